@@ -1,0 +1,21 @@
+"""Stand-in for torchvision.transforms.functional."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from torchvision._standin import stand_in
+
+
+class InterpolationMode(Enum):
+    """Named as default values of arguments when modules are imported."""
+
+    NEAREST = "nearest"
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+
+
+def __getattr__(name: str) -> type:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return stand_in(f"{__name__}.{name}")

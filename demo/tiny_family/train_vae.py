@@ -1,0 +1,208 @@
+"""Train the tiny Wan 2.1 format VAE on the CPU (or a GPU when there is one).
+
+    python demo/tiny_family/train_vae.py prepare --clips FOLDER --data CACHE
+    python demo/tiny_family/train_vae.py train   --data CACHE --out RUN [--steps N | --minutes M] [--resume]
+    python demo/tiny_family/train_vae.py export  --data CACHE --out RUN --weights FILE
+
+``train`` may be stopped at any time and goes on with ``--resume``. The objective is not from the paper: L1 on pixels
+and on their differences, a posterior of fixed width and a small pull of its mean towards zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch._dynamo
+import torch.nn.functional as F
+from clips import WindowSampler, cache_clips
+from torch import Tensor
+from wan_vae import (
+    POSTERIOR_STD,
+    add_comfyui_to_path,
+    build_vae,
+    decode_clip,
+    encode_clip,
+    fold_latent_statistics,
+    norm_silu,
+    save_weights,
+)
+
+# frames, clips per batch, crop side, probability. Mostly single frames, since they cost a third of a clip's frame and
+# teach the same spatial weights. Never a batch of one: PyTorch's CPU conv3d is about ten times slower there.
+BATCHES = ((1, 16, 64, 0.5), (1, 8, 96, 0.15), (5, 4, 64, 0.2), (9, 2, 64, 0.15))
+WARMUP_STEPS = 100
+EMA_DECAY = 0.998
+GRADIENT_WEIGHT = 0.5
+LATENT_WEIGHT = 1e-3
+
+
+def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
+    """L1 of pixels plus L1 of horizontal, vertical and temporal differences. Both [B, 3, T, H, W]."""
+    loss = F.l1_loss(output, target)
+    edges = [F.l1_loss(output.diff(dim=d), target.diff(dim=d)) for d in (3, 4)]
+    if output.shape[2] > 1:
+        edges.append(F.l1_loss(output.diff(dim=2), target.diff(dim=2)))
+    return loss + GRADIENT_WEIGHT * torch.stack(edges).mean()
+
+
+def training_step(vae: torch.nn.Module, pixels: Tensor, generator: torch.Generator, norm: Any) -> tuple[Tensor, Tensor]:
+    """Returns the loss and the mean squared error in [-1, 1] units (for the log)."""
+    mean = encode_clip(vae, pixels, norm)
+    noise = torch.randn(mean.shape, generator=generator).to(mean)
+    output = decode_clip(vae, mean + POSTERIOR_STD * noise, norm)
+    loss = reconstruction_loss(output, pixels) + LATENT_WEIGHT * mean.square().mean()
+    return loss, (output.detach() - pixels).square().mean()
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+@torch.no_grad()
+def save_preview(vae: torch.nn.Module, sampler: WindowSampler, path: Path) -> float:
+    """Write original | reconstruction pairs of fixed crops; returns their PSNR in dB."""
+    pixels = torch.from_numpy(sampler.batch(np.random.default_rng(7), 8, 5, 96))
+    output = decode_clip(vae, encode_clip(vae, pixels)).clamp(-1, 1)
+    psnr = -10 * math.log10(float((output - pixels).square().mean()) / 4)
+    pairs = torch.cat([pixels[:, :, 2], output[:, :, 2]], 3)  # [8, 3, 96, 192]
+    grid = pairs.reshape(2, 4, 3, 96, 192).permute(0, 3, 1, 4, 2).reshape(192, 768, 3)
+    rgb = ((grid + 1) * 127.5).round().byte().numpy()
+    cv2.imwrite(str(path), cv2.resize(rgb[:, :, ::-1], None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST))
+    return psnr
+
+
+def train(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    out: Path = args.out
+    out.mkdir(parents=True, exist_ok=True)
+    sampler = WindowSampler(args.data)
+    print("windows: " + ", ".join(f"{k} {sum(map(len, v))}" for k, v in sampler.groups.items()), flush=True)
+
+    vae = build_vae(args.dim, args.seed).to(device)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=1e-4)
+    ema = {k: v.detach().clone() for k, v in vae.state_dict().items()}
+    step, elapsed = 0, 0.0
+    checkpoint = out / "checkpoint.pt"
+    if args.resume and checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        vae.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        ema, step, elapsed = saved["ema"], saved["step"], saved["elapsed"]
+        print(f"resumed at step {step} after {elapsed / 60:.1f} min", flush=True)
+
+    norm = norm_silu
+    if args.compile:
+        torch._dynamo.config.recompile_limit = 256  # one small kernel per shape
+        norm = torch.compile(norm_silu, dynamic=False)
+
+    def save() -> None:
+        state = {"model": vae.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema}
+        save_checkpoint(checkpoint, {**state, "step": step, "elapsed": elapsed, "dim": args.dim})
+
+    last_save = last_picture = time.monotonic()
+    recent: list[tuple[float, float]] = []
+    while True:
+        started = time.monotonic()
+        # The schedule follows the clock when --minutes is given: on a shared machine the step time is not known.
+        progress = elapsed / 60 / args.minutes if args.minutes else step / args.steps
+        if progress >= 1:
+            break
+        lr = args.lr * min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        rng = np.random.default_rng((args.seed, step))  # batches depend on the step alone, so a resumed run is the same
+        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
+        frames, count, size, _ = BATCHES[rng.choice(len(BATCHES), p=[b[3] for b in BATCHES])]
+        pixels = torch.from_numpy(sampler.batch(rng, count, frames, size)).to(device)
+        pixels = pixels.contiguous(memory_format=torch.channels_last_3d)
+        loss, error = training_step(vae, pixels, generator, norm)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            decay = min(EMA_DECAY, (step + 1) / (step + 10))
+            for key, value in vae.state_dict().items():
+                ema[key].lerp_(value, 1 - decay)
+        step += 1
+        recent.append((float(loss), float(error)))
+        now = time.monotonic()
+        elapsed += now - started
+        if step % 25 == 0:
+            mean_loss, mean_error = np.mean(recent, axis=0)
+            recent = []
+            psnr = -10 * math.log10(mean_error / 4)
+            print(f"step {step} loss {mean_loss:.4f} psnr {psnr:.2f} dB lr {lr:.1e} {elapsed / 60:.1f} min", flush=True)
+        if now - last_save > 150:
+            save()
+            last_save = now
+        if now - last_picture > 300:
+            raw = build_vae(args.dim)
+            raw.load_state_dict(ema)
+            psnr = save_preview(raw, sampler, out / "preview.png")
+            print(f"step {step} preview (EMA) psnr {psnr:.2f} dB -> {out / 'preview.png'}", flush=True)
+            last_picture = now
+    save()
+    print(f"done at step {step}", flush=True)
+
+
+@torch.no_grad()
+def export(args: argparse.Namespace) -> None:
+    """Fold Wan's latent statistics into the EMA weights and write them as fp16."""
+    import comfy.latent_formats
+
+    saved = torch.load(args.out / "checkpoint.pt", map_location="cpu", weights_only=True)
+    vae = build_vae(saved["dim"])
+    vae.load_state_dict(saved["ema"])
+    sampler = WindowSampler(args.data)
+    rng = np.random.default_rng(11)
+    batches = [torch.from_numpy(sampler.batch(rng, 8, frames, 96)) for frames in (1, 5, 9) * 8]
+    latents = torch.cat([encode_clip(vae, b).transpose(0, 1).flatten(1) for b in batches], 1)
+    before = decode_clip(vae, encode_clip(vae, batches[1]))
+    wan = comfy.latent_formats.Wan21()
+    fold_latent_statistics(vae, latents.mean(1), latents.std(1), wan.latents_mean.flatten(), wan.latents_std.flatten())
+    after = decode_clip(vae, encode_clip(vae, batches[1]))
+    print(f"folding changed the round trip by {float((after - before).abs().max()):.1e}")
+    save_weights(vae.state_dict(), args.weights, {"format": "pt", "steps": str(saved["step"])})
+    print(f"wrote {args.weights} ({args.weights.stat().st_size / 1e6:.1f} MB) from step {saved['step']}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    here = Path(__file__).resolve().parent
+    parser.add_argument("command", choices=("prepare", "train", "export"))
+    parser.add_argument("--clips", type=Path, default=here.parents[2] / "shared" / "data" / "clips")
+    parser.add_argument("--data", type=Path, required=True, help="cache folder of decoded windows")
+    parser.add_argument("--out", type=Path, help="run folder: checkpoint.pt, preview.png")
+    parser.add_argument("--weights", type=Path, default=here / "weights" / "tiny_wan_vae.safetensors")
+    parser.add_argument("--comfyui", help="ComfyUI folder (default: COMFYUI_PATH)")
+    parser.add_argument("--dim", type=int, default=16, help="base width; core's full VAE has 96")
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--minutes", type=float, default=0, help="follow the clock instead of --steps")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="fuse norm and SiLU (needs a C++ compiler)")
+    args = parser.parse_args()
+    if args.command == "prepare":
+        cache_clips(args.clips, args.data)
+        return
+    if args.out is None:
+        parser.error(f"{args.command} needs --out")
+    add_comfyui_to_path(args.comfyui)
+    train(args) if args.command == "train" else export(args)
+
+
+if __name__ == "__main__":
+    main()

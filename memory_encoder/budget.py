@@ -1,0 +1,171 @@
+"""Tokens and VRAM of a plan, before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .config import CompressionRate, Padding
+
+GIB = 1024**3
+RESERVED = 1.2 * GIB  # what ComfyUI keeps free for itself and the driver
+
+
+@dataclass(frozen=True)
+class HostShape:
+    """Sizes of a published host. parameters in billions; activation is core's memory factor (MB per 100 latents)."""
+
+    width: int
+    parameters: float
+    temporal: int
+    spatial: int
+    activation: float
+    patch: int = 2
+
+
+HOSTS: dict[str, HostShape] = {
+    "wan-1.3b": HostShape(1536, 1.42, 4, 8, 1536 / 2222),
+    "wan-5b": HostShape(3072, 5.0, 4, 16, 3072 / 2222),
+    "wan-14b": HostShape(5120, 14.3, 4, 8, 5120 / 2222),
+    "hunyuan": HostShape(3072, 12.8, 4, 8, 1.8),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a person wants to make; sizes in pixels, times in seconds."""
+
+    host: HostShape
+    width: int
+    height: int
+    fps: float
+    history_seconds: float
+    section_seconds: float = 5.0
+    rates: tuple[str, ...] = ("4x4x2",)
+    padding: Padding = "ceil"
+    card_gib: float = 12.0
+    bytes_per_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        cell = self.host.spatial * self.host.patch
+        for name, value in (("width", self.width), ("height", self.height)):
+            if value <= 0 or value % cell:
+                raise ValueError(
+                    f"{name} {value} is not a multiple of {cell}; try {max(cell, round(value / cell) * cell)}"
+                )
+        if not 0 < self.fps <= 1000:
+            raise ValueError(f"fps {self.fps} must lie between 0 and 1000")
+        if not (0 <= self.history_seconds <= 86400 and 0 <= self.section_seconds <= 86400):
+            raise ValueError("seconds must lie between 0 and 86400 (one day)")
+        if not self.rates:
+            raise ValueError("at least one rate is needed, for example 4x4x2")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the host's token grid."""
+        cell = self.host.spatial * self.host.patch
+        return self.height // cell, self.width // cell
+
+    def latents(self, seconds: float) -> int:
+        """Latent frames of a length of film (20 s at 24 fps are 120 latents)."""
+        return round(seconds * self.fps) // self.host.temporal
+
+
+def token_count(plan: Plan, rate: str) -> int:
+    """Memory tokens of the plan's history at one rate (paper Figure 3: 5460 for 20 s at 832x480, 4x4x2, floor)."""
+    compression = CompressionRate.parse(rate)
+    sizes = (plan.latents(plan.history_seconds), *plan.grid)
+    divisors = (compression.time, compression.height, compression.width)
+    total = 1
+    for size, divisor in zip(sizes, divisors, strict=True):
+        total *= size // divisor if plan.padding == "floor" else -(-size // divisor)
+    return total
+
+
+def full_tokens(plan: Plan, seconds: float) -> int:
+    """Tokens of the same length of film without compression."""
+    height, width = plan.grid
+    return plan.latents(seconds) * height * width
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Tokens and bytes of a plan. VRAM figures follow core's own planner and are estimates, not measurements."""
+
+    memory_tokens: int
+    section_tokens: int
+    history_tokens: int
+    activation_bytes: float
+    weight_bytes: float
+
+    @property
+    def least_bytes(self) -> float:
+        """With the weights streamed from system RAM."""
+        return self.activation_bytes + RESERVED
+
+    @property
+    def whole_bytes(self) -> float:
+        """With all weights on the card."""
+        return self.least_bytes + self.weight_bytes
+
+
+def estimate(plan: Plan) -> Estimate:
+    """Estimates one sampling step of a section beside the memory, one row at a time (core splits CFG when tight)."""
+    memory = sum(token_count(plan, rate) for rate in plan.rates)
+    section = max(full_tokens(plan, plan.section_seconds), 1)
+    latents_area = (section + memory) * plan.host.patch**2
+    activation = latents_area * 2 * 0.01 * plan.host.activation * 1024**2
+    weights = plan.host.parameters * 1e9 * plan.bytes_per_weight
+    return Estimate(memory, section, full_tokens(plan, plan.history_seconds), activation, weights)
+
+
+def advice(plan: Plan, result: Estimate) -> list[str]:
+    """What to change when the plan does not fit the card; empty when it fits."""
+    card = plan.card_gib * GIB
+    if result.whole_bytes <= card:
+        return []
+    if result.least_bytes <= card:
+        return [
+            "All weights do not fit on the card: ComfyUI streams part of them from system RAM, which is slower. "
+            "A smaller quantisation (GGUF Q4 or Q5) or a smaller model avoids that."
+        ]
+    changes = []
+    if plan.section_seconds > 2:
+        changes.append(f"shorter sections (section_seconds {plan.section_seconds / 2:g})")
+    if result.memory_tokens > result.section_tokens / 4:
+        changes.append("a higher compression rate such as 4x4x2 or 8x8x2")
+    changes.append("a smaller picture, for example " + _smaller(plan))
+    return ["Does not fit even with streamed weights. Change one or more of: " + "; ".join(changes) + "."]
+
+
+def describe(plan: Plan, name: str) -> str:
+    """The budget as text for people."""
+    result = estimate(plan)
+    share = result.memory_tokens / max(result.history_tokens, 1)
+    lines = [
+        f"{name}, {plan.width}x{plan.height}, {plan.fps:g} fps, memory {' + '.join(plan.rates)}",
+        f"History {plan.history_seconds:g} s: {result.history_tokens:,} tokens, in memory {result.memory_tokens:,} ({share:.1%})",
+        f"Section {plan.section_seconds:g} s: {result.section_tokens:,} tokens; each step sees "
+        f"{result.section_tokens + result.memory_tokens:,}",
+        f"Estimated VRAM: {result.least_bytes / GIB:.1f} GiB with streamed weights, {result.whole_bytes / GIB:.1f} GiB "
+        f"with all weights on the card ({plan.bytes_per_weight:g} byte per weight); card {plan.card_gib:g} GiB",
+    ]
+    return "\n".join([*lines, *(advice(plan, result) or ["Fits."])])
+
+
+def named_host(name: str) -> HostShape:
+    """Looks up a host; raises ValueError that lists the names."""
+    if name not in HOSTS:
+        raise ValueError(f"host {name!r} is unknown; choose one of {', '.join(HOSTS)}")
+    return HOSTS[name]
+
+
+def nearest_host(family: str, width: int, candidates: Sequence[str] = tuple(HOSTS)) -> str | None:
+    """The published host of a family with this width, if any."""
+    return next((name for name in candidates if name.startswith(family) and HOSTS[name].width == width), None)
+
+
+def _smaller(plan: Plan) -> str:
+    cell = plan.host.spatial * plan.host.patch
+    width, height = (max(cell, int(side * 0.75) // cell * cell) for side in (plan.width, plan.height))
+    return f"{width}x{height}"

@@ -1,0 +1,61 @@
+"""Command line: `python -m memory_encoder COMMAND`. Each command is the same code as its node."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .budget import HOSTS, Plan, describe, named_host, token_count
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns 0, or 2 after a message that names what is wrong."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m memory_encoder", description="Video memory for ComfyUI")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    tokens = commands.add_parser("tokens", help="print the number of memory tokens of a history")
+    _plan_arguments(tokens)
+    tokens.set_defaults(run=lambda args: print(token_count(_plan(args), args.rate)))
+    budget = commands.add_parser("budget", help="print tokens and estimated VRAM of a plan")
+    _plan_arguments(budget)
+    budget.add_argument("--section-seconds", type=float, default=5.0)
+    budget.add_argument("--card-gib", type=float, default=12.0, help="VRAM of the card in GiB")
+    budget.add_argument("--bytes-per-weight", type=float, default=1.0, help="1 for fp8, 2 for bf16, about 0.6 for Q4")
+    budget.set_defaults(run=lambda args: print(describe(_plan(args), args.host)))
+    return parser
+
+
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", required=True, choices=sorted(HOSTS))
+    parser.add_argument("--width", type=int, required=True)
+    parser.add_argument("--height", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True, help="length of the history")
+    parser.add_argument("--fps", type=float, required=True)
+    parser.add_argument("--rate", default="4x4x2", help="HEIGHTxWIDTHxTIME, for example 4x4x2")
+    parser.add_argument("--padding", choices=("ceil", "floor"), default="ceil")
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    extra = {
+        name: getattr(args, name) for name in ("section_seconds", "card_gib", "bytes_per_weight") if hasattr(args, name)
+    }
+    return Plan(
+        host=named_host(args.host),
+        width=args.width,
+        height=args.height,
+        fps=args.fps,
+        history_seconds=args.seconds,
+        rates=(args.rate,),
+        padding=args.padding,
+        **extra,
+    )

@@ -1,0 +1,133 @@
+"""Compression rate and encoder configuration, to and from safetensors metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+SCHEMA_VERSION = 1
+FORMAT = "video_memory_encoder"
+
+Variant = Literal["proposed", "only_lr", "without_lr", "large_patchifier"]
+AttentionScope = Literal["frame", "causal", "full"]
+Padding = Literal["ceil", "floor"]
+
+
+def _is_power_of_two(value: int) -> bool:
+    return value >= 1 and value & (value - 1) == 0
+
+
+@dataclass(frozen=True)
+class CompressionRate:
+    """Compression on top of the token grid, in the paper's order height x width x time (section 4.1)."""
+
+    height: int
+    width: int
+    time: int
+
+    def __post_init__(self) -> None:
+        if not all(_is_power_of_two(n) for n in (self.height, self.width, self.time)):
+            raise ValueError(f"rate {self}: each number must be a power of two, such as 4x4x2 (height x width x time)")
+
+    @classmethod
+    def parse(cls, text: str) -> CompressionRate:
+        """Reads "4x4x2"; raises ValueError that shows the expected form."""
+        match = re.fullmatch(r"\s*(\d{1,4})x(\d{1,4})x(\d{1,4})\s*", text)
+        if match is None:
+            raise ValueError(f"rate {text!r} is not of the form HEIGHTxWIDTHxTIME; write for example 4x4x2")
+        return cls(*(int(n) for n in match.groups()))
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}x{self.time}"
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Everything needed to rebuild a memory encoder.
+
+    The channel pattern and the rates are the paper's (section 4.1); kernel size 3, one attention layer with 8
+    heads, `frame` attention and `ceil` padding are not from the paper, which leaves them open.
+    """
+
+    host: str
+    width: int
+    latent_channels: int
+    rate: str = "4x4x2"
+    variant: Variant = "proposed"
+    attention: AttentionScope = "frame"
+    padding: Padding = "ceil"
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    heads: int = 8
+    patch: tuple[int, int, int] = (1, 2, 2)
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("variant", self.variant, get_args(Variant)),
+            ("attention", self.attention, get_args(AttentionScope)),
+            ("padding", self.padding, get_args(Padding)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} {value!r} is unknown; choose one of {', '.join(allowed)}")
+        if not self.channels or self.channels[-1] % self.heads:
+            raise ValueError(f"channels {self.channels} must end in a multiple of heads = {self.heads}")
+        if self.patch[0] != 1:
+            raise ValueError(f"patch {self.patch}: only hosts that do not patchify time are supported")
+        _ = self.compression  # a malformed rate is refused here, not at the first use
+
+    @property
+    def compression(self) -> CompressionRate:
+        return CompressionRate.parse(self.rate)
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """Latent cells per memory token along (time, height, width)."""
+        rate = self.compression
+        return rate.time * self.patch[0], rate.height * self.patch[1], rate.width * self.patch[2]
+
+    @property
+    def has_lr(self) -> bool:
+        return self.variant in ("proposed", "only_lr")
+
+    @property
+    def has_hr(self) -> bool:
+        return self.variant != "only_lr"
+
+    def to_metadata(self) -> dict[str, str]:
+        """Metadata for `safetensors.torch.save_file`: format, schema version and the configuration as JSON."""
+        return {"format": FORMAT, "schema_version": str(SCHEMA_VERSION), "config": json.dumps(asdict(self))}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str] | None, source: str = "file") -> EncoderConfig:
+        """Inverse of `to_metadata`. Raises ValueError when `source` is not one of our encoders or is too new."""
+        metadata = metadata or {}
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"{source} is not a memory encoder; choose a file made by Train Memory Encoder")
+        return cls.from_dict(checked_json(metadata, SCHEMA_VERSION, source), source)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> EncoderConfig:
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"{source}: unknown setting {', '.join(unknown)}; update ComfyUI-VideoMemory to read it")
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"{source}: incomplete encoder configuration ({error})") from error
+
+
+def checked_json(metadata: Mapping[str, str], newest: int, source: str) -> dict[str, Any]:
+    """Reads metadata["config"] after checking metadata["schema_version"] against the `newest` known."""
+    try:
+        version = int(metadata["schema_version"])
+        values = json.loads(metadata["config"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{source}: metadata is damaged ({error}); download or save the file again") from error
+    if version > newest:
+        raise ValueError(f"{source}: schema version {version} is newer than {newest}; update ComfyUI-VideoMemory")
+    if not isinstance(values, dict):
+        raise ValueError(f"{source}: metadata is damaged (config is no object); download or save the file again")
+    return values

@@ -1,0 +1,119 @@
+"""The autoregressive loop: generate a section, store it, compress it, go on (paper section 3.2, Figure 4b)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .memory import VideoMemory
+from .sections import SectionStore, section_key
+from .storyboard import Section
+
+
+class Renderer(Protocol):
+    """What the loop needs from the world: sampling, compression, and a place to report to."""
+
+    def sample(self, section: Section, seed: int, memory: VideoMemory) -> Tensor:
+        """Latents [B,C,T,H,W] of one section, given the memory of everything before it."""
+        ...
+
+    def append(self, memory: VideoMemory, latents: Tensor, section: Section, seed: int) -> VideoMemory:
+        """The memory with the section in it."""
+        ...
+
+    def section_done(self, section: Section, latents: Tensor, reused: bool) -> None:
+        """Called when a section is on disk and in the memory; may raise to stop the film."""
+        ...
+
+
+@dataclass(frozen=True)
+class RenderedSection:
+    """One line of the report."""
+
+    section: Section
+    seed: int
+    key: str
+    reused: bool
+    memory_tokens: int
+
+
+@dataclass(frozen=True)
+class Film:
+    """Latents of all sections in order, the memory of the whole film, and what was done."""
+
+    latents: tuple[Tensor, ...]
+    memory: VideoMemory
+    sections: tuple[RenderedSection, ...]
+
+
+def render_film(
+    plan: Sequence[Section],
+    store: SectionStore,
+    memory: VideoMemory,
+    film_ingredients: Mapping[str, Any],
+    seed: int,
+    renderer: Renderer,
+    section_ingredients: Callable[[Section], Mapping[str, Any]] | None = None,
+) -> Film:
+    """Renders the sections of `plan` after what `memory` holds.
+
+    A section's key is a hash of everything that made it, the previous key included: sections made before with the
+    same key are reused, from the first change on everything is rendered anew. Each section is on disk before the
+    next one starts.
+    """
+    key = section_key("", film_ingredients)
+    latents: list[Tensor] = []
+    done: list[RenderedSection] = []
+    for section, section_seed in zip(plan, section_seeds(plan, seed), strict=True):
+        made_of = {"section": asdict(section), "seed": section_seed}
+        key = section_key(key, made_of | dict(section_ingredients(section) if section_ingredients else {}))
+        stored = store.get(key)
+        if stored is None:
+            made = renderer.sample(section, section_seed, memory).cpu().contiguous()
+            store.put(key, section.index, {"latents": made}, {"prompt": section.prompt, "seed": str(section_seed)})
+        else:
+            made = stored.tensors["latents"]
+        memory = renderer.append(memory, made, section, section_seed)
+        latents.append(made)
+        done.append(RenderedSection(section, section_seed, key, stored is not None, memory.token_count))
+        store.write_manifest([_manifest_entry(entry) for entry in done])
+        renderer.section_done(section, made, stored is not None)
+    return Film(tuple(latents), memory, tuple(done))
+
+
+def section_seeds(plan: Sequence[Section], seed: int) -> list[int]:
+    """One seed per section from one generator; a shot's own seed starts a generator of its own."""
+    film = torch.Generator().manual_seed(seed)
+    shots: dict[int, torch.Generator] = {}
+    seeds = []
+    for section in plan:
+        drawn = _draw(film)  # drawn for every section, so that a shot's own seed moves no other section's
+        if section.seed is not None:
+            if section.shot_index not in shots:
+                shots[section.shot_index] = torch.Generator().manual_seed(section.seed)
+            drawn = _draw(shots[section.shot_index])
+        seeds.append(drawn)
+    return seeds
+
+
+def _draw(generator: torch.Generator) -> int:
+    return int(torch.randint(0, 2**63 - 1, (), generator=generator))
+
+
+def _manifest_entry(entry: RenderedSection) -> dict[str, Any]:
+    section = entry.section
+    return {
+        "index": section.index,
+        "key": entry.key,
+        "status": "reused" if entry.reused else "stored",
+        "prompt": section.prompt,
+        "seed": entry.seed,
+        "start_seconds": section.start_seconds,
+        "seconds": section.seconds,
+        "frames": section.frames,
+        "latents": section.latents,
+    }

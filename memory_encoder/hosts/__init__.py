@@ -1,0 +1,24 @@
+"""Diffusion transformers that can carry a memory, one small file each."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .base import Host, HostError, MemoryTokens
+from .hunyuan import HunyuanHost
+from .wan import WanHost
+
+__all__ = ["Host", "HostError", "HunyuanHost", "MemoryTokens", "WanHost", "find_host"]
+
+
+def find_host(diffusion_model: nn.Module) -> Host:
+    """Wraps a diffusion model; raises HostError for models whose blocks a memory cannot enter."""
+    for host in (WanHost, HunyuanHost):
+        if host.matches(diffusion_model):
+            return host(diffusion_model)
+    name = type(diffusion_model).__name__
+    if hasattr(diffusion_model, "init_kv_caches"):
+        raise HostError(
+            f"model is core's causal autoregressive {name}, which bypasses block patches; load an ordinary Wan checkpoint"
+        )
+    raise HostError(f"model {name} cannot carry a video memory; load Wan 2.1 or 2.2 (T2V, I2V, TI2V) or HunyuanVideo")

@@ -1,0 +1,80 @@
+"""What a host must offer, and what is passed to its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+HistoryTimestep = Literal["zero", "same"]
+Slot = tuple[str, int]
+BlockArgs = dict[str, Any]
+Block = Callable[[BlockArgs], BlockArgs]
+BlockPatch = Callable[[BlockArgs, Block], BlockArgs]
+
+
+class HostError(ValueError):
+    """The model cannot carry a memory; the message says which models can."""
+
+
+@dataclass
+class MemoryTokens:
+    """Memory on its way through one forward pass; each block replaces `tokens` by its output.
+
+    tokens [B,M,D]; rotary [.. M ..] in the host's own layout; timestep: modulation of the memory tokens.
+    """
+
+    tokens: Tensor
+    rotary: Tensor
+    timestep: HistoryTimestep
+
+
+class Host(Protocol):
+    """A diffusion transformer seen from the memory: its first projection, its positions and its blocks."""
+
+    name: str
+    model: nn.Module
+    width: int
+    latent_channels: int
+    patch: tuple[int, int, int]
+    text_width: int
+    pooled_width: int | None
+
+    @classmethod
+    def matches(cls, model: nn.Module) -> bool:
+        """Whether this class knows the blocks of `model`."""
+        ...
+
+    def patchifier(self) -> tuple[Tensor, Tensor]:
+        """Weight [D,C,1,ph,pw] and bias [D] of the first projection, for the latent channels alone."""
+        ...
+
+    def embed(self, latents_BCTHW: Tensor) -> Tensor:
+        """The host's patchify and first projection: normalised latents -> [B,D,T,H/ph,W/pw]."""
+        ...
+
+    def rotary(self, coordinates_M3: Tensor) -> Tensor:
+        """Rotary embedding of (time, height, width) in token-grid units, in the layout of the host's `pe`."""
+        ...
+
+    def block_patches(self, memory: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
+        """One patch per block for one forward pass; `call` holds the arguments of that pass by name."""
+        ...
+
+
+def project(conv: nn.Module, latents: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """Runs a patchify convolution where its weights lie, whether the model is loaded or offloaded.
+
+    Channels that the convolution has beyond the latent's (mask and start image of I2V checkpoints) are zero, as in
+    core when no image is given. Odd sizes are padded to whole patches.
+    """
+    weight: Tensor = conv.weight  # type: ignore[assignment]
+    missing = weight.shape[1] - latents.shape[1]
+    pad_w, pad_h = -latents.shape[-1] % patch[2], -latents.shape[-2] % patch[1]
+    latents = latents.to(device=weight.device, dtype=weight.dtype if weight.is_floating_point() else latents.dtype)
+    latents = torch.nn.functional.pad(latents, (0, pad_w, 0, pad_h, 0, 0), mode="circular")  # as core pads
+    latents = torch.nn.functional.pad(latents, (0, 0, 0, 0, 0, 0, 0, missing))
+    return conv(latents)

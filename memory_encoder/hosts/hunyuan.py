@@ -1,0 +1,119 @@
+"""HunyuanVideo: double blocks (video and text streams), then single blocks (text, then video)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import Block, BlockArgs, BlockPatch, HostError, MemoryTokens, Slot, project
+
+Segments = list[tuple[int, int | None, int]]
+
+
+class HunyuanHost:
+    """Memory follows the video tokens in both kinds of blocks; the text stream sees it through the attention."""
+
+    name = "hunyuan"
+
+    def __init__(self, model: nn.Module | Any) -> None:
+        self.model = model
+        self.width: int = model.hidden_size
+        self.latent_channels: int = model.out_channels
+        self.patch: tuple[int, int, int] = tuple(model.patch_size)
+        self.text_width: int = model.params.context_in_dim
+        self.pooled_width: int | None = model.params.vec_in_dim
+
+    @classmethod
+    def matches(cls, model: nn.Module | Any) -> bool:
+        return type(model).__name__ == "HunyuanVideo" and len(model.patch_size) == 3
+
+    def patchifier(self) -> tuple[Tensor, Tensor]:
+        conv = self.model.img_in.proj
+        return conv.weight[:, : self.latent_channels], conv.bias
+
+    def embed(self, latents_BCTHW: Tensor) -> Tensor:
+        return project(self.model.img_in.proj, latents_BCTHW, self.patch)
+
+    def rotary(self, coordinates_M3: Tensor) -> Tensor:
+        """[1,1,M,d/2,2,2]: Hunyuan keeps the sequence on dimension 2."""
+        return self.model.pe_embedder(coordinates_M3[None])
+
+    def block_patches(self, memory: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
+        shift = self._shift(call) if memory.timestep == "zero" else None
+        common = _HunyuanPatch(memory, shift)
+        patches: dict[Slot, BlockPatch] = {
+            ("double_block", i): common.double for i in range(len(self.model.double_blocks))
+        }
+        return patches | {("single_block", i): common.single for i in range(len(self.model.single_blocks))}
+
+    def _shift(self, call: Mapping[str, Any]) -> Tensor:
+        """time_in(0) - time_in(t), [B,D]: turns a modulation vector of timestep t into one of timestep 0."""
+        if getattr(self.model, "time_r_in", None) is not None:
+            raise HostError("this HunyuanVideo is a mean-flow model: set history_timestep to same")
+        timestep, dtype = call["timestep"], call["x"].dtype
+        now = self.model.time_in(_sinusoidal(timestep, 256).to(dtype))
+        return self.model.time_in(_sinusoidal(torch.zeros_like(timestep), 256).to(dtype)) - now
+
+
+class _HunyuanPatch:
+    """The patches of all blocks for one forward pass."""
+
+    def __init__(self, memory: MemoryTokens, shift: Tensor | None) -> None:
+        self.memory, self.shift = memory, shift
+
+    def double(self, args: BlockArgs, block: Block) -> BlockArgs:
+        video = args["img"].shape[1]
+        vec, row = self._modulation(args["vec"])
+        changed = self._common(args) | {
+            "vec": vec,
+            "modulation_dims_img": self._segments(args.get("modulation_dims_img"), video, row),
+            "modulation_dims_txt": args.get("modulation_dims_txt") or ([(0, None, 0)] if row is not None else None),
+        }
+        return self._split(block({**args, **changed}), video)
+
+    def single(self, args: BlockArgs, block: Block) -> BlockArgs:
+        length = args["img"].shape[1]
+        vec, row = self._modulation(args["vec"])
+        segments = self._segments(args.get("modulation_dims"), length, row)
+        return self._split(block({**args, **self._common(args), "vec": vec, "modulation_dims": segments}), length)
+
+    def _common(self, args: BlockArgs) -> BlockArgs:
+        mask = args.get("attention_mask")
+        if mask is not None:  # additive, zero where attention is allowed
+            mask = torch.nn.functional.pad(mask, (0, self.memory.tokens.shape[1]))
+        return {
+            "img": torch.cat([args["img"], self.memory.tokens], dim=1),
+            "pe": torch.cat([args["pe"], self.memory.rotary.to(args["pe"])], dim=2),
+            "attention_mask": mask,
+        }
+
+    def _split(self, out: BlockArgs, length: int) -> BlockArgs:
+        self.memory.tokens = out["img"][:, length:]
+        return {**out, "img": out["img"][:, :length]}
+
+    def _modulation(self, vec: Tensor) -> tuple[Tensor, int | None]:
+        """Vector(s) with one more row for the memory, and that row; core's last row is the section's timestep."""
+        if self.shift is None:
+            return (vec, None) if vec.ndim == 2 else (vec, vec.shape[1] - 1)
+        rows = vec[:, None] if vec.ndim == 2 else vec
+        return torch.cat([rows, rows[:, -1:] + self.shift[:, None].to(rows)], dim=1), rows.shape[1]
+
+    @staticmethod
+    def _segments(segments: Segments | None, length: int, row: int | None) -> Segments | None:
+        """Core's modulation segments (start, end, row) closed at `length`, then the memory's."""
+        if row is None:
+            return segments
+        closed = [(start, length if end is None else end, r) for start, end, r in segments or [(0, None, 0)]]
+        return [*closed, (length, None, row)]
+
+
+def _sinusoidal(timestep: Tensor, width: int, period: float = 10000.0) -> Tensor:
+    """Sinusoidal embedding [B,width], cosine first."""
+    half = width // 2
+    rates = torch.exp(-math.log(period) * torch.arange(half, dtype=torch.float32, device=timestep.device) / half)
+    angles = timestep[:, None].float() * rates
+    return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1).to(timestep)

@@ -1,0 +1,89 @@
+"""Wan 2.1, Wan 2.2-14B (either expert) and Wan 2.2-5B, text-to-video and image-to-video."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import Block, BlockArgs, BlockPatch, MemoryTokens, Slot, project
+
+
+class WanHost:
+    """Memory follows the video tokens in the self-attention of every block."""
+
+    name = "wan"
+
+    def __init__(self, model: nn.Module | Any) -> None:
+        self.model = model
+        self.width: int = model.dim
+        self.latent_channels: int = model.out_dim
+        self.patch: tuple[int, int, int] = tuple(model.patch_size)
+        self.text_width: int = model.text_dim
+        self.pooled_width: int | None = None
+
+    @classmethod
+    def matches(cls, model: nn.Module) -> bool:
+        # Subclasses (VACE, camera, animate, ...) add streams of video length beside the blocks.
+        return type(model).__name__ == "WanModel" and not hasattr(model, "init_kv_caches")
+
+    def patchifier(self) -> tuple[Tensor, Tensor]:
+        conv = self.model.patch_embedding
+        return conv.weight[:, : self.latent_channels], conv.bias
+
+    def embed(self, latents_BCTHW: Tensor) -> Tensor:
+        return project(self.model.patch_embedding, latents_BCTHW, self.patch)
+
+    def rotary(self, coordinates_M3: Tensor) -> Tensor:
+        """[1,M,1,d/2,2,2]: Wan keeps the sequence on dimension 1."""
+        return self.model.rope_embedder(coordinates_M3[None]).movedim(1, 2)
+
+    def block_patches(self, memory: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
+        patch = _WanPatch(self.model, memory)
+        return {("double_block", i): patch for i in range(len(self.model.blocks))}
+
+
+class _WanPatch:
+    """The patch of all blocks for one forward pass; modulation and rotary are built at the first block."""
+
+    def __init__(self, model: Any, memory: MemoryTokens) -> None:
+        self.model, self.memory = model, memory
+        self._vec: tuple[Tensor, Tensor] | None = None
+        self._pe: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, args: BlockArgs, block: Block) -> BlockArgs:
+        video, memory = args["img"], self.memory.tokens
+        if self._vec is None or self._vec[0] is not args["vec"]:
+            self._vec = args["vec"], self._modulation(args["vec"], video.shape[1])
+        if self._pe is None or self._pe[0] is not args["pe"]:
+            self._pe = args["pe"], torch.cat([args["pe"], self.memory.rotary.to(args["pe"])], dim=1)
+        tokens = torch.cat([video, memory], dim=1)
+        out = block({**args, "img": tokens, "vec": self._vec[1], "pe": self._pe[1]})
+        self.memory.tokens = out["img"][:, video.shape[1] :]
+        return {**out, "img": out["img"][:, : video.shape[1]]}
+
+    def _modulation(self, vec: Tensor, video: int) -> Tensor:
+        """Modulation [B,n,6,D] for video and memory tokens.
+
+        Core repeats each of the n entries over equal groups of tokens, so entries are listed once for every g tokens
+        where g divides the runs of the video's own entries, the video's length and the memory's.
+        """
+        entries, memory = vec.shape[1], self.memory.tokens.shape[1]
+        if self.memory.timestep == "same" and entries == 1:
+            return vec
+        run = video if entries == 1 else -(-video // entries)  # core repeats once more when it does not divide
+        group = math.gcd(run, video, memory)
+        rows = torch.arange(0, video, group, device=vec.device) // run
+        last = vec[:, -1:] if self.memory.timestep == "same" else self._at_zero(vec)
+        return torch.cat([vec[:, rows], last.expand(-1, memory // group, -1, -1)], dim=1)
+
+    def _at_zero(self, vec: Tensor) -> Tensor:
+        """Modulation [B,1,6,D] of timestep 0: a sinusoidal embedding of ones (cosine) and zeros (sine)."""
+        half = self.model.freq_dim // 2
+        embedding = vec.new_zeros(1, 2 * half)
+        embedding[:, :half] = 1
+        e = self.model.time_projection(self.model.time_embedding(embedding))
+        return e.reshape(1, 1, 6, -1).expand(vec.shape[0], -1, -1, -1)

@@ -1,0 +1,197 @@
+"""Puts a memory into a host through ComfyUI's public patch points (paper section 3.2, Eq. 4: G(X_t, t, c, phi(H))).
+
+A DIFFUSION_MODEL wrapper adds, for one forward pass, a patch to every block: memory tokens go in after the video
+tokens and come out again, so that everything outside of the blocks sees the video alone. Earlier owners of a block
+slot stay in charge and call our patch as their original block.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .hosts import Host, HostError, MemoryTokens, find_host
+from .hosts.base import Block, BlockArgs, BlockPatch, HistoryTimestep
+from .memory import VideoMemory
+from .positions import lattice_coordinates
+
+# Names of wrapper types in comfy.patcher_extension.WrappersMP.
+DIFFUSION_MODEL, PREPARE_SAMPLING = "diffusion_model", "prepare_sampling"
+KEY = "video_memory"
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+
+
+@dataclass(frozen=True)
+class MemorySettings:
+    """How a memory enters the host.
+
+    strength: 0 leaves the host untouched, 1 uses every memory token. In between, that share of the tokens is used,
+        evenly spread over space and time: the memory's share of the attention fades with it, at no cost and without a
+        mask. Not from the paper.
+    history_timestep: `zero` marks memory as clean, `same` gives it the section's timestep. Not from the paper.
+    sliding_window: last latent frames that are shown uncompressed beside the memory (paper section 4.5).
+    """
+
+    strength: float = 1.0
+    history_timestep: HistoryTimestep = "zero"
+    sliding_window: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"strength {self.strength} must lie between 0 and 1")
+        if self.history_timestep not in ("zero", "same"):
+            raise ValueError(f"history_timestep {self.history_timestep!r} is unknown; choose zero or same")
+
+
+@dataclass
+class InjectedMemory:
+    """Tokens [B,M,D] and coordinates [M,3] relative to the section being made, whose first latent is at time 0."""
+
+    tokens: Tensor
+    coordinates: Tensor
+    history_timestep: HistoryTimestep = "zero"
+    _placed: dict[tuple[torch.device, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Tokens on a device, moved once and kept for the other steps of the section."""
+        if (device, dtype) not in self._placed:
+            self._placed[device, dtype] = self.tokens.to(device=device, dtype=dtype)
+        return self._placed[device, dtype]
+
+
+def select_tokens(memory: VideoMemory, host: Host, settings: MemorySettings, time_shift: float) -> InjectedMemory:
+    """Chooses and places the tokens that enter the host.
+
+    time_shift is added to all times: minus the film's latents so far to continue the film, minus i to ask for frame i.
+    """
+    tokens, coordinates = memory.all_tokens(), memory.all_coordinates()
+    count = min(settings.sliding_window, memory.recent.shape[2])
+    if count:
+        window = host.embed(memory.recent[:, :, -count:])
+        lattice = lattice_coordinates(*window.shape[2:], start=memory.latents - count)
+        tokens = torch.cat([tokens, window.flatten(2).transpose(1, 2).to(tokens)], dim=1)
+        coordinates = torch.cat([coordinates, lattice])
+    if settings.strength < 1:
+        keep = kept_tokens(len(coordinates), settings.strength)
+        tokens, coordinates = tokens[:, keep], coordinates[keep]
+    coordinates = coordinates + coordinates.new_tensor([time_shift, 0, 0])
+    return InjectedMemory(tokens, coordinates, settings.history_timestep)
+
+
+def kept_tokens(count: int, strength: float) -> Tensor:
+    """Indices of the tokens used at `strength`; a higher strength only adds to them."""
+    order = torch.arange(1, count + 1, dtype=torch.float64) * _GOLDEN_RATIO % 1
+    return torch.nonzero(order < strength).flatten()
+
+
+def inject(
+    model: Any, memory: VideoMemory | None, settings: MemorySettings | None = None, time_shift: float | None = None
+) -> Any:
+    """Returns a clone of a ComfyUI ModelPatcher that sees `memory`; the clone samples as before if there is none.
+
+    time_shift: see `select_tokens`; None continues the film. Raises HostError or ValueError when model and memory do
+    not fit, naming what does not.
+    """
+    settings = settings or MemorySettings()
+    patched = model.clone()
+    patched.remove_wrappers_with_key(DIFFUSION_MODEL, KEY)
+    patched.remove_wrappers_with_key(PREPARE_SAMPLING, KEY)
+    host = find_host(patched.get_model_object("diffusion_model"))
+    if memory is None or memory.latents == 0 or settings.strength == 0:
+        return patched
+    check_fit(host, memory)
+    refuse_context_windows(patched.model_options)
+    shift = -float(memory.latents) if time_shift is None else time_shift
+    injected = select_tokens(memory, host, settings, shift)
+    patched.add_wrapper_with_key(DIFFUSION_MODEL, KEY, DiffusionModelWrapper(injected))
+    patched.add_wrapper_with_key(PREPARE_SAMPLING, KEY, PrepareSamplingWrapper(injected.tokens.shape[1], host.patch))
+    return patched
+
+
+def check_fit(host: Host, memory: VideoMemory) -> None:
+    """Raises ValueError when a memory's tokens cannot enter this host."""
+    config = memory.config
+    if (config.host, config.width) != (host.name, host.width):
+        raise ValueError(
+            f"memory was made for {config.host} of width {config.width}, but model is {host.name} of width "
+            f"{host.width}; compress the history with an encoder for this model"
+        )
+
+
+def refuse_context_windows(model_options: dict[str, Any] | None) -> None:
+    """Raises HostError when core's context windows are on: they never tell the model where it is in the film."""
+    if model_options and model_options.get("context_handler") is not None:
+        raise HostError(
+            "model has context windows, which slice the film without telling the memory where it is; "
+            "remove the Context Windows node, sections take its place"
+        )
+
+
+class DiffusionModelWrapper:
+    """Wraps one forward pass of the diffusion model (WrappersMP.DIFFUSION_MODEL)."""
+
+    def __init__(self, memory: InjectedMemory) -> None:
+        self.memory = memory
+
+    def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        # Arguments are found by name: their order has changed between versions of core.
+        call = inspect.signature(executor.class_obj._forward).bind(*args, **kwargs)
+        call.apply_defaults()
+        host = find_host(executor.class_obj)
+        x: Tensor = call.arguments["x"]
+        tokens = expand_batch(self.memory.on(x.device, x.dtype), x.shape[0])
+        rotary = host.rotary(self.memory.coordinates.to(x.device))
+        state = MemoryTokens(tokens, rotary, self.memory.history_timestep)
+        options = call.arguments["transformer_options"]
+        call.arguments["transformer_options"] = with_patches(options, host.block_patches(state, call.arguments))
+        return executor(*call.args, **call.kwargs)
+
+
+class PrepareSamplingWrapper:
+    """Declares the memory's tokens to the VRAM planner by enlarging the noise shape (WrappersMP.PREPARE_SAMPLING)."""
+
+    def __init__(self, tokens: int, patch: tuple[int, int, int]) -> None:
+        self.tokens, self.patch = tokens, patch
+
+    def __call__(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
+        refuse_context_windows(model.model_options)
+        # The planner multiplies the sizes behind the channels, so that one long axis counts the same.
+        area = math.prod(noise_shape[2:]) + self.tokens * math.prod(self.patch)
+        return executor(model, [*noise_shape[:2], area, *[1] * (len(noise_shape) - 3)], conds, *args, **kwargs)
+
+
+def expand_batch(tokens: Tensor, batch: int) -> Tensor:
+    """Repeats memory rows for a batch that holds conditional and unconditional rows one after the other."""
+    if tokens.shape[0] == 1:
+        return tokens.expand(batch, -1, -1)
+    if batch % tokens.shape[0]:
+        raise ValueError(f"memory has batch {tokens.shape[0]}, the latent {batch}; use one film or equal batches")
+    return tokens.repeat(batch // tokens.shape[0], 1, 1)
+
+
+def with_patches(options: dict[str, Any], patches: dict[tuple[str, int], BlockPatch]) -> dict[str, Any]:
+    """A copy of transformer_options whose block slots also run `patches`; the given dictionary is left alone."""
+    replace = options.get("patches_replace", {})
+    slots = dict(replace.get("dit", {}))
+    for slot, patch in patches.items():
+        slots[slot] = _chain(slots.get(slot), patch)
+    return {**options, "patches_replace": {**replace, "dit": slots}}
+
+
+def _chain(earlier: Any, patch: BlockPatch) -> Any:
+    def run(args: BlockArgs, extra: dict[str, Any]) -> BlockArgs:
+        original: Block = extra["original_block"]
+
+        def with_memory(inner: BlockArgs) -> BlockArgs:
+            return patch(inner, original)
+
+        if earlier is None:
+            return with_memory(args)
+        return earlier(args, {**extra, "original_block": with_memory})
+
+    return run

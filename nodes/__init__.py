@@ -1,0 +1,1 @@
+"""ComfyUI nodes: widgets in, library call, progress out."""

@@ -1,0 +1,204 @@
+"""Nodes that make a memory encoder and say what it will cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import comfy.sd
+import comfy.utils
+import folder_paths
+from comfy_api.latest import io
+
+from ..memory_encoder.budget import HostShape, Plan, describe, estimate, named_host, nearest_host
+from ..memory_encoder.config import EncoderConfig
+from .managed import ManagedEncoder, load_encoder, new_encoder
+from .runtime import ENCODERS, host_of
+from .sockets import CATEGORY, MemoryEncoderSocket, encoder_input, model_input
+
+
+class VideoMemoryEncoderLoader(io.ComfyNode):
+    """Loads a trained encoder and the LoRA that was trained with it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryEncoderLoader",
+            display_name="Load Memory Encoder",
+            category=CATEGORY,
+            description="Loads a memory encoder for a model, and the LoRA that teaches the model to read it.",
+            inputs=[
+                model_input(),
+                io.Combo.Input(
+                    "encoder_name",
+                    options=folder_paths.get_filename_list(ENCODERS),
+                    tooltip="File in models/memory_encoders.",
+                ),
+                io.Combo.Input(
+                    "lora_name",
+                    options=["none", *folder_paths.get_filename_list("loras")],
+                    tooltip="LoRA trained together with the encoder.",
+                ),
+                io.Float.Input(
+                    "lora_strength", default=1.0, min=-10.0, max=10.0, step=0.01, tooltip="Strength of the LoRA."
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="Model with the LoRA; the encoder is loaded and freed with it."),
+                MemoryEncoderSocket.Output(
+                    display_name="memory_encoder", tooltip="Encoder for the other memory nodes."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, encoder_name: str, lora_name: str, lora_strength: float) -> io.NodeOutput:
+        encoder = load_encoder(Path(folder_paths.get_full_path_or_raise(ENCODERS, encoder_name)))
+        encoder.check_host(host_of(model))
+        if lora_name != "none" and lora_strength != 0:
+            path = folder_paths.get_full_path_or_raise("loras", lora_name)
+            lora = comfy.utils.load_torch_file(path, safe_load=True)
+            model, _ = comfy.sd.load_lora_for_models(model, None, lora, lora_strength, 0)
+        return io.NodeOutput(encoder.attach(model), encoder)
+
+
+class VideoMemoryEncoderNew(io.ComfyNode):
+    """Makes an untrained encoder; the start of training, and a memory by itself (Only LR)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryEncoderNew",
+            display_name="New Memory Encoder",
+            category=CATEGORY,
+            description="Makes an untrained memory encoder for a model. Untrained, it remembers a small, slow copy of the film.",
+            inputs=[
+                model_input(),
+                io.String.Input(
+                    "rate", default="4x4x2", tooltip="Compression of height x width x time, powers of two."
+                ),
+                io.Combo.Input(
+                    "variant",
+                    options=["proposed", "only_lr", "without_lr", "large_patchifier"],
+                    default="proposed",
+                    tooltip="proposed is the paper's encoder; the others are its ablations.",
+                ),
+                io.Combo.Input(
+                    "attention",
+                    options=["frame", "causal", "full"],
+                    default="frame",
+                    tooltip="What the last layer sees: its own time step, also earlier ones, or the whole film (not streamed).",
+                ),
+                io.Boolean.Input(
+                    "cross_attention",
+                    default=False,
+                    tooltip="Second path into every block of the model. Not available in this version.",
+                ),
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, tooltip="Seed of the initial weights."),
+                io.Combo.Input(
+                    "padding",
+                    options=["ceil", "floor"],
+                    default="ceil",
+                    optional=True,
+                    tooltip="Sizes that do not divide: ceil keeps the whole picture, floor crops right and bottom.",
+                ),
+            ],
+            outputs=[MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Untrained encoder.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, rate: str, variant: str, attention: str, cross_attention: bool, seed: int, padding: str = "ceil"
+    ) -> io.NodeOutput:
+        if cross_attention:
+            raise ValueError("cross_attention is not available in this version; turn it off")
+        host = host_of(model)
+        config = EncoderConfig.from_dict(
+            {
+                "host": host.name,
+                "width": host.width,
+                "latent_channels": host.latent_channels,
+                "rate": rate.strip(),
+                "variant": variant,
+                "attention": attention,
+                "padding": padding,
+                "patch": host.patch,
+            }
+        )
+        return io.NodeOutput(new_encoder(config, host, seed))
+
+
+class VideoMemoryBudget(io.ComfyNode):
+    """Tokens and VRAM of a plan, before it runs."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryBudget",
+            display_name="Memory Budget",
+            category=CATEGORY,
+            description="Counts memory tokens and estimates VRAM for a film, and says what to change when it is too much.",
+            inputs=[
+                encoder_input(),
+                io.Int.Input("width", default=832, min=16, max=16384, step=16, tooltip="Width in pixels."),
+                io.Int.Input("height", default=480, min=16, max=16384, step=16, tooltip="Height in pixels."),
+                io.Float.Input("fps", default=16.0, min=1.0, max=240.0, step=0.01, tooltip="Frames per second."),
+                io.Float.Input(
+                    "history_seconds", default=20.0, min=0.0, max=86400.0, tooltip="Length of the film so far."
+                ),
+                io.Float.Input("section_seconds", default=5.0, min=0.25, max=600.0, tooltip="Length of one section."),
+                io.Float.Input(
+                    "card_gib", default=12.0, min=1.0, max=1024.0, optional=True, tooltip="VRAM of the card."
+                ),
+                io.Float.Input(
+                    "bytes_per_weight",
+                    default=1.0,
+                    min=0.1,
+                    max=4.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="1 for fp8, 2 for bf16 or fp16, about 0.6 for GGUF Q4.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="report", tooltip="The budget as text."),
+                io.Int.Output(display_name="tokens", tooltip="Memory tokens of the history."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        memory_encoder: ManagedEncoder,
+        width: int,
+        height: int,
+        fps: float,
+        history_seconds: float,
+        section_seconds: float,
+        card_gib: float = 12.0,
+        bytes_per_weight: float = 1.0,
+    ) -> io.NodeOutput:
+        config = memory_encoder.config
+        name = nearest_host(config.host, config.width)
+        plan = Plan(
+            host=named_host(name) if name else unpublished_host(config),
+            width=width,
+            height=height,
+            fps=fps,
+            history_seconds=history_seconds,
+            section_seconds=section_seconds,
+            rates=(config.rate,),
+            padding=config.padding,
+            card_gib=card_gib,
+            bytes_per_weight=bytes_per_weight,
+        )
+        report = describe(plan, name or f"{config.host} of width {config.width} (its weights are not counted)")
+        return io.NodeOutput(report, estimate(plan).memory_tokens, ui={"text": [report]})
+
+
+def unpublished_host(config: EncoderConfig) -> HostShape:
+    """Sizes of a host that is not in the table: core's activation factor by width, weights unknown."""
+    return HostShape(config.width, 0.0, 4, 16 if config.latent_channels == 48 else 8, config.width / 2222)
+
+
+NODES = [VideoMemoryEncoderLoader, VideoMemoryEncoderNew, VideoMemoryBudget]

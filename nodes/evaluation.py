@@ -1,0 +1,123 @@
+"""Nodes that ask a memory for frames and measure how well it remembers."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..memory_encoder.injection import check_fit
+from ..memory_encoder.memory import VideoMemory
+from ..memory_encoder.metrics import MetricUnavailable, lpips, psnr, ssim
+from ..memory_encoder.retrieval import latent_ranges
+from . import runtime
+from .pictures import side_by_side
+from .sockets import CATEGORY, memory_input, model_input, seed_input
+
+
+class VideoMemoryRetrieve(io.ComfyNode):
+    """Frame retrieval: the host draws frames of the history from the memory alone (paper section 3.1)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryRetrieve",
+            display_name="Retrieve Frames",
+            category=CATEGORY,
+            description="Draws frames of the history from the memory alone, which shows what is remembered.",
+            inputs=[
+                model_input(),
+                memory_input(),
+                io.String.Input(
+                    "frame_indices",
+                    default="0-16",
+                    tooltip="Frames of the film: single (40) or ranges (0-16), separated by commas. A range comes out as a clip; "
+                    "several entries come out as a batch and must be equally long.",
+                ),
+                io.Sampler.Input("sampler", tooltip="For example KSamplerSelect."),
+                io.Sigmas.Input("sigmas", tooltip="For example BasicScheduler."),
+                seed_input(),
+                io.Conditioning.Input(
+                    "positive", optional=True, tooltip="Prompt of the frames; without it the text is empty."
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="0 shows what comes without memory.",
+                ),
+            ],
+            outputs=[io.Latent.Output(tooltip="Remembered frames, for VAE Decode.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        memory: VideoMemory,
+        frame_indices: str,
+        sampler,
+        sigmas,
+        seed: int,
+        positive=None,
+        strength: float = 1.0,
+    ) -> io.NodeOutput:
+        host = runtime.host_of(model)
+        check_fit(host, memory)
+        positive = positive or runtime.empty_conditioning(model)
+        ranges = latent_ranges(frame_indices, memory.latents)
+        bar = runtime.FilmProgress(model, sum(len(r) for r in ranges), len(sigmas) - 1)
+        clips = [runtime.retrieve(model, memory, r, sampler, sigmas, seed, positive, strength, bar) for r in ranges]
+        return io.NodeOutput({"samples": torch.cat(clips)})
+
+
+class VideoMemoryRetrievalReport(io.ComfyNode):
+    """Original and remembered frames side by side, with numbers."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryRetrievalReport",
+            display_name="Retrieval Report",
+            category=CATEGORY,
+            description="Compares remembered frames with the originals: PSNR and SSIM (higher is better), LPIPS where installed.",
+            inputs=[
+                io.Image.Input("original", tooltip="The true frames."),
+                io.Image.Input("retrieved", tooltip="The remembered frames, as many and as large."),
+            ],
+            outputs=[
+                io.Image.Output(tooltip="Up to eight frames: original above, remembered below."),
+                io.String.Output(display_name="report", tooltip="PSNR, SSIM and LPIPS."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, original: torch.Tensor, retrieved: torch.Tensor) -> io.NodeOutput:
+        if original.shape[1:3] != retrieved.shape[1:3]:
+            raise ValueError(
+                f"retrieved frames are {retrieved.shape[2]}x{retrieved.shape[1]}, the originals "
+                f"{original.shape[2]}x{original.shape[1]}; compare frames of one size"
+            )
+        if original.shape[0] < retrieved.shape[0]:
+            raise ValueError(
+                f"original has {original.shape[0]} frames, retrieved {retrieved.shape[0]}; pass the same frames of the film"
+            )
+        original = original[: retrieved.shape[0], ..., :3]
+        report = quality_report(original, retrieved[..., :3])
+        return io.NodeOutput(side_by_side(original, retrieved[..., :3]), report, ui={"text": [report]})
+
+
+def quality_report(original: torch.Tensor, retrieved: torch.Tensor) -> str:
+    """Mean and worst PSNR and SSIM over frames [N,H,W,3], and LPIPS when its weights are installed."""
+    values = {"PSNR": psnr(original, retrieved), "SSIM": ssim(original, retrieved)}
+    lines = [f"{name} {value.mean():.3f} (worst frame {value.min():.3f})" for name, value in values.items()]
+    try:
+        lines.append(f"LPIPS {lpips(original, retrieved).mean():.3f}")
+    except MetricUnavailable as reason:
+        lines.append(f"LPIPS not measured: {reason}")
+    return "\n".join([f"{original.shape[0]} frames", *lines])
+
+
+NODES = [VideoMemoryRetrieve, VideoMemoryRetrievalReport]

@@ -1,0 +1,47 @@
+"""Collects the pack's nodes; a topic or node that cannot be built is left out with a message, the others load."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+
+from comfy_api.latest import ComfyExtension, io
+
+log = logging.getLogger("video_memory")
+TOPICS = ("encoder", "history", "storyboard", "sampler", "evaluation")
+
+
+class VideoMemoryExtension(ComfyExtension):
+    """The extension object that ComfyUI asks for nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        from .runtime import register_folders
+
+        register_folders()
+        return [node for topic in TOPICS for node in _nodes_of(topic)]
+
+
+def _nodes_of(topic: str) -> list[type[io.ComfyNode]]:
+    try:
+        module = importlib.import_module(f".{topic}", __package__)
+    except ImportError as error:
+        cure = (
+            "install an OpenCV, for example opencv-python-headless" if error.name == "cv2" else "see requirements.txt"
+        )
+        log.error("nodes of %s are not available: %s is missing; %s", topic, error.name or error, cure)
+        return []
+    return [node for node in module.NODES if _builds(node)]
+
+
+def _builds(node: type[io.ComfyNode]) -> bool:
+    try:
+        node.GET_SCHEMA()
+    except Exception:
+        log.exception("node %s cannot be built and is left out", node.__name__)
+        return False
+    return True
+
+
+async def comfy_entrypoint() -> VideoMemoryExtension:
+    """Called by ComfyUI when it loads the pack."""
+    return VideoMemoryExtension()

@@ -1,0 +1,91 @@
+"""How the Autoregressive Sampler renders one section with core's samplers, one or two experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..memory_encoder.compressor import Codec
+from ..memory_encoder.injection import MemorySettings, inject
+from ..memory_encoder.memory import VideoMemory
+from ..memory_encoder.storyboard import Section
+from . import runtime
+from .managed import ManagedEncoder
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One diffusion model, the sigmas it runs, and whether it sees the memory."""
+
+    model: Any
+    sigmas: Tensor
+    sees_memory: bool = True
+
+
+def split_experts(model: Any, low_noise: Any, sigmas: Tensor, boundary: float, low_sees_memory: bool) -> list[Expert]:
+    """The experts in the order they run; the second takes over at the first sigma below `boundary`.
+
+    Raises ValueError when there is nothing to sample.
+    """
+    if sigmas.ndim != 1 or len(sigmas) < 2:
+        raise ValueError(f"sigmas has {sigmas.numel()} values; connect a scheduler with at least one step")
+    if low_noise is None:
+        return [Expert(model, sigmas)]
+    below = torch.nonzero(sigmas < boundary).flatten()
+    switch = int(below[0]) if len(below) else len(sigmas) - 1
+    experts = [Expert(model, sigmas[: switch + 1]), Expert(low_noise, sigmas[switch:], low_sees_memory)]
+    return [expert for expert in experts if len(expert.sigmas) > 1]
+
+
+@dataclass
+class SectionRenderer:
+    """The world as the autoregressive loop sees it (see `memory_encoder.film.Renderer`)."""
+
+    experts: list[Expert]
+    encoder: ManagedEncoder
+    codec: Codec
+    settings: MemorySettings
+    conditioning: dict[str, Any]
+    negative: Any
+    cfg: float
+    sampler: Any
+    latent_size: tuple[int, int, int]
+    progress: runtime.FilmProgress
+
+    def sample(self, section: Section, seed: int, memory: VideoMemory) -> Tensor:
+        """Latents [1,C,T,H,W] of a section in VAE space."""
+        channels, height, width = self.latent_size
+        latent = torch.zeros(1, channels, section.latents, height, width)
+        noise = runtime.noise_like(latent, seed)
+        for number, expert in enumerate(self.experts):
+            runtime.stop_if_interrupted()
+            model = inject(expert.model, memory if expert.sees_memory else None, self.settings)
+            latent = runtime.sample(
+                model,
+                noise if number == 0 else torch.zeros_like(noise),
+                latent,
+                self.conditioning[section.prompt],
+                self.negative,
+                self.cfg,
+                self.sampler,
+                expert.sigmas,
+                seed,
+                self.progress.step,
+            )
+            self.progress.advance(len(expert.sigmas) - 1)
+        return latent.float()
+
+    def append(self, memory: VideoMemory, latents: Tensor, section: Section, seed: int) -> VideoMemory:
+        """The memory with the section in it."""
+        runtime.stop_if_interrupted()
+        latent = runtime.normalised_history(self.experts[0].model, {"samples": latents}, "section")
+        return runtime.compress(self.encoder, self.codec, memory, latent, section.prompt, seed)
+
+    def section_done(self, section: Section, latents: Tensor, reused: bool) -> None:
+        """Counts a reused section as progress and stops between sections when asked to."""
+        if reused:
+            self.progress.advance(sum(len(expert.sigmas) - 1 for expert in self.experts))
+        runtime.stop_if_interrupted()

@@ -1,0 +1,164 @@
+"""Nodes that compress a history, keep it and put it into a model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from comfy_api.latest import io
+
+from ..memory_encoder.injection import MemorySettings, inject
+from ..memory_encoder.memory import VideoMemory
+from .managed import ManagedEncoder
+from .runtime import codec_for, compress, host_of, memory_folder, normalised_history
+from .sockets import (
+    CATEGORY,
+    VideoMemorySocket,
+    encoder_input,
+    injection_inputs,
+    memory_input,
+    model_input,
+    vae_input,
+)
+
+
+class VideoMemoryCompress(io.ComfyNode):
+    """Compresses a clip, or appends it to a memory."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryCompress",
+            display_name="Compress History",
+            category=CATEGORY,
+            description="Compresses a video latent into a few thousand tokens. With a memory connected, only the new part is compressed.",
+            inputs=[
+                encoder_input(),
+                model_input(),
+                vae_input(),
+                io.Latent.Input("latent", tooltip="The clip, from VAE Encode or a sampler."),
+                memory_input(optional=True, tooltip="Memory that the clip continues."),
+            ],
+            outputs=[
+                VideoMemorySocket.Output(display_name="memory", tooltip="The history with this clip in it."),
+                io.Int.Output(display_name="tokens", tooltip="Tokens of the whole memory."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, memory_encoder: ManagedEncoder, model, vae, latent: dict, memory: VideoMemory | None = None
+    ) -> io.NodeOutput:
+        memory_encoder.check_host(host_of(model))
+        latents = normalised_history(model, latent, "latent")
+        codec = codec_for(model, vae)
+        memory = memory or VideoMemory.empty(memory_encoder.config, latents.shape[0], memory_encoder.identity)
+        memory = compress(memory_encoder, codec, memory, latents)
+        return io.NodeOutput(memory, memory.token_count)
+
+
+class VideoMemoryApply(io.ComfyNode):
+    """Lets a model see a memory while it samples."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryApply",
+            display_name="Apply Video Memory",
+            category=CATEGORY,
+            description="The model samples the continuation of the film: what it makes starts where the memory ends.",
+            inputs=[model_input(), memory_input(), *injection_inputs(optional=False)],
+            outputs=[io.Model.Output(tooltip="Model that sees the memory.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        memory: VideoMemory,
+        strength: float,
+        history_timestep: str,
+        sliding_window: int,
+        attention_mode: str,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(
+            inject(model, memory, settings_from(strength, history_timestep, sliding_window, attention_mode))
+        )
+
+
+class VideoMemorySave(io.ComfyNode):
+    """Writes a memory to the output folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemorySave",
+            display_name="Save Video Memory",
+            category=CATEGORY,
+            description="Saves a memory in output/video_memories, so that another workflow can go on from it.",
+            inputs=[
+                memory_input(),
+                io.String.Input("filename_prefix", default="film", tooltip="Name; a number is added."),
+            ],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, memory: VideoMemory, filename_prefix: str) -> io.NodeOutput:
+        path = next_memory_path(memory_folder(), filename_prefix)
+        memory.save(path)
+        return io.NodeOutput(ui={"text": [f"{path.name}: {memory.latents} latents, {memory.token_count} tokens"]})
+
+
+class VideoMemoryLoad(io.ComfyNode):
+    """Reads a memory that was saved."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryLoad",
+            display_name="Load Video Memory",
+            category=CATEGORY,
+            description="Loads a memory from output/video_memories.",
+            inputs=[
+                io.Combo.Input(
+                    "memory_name",
+                    options=sorted(path.name for path in memory_folder().glob("*.safetensors")),
+                    tooltip="File made by Save Video Memory.",
+                ),
+            ],
+            outputs=[VideoMemorySocket.Output(display_name="memory", tooltip="The saved history.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, memory_name: str) -> str:
+        status = (memory_folder() / Path(memory_name).name).stat()
+        return f"{status.st_size}-{status.st_mtime_ns}"
+
+    @classmethod
+    def execute(cls, memory_name: str) -> io.NodeOutput:
+        return io.NodeOutput(VideoMemory.load(memory_folder() / Path(memory_name).name))
+
+
+def settings_from(strength: float, history_timestep: str, sliding_window: int, attention_mode: str) -> MemorySettings:
+    """Widget values -> settings; raises ValueError for a mode this version does not have."""
+    if attention_mode != "joint":
+        raise ValueError(f"attention_mode {attention_mode!r} is not available in this version; choose joint")
+    return MemorySettings(strength=strength, history_timestep=history_timestep, sliding_window=sliding_window)  # type: ignore[arg-type]
+
+
+def next_memory_path(folder: Path, prefix: str) -> Path:
+    """folder/prefix_00001.safetensors with the next free number; raises ValueError for a name that is a path."""
+    if not re.fullmatch(r"[\w][\w .-]{0,79}", prefix):
+        raise ValueError(
+            f"filename_prefix {prefix[:80]!r} is not a plain name; use up to 80 letters, digits, spaces, dots, - and _"
+        )
+    taken = [
+        re.fullmatch(re.escape(prefix) + r"_(\d+)\.safetensors", path.name) for path in folder.glob("*.safetensors")
+    ]
+    number = 1 + max((int(match.group(1)) for match in taken if match), default=0)
+    return folder / f"{prefix}_{number:05}.safetensors"
+
+
+NODES = [VideoMemoryCompress, VideoMemoryApply, VideoMemorySave, VideoMemoryLoad]

@@ -1,0 +1,103 @@
+"""The memory encoder as a managed model: loaded, offloaded and freed by ComfyUI like any other."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..memory_encoder.config import EncoderConfig
+from ..memory_encoder.encoder import MemoryEncoder
+from ..memory_encoder.hosts import Host
+
+
+class ManagedEncoder:
+    """What travels through a MEMORY_ENCODER socket.
+
+    config: its configuration. identity: hash of configuration and weights. patcher: its ModelPatcher.
+    """
+
+    def __init__(self, config: EncoderConfig, weights: dict[str, Tensor], dtype: torch.dtype) -> None:
+        self.config = config
+        self.identity = _identity(config, weights)
+        offload = mm.unet_offload_device()
+        self.model = MemoryEncoder(config, operations=comfy.ops.manual_cast, device=offload, dtype=dtype)
+        missing, unexpected = self.model.load_state_dict(weights, strict=False)
+        if missing or unexpected:
+            wrong = ", ".join([*missing, *unexpected][:3])
+            raise ValueError(f"memory encoder weights do not fit their configuration ({wrong}); download them again")
+        self.model.eval().requires_grad_(False)
+        self.device = mm.get_torch_device()
+        self.dtype = _compute_dtype(self.device)
+        self.patcher: Any = comfy.model_patcher.CoreModelPatcher(
+            self.model, load_device=self.device, offload_device=offload
+        )
+        self.patcher.cached_patcher_init = (_rebuild_patcher, (config, weights, dtype))
+
+    def load(self) -> None:
+        """Asks ComfyUI to bring the weights to the device."""
+        mm.load_models_gpu([self.patcher])
+
+    def attach(self, model: Any) -> Any:
+        """A clone of MODEL that takes the encoder along when ComfyUI loads and frees it."""
+        model = model.clone()
+        model.set_additional_models("video_memory_encoder", [self.patcher])
+        return model
+
+    def check_host(self, host: Host) -> None:
+        """Raises ValueError when this encoder writes tokens for another model."""
+        config = self.config
+        found = (host.name, host.width, host.latent_channels)
+        if (config.host, config.width, config.latent_channels) != found:
+            raise ValueError(
+                f"memory_encoder was made for {config.host} of width {config.width} with {config.latent_channels} latent "
+                f"channels, but model is {host.name} of width {host.width} with {host.latent_channels}; "
+                "choose an encoder trained for this model"
+            )
+
+
+def new_encoder(config: EncoderConfig, host: Host, seed: int) -> ManagedEncoder:
+    """An untrained encoder; with the default variant it equals Only LR until it is trained."""
+    encoder = MemoryEncoder(config, dtype=torch.float32)
+    weight, bias = host.patchifier()
+    patchifier = (weight.detach().float().cpu(), bias.detach().float().cpu())
+    encoder.reset_parameters(torch.Generator().manual_seed(seed), patchifier)
+    return ManagedEncoder(config, encoder.state_dict(), torch.float32)
+
+
+def load_encoder(path: Path) -> ManagedEncoder:
+    """Reads an encoder file; raises ValueError that names the file when it is damaged, foreign or too new."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            config = EncoderConfig.from_metadata(file.metadata(), path.name)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"memory encoder {path.name} cannot be read ({error}); download the file again") from error
+    dtype = next((tensor.dtype for tensor in weights.values()), torch.float32)
+    return ManagedEncoder(config, weights, dtype)
+
+
+def _rebuild_patcher(config: EncoderConfig, weights: dict[str, Tensor], dtype: torch.dtype, **_: Any) -> Any:
+    return ManagedEncoder(config, weights, dtype).patcher
+
+
+def _compute_dtype(device: torch.device) -> torch.dtype:
+    if mm.should_use_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if mm.should_use_fp16(device) else torch.float32
+
+
+def _identity(config: EncoderConfig, weights: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(repr(config).encode())
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()[:32]

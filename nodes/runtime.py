@@ -1,0 +1,205 @@
+"""The one place that reaches into ComfyUI: folders, VAE, model management, sampling and progress."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.sample
+import comfy.utils
+import folder_paths
+import latent_preview
+import torch
+from torch import Tensor
+
+from ..memory_encoder.compressor import Codec, append_history
+from ..memory_encoder.hosts import Host, find_host
+from ..memory_encoder.injection import MemorySettings, inject
+from ..memory_encoder.memory import VideoMemory
+from .managed import ManagedEncoder
+
+log = logging.getLogger("video_memory")
+ENCODERS, MEMORIES, FILMS = "memory_encoders", "video_memories", "video_memory"
+
+
+def register_folders() -> None:
+    """Tells ComfyUI where encoders lie; memories are outputs, so that Save and Load meet."""
+    folder_paths.add_model_folder_path(ENCODERS, os.path.join(folder_paths.models_dir, ENCODERS))
+
+
+def memory_folder() -> Path:
+    return Path(folder_paths.get_output_directory()) / MEMORIES
+
+
+def film_root() -> Path:
+    return Path(folder_paths.get_output_directory()) / FILMS
+
+
+def host_of(model: Any) -> Host:
+    """The host behind a MODEL socket; raises HostError when it cannot carry a memory."""
+    return find_host(model.get_model_object("diffusion_model"))
+
+
+def normalised_history(model: Any, latent: dict[str, Any], name: str) -> Tensor:
+    """LATENT -> latents [B,C,T,H,W] in the model's normalised space; raises ValueError that names the input."""
+    samples = latent["samples"]
+    latent_format = model.get_model_object("latent_format")
+    channels = latent_format.latent_channels
+    if getattr(samples, "is_nested", False) or samples.ndim != 5 or samples.shape[1] != channels:
+        shape = "a nested latent" if getattr(samples, "is_nested", False) else f"shape {tuple(samples.shape)}"
+        raise ValueError(
+            f"{name}: {shape} does not fit the model, which works on [batch, {channels}, frames, height, width]; "
+            "encode the clip with the video VAE that belongs to the model"
+        )
+    if not torch.isfinite(samples).all():
+        raise ValueError(f"{name}: the latent holds NaN or infinite values; make it again")
+    return latent_format.process_in(samples)
+
+
+def codec_for(model: Any, vae: Any) -> Codec:
+    """VAE and host as the compressor sees them; raises ValueError when the VAE is not the model's."""
+    host, latent_format = host_of(model), model.get_model_object("latent_format")
+    if vae.latent_dim != 3 or vae.latent_channels != latent_format.latent_channels:
+        raise ValueError(
+            f"vae makes {vae.latent_dim}D latents of {vae.latent_channels} channels, but the model needs 3D latents of "
+            f"{latent_format.latent_channels}; load the VAE that belongs to the model"
+        )
+
+    def encode(pictures: Tensor) -> Tensor:
+        return latent_format.process_in(torch.cat([vae.encode(clip) for clip in pictures]))
+
+    def decode(latents: Tensor) -> Tensor:
+        return vae.decode(latent_format.process_out(latents))
+
+    return Codec(
+        encode=encode,
+        decode=decode,
+        embed=host.embed,
+        temporal=vae.temporal_compression_decode() or 4,
+        spatial=vae.spacial_compression_encode(),
+    )
+
+
+def compress(
+    encoder: ManagedEncoder,
+    codec: Codec,
+    memory: VideoMemory,
+    latents: Tensor,
+    prompt: str = "",
+    seed: int | None = None,
+) -> VideoMemory:
+    """Appends normalised latents to a memory with the encoder on its device; the result lies in CPU memory."""
+    if memory.encoder_id and memory.encoder_id != encoder.identity:
+        log.warning("memory was begun with other encoder weights; old and new tokens may not speak the same language")
+    encoder.load()
+    with torch.no_grad():
+        return append_history(
+            encoder.model, codec, memory, latents, prompt, seed, device=encoder.device, dtype=encoder.dtype
+        )
+
+
+def noise_like(latent: Tensor, seed: int) -> Tensor:
+    """Noise from a generator of its own, in the way of core's RandomNoise; the global random state is not touched."""
+    return comfy.sample.prepare_noise_inner(latent, torch.Generator().manual_seed(seed))
+
+
+def sample(
+    model: Any,
+    noise: Tensor,
+    latent: Tensor,
+    positive: Any,
+    negative: Any,
+    cfg: float,
+    sampler: Any,
+    sigmas: Tensor,
+    seed: int,
+    callback: Any = None,
+) -> Tensor:
+    """One run of core's custom sampling; latents go in and come out in VAE space."""
+    return comfy.sample.sample_custom(
+        model, noise, cfg, sampler, sigmas, positive, negative, latent, callback=callback, seed=seed
+    )
+
+
+class FilmProgress:
+    """One progress bar over all sections, with core's latent preview of the section being sampled."""
+
+    def __init__(self, model: Any, sections: int, steps: int) -> None:
+        self.previewer = latent_preview.get_previewer(model.load_device, model.get_model_object("latent_format"))
+        self.steps, self.total, self.done = steps, sections * steps, 0
+        self.bar = comfy.utils.ProgressBar(self.total)
+
+    def step(self, index: int, denoised: Tensor, _x: Tensor, _total: int) -> None:
+        mm.throw_exception_if_processing_interrupted()
+        preview = self.previewer.decode_latent_to_preview_image("JPEG", denoised) if self.previewer else None
+        self.bar.update_absolute(min(self.done + index + 1, self.total), self.total, preview)
+
+    def advance(self, steps: int) -> None:
+        self.done += steps
+        self.bar.update_absolute(min(self.done, self.total), self.total)
+
+
+def stop_if_interrupted() -> None:
+    mm.throw_exception_if_processing_interrupted()
+
+
+def file_stamp(name: str) -> list[int] | None:
+    """Size and time of a file that a widget names, wherever ComfyUI keeps such files; None when it is no file."""
+    if not name or len(name) > 512 or "\n" in name:
+        return None
+    folders = [path for paths, _ in folder_paths.folder_names_and_paths.values() for path in paths]
+    for folder in [*folders, folder_paths.get_input_directory()]:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            status = os.stat(path)
+            return [status.st_size, status.st_mtime_ns]
+    return None
+
+
+def empty_conditioning(model: Any) -> Any:
+    """CONDITIONING of no text for models whose text encoder is not connected: zeros of the host's sizes."""
+    host = host_of(model)
+    extra = {} if host.pooled_width is None else {"pooled_output": torch.zeros(1, host.pooled_width)}
+    return [[torch.zeros(1, 1, host.text_width), extra]]
+
+
+RETRIEVAL_WINDOW = 4  # most frames that Stage I draws at once (method: |Omega| in {1, 2, 4})
+
+
+def retrieve(
+    model: Any,
+    memory: VideoMemory,
+    latents: range,
+    sampler: Any,
+    sigmas: Tensor,
+    seed: int,
+    positive: Any,
+    strength: float,
+    progress: FilmProgress,
+) -> Tensor:
+    """Latents [1,C,T,H,W] of the history at `latents`, drawn from the memory alone, a few at a time."""
+    host = host_of(model)
+    parts = []
+    for start in range(latents.start, latents.stop, RETRIEVAL_WINDOW):
+        count = min(RETRIEVAL_WINDOW, latents.stop - start)
+        empty = torch.zeros(1, host.latent_channels, count, *memory.state.size)
+        patched = inject(model, memory, MemorySettings(strength=strength), time_shift=-float(start))
+        parts.append(
+            sample(
+                patched,
+                noise_like(empty, seed + start),
+                empty,
+                positive,
+                positive,
+                1.0,
+                sampler,
+                sigmas,
+                seed,
+                progress.step,
+            )
+        )
+        progress.advance(count * (len(sigmas) - 1))
+    return torch.cat(parts, dim=2).float()

@@ -1,0 +1,223 @@
+"""The Autoregressive Sampler node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..memory_encoder.film import Film, render_film
+from ..memory_encoder.identity import conditioning as hashable
+from ..memory_encoder.identity import upstream
+from ..memory_encoder.memory import VideoMemory
+from ..memory_encoder.sections import SectionStore
+from . import runtime
+from .film import SectionRenderer, split_experts
+from .history import settings_from
+from .managed import ManagedEncoder
+from .sockets import (
+    CATEGORY,
+    StoryboardSocket,
+    VideoMemorySocket,
+    encoder_input,
+    injection_inputs,
+    memory_input,
+    model_input,
+    seed_input,
+    vae_input,
+)
+from .storyboard import EncodedStoryboard
+
+
+class VideoMemorySampler(io.ComfyNode):
+    """Generates a film section by section, each seeing everything before it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemorySampler",
+            display_name="Autoregressive Sampler",
+            category=CATEGORY,
+            description="Makes a storyboard section by section. Each section sees the whole film so far through the memory. "
+            "Finished sections lie in output/video_memory/<film> and are reused by the next run.",
+            inputs=[
+                model_input(),
+                encoder_input(),
+                vae_input(),
+                StoryboardSocket.Input("storyboard", tooltip="Shots from the Storyboard node."),
+                io.Conditioning.Input("negative", tooltip="Negative prompt for all sections."),
+                io.Sampler.Input("sampler", tooltip="For example KSamplerSelect."),
+                io.Sigmas.Input("sigmas", tooltip="For example BasicScheduler."),
+                io.Float.Input(
+                    "cfg", default=5.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance; 1 with distilled models."
+                ),
+                seed_input(),
+                io.Int.Input("width", default=832, min=16, max=16384, step=16, tooltip="Width in pixels."),
+                io.Int.Input("height", default=480, min=16, max=16384, step=16, tooltip="Height in pixels."),
+                io.String.Input("film", default="film", tooltip="Name of the film's folder in output/video_memory."),
+                io.Latent.Input("history", optional=True, tooltip="A clip that the film continues; it opens the film."),
+                memory_input(
+                    optional=True, tooltip="A saved memory that the film continues; it is not part of the output."
+                ),
+                io.Model.Input("model_low_noise", optional=True, tooltip="Second expert of Wan 2.2 14B (low noise)."),
+                *injection_inputs(optional=True),
+                io.Float.Input(
+                    "boundary",
+                    default=0.875,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    optional=True,
+                    tooltip="Sigma below which the low-noise expert runs: 0.875 for Wan 2.2 T2V, 0.9 for I2V.",
+                ),
+                io.Boolean.Input(
+                    "low_noise_memory",
+                    default=True,
+                    optional=True,
+                    tooltip="Whether the low-noise expert sees the memory.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(tooltip="The whole film; decode it once."),
+                VideoMemorySocket.Output(display_name="memory", tooltip="Memory of the whole film."),
+                io.String.Output(display_name="report", tooltip="What was made, reused and remembered."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        memory_encoder: ManagedEncoder,
+        vae,
+        storyboard: EncodedStoryboard,
+        negative,
+        sampler,
+        sigmas,
+        cfg: float,
+        seed: int,
+        width: int,
+        height: int,
+        film: str,
+        history: dict | None = None,
+        memory: VideoMemory | None = None,
+        model_low_noise=None,
+        strength: float = 1.0,
+        history_timestep: str = "zero",
+        sliding_window: int = 0,
+        attention_mode: str = "joint",
+        boundary: float = 0.875,
+        low_noise_memory: bool = True,
+    ) -> io.NodeOutput:
+        settings = settings_from(strength, history_timestep, sliding_window, attention_mode)
+        host = runtime.host_of(model)
+        memory_encoder.check_host(host)
+        if model_low_noise is not None:
+            memory_encoder.check_host(runtime.host_of(model_low_noise))
+        codec = runtime.codec_for(model, vae)
+        size = latent_size(host, codec, width, height)
+        experts = split_experts(model, model_low_noise, sigmas, boundary, low_noise_memory)
+        opening = None if history is None else runtime.normalised_history(model, history, "history")
+        check_size(opening, memory, size)
+        store = SectionStore(runtime.film_root(), film)
+
+        start = memory or VideoMemory.empty(memory_encoder.config, 1, memory_encoder.identity)
+        made_of = {
+            "models": upstream(
+                cls.hidden.prompt,
+                cls.hidden.unique_id,
+                ("model", "memory_encoder", "vae", "sampler", "model_low_noise"),
+                runtime.file_stamp,
+            ),
+            "encoder": memory_encoder.identity,
+            "settings": vars(settings),
+            "sigmas": sigmas,
+            "cfg": cfg,
+            "sampler": describe_sampler(sampler),
+            "size": [width, height],
+            "negative": hashable(negative),
+            "history": opening,
+            "memory": start.all_tokens() if memory else None,
+            "experts": [boundary, low_noise_memory] if model_low_noise is not None else None,
+        }
+        if opening is not None:
+            start = runtime.compress(memory_encoder, codec, start, opening, "history")
+        plan = storyboard.plan(codec.temporal, start.latents)
+        renderer = SectionRenderer(
+            experts,
+            memory_encoder,
+            codec,
+            settings,
+            storyboard.conditioning,
+            negative,
+            cfg,
+            sampler,
+            size,
+            runtime.FilmProgress(model, len(plan), len(sigmas) - 1),
+        )
+        result = render_film(
+            plan,
+            store,
+            start,
+            made_of,
+            seed,
+            renderer,
+            lambda section: {"positive": hashable(storyboard.conditioning[section.prompt])},
+        )
+        parts = ([] if history is None else [history["samples"].cpu().float()]) + list(result.latents)
+        report = film_report(result, storyboard.fps)
+        return io.NodeOutput({"samples": torch.cat(parts, dim=2)}, result.memory, report, ui={"text": [report]})
+
+
+def latent_size(host: Any, codec: Any, width: int, height: int) -> tuple[int, int, int]:
+    """Channels, height and width of the latents; raises ValueError for sizes the host cannot patchify."""
+    cell_h, cell_w = codec.spatial * host.patch[1], codec.spatial * host.patch[2]
+    for name, value, cell in (("width", width, cell_w), ("height", height, cell_h)):
+        if value % cell:
+            raise ValueError(f"{name} {value} is not a multiple of {cell}; try {max(cell, round(value / cell) * cell)}")
+    return host.latent_channels, height // codec.spatial, width // codec.spatial
+
+
+def check_size(opening: Any, memory: VideoMemory | None, size: tuple[int, int, int]) -> None:
+    """Raises ValueError when the film's size differs from its history's."""
+    for name, found in (
+        ("history", None if opening is None else tuple(opening.shape[3:])),
+        ("memory", memory.state.size if memory is not None and memory.latents else None),
+    ):
+        if found is not None and found != size[1:]:
+            raise ValueError(
+                f"{name} has latents of {found[1]}x{found[0]}, but width and height give {size[2]}x{size[1]}; "
+                "set width and height to those of the history"
+            )
+    if opening is not None and opening.shape[0] != 1:
+        raise ValueError(
+            f"history holds a batch of {opening.shape[0]} clips; a film continues one, pick it with Latent From Batch"
+        )
+
+
+def describe_sampler(sampler: Any) -> list[Any]:
+    """Name and options of a SAMPLER, as far as they can be hashed."""
+    function = getattr(sampler, "sampler_function", None)
+    return [
+        type(sampler).__qualname__,
+        getattr(function, "__name__", None),
+        hashable(getattr(sampler, "extra_options", {})),
+    ]
+
+
+def film_report(film: Film, fps: float) -> str:
+    """One line per section in seconds, then the memory."""
+    lines = [
+        f"{entry.section.index + 1:3d}  {entry.section.start_seconds:7.2f} s  {entry.section.seconds:5.2f} s  "
+        f"{'reused' if entry.reused else 'made'}  memory {entry.memory_tokens} tokens  {entry.section.prompt}"
+        for entry in film.sections
+    ]
+    reused = sum(entry.reused for entry in film.sections)
+    frames = sum(entry.section.frames for entry in film.sections)
+    lines.append(f"{len(lines)} sections, {reused} reused, {frames} frames ({frames / fps:.2f} s) at {fps:g} fps")
+    return "\n".join(lines)
+
+
+NODES = [VideoMemorySampler]

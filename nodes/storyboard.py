@@ -1,0 +1,98 @@
+"""The storyboard node: text in, shots with their conditioning out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..memory_encoder.storyboard import Section, Storyboard, describe_schedule, parse_storyboard, plan_sections
+from .sockets import CATEGORY, StoryboardSocket
+
+EXAMPLE = "[0s: Mira, a girl with red hair, waves in the kitchen] [5s: a street in the rain] [10s: Mira in the kitchen]"
+
+
+@dataclass(frozen=True)
+class EncodedStoryboard:
+    """What travels through a STORYBOARD socket: shots, lengths and one conditioning per prompt."""
+
+    storyboard: Storyboard
+    fps: float
+    section_seconds: float
+    total_seconds: float | None
+    conditioning: dict[str, Any]
+
+    def plan(self, temporal_stride: int, history_latents: int) -> tuple[Section, ...]:
+        """Sections of the film after `history_latents` latents."""
+        return plan_sections(
+            self.storyboard,
+            fps=self.fps,
+            section_seconds=self.section_seconds,
+            temporal_stride=temporal_stride,
+            total_seconds=self.total_seconds,
+            history_latents=history_latents,
+        )
+
+
+class VideoMemoryStoryboard(io.ComfyNode):
+    """Parses a storyboard, plans its sections and encodes its prompts."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryStoryboard",
+            display_name="Storyboard",
+            category=CATEGORY,
+            description="Shots with times and prompts. Reads our JSON, [0s: text] lists, a | b | c, keyframes and StoryMem JSON.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="Text encoder of the model."),
+                io.String.Input("storyboard", multiline=True, default=EXAMPLE, tooltip="The shots."),
+                io.Float.Input(
+                    "fps", default=16.0, min=1.0, max=240.0, step=0.01, tooltip="16 for Wan 14B, 24 for 5B and Hunyuan."
+                ),
+                io.Float.Input(
+                    "section_seconds",
+                    default=5.0,
+                    min=0.25,
+                    max=600.0,
+                    step=0.05,
+                    tooltip="Longest piece made at once; longer shots become several sections.",
+                ),
+                io.Float.Input(
+                    "total_seconds",
+                    default=0.0,
+                    min=0.0,
+                    max=86400.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Length of the film; 0 takes it from the shots.",
+                ),
+            ],
+            outputs=[
+                StoryboardSocket.Output(display_name="storyboard", tooltip="For the Autoregressive Sampler."),
+                io.Int.Output(display_name="frames", tooltip="Frames of the film."),
+                io.String.Output(display_name="schedule", tooltip="Which prompt each section uses."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, clip, storyboard: str, fps: float, section_seconds: float, total_seconds: float = 0.0
+    ) -> io.NodeOutput:
+        parsed = parse_storyboard(storyboard, section_seconds=section_seconds)
+        encoded = EncodedStoryboard(
+            storyboard=parsed,
+            fps=fps,
+            section_seconds=section_seconds,
+            total_seconds=total_seconds or None,
+            conditioning={},
+        )
+        sections = encoded.plan(temporal_stride=4, history_latents=0)
+        for prompt in dict.fromkeys(shot.prompt for shot in parsed.shots):
+            encoded.conditioning[prompt] = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+        schedule = describe_schedule(sections, fps)
+        return io.NodeOutput(encoded, sum(section.frames for section in sections), schedule, ui={"text": [schedule]})
+
+
+NODES = [VideoMemoryStoryboard]

@@ -1,0 +1,97 @@
+"""The token counts of the paper's setting, every cell, and what the budget advises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memory_encoder.budget import HOSTS, Plan, advice, describe, estimate, full_tokens, named_host
+from memory_encoder.cli import main
+
+LARGE = {  # hosts with a VAE of 8x8: (floor, ceil) for 20 s at 24 fps, 832x480
+    "4x4x2": (5460, 6240),
+    "2x2x4": (11700, 11700),
+    "2x2x2": (23400, 23400),
+    "2x2x1": (46800, 46800),
+    "2x2x8": (5850, 5850),
+}
+SMALL = {  # Wan 2.2 5B with a VAE of 16x16
+    "4x4x2": (1080, 1680),
+    "2x2x4": (2730, 3120),
+    "2x2x2": (5460, 6240),
+    "2x2x1": (10920, 12480),
+    "2x2x8": (1365, 1560),
+}
+CELLS = [
+    (host, rate, padding, counts[padding == "ceil"])
+    for host, table in (("wan-14b", LARGE), ("hunyuan", LARGE), ("wan-5b", SMALL))
+    for rate, counts in table.items()
+    for padding in ("floor", "ceil")
+]
+
+
+def plan(host: str, **changes: object) -> Plan:
+    values = {"width": 832, "height": 480, "fps": 24, "history_seconds": 20} | changes
+    return Plan(host=HOSTS[host], **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("host", "rate", "padding", "expected"), CELLS)
+def test_command_line_prints_the_token_counts_of_the_paper_setting(host, rate, padding, expected, capsys):
+    arguments = f"tokens --host {host} --width 832 --height 480 --seconds 20 --fps 24 --rate {rate} --padding {padding}"
+    assert main(arguments.split()) == 0
+    assert capsys.readouterr().out == f"{expected}\n"
+
+
+@pytest.mark.parametrize(("host", "expected"), [("wan-14b", 187_200), ("hunyuan", 187_200), ("wan-5b", 46_800)])
+def test_full_history_has_the_token_count_of_the_paper_setting(host, expected):
+    assert full_tokens(plan(host), 20) == expected
+
+
+def test_module_runs_as_a_command():
+    command = [sys.executable, "-m", "memory_encoder", "tokens", *["--host", "hunyuan", "--width", "832", "--height", "480"]]
+    command += ["--seconds", "20", "--fps", "24", "--rate", "4x4x2", "--padding", "floor"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
+    assert done.stdout == "5460\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--width", "833", "multiple of 16; try 832"),
+        ("--rate", "3x3x2", "power of two"),
+        ("--rate", "fast", "HEIGHTxWIDTHxTIME"),
+        ("--seconds", "-1", "seconds"),
+        ("--fps", "0", "fps"),
+    ],
+)
+def test_bad_plans_are_refused_with_the_cure(option, value, words, capsys):
+    arguments = dict(
+        zip(["--host", "--width", "--height", "--seconds", "--fps"], ["hunyuan", "832", "480", "20", "24"], strict=True)
+    )
+    arguments[option] = value
+    assert main(["tokens", *(word for pair in arguments.items() for word in pair)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_plan_that_fits_needs_no_advice_and_one_that_does_not_says_what_to_change():
+    fits = plan("wan-1.3b", fps=16, section_seconds=2)
+    assert advice(fits, estimate(fits)) == []
+    assert describe(fits, "wan-1.3b").endswith("Fits.")
+    streams = plan("wan-14b")
+    assert "streams" in advice(streams, estimate(streams))[0]
+    too_large = plan("wan-14b", width=1920, height=1088)
+    text = advice(too_large, estimate(too_large))[0]
+    assert "section_seconds 2.5" in text and "1440x816" in text
+
+
+def test_memory_of_several_rates_is_their_sum():
+    both = plan("hunyuan", rates=("4x4x2", "2x2x8"), padding="floor")
+    assert estimate(both).memory_tokens == 5460 + 5850
+
+
+def test_unknown_host_is_refused_with_the_known_names():
+    with pytest.raises(ValueError, match="wan-14b"):
+        named_host("sora")
