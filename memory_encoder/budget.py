@@ -144,7 +144,8 @@ def describe(plan: Plan, name: str) -> str:
     share = result.memory_tokens / max(result.history_tokens, 1)
     lines = [
         f"{name}, {plan.width}x{plan.height}, {plan.fps:g} fps, memory {' + '.join(plan.rates)}",
-        f"History {plan.history_seconds:g} s: {result.history_tokens:,} tokens, in memory {result.memory_tokens:,} ({share:.1%})",
+        f"History {plan.history_seconds:g} s: {result.history_tokens:,} tokens, "
+        f"in memory {result.memory_tokens:,} ({share:.1%})",
         f"Section {plan.section_seconds:g} s: {result.section_tokens:,} tokens; each step sees "
         f"{result.section_tokens + result.memory_tokens:,}",
         f"Estimated VRAM: {result.least_bytes / GIB:.1f} GiB with streamed weights, {result.whole_bytes / GIB:.1f} GiB "

@@ -84,7 +84,7 @@ class Trunk(nn.Module):
 
 
 class LargePatchifier(nn.Module):
-    """The ablation "Large Patchifier": one projection with a kernel as large as the compression (FramePack's recipe)."""
+    """The ablation "Large Patchifier": one projection as large as the compression (FramePack's recipe)."""
 
     def __init__(self, config: EncoderConfig, operations: Any = nn, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class LargePatchifier(nn.Module):
 
 
 def layer_strides(config: EncoderConfig) -> list[tuple[int, int, int]]:
-    """Strides of the convolutions: halvings of time, halvings of space, then stride 1 until the channels are reached."""
+    """Strides of the convolutions: time is halved, then space, then stride 1 until the channels are reached."""
     time, height, width = (int(math.log2(n)) for n in config.stride)
     strides = [(2, 1, 1)] * time
     strides += [(1, 2 if i < height else 1, 2 if i < width else 1) for i in range(max(height, width))]

@@ -70,7 +70,7 @@ class VideoMemoryEncoderNew(io.ComfyNode):
             node_id="VideoMemoryEncoderNew",
             display_name="New Memory Encoder",
             category=CATEGORY,
-            description="Makes an untrained memory encoder for a model. Untrained, it remembers a small, slow copy of the film.",
+            description="An untrained encoder for a model: it remembers a small, slow copy of the film.",
             inputs=[
                 model_input(),
                 io.String.Input(
@@ -86,7 +86,7 @@ class VideoMemoryEncoderNew(io.ComfyNode):
                     "attention",
                     options=["frame", "causal", "full"],
                     default="frame",
-                    tooltip="What the last layer sees: its own time step, also earlier ones, or the whole film (not streamed).",
+                    tooltip="What the last layer sees: its own time step, earlier ones too, or all (not streamed).",
                 ),
                 io.Boolean.Input(
                     "cross_attention",
@@ -136,7 +136,7 @@ class VideoMemoryBudget(io.ComfyNode):
             node_id="VideoMemoryBudget",
             display_name="Memory Budget",
             category=CATEGORY,
-            description="Counts memory tokens and estimates VRAM for a film, and says what to change when it is too much.",
+            description="Counts memory tokens, estimates VRAM for a film and says what to change when it is too much.",
             inputs=[
                 encoder_input(),
                 io.Int.Input("width", default=832, min=16, max=16384, step=16, tooltip="Width in pixels."),

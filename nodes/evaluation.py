@@ -30,7 +30,7 @@ class VideoMemoryRetrieve(io.ComfyNode):
                 io.String.Input(
                     "frame_indices",
                     default="0-16",
-                    tooltip="Frames of the film: single (40) or ranges (0-16), separated by commas. A range comes out as a clip; "
+                    tooltip="Frames: single (40) or ranges (0-16), with commas. A range comes out as a clip; "
                     "several entries come out as a batch and must be equally long.",
                 ),
                 io.Sampler.Input("sampler", tooltip="For example KSamplerSelect."),
@@ -82,7 +82,7 @@ class VideoMemoryRetrievalReport(io.ComfyNode):
             node_id="VideoMemoryRetrievalReport",
             display_name="Retrieval Report",
             category=CATEGORY,
-            description="Compares remembered frames with the originals: PSNR and SSIM (higher is better), LPIPS where installed.",
+            description="Compares remembered frames with the originals by PSNR, SSIM and, if installed, LPIPS.",
             inputs=[
                 io.Image.Input("original", tooltip="The true frames."),
                 io.Image.Input("retrieved", tooltip="The remembered frames, as many and as large."),
@@ -102,7 +102,7 @@ class VideoMemoryRetrievalReport(io.ComfyNode):
             )
         if original.shape[0] < retrieved.shape[0]:
             raise ValueError(
-                f"original has {original.shape[0]} frames, retrieved {retrieved.shape[0]}; pass the same frames of the film"
+                f"original has {original.shape[0]} frames, retrieved {retrieved.shape[0]}; pass the same frames"
             )
         original = original[: retrieved.shape[0], ..., :3]
         report = quality_report(original, retrieved[..., :3])

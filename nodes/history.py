@@ -31,7 +31,7 @@ class VideoMemoryCompress(io.ComfyNode):
             node_id="VideoMemoryCompress",
             display_name="Compress History",
             category=CATEGORY,
-            description="Compresses a video latent into a few thousand tokens. With a memory connected, only the new part is compressed.",
+            description="Compresses a video latent into a few thousand tokens, or appends it to a memory.",
             inputs=[
                 encoder_input(),
                 model_input(),

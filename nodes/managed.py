@@ -57,8 +57,8 @@ class ManagedEncoder:
         found = (host.name, host.width, host.latent_channels)
         if (config.host, config.width, config.latent_channels) != found:
             raise ValueError(
-                f"memory_encoder was made for {config.host} of width {config.width} with {config.latent_channels} latent "
-                f"channels, but model is {host.name} of width {host.width} with {host.latent_channels}; "
+                f"memory_encoder was made for {config.host} of width {config.width} with {config.latent_channels} "
+                f"latent channels, but model is {host.name} of width {host.width} with {host.latent_channels}; "
                 "choose an encoder trained for this model"
             )
 

@@ -39,7 +39,7 @@ class VideoMemorySampler(io.ComfyNode):
             node_id="VideoMemorySampler",
             display_name="Autoregressive Sampler",
             category=CATEGORY,
-            description="Makes a storyboard section by section. Each section sees the whole film so far through the memory. "
+            description="Makes a storyboard section by section; each sees the whole film so far through the memory. "
             "Finished sections lie in output/video_memory/<film> and are reused by the next run.",
             inputs=[
                 model_input(),

@@ -58,7 +58,7 @@ def injection_inputs(optional: bool) -> list[io.Input]:
             min=0,
             max=8,
             optional=optional,
-            tooltip="Last latent frames shown uncompressed beside the memory, for one shot over several sections; try 3.",
+            tooltip="Last latent frames shown uncompressed, for one shot over several sections; try 3.",
         ),
         io.Combo.Input(
             "attention_mode",

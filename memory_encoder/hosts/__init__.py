@@ -19,6 +19,6 @@ def find_host(diffusion_model: nn.Module) -> Host:
     name = type(diffusion_model).__name__
     if hasattr(diffusion_model, "init_kv_caches"):
         raise HostError(
-            f"model is core's causal autoregressive {name}, which bypasses block patches; load an ordinary Wan checkpoint"
+            f"model is core's causal autoregressive {name}, which bypasses block patches; load a plain Wan checkpoint"
         )
     raise HostError(f"model {name} cannot carry a video memory; load Wan 2.1 or 2.2 (T2V, I2V, TI2V) or HunyuanVideo")

@@ -165,8 +165,8 @@ def load_json_object(text: str) -> dict[str, Any]:
         raise StoryboardError("the JSON is nested too deeply to be a storyboard; check what was pasted") from error
     except StoryboardError:
         raise
-    except ValueError as error:  # a number of thousands of digits
-        raise StoryboardError(f"the JSON has a number that cannot be read ({error}); correct it") from error
+    except ValueError as error:
+        raise StoryboardError("the JSON has a number of thousands of digits; correct it") from error
     if not isinstance(data, dict):
         raise StoryboardError(
             f'the JSON is {_show(data)}; write an object: {{"version": 1, "shots": {_EXAMPLE_SHOTS}}}'

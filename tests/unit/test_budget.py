@@ -51,7 +51,8 @@ def test_full_history_has_the_token_count_of_the_paper_setting(host, expected):
 
 
 def test_module_runs_as_a_command():
-    command = [sys.executable, "-m", "memory_encoder", "tokens", *["--host", "hunyuan", "--width", "832", "--height", "480"]]
+    command = [sys.executable, "-m", "memory_encoder", "tokens"]
+    command += ["--host", "hunyuan", "--width", "832", "--height", "480"]
     command += ["--seconds", "20", "--fps", "24", "--rate", "4x4x2", "--padding", "floor"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
     assert done.stdout == "5460\n"

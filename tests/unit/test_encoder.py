@@ -209,5 +209,5 @@ def test_config_survives_its_metadata_and_foreign_metadata_is_refused():
         config.to_metadata() | {"config": '{"width": 3}'},
         config.to_metadata() | {"config": '{"colour": 3}'},
     ):
-        with pytest.raises(ValueError, match="some.safetensors"):
+        with pytest.raises(ValueError, match=r"some\.safetensors"):
             EncoderConfig.from_metadata(metadata, "some.safetensors")

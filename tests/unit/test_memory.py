@@ -46,7 +46,6 @@ def test_truncated_file_is_refused_by_name(tmp_path: Path, cut: int):
 
 
 def test_foreign_newer_and_inconsistent_files_are_refused(tmp_path: Path):
-    _, memory, _ = history()
     path = tmp_path / "film.safetensors"
     save_file({"a": torch.zeros(1)}, str(path))
     with pytest.raises(ValueError, match="not a video memory"):

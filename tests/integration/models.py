@@ -1,0 +1,193 @@
+"""Tiny models of ComfyUI's own classes, found by core's own detection from their keys, with weights from a Generator.
+
+Random weights are scaled so that every modulation, gate and head counts: a token in the wrong place shows in the result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from memory_encoder.config import EncoderConfig
+from memory_encoder.encoder import StreamState
+from memory_encoder.hosts import Host, find_host
+from memory_encoder.memory import VideoMemory
+
+TEXT = 64  # width of the text conditioning
+TOKENS = 6  # its length
+WAN_DIM, WAN_HEADS = 128, 4
+HUNYUAN_DIM = 256  # core fixes 128 per head: two heads
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A loaded ModelPatcher, and what sampling it takes. `size` is (channels, frames, height, width) of its latent."""
+
+    comfy: Any
+    patcher: Any
+    size: tuple[int, int, int, int]
+    pooled: int | None = None  # width of the pooled text
+    image: bool = False  # the first frame is given as an image, in channels beside the latent's
+    clip_vision: bool = False  # and as CLIP vision tokens
+    first_frame: bool = False  # the first frame is kept by a mask, which makes timesteps per frame
+    text_mask: bool = False
+
+    @property
+    def diffusion_model(self) -> Any:
+        return self.patcher.model.diffusion_model
+
+    @property
+    def host(self) -> Host:
+        return find_host(self.diffusion_model)
+
+    @property
+    def video_tokens(self) -> int:
+        return self.size[1] * (self.size[2] // self.host.patch[1]) * (self.size[3] // self.host.patch[2])
+
+    def noise(self, batch: int = 1) -> Tensor:
+        return torch.randn(batch, *self.size, generator=torch.Generator().manual_seed(7))
+
+    def conditioning(self, seed: int) -> list[list[Any]]:
+        """Core's CONDITIONING, which differs for every seed."""
+        g = torch.Generator().manual_seed(seed)
+        extra: dict[str, Any] = {"pooled_output": torch.randn(1, self.pooled, generator=g)} if self.pooled else {}
+        if self.image:
+            start = torch.randn(1, *self.size, generator=g)
+            keep = torch.ones(1, 1, *self.size[1:])
+            keep[:, :, 0] = 0
+            extra |= {"concat_latent_image": start, "concat_mask": keep}
+        if self.clip_vision:
+            output = self.comfy.module("comfy.clip_vision").Output()
+            output.penultimate_hidden_states = torch.randn(1, 5, 1280, generator=g)
+            extra["clip_vision_output"] = output
+        if self.text_mask:
+            extra["attention_mask"] = torch.tensor([[1] * (TOKENS - 2) + [0] * 2])
+        return [[torch.randn(1, TOKENS, TEXT, generator=g), extra]]
+
+    def sample(self, patcher: Any = None, batch: int = 1, cfg: float = 4.0, steps: int = 2) -> Tensor:
+        """Latents from `comfy.sample.sample_custom`; `patcher` defaults to the model without memory."""
+        sampling = self.comfy.module("comfy.sample")
+        sampler = self.comfy.module("comfy.samplers").sampler_object("euler")
+        latent, mask = torch.zeros(batch, *self.size), None
+        if self.first_frame:
+            latent = torch.randn(batch, *self.size, generator=torch.Generator().manual_seed(8))
+            mask = torch.ones(batch, 1, *self.size[1:])
+            mask[:, :, 0] = 0
+        with torch.inference_mode():
+            return sampling.sample_custom(
+                self.patcher if patcher is None else patcher, self.noise(batch), cfg, sampler,
+                torch.linspace(1, 0, steps + 1), self.conditioning(1), self.conditioning(2), latent,
+                noise_mask=mask, disable_pbar=True, seed=3,
+            )  # fmt: skip
+
+
+def random_memory(host: Host, tokens: int, batch: int = 1, latents: int = 9, seed: int = 5) -> VideoMemory:
+    """A memory of exactly `tokens` tokens (the last third in the tail) at fractional places in a film of `latents`."""
+    g = torch.Generator().manual_seed(seed)
+    config = EncoderConfig(host.name, host.width, host.latent_channels, channels=(8,), variant="without_lr")
+    values = torch.randn(batch, tokens, host.width, generator=g)
+    places = torch.rand(tokens, 3, generator=g) * torch.tensor([latents, 4.0, 6.0])
+    done = tokens - tokens // 3
+    return VideoMemory(
+        config=config,
+        tokens=values[:, :done],
+        coordinates=places[:done],
+        tail=values[:, done:],
+        tail_coordinates=places[done:],
+        recent=torch.randn(batch, host.latent_channels, 3, 8, 12, generator=g),
+        state=StreamState(latents=latents, size=(8, 12)),
+    )
+
+
+def random_weights(module: nn.Module, seed: int) -> dict[str, Tensor]:
+    """A state dict for `module` (which may lie on the meta device) that keeps activations near one."""
+    g = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, value in module.state_dict().items():
+        noise = torch.randn(value.shape, generator=g)
+        if name.endswith(".modulation"):
+            weights[name] = 0.5 * noise
+        elif value.ndim > 1:
+            weights[name] = noise * value[0].numel() ** -0.5
+        else:
+            weights[name] = 0.1 * noise + float("norm" in name and name.endswith("weight"))
+    return weights
+
+
+def load(comfy: Any, module: nn.Module, metadata: dict[str, str] | None = None, seed: int = 0) -> Any:
+    """The ModelPatcher that core's loader makes of the module's keys."""
+    with torch.inference_mode(False):
+        patcher = comfy.module("comfy.sd").load_diffusion_model_state_dict(random_weights(module, seed), metadata=metadata)
+    assert patcher is not None, "core did not recognise the tiny model"
+    return patcher
+
+
+def wan_patcher(comfy: Any, in_dim: int, out_dim: int, model_type: str = "t2v", layers: int = 3) -> Any:
+    skeleton = comfy.module("comfy.ldm.wan.model").WanModel(
+        model_type=model_type, in_dim=in_dim, out_dim=out_dim, dim=WAN_DIM, ffn_dim=2 * WAN_DIM, text_dim=TEXT,
+        num_heads=WAN_HEADS, num_layers=layers, device="meta", operations=comfy.module("comfy.ops").disable_weight_init,
+    )  # fmt: skip
+    override = {"transformer": {"text_dim": TEXT, "num_heads": WAN_HEADS}}
+    return load(comfy, skeleton, {"config": json.dumps(override)})
+
+
+def wan_t2v(comfy: Any) -> TinyModel:
+    return TinyModel(comfy, wan_patcher(comfy, 16, 16), (16, 3, 8, 12))
+
+
+def wan21_i2v(comfy: Any) -> TinyModel:
+    """Wan 2.1: mask and start image in extra channels, CLIP vision tokens in the cross-attention."""
+    return TinyModel(comfy, wan_patcher(comfy, 36, 16, "i2v"), (16, 3, 8, 12), image=True, clip_vision=True)
+
+
+def wan22_i2v(comfy: Any) -> TinyModel:
+    """Wan 2.2-14B: the same extra channels without CLIP vision."""
+    return TinyModel(comfy, wan_patcher(comfy, 36, 16), (16, 3, 8, 12), image=True)
+
+
+def wan_5b(comfy: Any) -> TinyModel:
+    """Wan 2.2-5B: 48 channels; the first frame is kept by a mask, so that each frame has its own timestep."""
+    return TinyModel(comfy, wan_patcher(comfy, 48, 48), (48, 3, 8, 12), first_frame=True)
+
+
+def hunyuan_patcher(comfy: Any, in_channels: int = 16, guidance: bool = True, seed: int = 0) -> Any:
+    skeleton = comfy.module("comfy.ldm.hunyuan_video.model").HunyuanVideo(
+        in_channels=in_channels, out_channels=16, vec_in_dim=768, context_in_dim=TEXT, hidden_size=HUNYUAN_DIM,
+        mlp_ratio=4.0, num_heads=HUNYUAN_DIM // 128, depth=2, depth_single_blocks=2, axes_dim=[16, 56, 56], theta=256,
+        patch_size=[1, 2, 2], qkv_bias=True, guidance_embed=guidance, byt5=False, meanflow=False,
+        use_cond_type_embedding=False, vision_in_dim=None, meanflow_sum=False, device="meta",
+        operations=comfy.module("comfy.ops").disable_weight_init,
+    )  # fmt: skip
+    return load(comfy, skeleton, seed=seed)
+
+
+def hunyuan(comfy: Any) -> TinyModel:
+    return TinyModel(comfy, hunyuan_patcher(comfy), (16, 2, 8, 8), pooled=768)
+
+
+def hunyuan_plain(comfy: Any) -> TinyModel:
+    """Without guidance embedding, with a mask on the text."""
+    return TinyModel(comfy, hunyuan_patcher(comfy, guidance=False), (16, 2, 8, 8), pooled=768, text_mask=True)
+
+
+BUILDERS: dict[str, Callable[[Any], TinyModel]] = {
+    "wan_t2v": wan_t2v,
+    "wan21_i2v": wan21_i2v,
+    "wan22_i2v": wan22_i2v,
+    "wan_5b": wan_5b,
+    "hunyuan": hunyuan,
+    "hunyuan_plain": hunyuan_plain,
+}
+_built: dict[str, TinyModel] = {}
+
+
+def tiny(comfy: Any, name: str) -> TinyModel:
+    """The tiny model of that name, built once in a test run: tests leave it as it is."""
+    if name not in _built:
+        _built[name] = BUILDERS[name](comfy)
+    return _built[name]
