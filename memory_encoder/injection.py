@@ -108,6 +108,8 @@ def inject(
     refuse_context_windows(patched.model_options)
     shift = -float(memory.latents) if time_shift is None else time_shift
     injected = select_tokens(memory, host, settings, shift)
+    if injected.tokens.shape[1] == 0:  # a strength below one token
+        return patched
     patched.add_wrapper_with_key(DIFFUSION_MODEL, KEY, DiffusionModelWrapper(injected))
     patched.add_wrapper_with_key(PREPARE_SAMPLING, KEY, PrepareSamplingWrapper(injected.tokens.shape[1], host.patch))
     return patched

@@ -1,4 +1,7 @@
-"""How near two pictures are: PSNR, SSIM and, where its weights are installed, LPIPS (paper Table 1)."""
+"""How near two pictures are: PSNR, SSIM and, where its weights are installed, LPIPS (paper Table 1).
+
+For reports, not for training: results are float64 (float32 on MPS and for LPIPS) and carry no gradient.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,12 @@ def lpips(a: Tensor, b: Tensor, network: str = "alex") -> Tensor:
             f"LPIPS needs images [N,H,W,3] of at least 64 x 64, got {tuple(a.shape)}; convert or enlarge them"
         )
     module = _check_lpips(network)
-    metric = module.LearnedPerceptualImagePatchSimilarity(net_type=network, normalize=True).to(a.device)
+    try:
+        metric = module.LearnedPerceptualImagePatchSimilarity(net_type=network, normalize=True).to(a.device)
+    except (ImportError, AttributeError, RuntimeError) as error:
+        raise MetricUnavailable(
+            f"LPIPS: {network} cannot be built ({error}); repair torchvision or its weights"
+        ) from error
     with torch.no_grad():
         return torch.stack([metric(_network_input(x), _network_input(y)) for x, y in zip(a, b, strict=True)])
 
@@ -77,19 +85,25 @@ def _check_lpips(network: str = "alex") -> Any:
     if network not in _LPIPS_WEIGHTS:
         raise ValueError(f"LPIPS network {network!r} is unknown; use one of {', '.join(_LPIPS_WEIGHTS)}")
     for package in ("torchmetrics", "torchvision"):
-        if importlib.util.find_spec(package) is None:
-            raise MetricUnavailable(
-                f"LPIPS needs the package {package}, which is not installed; install it, or leave LPIPS out"
-            )
+        if not _installed(package):
+            raise MetricUnavailable(f"LPIPS needs the package {package}; install it, or leave LPIPS out")
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    if not any(folder.glob(f"{_LPIPS_WEIGHTS[network]}-*.pth")):
+    weights = f"{_LPIPS_WEIGHTS[network]}-*.pth"
+    if not any(folder.glob(weights)):
         raise MetricUnavailable(
-            f"LPIPS needs torchvision's weights {_LPIPS_WEIGHTS[network]}-*.pth in {folder}; put them there, or leave LPIPS out"
+            f"LPIPS needs torchvision's weights {weights} in {folder}; put them there, or leave it out"
         )
     try:
         return importlib.import_module("torchmetrics.image.lpip")
     except ImportError as error:
         raise MetricUnavailable(f"LPIPS: torchmetrics cannot be imported ({error}); repair its installation") from error
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # a module that was put together by hand and has no spec
+        return False
 
 
 def _network_input(image: Tensor) -> Tensor:

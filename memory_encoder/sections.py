@@ -139,7 +139,7 @@ class SectionStore:
         Raises ValueError for a bad key, index or metadata, OSError that names the file when it cannot be written.
         """
         path = self.path(key, index)
-        if isinstance(index, bool) or not 0 <= index:
+        if isinstance(index, bool) or index < 0:
             raise ValueError(f"section index {index!r}: give 0 or more")
         if not tensors:
             raise ValueError(f"section {index}: there are no tensors to store")
@@ -160,7 +160,7 @@ class SectionStore:
         return path
 
     def manifest(self) -> list[dict[str, Any]]:
-        """The records last written; an empty list when there is none. A damaged manifest is moved aside with a warning."""
+        """The records last written, or an empty list. A damaged manifest is moved aside with a warning."""
         path = self.folder / MANIFEST
         try:
             data = json.loads(path.read_bytes())
@@ -177,9 +177,9 @@ class SectionStore:
         return records
 
     def write_manifest(self, records: Iterable[Mapping[str, Any]]) -> Path:
-        """Writes one record per section: `index`, `key`, `status` ("stored", "reused", "locked", ...) and whatever else is
-        of use to a reader, such as prompt, seed and frames; `file` is added. Raises ValueError for a record without these,
-        OSError that names the file when it cannot be written.
+        """Writes one record per section: `index`, `key`, `status` ("stored", "reused", "locked", ...) and whatever else
+        helps a reader, such as prompt, seed and frames; `file` is added. Raises ValueError for a record without the
+        first three, OSError that names the file when it cannot be written.
         """
         sections: list[dict[str, Any]] = []
         for record in records:
@@ -195,12 +195,13 @@ class SectionStore:
     def _write(self, path: Path, content: bytes) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._clean()
+            write_atomically(path, lambda temporary: _write_bytes(temporary, content))
         except OSError as error:
-            raise OSError(
-                error.errno, f"cannot create {self.folder}: {error.strerror}; check the folder's rights"
-            ) from error
-        self._clean()
-        write_atomically(path, lambda temporary: temporary.write_bytes(content))
+            if error.filename is None:  # already in our own words
+                raise
+            reason = f"{error.strerror}; free space or check the rights of {error.filename}"
+            raise OSError(error.errno, f"cannot write {path}: {reason}") from error
 
     def _clean(self) -> None:
         """Removes what a killed process left, once per store: later temporary files are our own."""
@@ -214,6 +215,10 @@ class SectionStore:
 def _check_key(key: str) -> None:
     if not isinstance(key, str) or _KEY.fullmatch(key) is None:
         raise ValueError(f"section key {str(key)[:80]!r} is not 64 hexadecimal digits; make it with section_key")
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)  # not safetensors' save_file, which reports a full disk as an error of its own
 
 
 def _read_section(path: Path, key: str) -> StoredSection:

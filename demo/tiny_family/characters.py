@@ -34,6 +34,11 @@ STYLES_SHORT = ("short", "spiky", "curly", "bald")
 INK: Colour = (50, 40, 45)
 
 
+def an(word: str) -> str:
+    """The word with its article: "an orange", "a red"."""
+    return f"{'an' if word[0] in 'aeio' else 'a'} {word}"
+
+
 @dataclass(frozen=True)
 class Character:
     """One look. Colours are kept by name, so that prompts and ground truth agree."""
@@ -70,13 +75,17 @@ class Character:
 
     def describe(self) -> str:
         """For example "Mira, a girl with long red hair, glasses and a green striped shirt"."""
-        hair = "a bald head" if self.hair_style == "bald" else f"{self.hair_style} {self.hair_name} hair"
+        hair = {
+            "bald": "a bald head",
+            "bun": f"{self.hair_name} hair in a bun",
+            "ponytail": f"{an(self.hair_name)} ponytail",
+        }.get(self.hair_style, f"{self.hair_style} {self.hair_name} hair")
         pattern = "" if self.pattern == "plain" else f" {self.pattern}"
         parts = [hair]
         parts += ["glasses"] if self.glasses else []
         parts += ["a beard"] if self.beard else []
-        parts += [f"a {self.accent_name} {self.hat}"] if self.hat else []
-        return f"{self.name}, a {self.kind} with {', '.join(parts)} and a {self.top_name}{pattern} shirt"
+        parts += [f"{an(self.accent_name)} {self.hat}"] if self.hat else []
+        return f"{self.name}, a {self.kind} with {', '.join(parts)} and {an(self.top_name)}{pattern} shirt"
 
 
 @dataclass(frozen=True)

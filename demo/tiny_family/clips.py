@@ -14,6 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .procedural import make_film
+
 # Never trained on, by any model of the tiny family. One of each kind: signing person, toy, street, animal.
 HELD_OUT: tuple[str, ...] = (
     "asl/asl_student.mkv",
@@ -21,6 +23,8 @@ HELD_OUT: tuple[str, ...] = (
     "scikitvideo_bikes.mp4",
     "sam2_01_dog.mp4",
 )
+# Procedural films with seeds from here on are for evaluation; training uses smaller ones.
+HELD_OUT_SEED = 1_000_000
 WINDOW_FRAMES = 9
 TARGET_FPS = 16.0
 CACHE_SHORT_SIDE = 144
@@ -112,6 +116,20 @@ def cache_clips(folder: Path, cache: Path) -> None:
         windows = clip_windows(clip)
         save_array(windows, target)
         print(f"cached {clip.name}: {windows.shape}", flush=True)
+
+
+def cache_films(cache: Path, count: int) -> None:
+    """Render ``count`` procedural films into ``cache/procedural__*.npy``, half of them 4:3 and half 16:9."""
+    for width in (192, 256):
+        target = cache / f"procedural__{width}.npy"
+        if target.exists():
+            continue
+        windows = []
+        for seed in range(0 if width == 192 else 1, count, 2):
+            film = make_film(seed, shots=5, width=width, height=CACHE_SHORT_SIDE, frames_per_shot=2 * WINDOW_FRAMES)
+            windows.append(film.frames[1:].reshape(-1, WINDOW_FRAMES, CACHE_SHORT_SIDE, width, 3))
+        save_array(np.concatenate(windows), target)
+        print(f"rendered {len(windows)} films of width {width}", flush=True)
 
 
 class WindowSampler:

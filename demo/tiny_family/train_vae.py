@@ -1,8 +1,8 @@
 """Train the tiny Wan 2.1 format VAE on the CPU (or a GPU when there is one).
 
-    python demo/tiny_family/train_vae.py prepare --clips FOLDER --data CACHE
-    python demo/tiny_family/train_vae.py train   --data CACHE --out RUN [--steps N | --minutes M] [--resume]
-    python demo/tiny_family/train_vae.py export  --data CACHE --out RUN --weights FILE
+    python -m demo.tiny_family.train_vae prepare --clips FOLDER --data CACHE
+    python -m demo.tiny_family.train_vae train   --data CACHE --out RUN [--steps N | --minutes M] [--resume]
+    python -m demo.tiny_family.train_vae export  --data CACHE --out RUN --weights FILE
 
 ``train`` may be stopped at any time and goes on with ``--resume``. The objective is not from the paper: L1 on pixels
 and on their differences, a posterior of fixed width and a small pull of its mean towards zero.
@@ -22,9 +22,10 @@ import numpy as np
 import torch
 import torch._dynamo
 import torch.nn.functional as F
-from clips import WindowSampler, cache_clips
+from .clips import WindowSampler, cache_clips, cache_films
 from torch import Tensor
-from wan_vae import (
+
+from .wan_vae import (
     POSTERIOR_STD,
     add_comfyui_to_path,
     build_vae,
@@ -184,6 +185,7 @@ def main() -> None:
     parser.add_argument("command", choices=("prepare", "train", "export"))
     parser.add_argument("--clips", type=Path, default=here.parents[2] / "shared" / "data" / "clips")
     parser.add_argument("--data", type=Path, required=True, help="cache folder of decoded windows")
+    parser.add_argument("--films", type=int, default=60, help="procedural films to render for training")
     parser.add_argument("--out", type=Path, help="run folder: checkpoint.pt, preview.png")
     parser.add_argument("--weights", type=Path, default=here / "weights" / "tiny_wan_vae.safetensors")
     parser.add_argument("--comfyui", help="ComfyUI folder (default: COMFYUI_PATH)")
@@ -197,6 +199,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.command == "prepare":
         cache_clips(args.clips, args.data)
+        cache_films(args.data, args.films)
         return
     if args.out is None:
         parser.error(f"{args.command} needs --out")

@@ -85,9 +85,11 @@ class _HunyuanPatch:
         mask = args.get("attention_mask")
         if mask is not None:  # additive, zero where attention is allowed
             mask = torch.nn.functional.pad(mask, (0, self.memory.tokens.shape[1]))
+        pe = args["pe"]  # core gives each row of the batch its own copy
+        rotary = self.memory.rotary.to(pe).expand(pe.shape[0], -1, -1, -1, -1, -1)
         return {
             "img": torch.cat([args["img"], self.memory.tokens], dim=1),
-            "pe": torch.cat([args["pe"], self.memory.rotary.to(args["pe"])], dim=2),
+            "pe": torch.cat([pe, rotary], dim=2),
             "attention_mask": mask,
         }
 

@@ -1,4 +1,4 @@
-"""Frame retrieval (paper section 3.1): which latents hold the frames that a person asks for."""
+"""Frames as people count them, and the latents that hold them."""
 
 from __future__ import annotations
 

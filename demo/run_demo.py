@@ -1,0 +1,116 @@
+"""The main job on a machine with nothing installed: a film with memory from the real ComfyUI, on the CPU.
+
+Starts ComfyUI headless, queues `workflows/tiny_demo_api.json` through the HTTP API and leaves the film, a contact sheet
+and the retrieval report in `demo/out`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from demo.clip import find_clip, read_frames, write_frames
+from demo.comfy_server import ComfyError, ComfyServer
+from demo.environment import ROOT, prepare
+from demo.tiny_family.install import install_models
+
+WORKFLOW = ROOT / "workflows" / "tiny_demo_api.json"
+SIZE, FPS, OPENING_FRAMES = (128, 96), 16, 49
+SAMPLER_NODE = "14"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "demo" / "out", help="where film, contact sheet and report go"
+    )
+    args = parser.parse_args()
+    started = time.monotonic()
+    environment = prepare()
+    say(f"ComfyUI: {environment.comfy}")
+    work = args.out / "comfyui"
+    shutil.rmtree(work / "output", ignore_errors=True)
+    server = ComfyServer(work, environment=environment, custom_nodes=[ROOT / "demo" / "nodes"])
+    try:
+        server.input_dir.mkdir(parents=True, exist_ok=True)
+        install_models(server.models_dir)
+        clip = find_clip(environment.python)
+        say(f"opening shot: {clip.name}")
+        opening = read_frames(clip, FPS, OPENING_FRAMES, SIZE)
+        write_frames(server.input_dir / "opening.mp4", opening, FPS)
+        with server:
+            say(f"ComfyUI answers on port {server.port}")
+            prompt = json.loads(WORKFLOW.read_text())
+            entry = server.wait(server.queue(prompt), timeout=540, on_progress=Progress(prompt))
+    except (ComfyError, ValueError, TimeoutError) as error:
+        say(f"failed: {error}")
+        return 1
+    collect(server, entry, prompt, args.out)
+    say(f"done in {time.monotonic() - started:.0f} s")
+    return 0
+
+
+class Progress:
+    """Prints one line per node and one for every few steps of the film."""
+
+    def __init__(self, prompt: dict[str, Any]) -> None:
+        self.prompt, self.seen, self.last = prompt, set(), -1
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        data = message.get("data", {})
+        if message["type"] == "executing" and data.get("node") and data["node"] not in self.seen:
+            self.seen.add(data["node"])
+            say(f"node {data['node']:>3}  {self.prompt[data['node']]['_meta']['title']}")
+        elif message["type"] == "progress" and data.get("node") == SAMPLER_NODE:
+            share = 10 * int(data["value"]) // int(data["max"])
+            if share != self.last:
+                self.last = share
+                say(f"          film {data['value']}/{data['max']} steps")
+
+
+def collect(server: ComfyServer, entry: dict[str, Any], prompt: dict[str, Any], out: Path) -> None:
+    """Copies the results to `out` under plain names, draws the contact sheet and prints the reports."""
+    files = server.files(entry)
+    film = next(path for path in files if path.suffix == ".mp4")
+    shutil.copyfile(film, out / "film.mp4")
+    shutil.copyfile(next(path for path in files if "retrieval" in path.name), out / "retrieval_report.png")
+    shots = [("opening", OPENING_FRAMES)]
+    storyboard = json.loads(prompt["10"]["inputs"]["storyboard"])["shots"]
+    shots += [(shot["prompt"], round((shot["end"] - shot["start"]) * FPS)) for shot in storyboard]
+    count = sum(frames for _, frames in shots)
+    cv2.imwrite(str(out / "contact_sheet.png"), contact_sheet(read_frames(film, FPS, count, SIZE), shots)[..., ::-1])
+    for node in (SAMPLER_NODE, "21", "24"):
+        for text in entry["outputs"].get(node, {}).get("text", []):
+            say(f"{prompt[node]['_meta']['title']}:\n{text}")
+    for name in ("film.mp4", "contact_sheet.png", "retrieval_report.png"):
+        say(f"{out / name}")
+
+
+def contact_sheet(frames: np.ndarray, shots: list[tuple[str, int]], columns: int = 6, scale: int = 2) -> np.ndarray:
+    """One row per shot, `columns` frames evenly chosen, its prompt above."""
+    rows, start = [], 0
+    for title, count in shots:
+        chosen = start + np.linspace(0, count - 1, columns).round().astype(int)
+        strip = np.concatenate([frames[i] for i in chosen], axis=1)
+        strip = cv2.resize(strip, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        band = np.full((24, strip.shape[1], 3), 30, np.uint8)
+        cv2.putText(band, title[:150], (8, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+        rows += [band, strip]
+        start += count
+    return np.concatenate(rows, axis=0)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
