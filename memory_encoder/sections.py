@@ -126,9 +126,7 @@ class SectionStore:
             except FileNotFoundError:
                 continue
             except PermissionError as error:
-                raise OSError(
-                    error.errno, f"cannot read {path}: {error.strerror}; check the rights of the file"
-                ) from error
+                raise _unreadable(path, error) from error
             except (OSError, _Unusable, SafetensorError, ValueError) as error:
                 _move_aside(path, str(error))
         return None
@@ -160,7 +158,10 @@ class SectionStore:
         return path
 
     def manifest(self) -> list[dict[str, Any]]:
-        """The records last written, or an empty list. A damaged manifest is moved aside with a warning."""
+        """The records last written, or an empty list. A damaged manifest is moved aside with a warning.
+
+        Raises OSError that names the file when it exists but may not be read.
+        """
         path = self.folder / MANIFEST
         try:
             data = json.loads(path.read_bytes())
@@ -171,7 +172,9 @@ class SectionStore:
                 raise _Unusable("'sections' is not a list of records")
         except (FileNotFoundError, NotADirectoryError):
             return []
-        except (ValueError, RecursionError) as error:
+        except PermissionError as error:
+            raise _unreadable(path, error) from error
+        except (OSError, ValueError, RecursionError) as error:
             _move_aside(path, str(error))
             return []
         return records
@@ -234,6 +237,10 @@ def _read_section(path: Path, key: str) -> StoredSection:
     if own["section_digest"] != _digest(tensors, metadata):
         raise _Unusable("its content does not match its checksum")
     return StoredSection(key, int(own["section_index"]), tensors, metadata, path)
+
+
+def _unreadable(path: Path, error: OSError) -> OSError:
+    return OSError(error.errno, f"cannot read {path}: {error.strerror}; check the rights of the file")
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

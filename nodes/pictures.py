@@ -24,6 +24,6 @@ def side_by_side(original: Tensor, retrieved: Tensor) -> Tensor:
 
 def _labelled_row(frames: Tensor, label: str) -> np.ndarray:
     pictures = np.concatenate(list(frames.cpu().float().numpy()), axis=1)
-    band = np.full((LABEL_HEIGHT, pictures.shape[1], 3), 0.12, dtype=np.float32)
-    cv2.putText(band, label, (6, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (1.0, 1.0, 1.0), 1, cv2.LINE_AA)
-    return np.concatenate([band, pictures], axis=0)
+    band = np.full((LABEL_HEIGHT, pictures.shape[1], 3), 30, dtype=np.uint8)
+    cv2.putText(band, label, (6, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.concatenate([band.astype(np.float32) / 255, pictures], axis=0)

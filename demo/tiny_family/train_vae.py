@@ -22,9 +22,10 @@ import numpy as np
 import torch
 import torch._dynamo
 import torch.nn.functional as F
-from .clips import WindowSampler, cache_clips, cache_films
 from torch import Tensor
 
+from .clips import WindowSampler, cache_clips, cache_films
+from .muon import Muon
 from .wan_vae import (
     POSTERIOR_STD,
     add_comfyui_to_path,
@@ -36,11 +37,13 @@ from .wan_vae import (
     save_weights,
 )
 
-# frames, clips per batch, crop side, probability. Mostly single frames, since they cost a third of a clip's frame and
-# teach the same spatial weights. Never a batch of one: PyTorch's CPU conv3d is about ten times slower there.
-BATCHES = ((1, 16, 64, 0.5), (1, 8, 96, 0.15), (5, 4, 64, 0.2), (9, 2, 64, 0.15))
-WARMUP_STEPS = 100
-EMA_DECAY = 0.998
+# frames, clips per batch, crop side, probability. Single frames first: they cost a third of a clip's frame and teach the
+# same spatial weights. Never a batch of one: PyTorch's CPU conv3d is about ten times slower there.
+IMAGE_BATCHES = ((1, 16, 64, 0.8), (1, 8, 96, 0.2))
+CLIP_BATCHES = ((1, 16, 64, 0.4), (1, 8, 96, 0.1), (5, 4, 64, 0.25), (9, 2, 64, 0.25))
+IMAGES_UNTIL = 0.5  # part of the schedule
+WARMUP_STEPS = 40
+EMA_DECAY = 0.995
 GRADIENT_WEIGHT = 0.5
 LATENT_WEIGHT = 1e-3
 
@@ -61,6 +64,19 @@ def training_step(vae: torch.nn.Module, pixels: Tensor, generator: torch.Generat
     output = decode_clip(vae, mean + POSTERIOR_STD * noise, norm)
     loss = reconstruction_loss(output, pixels) + LATENT_WEIGHT * mean.square().mean()
     return loss, (output.detach() - pixels).square().mean()
+
+
+def make_optimizers(vae: torch.nn.Module, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for hidden convolutions; AdamW for norms, biases and the layers that touch pixels."""
+    named = dict(vae.named_parameters())
+    pixel_layers = ("encoder.conv1.weight", "decoder.head.2.weight")
+    hidden = {k: p for k, p in named.items() if p.ndim >= 4 and k.endswith("weight") and k not in pixel_layers}
+    others = [p for k, p in named.items() if k not in hidden]
+    optimizers = [Muon(hidden.values(), lr), torch.optim.AdamW(others, lr / 10, (0.9, 0.98), weight_decay=1e-4)]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return optimizers
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -91,14 +107,15 @@ def train(args: argparse.Namespace) -> None:
     print("windows: " + ", ".join(f"{k} {sum(map(len, v))}" for k, v in sampler.groups.items()), flush=True)
 
     vae = build_vae(args.dim, args.seed).to(device)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=1e-4)
+    optimizers = make_optimizers(vae, args.lr)
     ema = {k: v.detach().clone() for k, v in vae.state_dict().items()}
     step, elapsed = 0, 0.0
     checkpoint = out / "checkpoint.pt"
     if args.resume and checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         vae.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         ema, step, elapsed = saved["ema"], saved["step"], saved["elapsed"]
         print(f"resumed at step {step} after {elapsed / 60:.1f} min", flush=True)
 
@@ -108,7 +125,7 @@ def train(args: argparse.Namespace) -> None:
         norm = torch.compile(norm_silu, dynamic=False)
 
     def save() -> None:
-        state = {"model": vae.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema}
+        state = {"model": vae.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "ema": ema}
         save_checkpoint(checkpoint, {**state, "step": step, "elapsed": elapsed, "dim": args.dim})
 
     last_save = last_picture = time.monotonic()
@@ -119,32 +136,34 @@ def train(args: argparse.Namespace) -> None:
         progress = elapsed / 60 / args.minutes if args.minutes else step / args.steps
         if progress >= 1:
             break
-        lr = args.lr * min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        factor = min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in (g for o in optimizers for g in o.param_groups):
+            group["lr"] = group["peak"] * factor
         rng = np.random.default_rng((args.seed, step))  # batches depend on the step alone, so a resumed run is the same
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
-        frames, count, size, _ = BATCHES[rng.choice(len(BATCHES), p=[b[3] for b in BATCHES])]
+        batches = IMAGE_BATCHES if progress < IMAGES_UNTIL else CLIP_BATCHES
+        frames, count, size, _ = batches[rng.choice(len(batches), p=[b[3] for b in batches])]
         pixels = torch.from_numpy(sampler.batch(rng, count, frames, size)).to(device)
         pixels = pixels.contiguous(memory_format=torch.channels_last_3d)
         loss, error = training_step(vae, pixels, generator, norm)
-        optimizer.zero_grad(set_to_none=True)
+        vae.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         with torch.no_grad():
             decay = min(EMA_DECAY, (step + 1) / (step + 10))
             for key, value in vae.state_dict().items():
                 ema[key].lerp_(value, 1 - decay)
         step += 1
-        recent.append((float(loss), float(error)))
+        recent.append((float(loss.detach()), float(error)))
         now = time.monotonic()
         elapsed += now - started
         if step % 25 == 0:
             mean_loss, mean_error = np.mean(recent, axis=0)
             recent = []
             psnr = -10 * math.log10(mean_error / 4)
-            print(f"step {step} loss {mean_loss:.4f} psnr {psnr:.2f} dB lr {lr:.1e} {elapsed / 60:.1f} min", flush=True)
+            print(f"step {step} loss {mean_loss:.4f} psnr {psnr:.2f} dB lr x{factor:.2f} {elapsed / 60:.1f} min", flush=True)
         if now - last_save > 150:
             save()
             last_save = now
@@ -192,7 +211,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=16, help="base width; core's full VAE has 96")
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--minutes", type=float, default=0, help="follow the clock instead of --steps")
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=0.02, help="of Muon; AdamW beside it has a tenth")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--compile", action="store_true", help="fuse norm and SiLU (needs a C++ compiler)")

@@ -115,7 +115,8 @@ def random_weights(module: nn.Module, seed: int) -> dict[str, Tensor]:
         if name.endswith(".modulation"):
             weights[name] = 0.5 * noise
         elif value.ndim > 1:
-            weights[name] = noise * value[0].numel() ** -0.5
+            last = name in ("head.head.weight", "final_layer.linear.weight")  # CFG multiplies what they give by seven
+            weights[name] = noise * value[0].numel() ** -0.5 * (0.2 if last else 1)
         else:
             weights[name] = 0.1 * noise + float("norm" in name and name.endswith("weight"))
     return weights

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from memory_encoder import metrics
 from memory_encoder.metrics import MetricUnavailable, lpips, lpips_available, psnr, ssim
 
@@ -112,7 +113,7 @@ def test_psnr_and_ssim_agree_with_scikit_image(shape: tuple[int, int, int]) -> N
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
-def test_unusable_images_are_refused_by_what_is_wrong(metric) -> None:  # noqa: ANN001
+def test_unusable_images_are_refused_by_what_is_wrong(metric) -> None:
     with pytest.raises(ValueError, match="differ in shape"):
         metric(torch.zeros(1, 4, 4, 3), torch.zeros(1, 4, 5, 3))
     with pytest.raises(ValueError, match=r"\[N,H,W,C\]"):

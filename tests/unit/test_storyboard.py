@@ -6,10 +6,12 @@ import json
 import random
 import time
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+
 from memory_encoder.storyboard import (
     MAX_SHOTS,
     Shot,
@@ -20,6 +22,7 @@ from memory_encoder.storyboard import (
     parse_storyboard,
     plan_sections,
 )
+from memory_encoder.storyboard.model import Transition
 
 PROMPTS = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=40).filter(str.strip)
 
@@ -32,7 +35,7 @@ def storyboards(draw: st.DrawFn, shortest: float = 0.01) -> Storyboard:
         gap = draw(st.sampled_from([0.0, 0.0, 0.4, 3.0]))
         end = draw(st.sampled_from([None, now + length]))
         seed = draw(st.none() | st.integers(0, 2**64 - 1))
-        transition = draw(st.sampled_from(["cut", "continue"]))
+        transition = draw(st.sampled_from(get_args(Transition)))
         shots.append(Shot(draw(PROMPTS), now, end, seed, transition, draw(st.just("") | PROMPTS), draw(st.booleans())))
         now += length + gap
     return Storyboard(tuple(shots), draw(st.just("") | PROMPTS))

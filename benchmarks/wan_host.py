@@ -1,0 +1,165 @@
+"""A Wan host of ComfyUI's own class with random weights, and the ways to show it a history."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.flops import WanShape
+from memory_encoder.budget import Plan, token_count
+from memory_encoder.config import EncoderConfig
+from memory_encoder.encoder import StreamState
+from memory_encoder.injection import MemorySettings, inject
+from memory_encoder.memory import VideoMemory
+from memory_encoder.positions import cell_coordinates, grid_for
+
+STANDINS = Path(__file__).resolve().parent.parent / "demo" / "standins"
+SIGMA_TIMESTEP = 700.0  # any timestep costs the same
+WEIGHT_GAIN = 0.5  # keeps activations small enough for half precision
+
+
+class SetupError(RuntimeError):
+    """ComfyUI cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Comfy:
+    """The modules of ComfyUI that are needed here."""
+
+    wan: Any
+    ops: Any
+    management: Any
+    patcher: Any
+    version: str
+
+
+def start_comfy(cpu: bool) -> Comfy:
+    """Imports the ComfyUI of COMFYUI_PATH with PyTorch's attention; `cpu` keeps it off a graphics card.
+
+    Raises SetupError when there is none. What is imported already is used as it is.
+    """
+    if "comfy.model_management" not in sys.modules:
+        path = os.environ.get("COMFYUI_PATH")
+        if not path or not (Path(path) / "comfy" / "ldm" / "wan" / "model.py").is_file():
+            found = f"COMFYUI_PATH {path!r} holds no ComfyUI" if path else "COMFYUI_PATH is not set"
+            raise SetupError(f"{found}; set it to the folder of a ComfyUI checkout, or run `make bench`")
+        sys.path.insert(0, str(Path(path).resolve()))
+        missing = [name for name in ("torchvision", "torchaudio") if importlib.util.find_spec(name) is None]
+        sys.path += [str(STANDINS / name) for name in missing]
+        arguments, sys.argv = sys.argv, ["main.py", "--use-pytorch-cross-attention", *(["--cpu"] if cpu else [])]
+        try:
+            options = importlib.import_module("comfy.options")
+            options.enable_args_parsing()
+            importlib.import_module("comfy.cli_args")
+            options.enable_args_parsing(False)
+        finally:
+            sys.argv = arguments
+    names = ("comfy.ldm.wan.model", "comfy.ops", "comfy.model_management", "comfy.model_patcher")
+    version = importlib.import_module("comfyui_version").__version__
+    return Comfy(*(importlib.import_module(name) for name in names), version)
+
+
+class Holder(nn.Module):
+    """What a ModelPatcher expects around a diffusion model."""
+
+    def __init__(self, diffusion_model: nn.Module) -> None:
+        super().__init__()
+        self.diffusion_model = diffusion_model
+
+
+class Bench:
+    """A host, a section to denoise and a history, on one device; `cases` are forward passes that take no arguments.
+
+    plan gives the sizes in pixels and seconds; its first rate and its padding give the number of memory tokens.
+    """
+
+    def __init__(self, comfy: Comfy, shape: WanShape, plan: Plan, device: torch.device, dtype: torch.dtype, seed: int):
+        generator = torch.Generator().manual_seed(seed)
+        self.comfy, self.shape, self.plan = comfy, shape, plan
+        self.device, self.dtype, self.generator = device, dtype, generator
+        self.model = build_wan(comfy, shape, dtype, generator).to(device)
+        self.section = self._random(1, shape.channels, plan.latents(plan.section_seconds), *self.latent_size)
+        self.text = self._random(1, shape.text_tokens, shape.text_width)
+        self.timestep = torch.full((1,), SIGMA_TIMESTEP, device=device)
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        return self.plan.height // self.shape.spatial, self.plan.width // self.shape.spatial
+
+    def cases(self) -> dict[str, Callable[[], Tensor]]:
+        """Forward passes by name; inputs of a case are made when it first runs, so that skipped ones cost nothing."""
+        latents = self.plan.latents(self.plan.history_seconds)
+        memory = self.memory()
+        patcher = self.comfy.patcher.ModelPatcher(Holder(self.model), self.device, torch.device("cpu"))
+        with_memory = inject(patcher, memory)
+        at_zero = inject(patcher, memory, MemorySettings(strength=0.0))
+        history: list[Tensor] = []
+
+        def with_history() -> Tensor:
+            if not history:
+                history.append(self._random(1, self.shape.channels, latents, *self.latent_size))
+            return self.step(patcher, context_latents=history)
+
+        return {
+            "without": lambda: self.step(patcher),
+            "strength 0": lambda: self.step(at_zero),
+            "memory": lambda: self.step(with_memory),
+            "history": with_history,
+        }
+
+    def warm_up(self) -> None:
+        """A short pass, so that weights are in place and threads are started before anything is timed."""
+        patcher = self.comfy.patcher.ModelPatcher(Holder(self.model), self.device, torch.device("cpu"))
+        self.step(patcher, section=self.section[:, :, :1])
+
+    def memory(self) -> VideoMemory:
+        """Random tokens at the places where the encoder puts them; their number is that of `token_count`."""
+        shape, plan = self.shape, self.plan
+        config = EncoderConfig("wan", shape.width, shape.channels, rate=plan.rates[0], padding=plan.padding)
+        latents, size = plan.latents(plan.history_seconds), self.latent_size
+        grid = grid_for(*size, config)
+        cells = token_count(plan, plan.rates[0]) // (grid[0] * grid[1])
+        coordinates = cell_coordinates(0, cells, grid, config, latents)
+        return VideoMemory(
+            config=config,
+            tokens=self._random(1, len(coordinates), shape.width),
+            coordinates=coordinates,
+            tail=torch.zeros(1, 0, shape.width, device=self.device, dtype=self.dtype),
+            tail_coordinates=coordinates[:0],
+            recent=torch.zeros(1, shape.channels, 0, *size),
+            state=StreamState(latents=latents, size=size),
+        )
+
+    def step(self, patcher: Any, section: Tensor | None = None, **extra: Any) -> Tensor:
+        """One forward pass as core's sampler runs it, with the patcher's wrappers in transformer_options."""
+        options = {**patcher.model_options["transformer_options"], "wrappers": patcher.wrappers}
+        x = self.section if section is None else section
+        return self.model(x, self.timestep, self.text, transformer_options=options, **extra)
+
+    def _random(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=self.generator).to(device=self.device, dtype=self.dtype)
+
+
+def build_wan(comfy: Comfy, shape: WanShape, dtype: torch.dtype, generator: torch.Generator) -> nn.Module:
+    """ComfyUI's WanModel (text-to-video) of these sizes with random weights, on the CPU."""
+    model = comfy.wan.WanModel(
+        model_type="t2v", patch_size=shape.patch, text_len=shape.text_tokens, in_dim=shape.channels, dim=shape.width,
+        ffn_dim=shape.ffn, text_dim=shape.text_width, out_dim=shape.channels, num_heads=shape.heads,
+        num_layers=shape.layers, device="cpu", dtype=dtype, operations=comfy.ops.disable_weight_init,
+    )  # fmt: skip
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.ndim > 1:
+                value.normal_(std=WEIGHT_GAIN * value[0].numel() ** -0.5, generator=generator)
+            else:
+                value.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+    return model.eval()

@@ -1,0 +1,80 @@
+"""Stage II: autoregressive fine-tuning (paper section 3.2, Eq. 4).
+
+    E || (eps - X_0) - G(X_t, t, c, phi(H)) ||^2
+
+The history H is clean and X_0 is the section that follows it. phi keeps training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .flow import noised, shifted_logit_normal, velocity
+from .retrieval import Compress, Predict
+
+
+@dataclass(frozen=True)
+class ContinuationDraw:
+    """The random numbers of one step: where the section starts, noise, timestep, and what happens to the history."""
+
+    history: int
+    section: int
+    t: Tensor
+    noise: Tensor
+    drop_history: bool
+    corruption: Tensor | None
+    corruption_noise: Tensor | None
+
+
+def draw(
+    clip: Tensor,
+    section: int,
+    shift: float,
+    generator: torch.Generator,
+    history_dropout: float = 0.1,
+    corruption: float = 0.0,
+) -> ContinuationDraw:
+    """Random numbers for clips [B,C,T,H,W]: a section of `section` latents after at least one latent of history.
+
+    history_dropout: share of steps without memory, which history guidance needs. corruption: highest level of noise
+    on the history, against drift. Both are not from the paper. Raises ValueError when the clip is too short.
+    """
+    batch, channels, frames, height, width = clip.shape
+    if frames <= section:
+        raise ValueError(f"clip of {frames} latents holds no history before a section of {section}; use longer clips")
+    history = int(torch.randint(1, frames - section + 1, (), generator=generator))
+    corrupted = corruption > 0
+    return ContinuationDraw(
+        history=history,
+        section=section,
+        t=shifted_logit_normal(batch, shift, generator=generator),
+        noise=torch.randn(batch, channels, section, height, width, generator=generator),
+        drop_history=bool(torch.rand((), generator=generator) < history_dropout),
+        corruption=torch.rand(batch, generator=generator) * corruption if corrupted else None,
+        corruption_noise=torch.randn(batch, channels, history, height, width, generator=generator)
+        if corrupted
+        else None,
+    )
+
+
+def continuation_loss(
+    clip: Tensor, lr: Tensor | None, drawn: ContinuationDraw, compress: Compress, predict: Predict
+) -> Tensor:
+    """Eq. 4 for a batch of clips [B,C,T,H,W].
+
+    lr: clean LR latents of the history alone. compress and predict: see `retrieval.retrieval_loss`; the section's true
+    time is the end of the history. Without history (dropout) `predict` gets a memory of no tokens.
+    """
+    start = drawn.history
+    history, target = clip[:, :, :start], clip[:, :, start : start + drawn.section]
+    if drawn.corruption is not None and drawn.corruption_noise is not None:
+        history = noised(history, drawn.corruption_noise.to(history), drawn.corruption.to(history))
+    memory = compress(history, lr)
+    if drawn.drop_history:
+        memory = memory[:, :0]
+    noise, t = drawn.noise.to(target), drawn.t.to(target)
+    predicted = predict(noised(target, noise, t), t, memory, start)
+    return torch.mean((velocity(target, noise) - predicted).float().square())

@@ -1,0 +1,103 @@
+"""Stage I: frame-retrieval pretraining (paper section 3.1, Eq. 3).
+
+    E || (eps - H_Omega) - G((H_Omega)_t, t, c, phi(mask(H))) ||^2
+
+Of a clip H the frames in a random set Omega stay clean and all others drown in noise; the host has to draw H[Omega]
+from the memory of the whole masked clip. Since Omega is random, phi must keep every frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .flow import noised, shifted_logit_normal, velocity
+from .positions import cells_for
+
+Predict = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+Compress = Callable[[Tensor, Tensor | None], Tensor]
+
+OMEGA_SIZES, OMEGA_WEIGHTS = (1, 2, 4), (0.1, 0.3, 0.6)  # not from the paper
+MASK_RANGE = (0.2, 1.0)  # L(0.2, 1), section 3.1
+
+
+@dataclass(frozen=True)
+class RetrievalDraw:
+    """The random numbers of one step: Omega, the masking noise of both branches and the flow's timestep and noise."""
+
+    omega: range
+    mask_level: Tensor
+    mask_hr: Tensor
+    mask_lr: Tensor | None
+    t: Tensor
+    noise: Tensor
+
+
+def draw_omega(latents: int, generator: torch.Generator) -> range:
+    """A contiguous random set of latent frames. Contiguity and sizes are not from the paper."""
+    weights = torch.tensor(OMEGA_WEIGHTS)
+    size = min(OMEGA_SIZES[int(torch.multinomial(weights, 1, generator=generator))], latents)
+    start = int(torch.randint(0, latents - size + 1, (), generator=generator))
+    return range(start, start + size)
+
+
+def draw(history: Tensor, lr: Tensor | None, shift: float, generator: torch.Generator) -> RetrievalDraw:
+    """Random numbers for a batch of clips [B,C,T,H,W] and their LR latents [B,C,t,h,w], all from `generator`."""
+    batch, _, frames = history.shape[:3]
+    omega = draw_omega(frames, generator)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return RetrievalDraw(
+        omega=omega,
+        mask_level=shifted_logit_normal(batch, shift, *MASK_RANGE, generator=generator),
+        mask_hr=normal(*history.shape),
+        mask_lr=None if lr is None else normal(*lr.shape),
+        t=shifted_logit_normal(batch, shift, generator=generator),
+        noise=normal(batch, history.shape[1], len(omega), *history.shape[3:]),
+    )
+
+
+def masked(latents: Tensor, clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+    """Noise-as-mask: steps where `clean` [T] is true stay as they are, the others get noise of `level` [B]."""
+    return torch.where(clean.to(latents.device)[:, None, None], latents, noised(latents, noise.to(latents), level))
+
+
+def clean_frames(omega: range, frames: int) -> Tensor:
+    """Bool [frames]: the HR latents in Omega."""
+    clean = torch.zeros(frames, dtype=torch.bool)
+    clean[omega.start : omega.stop] = True
+    return clean
+
+
+def clean_cells(omega: range, frames: int, stride: int) -> Tensor:
+    """Bool [cells]: LR latents all of whose frames lie in Omega; one that shows a masked frame would leak it."""
+    clean = clean_frames(omega, frames)
+    _, cells = cells_for(frames, stride)
+    spans = [range(max((j - 1) * stride + 1, 0), min(j * stride + 1, frames)) for j in range(cells)]
+    return torch.stack([clean[span.start : span.stop].all() for span in spans])
+
+
+def retrieval_loss(
+    history: Tensor, lr: Tensor | None, stride: int, drawn: RetrievalDraw, compress: Compress, predict: Predict
+) -> Tensor:
+    """Eq. 3 for a batch of clips.
+
+    history: clean latents H [B,C,T,H,W]. lr: clean LR latents [B,C,t,h,w] or None. stride: latents per cell in time.
+    compress: phi, from masked HR and LR latents to memory tokens. predict: G(x_t, t, memory, first), where `first` is
+    the true time of the first target frame. Returns the mean squared error, a scalar.
+    """
+    frames, level = history.shape[2], drawn.mask_level.to(history)
+    masked_hr = masked(history, clean_frames(drawn.omega, frames), drawn.mask_hr, level)
+    masked_lr = lr
+    if lr is not None and drawn.mask_lr is not None:
+        masked_lr = masked(lr, clean_cells(drawn.omega, frames, stride), drawn.mask_lr, level)
+    memory = compress(masked_hr, masked_lr)
+    target = history[:, :, drawn.omega.start : drawn.omega.stop]
+    noise, t = drawn.noise.to(target), drawn.t.to(target)
+    predicted = predict(noised(target, noise, t), t, memory, drawn.omega.start)
+    return torch.mean((velocity(target, noise) - predicted).float().square())
