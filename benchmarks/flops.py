@@ -1,7 +1,7 @@
 """Analytic FLOPs of one step of a Wan-shaped host (a multiplication and an addition are two operations).
 
-Counted are matrix products: projections, attention, embeddings and head. Norms, activations and rotary embeddings are
-not; they grow with the tokens like the projections do.
+Counted are matrix products: projections, attention, embeddings and head. Norms, activations and the use of rotary
+embeddings are not; they grow with the tokens like the projections do.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def step_flops(shape: WanShape, section: int, memory: int = 0, context: int = 0)
     """One forward pass with batch 1, in FLOPs.
 
     section: tokens that are denoised. memory: tokens that are in the blocks alone, with a second timestep embedding.
-    context: tokens of core's context latents, which also pass the first projection and the head.
+    context: tokens of core's context latents, which also pass the first projection and the head and whose rotary
+    embedding is turned once more, by 2x2 matrices.
     """
     width = shape.width
     embedded = section + context
@@ -52,4 +53,5 @@ def step_flops(shape: WanShape, section: int, memory: int = 0, context: int = 0)
     text = 2 * shape.text_tokens * width * (shape.text_width + width)
     time = 2 * width * (TIME_WIDTH + 7 * width) * (2 if memory else 1)
     head = 2 * embedded * shape.patch_values * width
-    return patchify + text + time + head + shape.layers * block_flops(shape, section + memory + context)
+    rotary = 8 * context * (width // shape.heads)
+    return patchify + text + time + head + rotary + shape.layers * block_flops(shape, section + memory + context)

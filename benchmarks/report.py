@@ -88,9 +88,7 @@ def run(settings: Settings, plan: Plan, comfy: Comfy) -> dict[str, Any]:
         "host": asdict(shape),
         "tokens": counts(plan),
         "rows": [asdict(row) for row in rows(shape, counts(plan), times)],
-        "strength_0_difference": (
-            difference(times["without"], times["strength 0"]) if "strength 0" in times else None
-        ),
+        "strength_0_difference": (difference(times["without"], times["strength 0"]) if "strength 0" in times else None),
     }
 
 
@@ -149,7 +147,8 @@ def text(result: Mapping[str, Any]) -> str:
         detail = _number(row["peak_gib"], 2) if unit else _number(row["cpu_ratio"], 3)
         lines.append(
             f"| {LABELS[row['case']]} | {row['tokens']:,} | {row['flops'] / 1e12:.3f} | {seconds} | "
-            f"{_number(row['ratio'], 3)} | {row['flops_ratio']:.3f} | {detail} {unit}".rstrip() + " |"
+            f"{_number(row['ratio'], 3)} | {row['flops_ratio']:.3f} | {detail} {unit}".rstrip()
+            + " |"
         )
     if result["strength_0_difference"] is not None:
         lines += ["", f"largest difference at strength 0: {result['strength_0_difference']}"]
@@ -160,7 +159,11 @@ def save(result: Mapping[str, Any], folder: Path) -> Path:
     """Writes the JSON atomically; runs of both presets on one machine lie side by side."""
     suffix = "-real" if result["settings"]["preset"] == "real" else ""
     path = folder / f"step_time-{machine.short_name(result['machine'])}{suffix}.json"
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+    write_atomically(path, write)
     return path
 
 

@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--scale", type=int, help="divide lengths, widths, heads and text by this (default 10; 1 is real)")
     p.add_argument("--width", type=int, choices=sorted(PUBLISHED), help="published Wan to take the sizes from")
     p.add_argument("--layers", type=int, help="blocks of the host (default 2, on a CPU at real size 1)")
-    p.add_argument("--repeats", type=int, help="timed rounds (default 5, on a CPU at real size 2)")
+    p.add_argument("--repeats", type=int, help="timed rounds (default 5; on a CPU 3, at real size 1)")
     p.add_argument("--warmup", type=int, help="untimed rounds (default 1, on a CPU at real size 0)")
     p.add_argument("--picture", type=_picture, default=(832, 480), help="WIDTHxHEIGHT in pixels (default 832x480)")
     p.add_argument("--fps", type=float, default=24.0, help="frames per second (default 24)")
@@ -114,7 +114,7 @@ def settings_from(args: argparse.Namespace, gpu: bool) -> Settings:
     cases: Sequence[str] = CASES
     if slow and not args.full:
         cases = ("without", "memory")
-    chosen = {"layers": 1 if slow else 2, "repeats": 2 if slow else 5, "warmup": 0 if slow else 1}
+    chosen = {"layers": 1 if slow else 2, "repeats": 1 if slow else 5 if gpu else 3, "warmup": 0 if slow else 1}
     chosen |= {name: getattr(args, name) for name in chosen if getattr(args, name) is not None}
     settings = Settings(
         preset="real" if real else "scaled",

@@ -63,9 +63,13 @@ def start_comfy(cpu: bool) -> Comfy:
             options.enable_args_parsing(False)
         finally:
             sys.argv = arguments
-    names = ("comfy.ldm.wan.model", "comfy.ops", "comfy.model_management", "comfy.model_patcher")
-    version = importlib.import_module("comfyui_version").__version__
-    return Comfy(*(importlib.import_module(name) for name in names), version)
+    return Comfy(
+        wan=importlib.import_module("comfy.ldm.wan.model"),
+        ops=importlib.import_module("comfy.ops"),
+        management=importlib.import_module("comfy.model_management"),
+        patcher=importlib.import_module("comfy.model_patcher"),
+        version=importlib.import_module("comfyui_version").__version__,
+    )
 
 
 class Holder(nn.Module):

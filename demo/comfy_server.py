@@ -85,6 +85,7 @@ class ComfyServer:
     ) -> None:
         self.workdir = Path(workdir).absolute()
         self.environment = environment or prepare()
+        self.pack_name = pack_name
         self.links = {path.name: path for path in custom_nodes} | ({pack_name: pack} if pack is not None else {})
         self.extra_args = list(extra_args)
         self.variables = variables or {}

@@ -25,6 +25,7 @@ from demo.tiny_family.install import install_models
 WORKFLOW = ROOT / "workflows" / "tiny_demo_api.json"
 SIZE, FPS, OPENING_FRAMES = (128, 96), 16, 49
 SAMPLER_NODE = "14"
+ARGUMENTS = ["--use-pytorch-cross-attention"]  # what runs on cards; on the CPU it is the fastest too
 
 
 def main() -> int:
@@ -38,7 +39,7 @@ def main() -> int:
     say(f"ComfyUI: {environment.comfy}")
     work = args.out / "comfyui"
     shutil.rmtree(work / "output", ignore_errors=True)
-    server = ComfyServer(work, environment=environment, custom_nodes=[ROOT / "demo" / "nodes"])
+    server = ComfyServer(work, environment=environment, custom_nodes=[ROOT / "demo" / "nodes"], extra_args=ARGUMENTS)
     try:
         server.input_dir.mkdir(parents=True, exist_ok=True)
         install_models(server.models_dir)
@@ -47,7 +48,7 @@ def main() -> int:
         opening = read_frames(clip, FPS, OPENING_FRAMES, SIZE)
         write_frames(server.input_dir / "opening.mp4", opening, FPS)
         with server:
-            say(f"ComfyUI answers on port {server.port}")
+            say(f"ComfyUI answers on port {server.port}; {import_time(server)}")
             prompt = json.loads(WORKFLOW.read_text())
             entry = server.wait(server.queue(prompt), timeout=540, on_progress=Progress(prompt))
     except (ComfyError, ValueError, TimeoutError) as error:
@@ -106,6 +107,12 @@ def contact_sheet(frames: np.ndarray, shots: list[tuple[str, int]], columns: int
         rows += [band, strip]
         start += count
     return np.concatenate(rows, axis=0)
+
+
+def import_time(server: ComfyServer) -> str:
+    """What ComfyUI says of the time that importing the pack took."""
+    line = next(line for line in server.log_tail(80).splitlines() if "seconds: " in line and server.pack_name in line)
+    return f"the pack was imported in {line.split('seconds')[0].split()[-1]} s"
 
 
 def say(text: str) -> None:

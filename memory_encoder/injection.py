@@ -116,12 +116,17 @@ def inject(
 
 
 def check_fit(host: Host, memory: VideoMemory) -> None:
-    """Raises ValueError when a memory's tokens cannot enter this host."""
+    """Raises ValueError when a memory's tokens, or the latents it keeps, cannot enter this host."""
     config = memory.config
     if (config.host, config.width) != (host.name, host.width):
         raise ValueError(
             f"memory was made for {config.host} of width {config.width}, but model is {host.name} of width "
             f"{host.width}; compress the history with an encoder for this model"
+        )
+    if config.latent_channels != host.latent_channels:
+        raise ValueError(
+            f"memory holds latents of {config.latent_channels} channels, model makes {host.latent_channels}; "
+            "compress the history with the VAE and an encoder for this model"
         )
 
 
@@ -150,7 +155,7 @@ class DiffusionModelWrapper:
         rotary = host.rotary(self.memory.coordinates.to(x.device))
         state = MemoryTokens(tokens, rotary, self.memory.history_timestep)
         options = call.arguments["transformer_options"]
-        call.arguments["transformer_options"] = with_patches(options, host.block_patches(state, call.arguments))
+        call.arguments["transformer_options"] = with_patches(options, host.block_patches(state, call.arguments), state)
         return executor(*call.args, **call.kwargs)
 
 
@@ -176,20 +181,24 @@ def expand_batch(tokens: Tensor, batch: int) -> Tensor:
     return tokens.repeat(batch // tokens.shape[0], 1, 1)
 
 
-def with_patches(options: dict[str, Any], patches: dict[tuple[str, int], BlockPatch]) -> dict[str, Any]:
+def with_patches(
+    options: dict[str, Any], patches: dict[tuple[str, int], BlockPatch], memory: MemoryTokens
+) -> dict[str, Any]:
     """A copy of transformer_options whose block slots also run `patches`; the given dictionary is left alone."""
     replace = options.get("patches_replace", {})
     slots = dict(replace.get("dit", {}))
     for slot, patch in patches.items():
-        slots[slot] = _chain(slots.get(slot), patch)
+        slots[slot] = _chain(slots.get(slot), patch, memory)
     return {**options, "patches_replace": {**replace, "dit": slots}}
 
 
-def _chain(earlier: Any, patch: BlockPatch) -> Any:
+def _chain(earlier: Any, patch: BlockPatch, memory: MemoryTokens) -> Any:
     def run(args: BlockArgs, extra: dict[str, Any]) -> BlockArgs:
         original: Block = extra["original_block"]
+        before = memory.tokens
 
         def with_memory(inner: BlockArgs) -> BlockArgs:
+            memory.tokens = before  # an earlier owner may run the block more than once
             return patch(inner, original)
 
         if earlier is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def lpips(a: Tensor, b: Tensor, network: str = "alex") -> Tensor:
     module = _check_lpips(network)
     try:
         metric = module.LearnedPerceptualImagePatchSimilarity(net_type=network, normalize=True).to(a.device)
-    except (ImportError, AttributeError, RuntimeError) as error:
+    except (ImportError, AttributeError, RuntimeError, OSError, EOFError, UnpicklingError) as error:
         raise MetricUnavailable(
             f"LPIPS: {network} cannot be built ({error}); repair torchvision or its weights"
         ) from error

@@ -13,6 +13,7 @@ import numpy as np
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
+INK: Colour = (50, 40, 45)
 SUPERSAMPLE = 3
 SHIFT = 4  # OpenCV draws with this many fractional bits
 
@@ -62,7 +63,9 @@ class Canvas:
         if outline is not None:
             cv2.polylines(self.image, [fixed], True, outline, self._thickness(0.008), cv2.LINE_AA, SHIFT)
 
-    def rectangle(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, outline: Colour | None = None) -> None:
+    def rectangle(
+        self, x0: float, y0: float, x1: float, y1: float, colour: Colour, outline: Colour | None = None
+    ) -> None:
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour, outline)
 
     def line(self, points: Sequence[Point], colour: Colour, width: float) -> None:

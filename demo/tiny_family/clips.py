@@ -28,6 +28,7 @@ HELD_OUT_SEED = 1_000_000
 WINDOW_FRAMES = 9
 TARGET_FPS = 16.0
 CACHE_SHORT_SIDE = 144
+CUT_SHARE = 0.2  # part of the training clips with a cut to another clip inside
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def list_clips(folder: Path, held_out: bool = False) -> list[Clip]:
     """
     manifest = folder.parent / "manifest.json"
     if not manifest.is_file():
-        raise FileNotFoundError(f"{manifest} does not exist: --clips must name the clips folder beside a manifest.json.")
+        raise FileNotFoundError(f"{manifest} is missing: --clips must name the clips folder beside a manifest.json.")
     entries = json.loads(manifest.read_text())["clips"]
     clips = [Clip(e["name"], folder / e["name"], e["fps"], e["frames"], e["licence"]) for e in entries]
     return [c for c in clips if (c.name in HELD_OUT) == held_out]
@@ -151,16 +152,23 @@ class WindowSampler:
         return array[rng.integers(len(array))]
 
     def batch(self, rng: np.random.Generator, count: int, frames: int, size: int) -> np.ndarray:
-        """Crops as float32 [count, 3, frames, size, size] in [-1, 1]."""
+        """Crops as float32 [count, 3, frames, size, size] in [-1, 1]; some clips hold a cut."""
         out = np.empty((count, frames, size, size, 3), np.float32)
         for i in range(count):
-            window = self._pick(rng)
-            start = rng.integers(window.shape[0] - frames + 1)
-            side = min(round(size * rng.uniform(1.0, 1.5)), window.shape[1])  # 1.5: short side 144 shown as 96
-            top, left = (rng.integers(n - side + 1) for n in window.shape[1:3])
-            crop = window[start : start + frames, top : top + side, left : left + side]
-            crop = crop[:, :, ::-1] if rng.random() < 0.5 else crop
-            for t in range(frames):
-                frame = np.ascontiguousarray(crop[t])
-                out[i, t] = frame if side == size else cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
+            cut = int(rng.integers(1, frames)) if frames > 1 and rng.random() < CUT_SHARE else frames
+            out[i, :cut] = self._crop(rng, cut, size)
+            if cut < frames:
+                out[i, cut:] = self._crop(rng, frames - cut, size)
         return np.ascontiguousarray(out.transpose(0, 4, 1, 2, 3)) / 127.5 - 1.0
+
+    def _crop(self, rng: np.random.Generator, frames: int, size: int) -> np.ndarray:
+        """A random part of a random window, uint8 [frames, size, size, 3]."""
+        window = self._pick(rng)
+        start = rng.integers(window.shape[0] - frames + 1)
+        side = min(round(size * rng.uniform(1.0, 1.5)), window.shape[1])  # 1.5: short side 144 shown as 96
+        top, left = (int(rng.integers(n - side + 1)) for n in window.shape[1:3])
+        crop = window[start : start + frames, top : top + side, left : left + side]
+        crop = np.ascontiguousarray(crop[:, :, ::-1] if rng.random() < 0.5 else crop)
+        if side == size:
+            return crop
+        return np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in crop])

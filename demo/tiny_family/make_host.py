@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .wan_vae import LATENT_CHANNELS, add_comfyui_to_path, save_weights
+from .wan_vae import LATENT_CHANNELS, save_weights
 
 TEXT_DIM = 64  # width of the demo text encoder
+FREQUENCY_DIM = 256  # sinusoidal timestep width, fixed in core
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,31 @@ class HostConfig:
         return {"config": json.dumps({"transformer": transformer}), "format": "pt", "seed": str(self.seed)}
 
 
+def host_shapes(config: HostConfig) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of a Wan 2.1 T2V checkpoint of this size."""
+    dim, ffn, channels = config.dim, config.ffn_dim, LATENT_CHANNELS
+    linears = {
+        "text_embedding.0": (dim, TEXT_DIM),
+        "text_embedding.2": (dim, dim),
+        "time_embedding.0": (dim, FREQUENCY_DIM),
+        "time_embedding.2": (dim, dim),
+        "time_projection.1": (6 * dim, dim),
+        "head.head": (4 * channels, dim),
+    }
+    shapes: dict[str, tuple[int, ...]] = {"head.modulation": (1, 2, dim)}
+    for block in (f"blocks.{i}" for i in range(config.layers)):
+        shapes[f"{block}.modulation"] = (1, 6, dim)
+        shapes |= {f"{block}.norm3.weight": (dim,), f"{block}.norm3.bias": (dim,)}
+        linears |= {f"{block}.ffn.0": (ffn, dim), f"{block}.ffn.2": (dim, ffn)}
+        for attention in (f"{block}.self_attn", f"{block}.cross_attn"):
+            shapes |= {f"{attention}.norm_{x}.weight": (dim,) for x in "qk"}
+            linears |= {f"{attention}.{x}": (dim, dim) for x in "qkvo"}
+    shapes |= {"patch_embedding.weight": (dim, channels, 1, 2, 2), "patch_embedding.bias": (dim,)}
+    for name, (rows, columns) in linears.items():
+        shapes |= {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
+    return shapes
+
+
 def make_host(config: HostConfig) -> dict[str, Tensor]:
     """The initialised state dict, float32, keys as in Wan 2.1 T2V.
 
@@ -45,40 +71,22 @@ def make_host(config: HostConfig) -> dict[str, Tensor]:
     """
     if config.dim % 128 or config.dim % config.heads:
         raise ValueError(f"dim must be a multiple of 128 and of heads, got dim {config.dim}, heads {config.heads}")
-    import comfy.ops
-    from comfy.ldm.wan.model import WanModel
-
-    model = WanModel(
-        model_type="t2v",
-        in_dim=LATENT_CHANNELS,
-        out_dim=LATENT_CHANNELS,
-        dim=config.dim,
-        ffn_dim=config.ffn_dim,
-        num_heads=config.heads,
-        num_layers=config.layers,
-        text_dim=TEXT_DIM,
-        dtype=torch.float32,
-        device=torch.device("cpu"),
-        operations=comfy.ops.disable_weight_init,
-    )
     generator = torch.Generator().manual_seed(config.seed)
-    state = {name: _init(name, value, config.dim, generator) for name, value in sorted(model.state_dict().items())}
-    return state
+    return {name: _init(name, shape, config.dim, generator) for name, shape in sorted(host_shapes(config).items())}
 
 
-def _init(name: str, value: Tensor, dim: int, generator: torch.Generator) -> Tensor:
-    fresh = torch.zeros(value.shape)
+def _init(name: str, shape: tuple[int, ...], dim: int, generator: torch.Generator) -> Tensor:
     if name.endswith("bias"):
-        return fresh
+        return torch.zeros(shape)
     if "norm" in name:
-        return fresh + 1
+        return torch.ones(shape)
+    noise = torch.randn(shape, generator=generator)
     if name.endswith("modulation"):
-        return torch.randn(value.shape, generator=generator) / dim**0.5
-    fan_in = value[0].numel()
-    deviation = (2 / (fan_in + value.shape[0])) ** 0.5
+        return noise / dim**0.5
+    deviation = (2 / (shape[0] + noise[0].numel())) ** 0.5
     if name == "head.head.weight":
         deviation *= 0.1
-    return torch.randn(value.shape, generator=generator) * deviation
+    return noise * deviation
 
 
 def write_host(path: Path, config: HostConfig | None = None) -> Path:
@@ -91,11 +99,9 @@ def write_host(path: Path, config: HostConfig | None = None) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--comfyui", help="ComfyUI folder (default: COMFYUI_PATH)")
     parser.add_argument("--layers", type=int, default=HostConfig.layers)
     parser.add_argument("--seed", type=int, default=HostConfig.seed)
     args = parser.parse_args()
-    add_comfyui_to_path(args.comfyui)
     path = write_host(args.out, HostConfig(layers=args.layers, seed=args.seed))
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, untrained)")
 

@@ -17,8 +17,10 @@ import cv2
 import numpy as np
 
 from .canvas import Camera, Canvas, shade
-from .characters import Character, Placed, Pose, an, draw_character, random_cast
-from .rooms import Room, draw_room, random_rooms
+from .characters import Character, an, random_cast
+from .figure import Placed, Pose, draw_character
+from .rooms import Room, random_rooms
+from .scenery import draw_room
 
 ACTIONS: dict[str, str] = {
     "walk_right": "walks to the right",
@@ -168,17 +170,22 @@ def _pose(action: str, t: float, phase: float) -> Pose:
         arms = (0.3 + 0.4 * swing, 0.3 - 0.4 * swing)
         return Pose(arms, (swing, -swing), 0.02 * abs(math.cos(2 * math.pi * 1.4 * t + phase)), look=look, blink=blink)
     if action == "wave":
-        return Pose((0.25 + breathe, 1.95 + 0.4 * math.sin(2 * math.pi * 1.5 * t + phase)), blink=blink, mouth=0.4)
+        hand = 1.95 + 0.4 * math.sin(2 * math.pi * 1.5 * t + phase)
+        return Pose((0.25 + breathe, hand), blink=blink, mouth=0.4)
     if action == "jump":
         height = max(0.0, math.sin(2 * math.pi * 0.9 * t + phase))
-        return Pose((0.4 + 1.8 * height, 0.4 + 1.8 * height), (-0.25 * height, 0.25 * height), 0.15 * height, mouth=height)
+        arm, leg = 0.4 + 1.8 * height, 0.25 * height
+        return Pose((arm, arm), (-leg, leg), 0.15 * height, mouth=height)
     if action == "sit":
         return Pose((0.35 + breathe, 0.35 - breathe), sitting=True, blink=blink, look=0.5 * math.sin(0.9 * t + phase))
     mouth = 0.5 + 0.5 * math.sin(2 * math.pi * 2.5 * t + phase)
-    return Pose((0.4 + 2 * breathe, 0.7 + 0.3 * math.sin(4 * t + phase)), mouth=mouth, blink=blink, look=0.4 * math.sin(t))
+    arms = (0.4 + 2 * breathe, 0.7 + 0.3 * math.sin(4 * t + phase))
+    return Pose(arms, mouth=mouth, blink=blink, look=0.4 * math.sin(t))
 
 
-def _render(shot: Shot, index: int, width: int, height: int, fps: float) -> tuple[np.ndarray, dict[str, dict[str, Box]]]:
+def _render(
+    shot: Shot, index: int, width: int, height: int, fps: float
+) -> tuple[np.ndarray, dict[str, dict[str, Box]]]:
     t = index / fps
     progress = index / max(1, shot.frames - 1)
     stage = min(width / height, 1.78)

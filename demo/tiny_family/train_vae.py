@@ -4,7 +4,7 @@
     python -m demo.tiny_family.train_vae train   --data CACHE --out RUN [--steps N | --minutes M] [--resume]
     python -m demo.tiny_family.train_vae export  --data CACHE --out RUN --weights FILE
 
-``train`` may be stopped at any time and goes on with ``--resume``. The objective is not from the paper: L1 on pixels
+``train`` may be stopped at any time and goes on with ``--resume``. Two cores are enough: about an hour. The objective is not from the paper: L1 on pixels
 and on their differences, a posterior of fixed width and a small pull of its mean towards zero.
 """
 
@@ -14,6 +14,7 @@ import argparse
 import math
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ from .wan_vae import (
     save_weights,
 )
 
-# frames, clips per batch, crop side, probability. Single frames first: they cost a third of a clip's frame and teach the
-# same spatial weights. Never a batch of one: PyTorch's CPU conv3d is about ten times slower there.
+# frames, clips per batch, crop side, probability. Single frames first: they cost a third of a clip's frame and teach
+# the same spatial weights. Never a batch of one: PyTorch's CPU conv3d is about ten times slower there.
 IMAGE_BATCHES = ((1, 16, 64, 0.8), (1, 8, 96, 0.2))
 CLIP_BATCHES = ((1, 16, 64, 0.4), (1, 8, 96, 0.1), (5, 4, 64, 0.25), (9, 2, 64, 0.25))
 IMAGES_UNTIL = 0.5  # part of the schedule
@@ -88,93 +89,117 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 @torch.no_grad()
 def save_preview(vae: torch.nn.Module, sampler: WindowSampler, path: Path) -> float:
     """Write original | reconstruction pairs of fixed crops; returns their PSNR in dB."""
-    pixels = torch.from_numpy(sampler.batch(np.random.default_rng(7), 8, 5, 96))
+    pixels = torch.from_numpy(sampler.batch(np.random.default_rng(7), 8, 5, 96)).to(next(vae.parameters()).device)
     output = decode_clip(vae, encode_clip(vae, pixels)).clamp(-1, 1)
     psnr = -10 * math.log10(float((output - pixels).square().mean()) / 4)
     pairs = torch.cat([pixels[:, :, 2], output[:, :, 2]], 3)  # [8, 3, 96, 192]
     grid = pairs.reshape(2, 4, 3, 96, 192).permute(0, 3, 1, 4, 2).reshape(192, 768, 3)
-    rgb = ((grid + 1) * 127.5).round().byte().numpy()
+    rgb = ((grid + 1) * 127.5).round().byte().cpu().numpy()
     cv2.imwrite(str(path), cv2.resize(rgb[:, :, ::-1], None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST))
     return psnr
 
 
+@dataclass
+class Run:
+    """Everything that a checkpoint holds."""
+
+    vae: torch.nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    ema: dict[str, Tensor]
+    step: int = 0
+    elapsed: float = 0.0  # seconds of training, over all starts
+
+    def save(self, path: Path, dim: int) -> None:
+        optimizers = [o.state_dict() for o in self.optimizers]
+        state = {"model": self.vae.state_dict(), "optimizers": optimizers, "ema": self.ema}
+        save_checkpoint(path, {**state, "step": self.step, "elapsed": self.elapsed, "dim": dim})
+
+    def load(self, path: Path, device: torch.device) -> None:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        self.vae.load_state_dict(saved["model"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.ema, self.step, self.elapsed = saved["ema"], saved["step"], saved["elapsed"]
+
+    def update(self, loss: Tensor, factor: float) -> None:
+        """One optimizer step at ``factor`` times the peak learning rates, then the moving average."""
+        self.vae.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            optimizer.step()
+        decay = min(EMA_DECAY, (self.step + 1) / (self.step + 10))
+        with torch.no_grad():
+            for key, value in self.vae.state_dict().items():
+                self.ema[key].lerp_(value, 1 - decay)
+        self.step += 1
+
+
+def draw_batch(sampler: WindowSampler, seed: int, step: int, progress: float) -> Tensor:
+    """Batches depend on seed and step alone, so that a resumed run sees the same ones."""
+    rng = np.random.default_rng((seed, step))
+    kinds = IMAGE_BATCHES if progress < IMAGES_UNTIL else CLIP_BATCHES
+    frames, count, size, _ = kinds[rng.choice(len(kinds), p=[k[3] for k in kinds])]
+    return torch.from_numpy(sampler.batch(rng, count, frames, size))
+
+
+def learning_rate_factor(step: int, progress: float) -> float:
+    """Warm-up, then cosine to 2 %."""
+    return min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.49 * (1 + math.cos(math.pi * progress)))
+
+
 def train(args: argparse.Namespace) -> None:
-    torch.manual_seed(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    out: Path = args.out
-    out.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    checkpoint = args.out / "checkpoint.pt"
     sampler = WindowSampler(args.data)
     print("windows: " + ", ".join(f"{k} {sum(map(len, v))}" for k, v in sampler.groups.items()), flush=True)
 
     vae = build_vae(args.dim, args.seed).to(device)
-    optimizers = make_optimizers(vae, args.lr)
     ema = {k: v.detach().clone() for k, v in vae.state_dict().items()}
-    step, elapsed = 0, 0.0
-    checkpoint = out / "checkpoint.pt"
+    run = Run(vae, make_optimizers(vae, args.lr), ema)
     if args.resume and checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        vae.load_state_dict(saved["model"])
-        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        ema, step, elapsed = saved["ema"], saved["step"], saved["elapsed"]
-        print(f"resumed at step {step} after {elapsed / 60:.1f} min", flush=True)
-
+        run.load(checkpoint, device)
+        print(f"resumed at step {run.step} after {run.elapsed / 60:.1f} min", flush=True)
     norm = norm_silu
     if args.compile:
         torch._dynamo.config.recompile_limit = 256  # one small kernel per shape
         norm = torch.compile(norm_silu, dynamic=False)
-
-    def save() -> None:
-        state = {"model": vae.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "ema": ema}
-        save_checkpoint(checkpoint, {**state, "step": step, "elapsed": elapsed, "dim": args.dim})
 
     last_save = last_picture = time.monotonic()
     recent: list[tuple[float, float]] = []
     while True:
         started = time.monotonic()
         # The schedule follows the clock when --minutes is given: on a shared machine the step time is not known.
-        progress = elapsed / 60 / args.minutes if args.minutes else step / args.steps
+        progress = run.elapsed / 60 / args.minutes if args.minutes else run.step / args.steps
         if progress >= 1:
             break
-        factor = min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for group in (g for o in optimizers for g in o.param_groups):
-            group["lr"] = group["peak"] * factor
-        rng = np.random.default_rng((args.seed, step))  # batches depend on the step alone, so a resumed run is the same
-        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
-        batches = IMAGE_BATCHES if progress < IMAGES_UNTIL else CLIP_BATCHES
-        frames, count, size, _ = batches[rng.choice(len(batches), p=[b[3] for b in batches])]
-        pixels = torch.from_numpy(sampler.batch(rng, count, frames, size)).to(device)
-        pixels = pixels.contiguous(memory_format=torch.channels_last_3d)
-        loss, error = training_step(vae, pixels, generator, norm)
-        vae.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        with torch.no_grad():
-            decay = min(EMA_DECAY, (step + 1) / (step + 10))
-            for key, value in vae.state_dict().items():
-                ema[key].lerp_(value, 1 - decay)
-        step += 1
+        pixels = draw_batch(sampler, args.seed, run.step, progress).to(device)
+        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
+        loss, error = training_step(vae, pixels.contiguous(memory_format=torch.channels_last_3d), generator, norm)
+        factor = learning_rate_factor(run.step, progress)
+        run.update(loss, factor)
         recent.append((float(loss.detach()), float(error)))
         now = time.monotonic()
-        elapsed += now - started
-        if step % 25 == 0:
+        run.elapsed += now - started
+        if run.step % 25 == 0:
             mean_loss, mean_error = np.mean(recent, axis=0)
             recent = []
-            psnr = -10 * math.log10(mean_error / 4)
-            print(f"step {step} loss {mean_loss:.4f} psnr {psnr:.2f} dB lr x{factor:.2f} {elapsed / 60:.1f} min", flush=True)
+            line = f"step {run.step} loss {mean_loss:.4f} psnr {-10 * math.log10(mean_error / 4):.2f} dB"
+            print(f"{line} lr x{factor:.2f} {run.elapsed / 60:.1f} min", flush=True)
         if now - last_save > 150:
-            save()
+            run.save(checkpoint, args.dim)
             last_save = now
         if now - last_picture > 300:
-            raw = build_vae(args.dim)
-            raw.load_state_dict(ema)
-            psnr = save_preview(raw, sampler, out / "preview.png")
-            print(f"step {step} preview (EMA) psnr {psnr:.2f} dB -> {out / 'preview.png'}", flush=True)
+            average = build_vae(args.dim).to(device)
+            average.load_state_dict(run.ema)
+            psnr = save_preview(average, sampler, args.out / "preview.png")
+            print(f"step {run.step} preview (EMA) psnr {psnr:.2f} dB -> {args.out / 'preview.png'}", flush=True)
             last_picture = now
-    save()
-    print(f"done at step {step}", flush=True)
+    run.save(checkpoint, args.dim)
+    print(f"done at step {run.step}", flush=True)
 
 
 @torch.no_grad()

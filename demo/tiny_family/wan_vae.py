@@ -187,4 +187,5 @@ def save_weights(state: dict[str, Tensor], path: Path, metadata: dict[str, str])
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     save_file({k: v.detach().to(torch.float16).contiguous() for k, v in state.items()}, partial, metadata)
+    partial.chmod(0o644)  # safetensors writes files that only their owner may read
     os.replace(partial, path)

@@ -21,4 +21,7 @@ def find_host(diffusion_model: nn.Module) -> Host:
         raise HostError(
             f"model is core's causal autoregressive {name}, which bypasses block patches; load a plain Wan checkpoint"
         )
+    patch = getattr(diffusion_model, "patch_size", None)
+    if isinstance(patch, (list, tuple)) and len(patch) == 2:  # HunyuanImage shares its class with HunyuanVideo
+        name = f"{name} for images"
     raise HostError(f"model {name} cannot carry a video memory; load Wan 2.1 or 2.2 (T2V, I2V, TI2V) or HunyuanVideo")

@@ -74,7 +74,8 @@ def project(conv: nn.Module, latents: Tensor, patch: tuple[int, int, int]) -> Te
     weight: Tensor = conv.weight  # type: ignore[assignment]
     missing = weight.shape[1] - latents.shape[1]
     pad_w, pad_h = -latents.shape[-1] % patch[2], -latents.shape[-2] % patch[1]
-    latents = latents.to(device=weight.device, dtype=weight.dtype if weight.is_floating_point() else latents.dtype)
+    plain = weight.is_floating_point() and weight.element_size() > 1  # fp8 and packed weights are cast to the input
+    latents = latents.to(device=weight.device, dtype=weight.dtype if plain else latents.dtype)
     latents = torch.nn.functional.pad(latents, (0, pad_w, 0, pad_h, 0, 0), mode="circular")  # as core pads
     latents = torch.nn.functional.pad(latents, (0, 0, 0, 0, 0, 0, 0, missing))
     return conv(latents)

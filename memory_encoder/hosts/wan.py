@@ -51,19 +51,20 @@ class _WanPatch:
 
     def __init__(self, model: Any, memory: MemoryTokens) -> None:
         self.model, self.memory = model, memory
-        self._vec: tuple[Tensor, Tensor] | None = None
+        self._vec: tuple[Tensor, int, Tensor] | None = None
         self._pe: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, args: BlockArgs, block: Block) -> BlockArgs:
         video, memory = args["img"], self.memory.tokens
-        if self._vec is None or self._vec[0] is not args["vec"]:
-            self._vec = args["vec"], self._modulation(args["vec"], video.shape[1])
+        length = video.shape[1]  # other owners of a block may leave tokens out
+        if self._vec is None or self._vec[0] is not args["vec"] or self._vec[1] != length:
+            self._vec = args["vec"], length, self._modulation(args["vec"], length)
         if self._pe is None or self._pe[0] is not args["pe"]:
             self._pe = args["pe"], torch.cat([args["pe"], self.memory.rotary.to(args["pe"])], dim=1)
         tokens = torch.cat([video, memory], dim=1)
-        out = block({**args, "img": tokens, "vec": self._vec[1], "pe": self._pe[1]})
-        self.memory.tokens = out["img"][:, video.shape[1] :]
-        return {**out, "img": out["img"][:, : video.shape[1]]}
+        out = block({**args, "img": tokens, "vec": self._vec[2], "pe": self._pe[1]})
+        self.memory.tokens = out["img"][:, length:]
+        return {**out, "img": out["img"][:, :length]}
 
     def _modulation(self, vec: Tensor, video: int) -> Tensor:
         """Modulation [B,n,6,D] for video and memory tokens.

@@ -1,6 +1,6 @@
 """Tiny models of ComfyUI's own classes, found by core's own detection from their keys, with weights from a Generator.
 
-Random weights are scaled so that every modulation, gate and head counts: a token in the wrong place shows in the result.
+Random weights are scaled so that every modulation, gate and head counts: a misplaced token shows in the result.
 """
 
 from __future__ import annotations
@@ -106,9 +106,31 @@ def random_memory(host: Host, tokens: int, batch: int = 1, latents: int = 9, see
     )
 
 
-def random_weights(module: nn.Module, seed: int) -> dict[str, Tensor]:
+class Recorder:
+    """A DIFFUSION_MODEL wrapper that keeps what reaches the model, outside of our own wrapper."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+        self.timesteps: list[Tensor] = []
+
+    def __call__(self, executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.shapes.append(tuple(x.shape))
+        self.timesteps.append(timestep.clone())
+        return executor(x, timestep, *args, **kwargs)
+
+    @property
+    def batches(self) -> list[int]:
+        return [shape[0] for shape in self.shapes]
+
+    def on(self, patcher: Any) -> Any:
+        patcher = patcher.clone()
+        patcher.add_wrapper_with_key("diffusion_model", "recorder", self)
+        return patcher
+
+
+def random_weights(module: nn.Module) -> dict[str, Tensor]:
     """A state dict for `module` (which may lie on the meta device) that keeps activations near one."""
-    g = torch.Generator().manual_seed(seed)
+    g = torch.Generator().manual_seed(0)
     weights = {}
     for name, value in module.state_dict().items():
         noise = torch.randn(value.shape, generator=g)
@@ -116,27 +138,33 @@ def random_weights(module: nn.Module, seed: int) -> dict[str, Tensor]:
             weights[name] = 0.5 * noise
         elif value.ndim > 1:
             last = name in ("head.head.weight", "final_layer.linear.weight")  # CFG multiplies what they give by seven
-            weights[name] = noise * value[0].numel() ** -0.5 * (0.2 if last else 1)
+            weights[name] = noise * value[0].numel() ** -0.5 * (0.1 if last else 1)
         else:
             weights[name] = 0.1 * noise + float("norm" in name and name.endswith("weight"))
     return weights
 
 
-def load(comfy: Any, module: nn.Module, metadata: dict[str, str] | None = None, seed: int = 0) -> Any:
-    """The ModelPatcher that core's loader makes of the module's keys."""
+def load(
+    comfy: Any, module: nn.Module, metadata: dict[str, str] | None = None, dtype: torch.dtype | None = None
+) -> Any:
+    """The ModelPatcher that core's loader makes of the module's keys; `dtype` is the loader's weight_dtype."""
+    load_weights, options = comfy.module("comfy.sd").load_diffusion_model_state_dict, {"dtype": dtype} if dtype else {}
     with torch.inference_mode(False):
-        patcher = comfy.module("comfy.sd").load_diffusion_model_state_dict(random_weights(module, seed), metadata=metadata)
+        patcher = load_weights(random_weights(module), options, metadata)
     assert patcher is not None, "core did not recognise the tiny model"
     return patcher
 
 
-def wan_patcher(comfy: Any, in_dim: int, out_dim: int, model_type: str = "t2v", layers: int = 3) -> Any:
+def wan_patcher(
+    comfy: Any, in_dim: int, out_dim: int, model_type: str = "t2v", dtype: torch.dtype | None = None, **override: Any
+) -> Any:
+    """`override` goes into the checkpoint's metadata, which core trusts more than the keys."""
     skeleton = comfy.module("comfy.ldm.wan.model").WanModel(
         model_type=model_type, in_dim=in_dim, out_dim=out_dim, dim=WAN_DIM, ffn_dim=2 * WAN_DIM, text_dim=TEXT,
-        num_heads=WAN_HEADS, num_layers=layers, device="meta", operations=comfy.module("comfy.ops").disable_weight_init,
+        num_heads=WAN_HEADS, num_layers=3, device="meta", operations=comfy.module("comfy.ops").disable_weight_init,
     )  # fmt: skip
-    override = {"transformer": {"text_dim": TEXT, "num_heads": WAN_HEADS}}
-    return load(comfy, skeleton, {"config": json.dumps(override)})
+    override = {"text_dim": TEXT, "num_heads": WAN_HEADS} | override
+    return load(comfy, skeleton, {"config": json.dumps({"transformer": override})}, dtype)
 
 
 def wan_t2v(comfy: Any) -> TinyModel:
@@ -158,15 +186,15 @@ def wan_5b(comfy: Any) -> TinyModel:
     return TinyModel(comfy, wan_patcher(comfy, 48, 48), (48, 3, 8, 12), first_frame=True)
 
 
-def hunyuan_patcher(comfy: Any, in_channels: int = 16, guidance: bool = True, seed: int = 0) -> Any:
+def hunyuan_patcher(comfy: Any, guidance: bool = True, meanflow: bool = False, dtype: torch.dtype | None = None) -> Any:
     skeleton = comfy.module("comfy.ldm.hunyuan_video.model").HunyuanVideo(
-        in_channels=in_channels, out_channels=16, vec_in_dim=768, context_in_dim=TEXT, hidden_size=HUNYUAN_DIM,
+        in_channels=16, out_channels=16, vec_in_dim=768, context_in_dim=TEXT, hidden_size=HUNYUAN_DIM,
         mlp_ratio=4.0, num_heads=HUNYUAN_DIM // 128, depth=2, depth_single_blocks=2, axes_dim=[16, 56, 56], theta=256,
-        patch_size=[1, 2, 2], qkv_bias=True, guidance_embed=guidance, byt5=False, meanflow=False,
+        patch_size=[1, 2, 2], qkv_bias=True, guidance_embed=guidance, byt5=False, meanflow=meanflow,
         use_cond_type_embedding=False, vision_in_dim=None, meanflow_sum=False, device="meta",
         operations=comfy.module("comfy.ops").disable_weight_init,
     )  # fmt: skip
-    return load(comfy, skeleton, seed=seed)
+    return load(comfy, skeleton, dtype=dtype)
 
 
 def hunyuan(comfy: Any) -> TinyModel:

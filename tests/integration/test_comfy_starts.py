@@ -12,7 +12,7 @@ from demo.comfy_server import ComfyError, ComfyInterrupted, ComfyServer
 CORE_NODES = ["UNETLoader", "SamplerCustomAdvanced", "SaveVideo", "CreateVideo", "VAELoader", "LoraLoaderModelOnly"]
 
 # A node pack written into the test's folder: one node that fails, one that reports progress until it is cancelled.
-NODES = '''
+NODES = """
 import time
 import comfy.model_management as mm
 from comfy.utils import ProgressBar
@@ -41,7 +41,7 @@ class Wait:
         return {"ui": {"text": ["done"]}}
 
 NODE_CLASS_MAPPINGS = {"TestFail": Fail, "TestWait": Wait}
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,15 @@ from memory_encoder.config import EncoderConfig
 from memory_encoder.encoder import MemoryEncoder
 from memory_encoder.injection import MemorySettings, inject, kept_tokens
 from memory_encoder.memory import VideoMemory
-from tests.integration.models import BUILDERS, TinyModel, TinyModels, random_memory
+from tests.integration.models import (
+    BUILDERS,
+    Recorder,
+    TinyModel,
+    TinyModels,
+    hunyuan_patcher,
+    random_memory,
+    wan_patcher,
+)
 
 TOKENS = 25
 # One row at a time is all that core's Hunyuan takes when its text has a mask.
@@ -39,46 +47,31 @@ def difference(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item()
 
 
-class Recorder:
-    """A DIFFUSION_MODEL wrapper that keeps what reaches the model, outside of our own wrapper."""
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-        self.shapes: list[tuple[int, ...]] = []
-        self.timesteps: list[Tensor] = []
-
-    def __call__(self, executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self.batches.append(x.shape[0])
-        self.shapes.append(tuple(x.shape))
-        self.timesteps.append(timestep.clone())
-        return executor(x, timestep, *args, **kwargs)
-
-    def on(self, patcher: Any) -> Any:
-        patcher = patcher.clone()
-        patcher.add_wrapper_with_key("diffusion_model", "recorder", self)
-        return patcher
-
-
 class BlockOwner:
-    """Another node pack's patch of every block: scales the block's output and notes how long the video is."""
+    """Another node pack's patch of every block: scales the block's output and notes how long the video is.
 
-    def __init__(self) -> None:
+    It may run the block several times and keep the last result.
+    """
+
+    def __init__(self, times: int = 1) -> None:
+        self.times = times
         self.lengths: list[int] = []
         self.rotary: set[int] = set()
 
     def __call__(self, args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
         self.lengths.append(args["img"].shape[1])
         self.rotary.add(max(args["pe"].shape[1:3]))
-        out = extra["original_block"](args)
+        for _ in range(self.times):  # Hunyuan's blocks change their inputs
+            out = extra["original_block"]({k: v.clone() if k in ("img", "txt") else v for k, v in args.items()})
         return {**out, "img": out["img"] * 1.1}
 
     def on(self, patcher: Any, model: TinyModel) -> Any:
         patcher = patcher.clone()
         host = model.diffusion_model
-        blocks = {"double_block": getattr(host, "blocks", None) or host.double_blocks}
-        blocks["single_block"] = getattr(host, "single_blocks", [])
-        for kind, number in ((kind, i) for kind in blocks for i in range(len(blocks[kind]))):
-            patcher.set_model_patch_replace(self, "dit", kind, number)
+        for number in range(len(getattr(host, "blocks", None) or host.double_blocks)):
+            patcher.set_model_patch_replace(self, "dit", "double_block", number)
+        for number in range(len(getattr(host, "single_blocks", []))):
+            patcher.set_model_patch_replace(self, "dit", "single_block", number)
         return patcher
 
 
@@ -182,6 +175,13 @@ def test_another_owner_of_the_block_slots_still_runs_and_sees_the_video_alone(mo
     assert difference(results[0], model.sample(inject(model.patcher, memory))) > 1e-3, "the other patch had no effect"
 
 
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_another_owner_may_run_its_block_twice(models: TinyModels, name: str) -> None:
+    model, memory = models[name], memory_for(models[name])
+    once, twice = (inject(BlockOwner(times).on(model.patcher, model), memory) for times in (1, 2))
+    assert difference(model.sample(once), model.sample(twice)) == 0.0
+
+
 @pytest.mark.parametrize("name", ["wan_t2v", "wan_5b"])
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_patches_behind_a_block_see_the_video_alone(models: TinyModels, name: str, order: str) -> None:
@@ -215,9 +215,30 @@ def test_conditions_in_one_batch_or_apart_give_the_same_latents(
 def test_each_film_of_a_batch_sees_its_own_memory(models: TinyModels, name: str) -> None:
     model, memory = models[name], memory_for(models[name], batch=2)
     result = model.sample(inject(model.patcher, memory), batch=2)
-    first = model.sample(inject(model.patcher, replace(memory, tokens=memory.tokens[:1], tail=memory.tail[:1])), batch=2)
+    only_first = replace(memory, tokens=memory.tokens[:1], tail=memory.tail[:1])
+    first = model.sample(inject(model.patcher, only_first), batch=2)
     assert difference(first[:1], result[:1]) < 1e-5
     assert difference(first[1:], result[1:]) > 1e-3
+
+
+@pytest.mark.parametrize("window", [0, 2])
+@pytest.mark.parametrize(
+    ("stored", "compute"),
+    [(torch.bfloat16, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.float8_e4m3fn, torch.float32)],
+)
+@pytest.mark.parametrize("name", ["wan_t2v", "hunyuan"])
+def test_a_memory_costs_no_more_precision_than_the_weights(
+    models: TinyModels, name: str, stored: torch.dtype, compute: torch.dtype, window: int
+) -> None:
+    """fp8 stands for what core offers as weight_dtype; on the CPU such weights are cast as they are used."""
+    exact, settings = models[name], MemorySettings(sliding_window=window)
+    patcher = (wan_patcher(models.comfy, 16, 16, dtype=stored) if name == "wan_t2v"
+               else hunyuan_patcher(models.comfy, dtype=stored))  # fmt: skip
+    patcher.set_model_compute_dtype(compute)
+    model, memory = replace(exact, patcher=patcher), memory_for(exact)
+    lost = difference(model.sample(), exact.sample())
+    result = model.sample(inject(patcher, memory, settings))
+    assert 0 < difference(result, exact.sample(inject(exact.patcher, memory, settings))) < 2 * lost
 
 
 @pytest.mark.parametrize("name", ["wan_t2v", "hunyuan"])

@@ -127,6 +127,7 @@ def test_the_same_shots_are_read_from_brackets_and_keyframes(prompts: list[str])
         ("a |", "shot 2: the prompt is empty"),
         ("[0s: ]", "shot 1: the prompt is empty"),
         ("a\x00b", r"line 1, column 2.*U\+0000"),
+        ("a\x9bb", r"line 1, column 2.*U\+009B"),
         ("a\nb\x1b[31m", r"line 2, column 2.*U\+001B"),
         ('{"shots": [{"start": 0, "prompt": "a\\u0000"}]}', r"shot 1.*U\+0000"),
         ('{"shots": [{"start": 0, "prompt": "\\ud800"}]}', r"shot 1.*U\+D800"),
@@ -328,6 +329,11 @@ def test_a_shot_longer_than_a_section_is_divided_evenly() -> None:
 def test_a_very_short_shot_is_still_generated() -> None:
     assert frames("[0s-5s: a] [5s-5.3s: b] [5.3s-10s: c]") == [(0, 81), (1, 4), (2, 76)]
     assert frames("[0s: a] [5s: b] [5.01s: c] [5.02s-8s: d]") == [(0, 81), (1, 4), (2, 4), (3, 40)]
+
+
+def test_the_rounding_errors_of_an_editor_move_no_boundary() -> None:
+    late = 0.6 - 1e-12  # 0.6 s lies in the middle between two lattice points at 10 fps
+    assert frames(f"[0s-{late}s: a] [0.6s: b]", fps=10) == frames("[0s-0.6s: a] [0.6s: b]", fps=10)
 
 
 def test_a_gap_is_shared_at_its_middle() -> None:

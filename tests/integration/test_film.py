@@ -1,0 +1,151 @@
+"""A film through the HTTP API of the real ComfyUI: crash, change, cancel."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from demo.comfy_server import ComfyInterrupted, ComfyServer
+from demo.environment import ROOT
+
+from .films import PROMPTS, SAMPLER, changed, film, latent_bytes, report, write_models
+
+
+@pytest.fixture(scope="module")
+def server(comfy: Any, comfy_environment: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """ComfyUI with the pack under a name with a space, the demo's text encoder and untrained models of two blocks."""
+    work = tmp_path_factory.mktemp("film_server")
+    write_models(work / "models")
+    running = ComfyServer(
+        work, environment=comfy_environment, pack_name="video memory (test)", custom_nodes=[ROOT / "demo" / "nodes"]
+    )
+    with running:
+        yield running
+
+
+class Killed(Exception):
+    """The process was killed on purpose."""
+
+
+def film_steps(message: dict[str, Any]) -> int:
+    """Steps of the film that a progress message tells of."""
+    data = message.get("data", {})
+    return int(data["value"]) if message["type"] == "progress" and data.get("node") == SAMPLER else 0
+
+
+def test_film_killed_in_its_third_section_goes_on_to_the_same_bits(server: ComfyServer) -> None:
+    steps = 40
+    whole = server.run(film("whole", steps=steps))
+    assert report(whole) == [False] * 5
+
+    def kill(message: dict[str, Any]) -> None:
+        if film_steps(message) > 2 * steps + 1:
+            server.kill()
+            raise Killed
+
+    with pytest.raises(Killed):
+        server.wait(server.queue(film("cut", steps=steps)), on_progress=kill)
+    folder = server.output_dir / "video_memory" / "cut"
+    stored = [record["prompt"] for record in json.loads((folder / "manifest.json").read_text())["sections"]]
+    assert stored == list(PROMPTS[:2])
+
+    server.start()
+    resumed = server.run(film("cut", steps=steps))
+    assert report(resumed) == [True, True, False, False, False]
+    assert latent_bytes(server, "cut") == latent_bytes(server, "whole")
+    assert not list(folder.glob("*.tmp")) and not list(folder.glob(".*"))
+
+
+def test_changed_prompt_of_shot_four_reuses_the_first_three(server: ComfyServer) -> None:
+    server.run(film("edited"))
+    other = (*PROMPTS[:3], "a blue kitchen", PROMPTS[4])
+    assert report(server.run(film("edited", other))) == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("change", [{"seed": 8}, {"cfg": 3.0}, {"strength": 0.5}, {"history_timestep": "same"}])
+def test_changed_setting_renders_the_film_anew(server: ComfyServer, change: dict[str, Any]) -> None:
+    server.run(film("settings", PROMPTS[:2]))
+    assert report(server.run(film("settings", PROMPTS[:2], **change))) == [False, False]
+
+
+def test_other_model_file_of_the_same_name_renders_the_film_anew(server: ComfyServer) -> None:
+    server.run(film("models", PROMPTS[:1]))
+    host = server.models_dir / "diffusion_models" / "host.safetensors"
+    # ComfyUI caches a node whose inputs are the same text, so the run after a restart is what counts.
+    server.stop()
+    server.start()
+    assert report(server.run(film("models", PROMPTS[:1]))) == [True]
+    later = host.stat().st_mtime_ns + 10**9
+    os.utime(host, ns=(later, later))
+    server.stop()
+    server.start()
+    assert report(server.run(film("models", PROMPTS[:1]))) == [False]
+
+
+def test_interrupted_film_stops_within_a_step_and_the_next_one_runs(server: ComfyServer) -> None:
+    steps, seen = 200, []
+    prompt_id = server.queue(film("stopped", steps=steps))
+
+    def stop(message: dict[str, Any]) -> None:
+        if value := film_steps(message):
+            if len(seen) == 3:
+                server.interrupt()
+            seen.append(value)
+
+    with pytest.raises(ComfyInterrupted):
+        server.wait(prompt_id, on_progress=stop, timeout=120)
+    at = seen[3]
+    time.sleep(0.5)
+    assert seen[-1] < at + 0.2 * steps, "sampling went on after the interrupt"
+    assert not list((server.output_dir / "video_memory").glob("stopped/section_0001*"))
+    assert report(server.run(film("after", PROMPTS[:1]))) == [False]
+
+
+def test_film_continues_a_clip_and_a_saved_memory(server: ComfyServer) -> None:
+    """The first film's latent opens the second; its saved memory carries the third, without its pictures."""
+    first = film("first", PROMPTS[:1])
+    first |= {
+        "save": {
+            "class_type": "VideoMemorySave", "inputs": {"memory": [SAMPLER, 1], "filename_prefix": "shelf"},
+        },
+        "sampler2": {
+            "class_type": "VideoMemorySampler",
+            "inputs": first[SAMPLER]["inputs"] | {"history": [SAMPLER, 0], "film": "second"},
+        },
+    }  # fmt: skip
+    first["report2"] = {"class_type": "PreviewAny", "inputs": {"source": ["sampler2", 2]}}
+    entry = server.run(first)
+    alone, after = (entry["outputs"][node]["text"][0] for node in (SAMPLER, "sampler2"))
+    # 9 frames are 3 latents of 4x3 tokens: 2 cells of 2x2; the second film begins with them and adds 2 latents.
+    assert "memory 8 tokens" in alone and "memory 12 tokens" in after
+
+    loaded = film("third", PROMPTS[:1], memory=["load", 0])
+    loaded["load"] = {"class_type": "VideoMemoryLoad", "inputs": {"memory_name": "shelf_00001.safetensors"}}
+    assert "memory 12 tokens" in server.run(loaded)["outputs"][SAMPLER]["text"][0]
+
+
+def test_pack_loads_silently_from_a_folder_of_any_name(server: ComfyServer) -> None:
+    log = server.log.read_text()
+    assert "video memory (test)" in log
+    start = log[: log.index("Import times for custom nodes")]
+    ours = [line for line in start.splitlines() if "video" in line.lower() or "Traceback" in line]
+    assert ours == [], "a line while the pack is imported, or an error"
+    assert "IMPORT FAILED" not in log
+    ids = [name for name in server.object_info() if name.startswith("VideoMemory")]
+    assert len(ids) >= 12
+
+
+def test_every_input_and_output_of_every_node_has_a_tooltip(server: ComfyServer) -> None:
+    for name, info in server.object_info().items():
+        if not name.startswith("VideoMemory"):
+            continue
+        for group in ("required", "optional"):
+            for key, spec in info["input"].get(group, {}).items():
+                assert len(spec) > 1 and spec[1].get("tooltip"), f"{name}.{key}"
+        assert all(info.get("output_tooltips") or []) or not info["output"], name
+        assert info["description"] or name == "VideoMemoryDemoTextEncoder", name

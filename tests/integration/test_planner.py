@@ -1,0 +1,73 @@
+"""ComfyUI's VRAM planner counts the memory's tokens, and the model's latent keeps its size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from memory_encoder.injection import MemorySettings, inject
+from memory_encoder.memory import VideoMemory
+from tests.integration.models import BUILDERS, Recorder, TinyModel, TinyModels, random_memory
+
+TOKENS = 25
+WINDOW = 2 * 4 * 6  # tokens of two uncompressed latent frames of the memory
+
+
+@pytest.fixture(scope="module")
+def models(comfy: Any) -> TinyModels:
+    return TinyModels(comfy)
+
+
+@pytest.fixture
+def planned(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """(memory, minimum memory) in bytes that the planner was asked to keep free, for each time models were loaded."""
+    asked: list[tuple[float, float]] = []
+    load = comfy.model_management.load_models_gpu
+
+    def spy(models: Any, *args: Any, **kwargs: Any) -> Any:
+        asked.append((kwargs["memory_required"], kwargs["minimum_memory_required"]))
+        return load(models, *args, **kwargs)
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", spy)
+    return asked
+
+
+def growth(model: TinyModel, patcher: Any, batch: int, planned: list[tuple[float, float]]) -> list[float]:
+    """Planned bytes relative to the model without a memory."""
+    planned.clear()
+    model.sample(batch=batch, steps=1)
+    model.sample(patcher, batch, steps=1)
+    (plain, plain_minimum), (asked, minimum) = planned
+    return [asked / plain, minimum / plain_minimum]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name", [name for name in BUILDERS if name != "hunyuan_plain"])
+@pytest.mark.parametrize(
+    ("settings", "tokens"),
+    [(MemorySettings(), TOKENS), (MemorySettings(sliding_window=2), TOKENS + WINDOW), (MemorySettings(strength=0), 0)],
+    ids=["full", "window", "strength 0"],
+)
+def test_planned_memory_grows_with_the_sequence(
+    models: TinyModels, planned: list[tuple[float, float]], name: str, batch: int, settings: Any, tokens: int
+) -> None:
+    model = models[name]
+    patcher = inject(model.patcher, random_memory(model.host, TOKENS), settings)
+    expected = (model.video_tokens + tokens) / model.video_tokens
+    assert growth(model, patcher, batch, planned) == pytest.approx([expected] * 2, rel=1e-9)
+
+
+def test_an_empty_memory_plans_nothing(models: TinyModels, planned: list[tuple[float, float]]) -> None:
+    model = models["wan_t2v"]
+    empty = VideoMemory.empty(random_memory(model.host, 1).config)
+    assert growth(model, inject(model.patcher, empty), 1, planned) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["wan_t2v", "wan22_i2v", "hunyuan"])
+def test_the_model_itself_gets_latents_of_the_same_shape(models: TinyModels, name: str) -> None:
+    model, plain, injected = models[name], Recorder(), Recorder()
+    model.sample(plain.on(model.patcher))
+    result = model.sample(injected.on(inject(model.patcher, random_memory(model.host, TOKENS))))
+    assert injected.shapes == plain.shapes and plain.shapes[0][2:] == model.size[1:]
+    assert tuple(result.shape) == (1, *model.size)
