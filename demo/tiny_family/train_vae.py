@@ -4,8 +4,9 @@
     python -m demo.tiny_family.train_vae train   --data CACHE --out RUN [--steps N | --minutes M] [--resume]
     python -m demo.tiny_family.train_vae export  --data CACHE --out RUN --weights FILE
 
-``train`` may be stopped at any time and goes on with ``--resume``. Two cores are enough: about an hour. The objective is not from the paper: L1 on pixels
-and on their differences, a posterior of fixed width and a small pull of its mean towards zero.
+``train`` may be stopped at any time and goes on with ``--resume``; about an hour on two cores is enough. The objective
+is not from the paper: L1 on pixels and on their differences, a posterior of fixed width and a small pull of its mean
+towards zero.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import pytest
 from demo.comfy_server import ComfyInterrupted, ComfyServer
 from demo.environment import ROOT
 
-from .films import PROMPTS, SAMPLER, changed, film, latent_bytes, report, write_models
+from .films import PROMPTS, SAMPLER, film, latent_bytes, report, write_models
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,196 @@
+"""The nodes in the real ComfyUI, in this process: experts, seeds, managed models, and nodes that cannot be built."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from .films import storyboard, write_models
+
+PACK = "video_memory_nodes_test"
+
+
+@pytest.fixture(scope="module")
+def nodes(comfy: Any, load_pack: Callable[..., ModuleType]) -> dict[str, Any]:
+    pack = load_pack(PACK)
+    extension = asyncio.run(pack.comfy_entrypoint())
+    return {node.__name__: node for node in asyncio.run(extension.get_node_list())}
+
+
+@pytest.fixture(scope="module")
+def world(comfy: Any, nodes: dict[str, Any]) -> SimpleNamespace:
+    """Models through core's loaders, an untrained encoder, and what the sampler needs beside them."""
+    write_models(comfy.base / "models")
+    encoder_module = importlib.import_module("demo.nodes.text_encoder")
+    clip = encoder_module.HashTextEncoder()
+    with torch.inference_mode():
+        model = comfy.nodes.UNETLoader().load_unet("host.safetensors", "default")[0]
+        vae = comfy.nodes.VAELoader().load_vae("vae.safetensors")[0]
+        encoder = nodes["VideoMemoryEncoderNew"].execute(model, "2x2x2", "proposed", "frame", False, 0).result[0]
+        shots = nodes["VideoMemoryStoryboard"].execute(clip, storyboard(("a", "b")), 16.0, 0.5).result[0]
+    return SimpleNamespace(
+        model=model,
+        vae=vae,
+        encoder=encoder,
+        shots=shots,
+        negative=clip.encode_from_tokens_scheduled(clip.tokenize("")),
+        euler=comfy.module("comfy.samplers").sampler_object("euler"),
+        sigmas=torch.linspace(1, 0, 5),
+    )
+
+
+@pytest.fixture
+def render(nodes: dict[str, Any], world: SimpleNamespace, comfy: Any, tmp_path: Path, monkeypatch: Any):
+    """Calls the sampler node with a fresh output folder."""
+    monkeypatch.setattr(comfy.folder_paths, "output_directory", str(tmp_path))
+    sampler = nodes["VideoMemorySampler"]
+    monkeypatch.setattr(sampler, "hidden", SimpleNamespace(prompt=None, unique_id=None), raising=False)
+
+    def run(**changes: Any) -> Any:
+        values = {
+            "model": world.model, "memory_encoder": world.encoder, "vae": world.vae, "storyboard": world.shots,
+            "negative": world.negative, "sampler": world.euler, "sigmas": world.sigmas, "cfg": 2.0, "seed": 3,
+            "width": 64, "height": 48, "film": "film",
+        } | changes  # fmt: skip
+        with torch.inference_mode():
+            return sampler.execute(**values).result
+
+    return run
+
+
+class Spy:
+    """Counts forward passes and keeps their timesteps, as a DIFFUSION_MODEL wrapper on a model."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.sigmas, self.patched = model.clone(), [], []
+        self.model.add_wrapper_with_key("diffusion_model", "spy", self)
+
+    def __call__(self, executor: Any, x: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+        self.sigmas.append(round(float(timestep[0]) / 1000, 3))
+        wrappers = next(a for a in args if isinstance(a, dict) and "wrappers" in a)["wrappers"]["diffusion_model"]
+        self.patched.append("video_memory" in wrappers)
+        return executor(x, timestep, *args, **kwargs)
+
+
+def test_second_expert_runs_from_the_boundary_on_with_or_without_memory(render: Any, world: Any) -> None:
+    for sees in (True, False):
+        high, low = Spy(world.model), Spy(world.model)
+        render(model=high.model, model_low_noise=low.model, boundary=0.6, low_noise_memory=sees, film=f"film {sees}")
+        assert set(high.sigmas) == {1.0, 0.75} and set(low.sigmas) == {0.5, 0.25}
+        calls = len(low.patched) // 2  # the first of two sections has nothing to remember
+        assert low.patched == [False] * calls + [sees] * calls
+        assert high.patched[-1]
+
+
+def test_two_experts_that_are_one_model_give_what_one_gives(render: Any, world: Any) -> None:
+    one = render()[0]["samples"]
+    two = render(model_low_noise=world.model, boundary=0.6, film="two")[0]["samples"]
+    assert (one - two).abs().max() < 1e-4
+
+
+def test_film_is_fixed_by_its_seed_and_leaves_the_global_random_state_alone(render: Any) -> None:
+    state = torch.random.get_rng_state()
+    first, again, other = render(), render(film="again"), render(film="other", seed=4)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.equal(first[0]["samples"], again[0]["samples"])
+    assert not torch.equal(first[0]["samples"], other[0]["samples"])
+
+
+def test_film_has_the_frames_that_the_storyboard_planned(render: Any, world: Any) -> None:
+    latent, memory, report = render()
+    assert latent["samples"].shape == (1, 16, 5, 6, 8) and memory.latents == 5
+    assert "17 frames" in report and len(world.shots.plan(4, 0)) == 2
+
+
+@pytest.mark.parametrize("steps", [1, 0])
+def test_sigmas_without_a_step_are_refused(render: Any, steps: int) -> None:
+    with pytest.raises(ValueError, match="sigmas"):
+        render(sigmas=torch.ones(steps))
+
+
+def test_batch_of_clips_is_refused_as_history(render: Any) -> None:
+    with pytest.raises(ValueError, match="batch of 2"):
+        render(history={"samples": torch.zeros(2, 16, 3, 6, 8)})
+
+
+def test_vae_of_another_kind_is_refused(render: Any) -> None:
+    with pytest.raises(ValueError, match="vae makes 2D"):
+        render(vae=SimpleNamespace(latent_dim=2, latent_channels=4))
+
+
+def test_encoder_is_loaded_and_freed_with_the_model(nodes: Any, world: Any, comfy: Any) -> None:
+    attached = world.encoder.attach(world.model)
+    assert attached.get_additional_models_with_key("video_memory_encoder") == [world.encoder.patcher]
+    management = comfy.model_management
+    management.load_models_gpu([attached, *attached.get_nested_additional_models()])
+    loaded = [entry.model for entry in management.current_loaded_models]
+    assert any(patcher is world.encoder.patcher for patcher in loaded)
+    management.unload_all_models()
+    assert not management.current_loaded_models
+
+
+def test_low_resolution_branch_of_appended_sections_stays_close(nodes: Any, world: Any) -> None:
+    """HR is exact. LR restarts the causal VAE with one earlier picture at each section: the tolerance is stated here."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(1, 16, 1, 6, 8, generator=generator)
+    drift = torch.randn(1, 16, 9, 6, 8, generator=generator).cumsum(2) * 0.1
+    latent = base + drift
+    compress = nodes["VideoMemoryCompress"].execute
+    with torch.inference_mode():
+        whole = compress(world.encoder, world.model, world.vae, {"samples": latent}).result[0]
+        part = compress(world.encoder, world.model, world.vae, {"samples": latent[:, :, :5]}).result[0]
+        both = compress(world.encoder, world.model, world.vae, {"samples": latent[:, :, 5:]}, part).result[0]
+    assert torch.equal(whole.all_coordinates(), both.all_coordinates())
+    first = part.token_count
+    assert (whole.all_tokens()[:, :first] - both.all_tokens()[:, :first]).abs().max() < 1e-4
+    error = (whole.all_tokens() - both.all_tokens()).square().mean() / whole.all_tokens().var()
+    assert error < 0.05, f"relative squared error {error:.4f}"
+
+
+def test_retrieved_frames_depend_on_the_memory_and_come_as_clip_or_batch(nodes: Any, world: Any, render: Any) -> None:
+    memory = render()[1]
+
+    def ask(frames: str, strength: float = 1.0) -> torch.Tensor:
+        arguments = (world.model, memory, frames, world.euler, world.sigmas, 1)
+        with torch.inference_mode():
+            return nodes["VideoMemoryRetrieve"].execute(*arguments, strength=strength).result[0]["samples"]
+
+    assert ask("0-16").shape == (1, 16, 5, 6, 8) and ask("0, 4, 16").shape == (3, 16, 1, 6, 8)
+    assert not torch.equal(ask("0-16"), ask("0-16", strength=0.0))
+
+
+def test_missing_opencv_takes_only_its_own_nodes_down_and_names_the_cure(
+    comfy: Any, load_pack: Any, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "video_memory_without_cv2"
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with caplog.at_level(logging.ERROR, logger="video_memory"):
+        extension = asyncio.run(load_pack(name).comfy_entrypoint())
+        found = {node.__name__ for node in asyncio.run(extension.get_node_list())}
+    assert "VideoMemorySampler" in found and "VideoMemoryRetrieve" not in found
+    assert "opencv-python-headless" in caplog.text
+
+
+def test_node_that_cannot_be_built_is_left_out(nodes: Any, monkeypatch: Any, caplog: pytest.LogCaptureFixture) -> None:
+    extension = importlib.import_module(f"{PACK}.nodes.extension")
+    broken = nodes["VideoMemoryLoad"]
+
+    def fail() -> None:
+        raise RuntimeError("no schema")
+
+    monkeypatch.setattr(broken, "define_schema", classmethod(lambda cls: fail()))
+    monkeypatch.setattr(broken, "_DISPLAY_NAME", None, raising=False)
+    monkeypatch.setattr(broken, "SCHEMA", None, raising=False)
+    with caplog.at_level(logging.ERROR, logger="video_memory"):
+        built = extension._nodes_of("history")
+    assert broken not in built and len(built) == 3
+    assert "VideoMemoryLoad" in caplog.text
