@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
+from ..memory_encoder.frames import latent_ranges
 from ..memory_encoder.injection import check_fit
 from ..memory_encoder.memory import VideoMemory
 from ..memory_encoder.metrics import MetricUnavailable, lpips, psnr, ssim
-from ..memory_encoder.frames import latent_ranges
 from . import runtime
 from .pictures import side_by_side
 from .sockets import CATEGORY, memory_input, model_input, seed_input

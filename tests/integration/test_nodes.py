@@ -139,7 +139,7 @@ def test_encoder_is_loaded_and_freed_with_the_model(nodes: Any, world: Any, comf
 
 
 def test_low_resolution_branch_of_appended_sections_stays_close(nodes: Any, world: Any) -> None:
-    """HR is exact. LR restarts the causal VAE with one earlier picture at each section: the tolerance is stated here."""
+    """HR is exact. LR restarts the causal VAE with one earlier picture at each section: tolerance stated here."""
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(1, 16, 1, 6, 8, generator=generator)
     drift = torch.randn(1, 16, 9, 6, 8, generator=generator).cumsum(2) * 0.1

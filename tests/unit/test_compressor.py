@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from einops import rearrange, repeat
 from hypothesis import given, settings
@@ -39,7 +41,7 @@ def embed(latents: torch.Tensor) -> torch.Tensor:
 CODEC = Codec(encode, decode, embed, temporal=4, spatial=SPATIAL)
 
 
-def make(rate: str, variant: str = "proposed", padding: str = "ceil") -> MemoryEncoder:
+def make(rate: str, variant: Any = "proposed", padding: Any = "ceil") -> MemoryEncoder:
     config = EncoderConfig("wan", WIDTH, CHANNELS, rate=rate, variant=variant, padding=padding, channels=(8, 8, 8, 16))
     encoder = MemoryEncoder(config).requires_grad_(False)
     generator = torch.Generator().manual_seed(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -35,7 +37,7 @@ def build(config: EncoderConfig, seed: int = 0) -> MemoryEncoder:
     return encoder.requires_grad_(False)
 
 
-def clip(config: EncoderConfig, frames: int, height: int, width: int, batch: int = 1):
+def clip(config: EncoderConfig, frames: int, height: int, width: int, batch: int = 1) -> tuple[Any, Any]:
     generator = torch.Generator().manual_seed(frames)
     latents = torch.randn(batch, config.latent_channels, frames, height, width, generator=generator)
     cells = cells_for(frames, config.stride[0])[1]
@@ -130,7 +132,7 @@ def test_large_patchifier_gives_the_hosts_own_tokens_for_a_still_flat_picture():
 
 
 def test_reset_draws_from_the_generator_alone():
-    weights = [build(small(), seed).trunk.layers[0].conv.weight for seed in (1, 1, 2)]
+    weights = [build(small(), seed).state_dict()["trunk.layers.0.conv.weight"] for seed in (1, 1, 2)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     fresh = MemoryEncoder(small())
     state = torch.random.get_rng_state()
@@ -161,9 +163,9 @@ def test_time_is_reduced_before_space(rate, expected):
 )
 def test_full_size_shapes_on_the_meta_device(width, channels, size, tokens):
     config = EncoderConfig("wan", width, channels)
-    encoder = MemoryEncoder(config, device=torch.device("meta"))
-    latents = torch.empty(1, channels, 121, *size, device="meta")
-    lr = torch.empty(1, width, 61, *grid_for(*size, config), device="meta")
+    encoder: Any = MemoryEncoder(config, device=torch.device("meta"))
+    latents = torch.empty((1, channels, 121, *size), device="meta")
+    lr = torch.empty((1, width, 61, *grid_for(size[0], size[1], config)), device="meta")
     assert encoder(latents, lr).shape == (1, tokens, width)
 
 

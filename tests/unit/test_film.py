@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,7 +78,13 @@ def test_second_run_reuses_everything_and_a_changed_prompt_renders_from_there_on
 
 def test_anything_that_made_the_film_is_part_of_the_key(tmp_path: Path):
     render(tmp_path)
-    for change in ({"cfg": 2.0}, {"size": [4, 8]}, {"sigmas": torch.ones(3)}, {"models": {"model": ["a", [1, 2]]}}):
+    changes: tuple[dict[str, Any], ...] = (
+        {"cfg": 2.0},
+        {"size": [4, 8]},
+        {"sigmas": torch.ones(3)},
+        {"models": {"model": ["a", [1, 2]]}},
+    )
+    for change in changes:
         assert render(tmp_path, **change)[1].sampled == [0, 1, 2, 3, 4], change
 
 

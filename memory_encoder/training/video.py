@@ -1,0 +1,129 @@
+"""Pictures of a video at a constant frame rate and size, streamed; whatever is wrong with the file is named."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from .settings import BadClip
+
+EXTENSIONS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".flv", ".ts", ".mpg", ".mpeg", ".gif")
+MAX_GAP_SECONDS = 60.0  # between two frames; more is a broken clock, not a slow picture
+MAX_BACKWARDS_SECONDS = 1.0
+_EARLY_END_SECONDS = 0.25  # containers round the length that they declare
+_EARLY_END_SHARED_SECONDS = 2.0  # where only the longest of several streams has declared it
+_TIME_TOLERANCE = 1e-4  # seconds; time stamps are rounded to milliseconds and worse
+
+_LOG = logging.getLogger("video_memory")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Frame `index` of the resampled clip: RGB uint8 [height, width, 3], shown from index / fps seconds."""
+
+    index: int
+    pixels: np.ndarray
+
+
+class VideoReader:
+    """Reads one clip as pictures of `width` x `height` at `fps`.
+
+    Each picture is the last one that the video shows at that time, whatever its own frame rate and time stamps are.
+    The first frame is at 0 s. Pictures are turned upright, scaled to cover the size and cropped around their centre.
+    `seconds` is the length of the video after the last picture has been read.
+    """
+
+    def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
+        self.path, self.fps, self.size = path, fps, (width, height)
+        self.seconds = 0.0
+        self.declared: float | None = None  # length that the file says it has
+
+    def __iter__(self) -> Iterator[Picture]:
+        """Raises BadClip for a file that is no video, is damaged or ends too early."""
+        try:
+            yield from self._pictures()
+        except FFmpegError as error:
+            where = f"after {self.seconds:.2f} s" if self.seconds else "at its beginning"
+            raise BadClip(f"cannot be decoded {where}: {error.strerror or error}") from error
+
+    def _pictures(self) -> Iterator[Picture]:
+        index, shown = 0, None
+        for start, end, frame in self._timed_frames():
+            while shown is not None and index / self.fps < start - _TIME_TOLERANCE:
+                yield Picture(index, self._fitted(shown))
+                index += 1
+            shown, self.seconds = frame, end
+        while shown is not None and index / self.fps < self.seconds - _TIME_TOLERANCE:
+            yield Picture(index, self._fitted(shown))
+            index += 1
+
+    def _timed_frames(self) -> Iterator[tuple[float, float, Any]]:
+        """(start, end, frame) in seconds from the first frame; a later frame cuts the end short."""
+        with av.open(str(self.path)) as container:
+            if not container.streams.video:
+                raise BadClip("has no video stream")
+            stream = container.streams.video[0]
+            usual = float(1 / (stream.average_rate or Fraction(25)))
+            self.declared, tolerance = _declared_length(container, stream)
+            first, last, ignored = None, -1.0, 0
+            for frame in container.decode(stream):
+                time = frame.time if frame.time is not None else (first or 0.0) + last + usual
+                first = time if first is None else first
+                start = time - first
+                if frame.is_corrupt:
+                    raise BadClip(f"is damaged at {start:.2f} s")
+                if start < last - MAX_BACKWARDS_SECONDS or start > max(last, 0.0) + MAX_GAP_SECONDS:
+                    raise BadClip(f"has broken time stamps: {last:.2f} s is followed by {start:.2f} s; remux the file")
+                if start <= last:
+                    ignored += 1
+                    continue
+                length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else usual
+                yield start, start + max(length, _TIME_TOLERANCE), frame
+                last = start
+        if ignored:
+            _LOG.warning("%s: %d frames share a time with another one and are left out", self.path.name, ignored)
+        if first is None:
+            raise BadClip("has no frame that can be decoded")
+        if self.declared is not None and first + self.seconds < self.declared - max(tolerance, 3 * usual):
+            raise BadClip(f"is truncated: it ends at {self.seconds:.2f} s of {self.declared:.2f} s")
+
+    def _fitted(self, frame: Any) -> np.ndarray:
+        """RGB uint8 [height, width, 3] of a decoded frame."""
+        width, height = self.size
+        turned = frame.rotation % 180 == 90
+        inner_w, inner_h = (height, width) if turned else (width, height)
+        pixel_aspect = float(getattr(frame, "sample_aspect_ratio", None) or 1)
+        scale = max(inner_w / (frame.width * pixel_aspect), inner_h / frame.height)
+        large_w = max(inner_w, round(frame.width * pixel_aspect * scale))
+        large_h = max(inner_h, round(frame.height * scale))
+        method = "AREA" if scale < 1 else "BICUBIC"
+        pixels = frame.to_ndarray(width=large_w, height=large_h, format="rgb24", interpolation=method)
+        left, top = (large_w - inner_w) // 2, (large_h - inner_h) // 2
+        pixels = pixels[top : top + inner_h, left : left + inner_w]
+        return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+
+
+def _declared_length(container: Any, stream: Any) -> tuple[float | None, float]:
+    """Length in seconds that the file declares for its video, and how much earlier it may end."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base), _EARLY_END_SECONDS
+    tag = dict(stream.metadata).get("DURATION", "")
+    parts = tag.split(":")
+    if len(parts) == 3:
+        try:
+            hours, minutes, seconds = (float(part) for part in parts)
+            return 3600 * hours + 60 * minutes + seconds, _EARLY_END_SECONDS
+        except ValueError:
+            pass
+    if container.duration is None:
+        return None, 0.0
+    alone = len(container.streams) == 1
+    return container.duration / av.time_base, _EARLY_END_SECONDS if alone else _EARLY_END_SHARED_SECONDS
