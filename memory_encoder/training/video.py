@@ -45,6 +45,7 @@ class VideoReader:
         self.path, self.fps, self.size = path, fps, (width, height)
         self.seconds = 0.0
         self.declared: float | None = None  # length that the file says it has
+        self._pixel_aspect = 1.0
 
     def __iter__(self) -> Iterator[Picture]:
         """Raises BadClip for a file that is no video, is damaged or ends too early."""
@@ -72,6 +73,7 @@ class VideoReader:
                 raise BadClip("has no video stream")
             stream = container.streams.video[0]
             usual = float(1 / (stream.average_rate or Fraction(25)))
+            self._pixel_aspect = float(stream.sample_aspect_ratio or 1)
             self.declared, tolerance = _declared_length(container, stream)
             first, last, ignored = None, -1.0, 0
             for frame in container.decode(stream):
@@ -100,9 +102,9 @@ class VideoReader:
         width, height = self.size
         turned = frame.rotation % 180 == 90
         inner_w, inner_h = (height, width) if turned else (width, height)
-        pixel_aspect = float(getattr(frame, "sample_aspect_ratio", None) or 1)
-        scale = max(inner_w / (frame.width * pixel_aspect), inner_h / frame.height)
-        large_w = max(inner_w, round(frame.width * pixel_aspect * scale))
+        frame_w = frame.width * self._pixel_aspect
+        scale = max(inner_w / frame_w, inner_h / frame.height)
+        large_w = max(inner_w, round(frame_w * scale))
         large_h = max(inner_h, round(frame.height * scale))
         method = "AREA" if scale < 1 else "BICUBIC"
         pixels = frame.to_ndarray(width=large_w, height=large_h, format="rgb24", interpolation=method)
