@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from .budget import HOSTS, Plan, describe, named_host, token_count
+from .training.arguments import add_cache_arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +35,15 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument("--card-gib", type=float, default=12.0, help="VRAM of the card in GiB")
     budget.add_argument("--bytes-per-weight", type=float, default=1.0, help="1 for fp8, 2 for bf16, about 0.6 for Q4")
     budget.set_defaults(run=lambda args: print(describe(_plan(args), args.host)))
+    cache = commands.add_parser("cache", help="encode a folder of videos and captions once, for training")
+    add_cache_arguments(cache)
+    cache.set_defaults(run=lambda args: _commands().run_cache(args))
     return parser
+
+
+def _commands() -> ModuleType:
+    """Commands that need models; torch and ComfyUI are imported with them, not for the others."""
+    return importlib.import_module(".training.commands", __package__)
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:

@@ -34,10 +34,15 @@ def draw(
     section: int,
     shift: float,
     generator: torch.Generator,
+    stride: int = 1,
     history_dropout: float = 0.1,
     corruption: float = 0.0,
+    history: int | None = None,
 ) -> ContinuationDraw:
     """Random numbers for clips [B,C,T,H,W]: a section of `section` latents after at least one latent of history.
+
+    stride: latents per cell in time; the history ends with a cell, since an LR latent that reached beyond it would
+    show the target.
 
     history_dropout: share of steps without memory, which history guidance needs. corruption: highest level of noise
     on the history, against drift. Both are not from the paper. Raises ValueError when the clip is too short.
@@ -45,7 +50,7 @@ def draw(
     batch, channels, frames, height, width = clip.shape
     if frames <= section:
         raise ValueError(f"clip of {frames} latents holds no history before a section of {section}; use longer clips")
-    history = int(torch.randint(1, frames - section + 1, (), generator=generator))
+    history = history or draw_history(frames, section, stride, generator)
     corrupted = corruption > 0
     return ContinuationDraw(
         history=history,
@@ -60,13 +65,18 @@ def draw(
     )
 
 
+def draw_history(frames: int, section: int, stride: int, generator: torch.Generator) -> int:
+    """Latents of history before a section, 1 + a multiple of `stride`."""
+    return 1 + stride * int(torch.randint(0, (frames - section - 1) // stride + 1, (), generator=generator))
+
+
 def continuation_loss(
     clip: Tensor, lr: Tensor | None, drawn: ContinuationDraw, compress: Compress, predict: Predict
 ) -> Tensor:
     """Eq. 4 for a batch of clips [B,C,T,H,W].
 
     lr: clean LR latents of the history alone. compress and predict: see `retrieval.retrieval_loss`; the section's true
-    time is the end of the history. Without history (dropout) `predict` gets a memory of no tokens.
+    time is the end of the history. Without history (dropout) `predict` gets None for a memory.
     """
     start = drawn.history
     history, target = clip[:, :, :start], clip[:, :, start : start + drawn.section]
@@ -74,7 +84,7 @@ def continuation_loss(
         history = noised(history, drawn.corruption_noise.to(history), drawn.corruption.to(history))
     memory = compress(history, lr)
     if drawn.drop_history:
-        memory = memory[:, :0]
+        memory = None
     noise, t = drawn.noise.to(target), drawn.t.to(target)
     predicted = predict(noised(target, noise, t), t, memory, start)
     return torch.mean((velocity(target, noise) - predicted).float().square())

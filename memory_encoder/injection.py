@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 
 from .hosts import Host, HostError, MemoryTokens, find_host
@@ -142,8 +144,9 @@ def refuse_context_windows(model_options: dict[str, Any] | None) -> None:
 class DiffusionModelWrapper:
     """Wraps one forward pass of the diffusion model (WrappersMP.DIFFUSION_MODEL)."""
 
-    def __init__(self, memory: InjectedMemory) -> None:
+    def __init__(self, memory: InjectedMemory, gradient_checkpointing: bool = False) -> None:
         self.memory = memory
+        self.run_block: Callable[[Block], Block] = checkpointed if gradient_checkpointing else _as_it_is
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         # Arguments are found by name: their order has changed between versions of core.
@@ -155,7 +158,8 @@ class DiffusionModelWrapper:
         rotary = host.rotary(self.memory.coordinates.to(x.device))
         state = MemoryTokens(tokens, rotary, self.memory.history_timestep)
         options = call.arguments["transformer_options"]
-        call.arguments["transformer_options"] = with_patches(options, host.block_patches(state, call.arguments), state)
+        patches = host.block_patches(state, call.arguments)
+        call.arguments["transformer_options"] = with_patches(options, patches, state, self.run_block)
         return executor(*call.args, **call.kwargs)
 
 
@@ -182,19 +186,40 @@ def expand_batch(tokens: Tensor, batch: int) -> Tensor:
 
 
 def with_patches(
-    options: dict[str, Any], patches: dict[tuple[str, int], BlockPatch], memory: MemoryTokens
+    options: dict[str, Any],
+    patches: dict[tuple[str, int], BlockPatch],
+    memory: MemoryTokens,
+    run_block: Callable[[Block], Block] | None = None,
 ) -> dict[str, Any]:
     """A copy of transformer_options whose block slots also run `patches`; the given dictionary is left alone."""
     replace = options.get("patches_replace", {})
     slots = dict(replace.get("dit", {}))
     for slot, patch in patches.items():
-        slots[slot] = _chain(slots.get(slot), patch, memory)
+        slots[slot] = _chain(slots.get(slot), patch, memory, run_block or _as_it_is)
     return {**options, "patches_replace": {**replace, "dit": slots}}
 
 
-def _chain(earlier: Any, patch: BlockPatch, memory: MemoryTokens) -> Any:
+def checkpointed(block: Block) -> Block:
+    """A block that keeps only its inputs for the backward pass and is run again there (gradient checkpointing)."""
+
+    def run(args: BlockArgs) -> BlockArgs:
+        def forward(img: Tensor, txt: Tensor | None) -> BlockArgs:
+            # Hunyuan's blocks add in place, which would spoil the inputs of the second run.
+            return block({**args, "img": img.clone(), "txt": None if txt is None else txt.clone()})
+
+        result: Any = torch.utils.checkpoint.checkpoint(forward, args["img"], args.get("txt"), use_reentrant=False)
+        return result
+
+    return run
+
+
+def _as_it_is(block: Block) -> Block:
+    return block
+
+
+def _chain(earlier: Any, patch: BlockPatch, memory: MemoryTokens, run_block: Callable[[Block], Block]) -> Any:
     def run(args: BlockArgs, extra: dict[str, Any]) -> BlockArgs:
-        original: Block = extra["original_block"]
+        original = run_block(extra["original_block"])
         before = memory.tokens
 
         def with_memory(inner: BlockArgs) -> BlockArgs:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,8 @@ from torch import Tensor
 from .flow import noised, shifted_logit_normal, velocity
 from .positions import cells_for
 
-Predict = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-Compress = Callable[[Tensor, Tensor | None], Tensor]
+Compress = Callable[[Tensor, "Tensor | None"], Any]
+Predict = Callable[[Tensor, Tensor, Any, int], Tensor]
 
 OMEGA_SIZES, OMEGA_WEIGHTS = (1, 2, 4), (0.1, 0.3, 0.6)  # not from the paper
 MASK_RANGE = (0.2, 1.0)  # L(0.2, 1), section 3.1
@@ -44,10 +45,15 @@ def draw_omega(latents: int, generator: torch.Generator) -> range:
     return range(start, start + size)
 
 
-def draw(history: Tensor, lr: Tensor | None, shift: float, generator: torch.Generator) -> RetrievalDraw:
-    """Random numbers for a batch of clips [B,C,T,H,W] and their LR latents [B,C,t,h,w], all from `generator`."""
+def draw(
+    history: Tensor, lr: Tensor | None, shift: float, generator: torch.Generator, omega: range | None = None
+) -> RetrievalDraw:
+    """Random numbers for a batch of clips [B,C,T,H,W] and their LR latents [B,C,t,h,w], all from `generator`.
+
+    omega: drawn too unless given.
+    """
     batch, _, frames = history.shape[:3]
-    omega = draw_omega(frames, generator)
+    omega = omega or draw_omega(frames, generator)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
@@ -88,8 +94,8 @@ def retrieval_loss(
     """Eq. 3 for a batch of clips.
 
     history: clean latents H [B,C,T,H,W]. lr: clean LR latents [B,C,t,h,w] or None. stride: latents per cell in time.
-    compress: phi, from masked HR and LR latents to memory tokens. predict: G(x_t, t, memory, first), where `first` is
-    the true time of the first target frame. Returns the mean squared error, a scalar.
+    compress: phi, from masked HR and LR latents to a memory. predict: G(x_t, t, memory, first), where `first` is the
+    true time of the first target frame. Returns the mean squared error, a scalar.
     """
     frames, level = history.shape[2], drawn.mask_level.to(history)
     masked_hr = masked(history, clean_frames(drawn.omega, frames), drawn.mask_hr, level)

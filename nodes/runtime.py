@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management as mm
 import comfy.sample
@@ -17,12 +17,17 @@ from torch import Tensor
 
 from ..memory_encoder.compressor import Codec, append_history
 from ..memory_encoder.hosts import Host, find_host
+from ..memory_encoder.hosts.checkpoint import codec
 from ..memory_encoder.injection import MemorySettings, inject
 from ..memory_encoder.memory import VideoMemory
 from .managed import ManagedEncoder
 
+if TYPE_CHECKING:
+    from ..memory_encoder.training.clips import Progress
+
 log = logging.getLogger("video_memory")
 ENCODERS, MEMORIES, FILMS = "memory_encoders", "video_memories", "video_memory"
+DATASETS = "video_memory_datasets"
 
 
 def register_folders() -> None:
@@ -36,6 +41,21 @@ def memory_folder() -> Path:
 
 def film_root() -> Path:
     return Path(folder_paths.get_output_directory()) / FILMS
+
+
+def dataset_root() -> Path:
+    return Path(folder_paths.get_output_directory()) / DATASETS
+
+
+def clips_folder(folder: str) -> Path:
+    """A folder of clips: below ComfyUI's input folder, or an absolute path. Raises ValueError when it leaves input."""
+    if os.path.isabs(folder):
+        return Path(folder)
+    inputs = Path(folder_paths.get_input_directory()).resolve()
+    path = (inputs / folder).resolve()
+    if not folder.strip() or inputs not in path.parents:
+        raise ValueError(f"folder {folder!r} is not below ComfyUI's input folder; give its name, or an absolute path")
+    return path
 
 
 def host_of(model: Any) -> Host:
@@ -61,26 +81,7 @@ def normalised_history(model: Any, latent: dict[str, Any], name: str) -> Tensor:
 
 def codec_for(model: Any, vae: Any) -> Codec:
     """VAE and host as the compressor sees them; raises ValueError when the VAE is not the model's."""
-    host, latent_format = host_of(model), model.get_model_object("latent_format")
-    if vae.latent_dim != 3 or vae.latent_channels != latent_format.latent_channels:
-        raise ValueError(
-            f"vae makes {vae.latent_dim}D latents of {vae.latent_channels} channels, but the model needs 3D latents of "
-            f"{latent_format.latent_channels}; load the VAE that belongs to the model"
-        )
-
-    def encode(pictures: Tensor) -> Tensor:
-        return latent_format.process_in(torch.cat([vae.encode(clip) for clip in pictures]))
-
-    def decode(latents: Tensor) -> Tensor:
-        return vae.decode(latent_format.process_out(latents))
-
-    return Codec(
-        encode=encode,
-        decode=decode,
-        embed=host.embed,
-        temporal=vae.temporal_compression_decode() or 4,
-        spatial=vae.spacial_compression_encode(),
-    )
+    return codec(model, vae)
 
 
 def compress(
@@ -140,6 +141,27 @@ class FilmProgress:
     def advance(self, steps: int) -> None:
         self.done += steps
         self.bar.update_absolute(min(self.done, self.total), self.total)
+
+
+class CacheProgress:
+    """Progress bar of a dataset cache, by clips and the part of the running one; stops when the user cancels."""
+
+    STEPS = 100  # per clip
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+
+    def __call__(self, progress: Progress) -> None:
+        mm.throw_exception_if_processing_interrupted()
+        total = self.STEPS * progress.clips
+        self.bar = self.bar or comfy.utils.ProgressBar(total)
+        part = min(1.0, progress.seconds / progress.length) if progress.length else float(progress.done)
+        self.bar.update_absolute(min(int(self.STEPS * (progress.clip + part)), total), total)
+
+    def rows(self, done: int, total: int) -> None:
+        mm.throw_exception_if_processing_interrupted()
+        self.bar = self.bar or comfy.utils.ProgressBar(total)
+        self.bar.update_absolute(done, total)
 
 
 def stop_if_interrupted() -> None:

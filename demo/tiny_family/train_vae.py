@@ -42,7 +42,7 @@ from .wan_vae import (
 # frames, clips per batch, crop side, probability. Single frames first: they cost a third of a clip's frame and teach
 # the same spatial weights. Never a batch of one: PyTorch's CPU conv3d is about ten times slower there.
 IMAGE_BATCHES = ((1, 16, 64, 0.8), (1, 8, 96, 0.2))
-CLIP_BATCHES = ((1, 16, 64, 0.4), (1, 8, 96, 0.1), (5, 4, 64, 0.25), (9, 2, 64, 0.25))
+CLIP_BATCHES = ((1, 16, 64, 0.2), (1, 8, 96, 0.05), (5, 4, 64, 0.4), (9, 2, 64, 0.35))
 IMAGES_UNTIL = 0.5  # part of the schedule
 WARMUP_STEPS = 40
 EMA_DECAY = 0.995

@@ -17,9 +17,9 @@ from torch import Tensor
 from ..compressor import Codec
 from ..files import save_tensors, write_atomically
 from ..sections import section_key
-from .settings import BadClip, CacheSettings, DatasetError, Geometry, LatentSpace
+from .settings import BadClip, CacheSettings, Geometry, LatentSpace
 from .video import VideoReader
-from .windows import IsCut, Window, cut_windows, encode_window, scene_cuts
+from .windows import Window, cut_windows, encode_window, scene_cuts
 
 SHARD_FORMAT = "video_memory_window"
 SHARD_SCHEMA_VERSION = 1
@@ -88,7 +88,7 @@ class ClipRecord:
         return record if record.key == key else None
 
 
-def cache_clip(task: ClipTask, codec: Callable[[], Codec], watch: Watch, is_cut: IsCut | None = None) -> ClipRecord:
+def cache_clip(task: ClipTask, codec: Callable[[], Codec], watch: Watch) -> ClipRecord:
     """Encodes the windows of a clip that are not in the cache yet; a clip that is complete is not even decoded.
 
     codec: called only when something has to be encoded. Never raises for a bad clip: the record says why.
@@ -102,7 +102,7 @@ def cache_clip(task: ClipTask, codec: Callable[[], Codec], watch: Watch, is_cut:
         return ClipRecord(key="", bad=str(error))
     record = ClipRecord.load(record_path, key)
     if record is None or not all(_intact(task.out, window) for window in record.windows):
-        record = _go_through(task, key, codec, watch, is_cut)
+        record = _go_through(task, key, codec, watch)
         record.save(record_path)
     return record
 
@@ -125,21 +125,16 @@ def clip_key(task: ClipTask) -> str:
     return section_key("", made_of)
 
 
-def _go_through(
-    task: ClipTask, key: str, codec: Callable[[], Codec], watch: Watch, is_cut: IsCut | None
-) -> ClipRecord:
+def _go_through(task: ClipTask, key: str, codec: Callable[[], Codec], watch: Watch) -> ClipRecord:
     geometry, fps = task.geometry, task.settings.fps
-    if task.settings.scene_cuts and is_cut is None:
-        is_cut = scene_cuts()
+    is_cut = scene_cuts() if task.settings.scene_cuts else None
     reader = VideoReader(task.path, fps, geometry.width, geometry.height)
     windows: list[dict[str, Any]] = []
     encoded = 0
     try:
         for window in cut_windows(reader, geometry.frames, geometry.stride, is_cut):
             watch(
-                Progress(
-                    task.name, task.number, task.total, window.start / fps, reader.declared, len(windows), encoded
-                )
+                Progress(task.name, task.number, task.total, window.start / fps, reader.declared, len(windows), encoded)
             )
             path = task.out / SHARDS / f"{_slug(task.name)}_{key[:16]}_{window.start:07d}.safetensors"
             if not _is_shard(path, key):
@@ -206,7 +201,7 @@ def _entry(out: Path, path: Path, start_seconds: float) -> dict[str, Any]:
 def _intact(out: Path, entry: dict[str, Any]) -> bool:
     try:
         return file_hash(out / entry["file"]) == entry["sha256"]
-    except (OSError, KeyError, BadClip):
+    except (OSError, KeyError, TypeError, BadClip):
         return False
 
 
@@ -230,6 +225,3 @@ def _slug(name: str) -> str:
     """A file name for a clip: readable, and its own even where names differ only in what had to be replaced."""
     readable = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[-60:]
     return f"{readable}_{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
-
-
-__all__ = ["ClipRecord", "ClipTask", "DatasetError", "Progress", "cache_clip"]

@@ -97,7 +97,7 @@ class LatentSpace:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Settings on the latent lattice: pixels in whole host cells, `latents` per window, frames per window and stride."""
+    """Settings on the latent lattice: pixels in whole host cells; latents, frames and stride in frames of a window."""
 
     width: int
     height: int
@@ -180,7 +180,7 @@ def heldout_names(names: Iterable[str], heldout: tuple[str, ...] | float) -> set
     Raises DatasetError for a name that no clip has.
     """
     names = list(names)
-    if isinstance(heldout, float):
+    if not isinstance(heldout, tuple):
         return {name for name in names if _unit_hash(name) < heldout}
     chosen: set[str] = set()
     for wanted in heldout:

@@ -28,9 +28,7 @@ class Window:
     pixels: np.ndarray
 
 
-def cut_windows(
-    pictures: Iterable[Picture], length: int, stride: int, is_cut: IsCut | None = None
-) -> Iterator[Window]:
+def cut_windows(pictures: Iterable[Picture], length: int, stride: int, is_cut: IsCut | None = None) -> Iterator[Window]:
     """Windows of `length` frames, `stride` apart, that never reach over a cut; what is left at the end is dropped.
 
     Holds one window in memory, whatever the length of the clip.
@@ -51,8 +49,8 @@ def cut_windows(
 def scene_cuts() -> IsCut:
     """A detector of cuts by PySceneDetect for the pictures of one clip, in their order.
 
-    It sees the resampled pictures, so that cuts lie on the same clock as windows. Raises DatasetError when PySceneDetect
-    is not installed.
+    It sees the resampled pictures, so that cuts lie on the same clock as windows. Raises DatasetError when it is not
+    installed.
     """
     try:
         detectors = importlib.import_module("scenedetect.detectors")
@@ -69,8 +67,8 @@ def encode_window(
 ) -> dict[str, Tensor]:
     """Latents of one window, which is taken for the beginning of a film.
 
-    `hr` [C,T,H,W]; for each rate `lr.RATE` [C,t,h,w] and, if n > 0, `tail.RATE` [n,C,h,w], see
-    `low_resolution_latents`. All float16, in the host's normalised space. Raises DatasetError when they are not what the VAE promised.
+    `hr` [C,T,H,W] and for each rate `lr.RATE` [C,t,h,w], float16, in the host's normalised space. Raises DatasetError
+    when they are not what the VAE promised.
     """
     pictures = torch.from_numpy(window.pixels).float()[None] / 255
     tensors = {"hr": codec.encode(pictures)[0]}
@@ -79,45 +77,28 @@ def encode_window(
         raise DatasetError(f"vae made latents of shape {tuple(tensors['hr'].shape)} instead of {expected}; report this")
     for rate in settings.rates:
         config = space.encoder_config(rate, settings.padding)
-        lr, tails = low_resolution_latents(pictures, geometry.latents, config, codec)
-        tensors |= {f"lr.{rate}": lr[0]} | ({f"tail.{rate}": tails} if len(tails) else {})
+        tensors[f"lr.{rate}"] = low_resolution_latents(pictures, geometry.latents, config, codec)[0]
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise DatasetError(f"vae made NaN or infinite values ({name}, frame {window.start}); load it in float32")
     return {name: tensor.detach().cpu().half() for name, tensor in tensors.items()}
 
 
-def low_resolution_latents(
-    pictures_BTHWC: Tensor, latents: int, config: EncoderConfig, codec: Codec
-) -> tuple[Tensor, Tensor]:
-    """LR latents of the cells of a clip of `latents` latents, from its original pictures [1,F,H,W,3] (section 3.1).
+def low_resolution_latents(pictures_BTHWC: Tensor, latents: int, config: EncoderConfig, codec: Codec) -> Tensor:
+    """LR latents [1,C,t,h,w] of all cells of a clip of `latents` latents, from its original pictures [1,F,H,W,3].
 
-    Returns lr [1,C,t,h,w], exactly as the compressor makes them for a history of this length; and tails [n,C,h,w],
-    the last cell of each shorter history that ends inside a cell (see `tail_lengths`): in `lr` that cell shows frames
-    that such a history has not seen.
+    Exactly as the compressor makes them for a history of this length: an unfinished last cell is encoded by itself,
+    led in by one frame and with its last frame held (paper section 3.1 for the branch; the alignment is ours).
     """
     step, stride = codec.temporal, config.stride[0]
     grid = grid_for(pictures_BTHWC.shape[2] // codec.spatial, pictures_BTHWC.shape[3] // codec.spatial, config)
     keep = lr_frame_indices(0, pictures_BTHWC.shape[1], stride)
     frames = downsample(pictures_BTHWC[:, keep], grid, config, codec.spatial)
     complete, started = cells_for(latents, stride)
-    lr = codec.encode(frames[:, : step * (complete - 1) + 1])
-    unfinished = [*tail_lengths(latents, stride), *([latents] if started > complete else [])]
-    ends = [_unfinished_frames(frames, length, step, stride) for length in unfinished]
-    last = codec.encode(torch.cat(ends))[:, :, 1] if ends else lr[:0, :, 0]
+    end = step * (complete - 1)
+    lr = codec.encode(frames[:, : end + 1])
     if started > complete:
-        lr, last = torch.cat([lr, last[-1:, :, None]], dim=2), last[:-1]
-    return lr, last
-
-
-def tail_lengths(latents: int, stride: int) -> list[int]:
-    """Lengths of histories, shorter than `latents`, that end inside a cell of `stride` latents."""
-    return [length for length in range(1, latents) if cells_for(length, stride)[1] > cells_for(length, stride)[0]]
-
-
-def _unfinished_frames(frames: Tensor, latents: int, step: int, stride: int) -> Tensor:
-    """LR frames [1,step+1,h,w,3] of the unfinished cell of a history: one that leads in, those seen, the last held."""
-    complete, _ = cells_for(latents, stride)
-    seen = len(lr_frame_indices(0, step * (latents - 1) + 1, stride))
-    rest = frames[:, step * (complete - 1) : seen]
-    return torch.cat([rest, rest[:, -1:].expand(-1, step + 1 - rest.shape[1], -1, -1, -1)], dim=1)
+        rest = frames[:, end:]
+        held = rest[:, -1:].expand(-1, step + 1 - rest.shape[1], -1, -1, -1)
+        lr = torch.cat([lr, codec.encode(torch.cat([rest, held], dim=1))[:, :, 1:]], dim=2)
+    return lr

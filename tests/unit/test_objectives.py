@@ -122,14 +122,14 @@ def test_history_dropout_removes_the_memory_at_its_rate():
     assert sum(drawn.drop_history for drawn in draws) / 2000 == pytest.approx(0.25, abs=0.03)
     dropped = next(drawn for drawn in draws if drawn.drop_history)
     tokens = []
-    continuation.continuation_loss(clip, None, dropped, keep, lambda x, t, m, f: tokens.append(m.shape[1]) or x)
-    assert tokens == [0]
+    continuation.continuation_loss(clip, None, dropped, keep, lambda x, t, m, f: tokens.append(m) or x)
+    assert tokens == [None]
 
 
 def test_corruption_adds_noise_up_to_its_level_and_is_off_by_default():
     clip, _ = clips(frames=12)
     assert continuation.draw(clip, 4, 3.0, torch.Generator().manual_seed(0)).corruption is None
-    drawn = continuation.draw(clip, 4, 3.0, torch.Generator().manual_seed(0), 0.0, corruption=0.3)
+    drawn = continuation.draw(clip, 4, 3.0, torch.Generator().manual_seed(0), corruption=0.3)
     seen = []
     continuation.continuation_loss(
         clip, None, drawn, lambda hr, lr: seen.append(hr) or keep(hr, lr), lambda x, t, m, f: x
@@ -142,3 +142,11 @@ def test_clip_without_room_for_history_is_refused():
     clip, _ = clips(frames=4)
     with pytest.raises(ValueError, match="no history"):
         continuation.draw(clip, 4, 3.0, torch.Generator().manual_seed(0))
+
+
+@given(stride=st.sampled_from((1, 2, 4)), frames=st.integers(6, 20), seed=st.integers(0, 500))
+def test_history_ends_with_a_cell_so_that_no_lr_latent_shows_the_target(stride: int, frames: int, seed: int):
+    clip, _ = clips(frames=frames)
+    drawn = continuation.draw(clip, 4, 3.0, torch.Generator().manual_seed(seed), stride=stride)
+    complete, started = cells_for(drawn.history, stride)
+    assert complete == started and 1 <= drawn.history <= frames - 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchvision import models, ops, transforms
+from torchvision import io, models, ops, transforms
 
-__all__ = ["models", "ops", "transforms"]
+__all__ = ["io", "models", "ops", "transforms"]
 __version__ = "0.0.0"

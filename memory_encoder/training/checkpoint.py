@@ -1,0 +1,88 @@
+"""What a run leaves on disk: checkpoints to go on from, and the encoder and LoRA files that people use."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..config import EncoderConfig
+from ..encoder import MemoryEncoder
+from ..files import save_tensors, write_atomically
+from .lora import lora_state
+from .options import TrainOptions
+
+CHECKPOINT, LOSSES = "checkpoint.pt", "losses.jsonl"
+ENCODER, LORA = "encoder.safetensors", "lora.safetensors"
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Writes the state of a run; a crash meanwhile leaves the earlier one."""
+    write_atomically(folder / CHECKPOINT, lambda path: torch.save(state, path))
+
+
+def load_checkpoint(folder: Path, options: TrainOptions, config: EncoderConfig) -> dict[str, Any] | None:
+    """The last state, or None when there is none.
+
+    Raises ValueError that names the file when it is damaged or belongs to a run with other settings.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); delete it to begin anew") from error
+    mine = {"options": options.that_shape_the_run(), "config": repr(config)}
+    for part, value in mine.items():
+        if state.get(part) != value:
+            raise ValueError(
+                f"{path} belongs to a run with other settings ({part}); choose another folder or delete it"
+            )
+    return state
+
+
+def save_encoder(path: Path, encoder: MemoryEncoder, facts: dict[str, Any]) -> None:
+    """Writes an encoder file that Load Memory Encoder reads; `facts` (stage, steps, ...) go into its metadata."""
+    save_tensors(encoder.state_dict(), path, encoder.config.to_metadata() | {"training": json.dumps(facts)})
+
+
+def save_lora(path: Path, diffusion_model: nn.Module, facts: dict[str, Any]) -> None:
+    """Writes the LoRA under core's keys, in bfloat16-safe float32."""
+    save_tensors(lora_state(diffusion_model), path, {"format": "pt", "training": json.dumps(facts)})
+
+
+class LossLog:
+    """One JSON line per step; a resumed run drops the lines after its checkpoint."""
+
+    def __init__(self, path: Path, from_step: int) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.entries = [entry for entry in read_losses(path) if entry["step"] < from_step]
+        text = "".join(json.dumps(entry) + "\n" for entry in self.entries)
+        write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+    def add(self, **entry: Any) -> None:
+        """Appends an entry and keeps it; the line is on disk when this returns."""
+        self.entries.append(entry)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def read_losses(path: Path) -> list[dict[str, Any]]:
+    """Entries of a loss log; a last line that a crash cut short is left out."""
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return entries
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

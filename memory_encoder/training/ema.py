@@ -1,0 +1,39 @@
+"""Exponential moving average of the trained parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """Averages of named parameters, float32; the decay is lower in the first steps, so that the start is forgotten."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.parameters, self.decay = dict(parameters), decay
+        self.averages = {name: parameter.detach().float().clone() for name, parameter in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Moves the averages towards the parameters after step number `step`, counted from 1."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, parameter in self.parameters.items():
+            self.averages[name].lerp_(parameter.detach().float(), 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within the context the parameters hold their averages."""
+        kept = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        self._assign(self.averages)
+        try:
+            yield
+        finally:
+            self._assign(kept)
+
+    @torch.no_grad()
+    def _assign(self, values: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])

@@ -1,0 +1,97 @@
+"""Encoder and host as one module whose forward is a loss, so that Accelerate can prepare it for many processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..continuation import ContinuationDraw, continuation_loss
+from ..encoder import MemoryEncoder
+from ..hosts import find_host
+from ..hosts.base import HistoryTimestep
+from ..injection import DIFFUSION_MODEL, KEY, DiffusionModelWrapper, InjectedMemory
+from ..positions import cell_coordinates, cells_for, grid_for
+from ..retrieval import RetrievalDraw, retrieval_loss
+
+TIMESTEP_SCALE = 1000.0  # core hands flow models t * 1000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of one training step.
+
+    hr: normalised latents [B,C,T,H,W]. lr: normalised LR latents [B,C,t,h,w] or None. conditioning: arguments of the
+    host's forward by name, such as context [B,N,D].
+    """
+
+    hr: Tensor
+    lr: Tensor | None
+    conditioning: dict[str, Tensor]
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """The clips of one process."""
+        conditioning = {name: value[start:stop] for name, value in self.conditioning.items()}
+        return Batch(self.hr[start:stop], None if self.lr is None else self.lr[start:stop], conditioning)
+
+    def to(self, device: torch.device) -> Batch:
+        conditioning = {name: value.to(device) for name, value in self.conditioning.items()}
+        return Batch(self.hr.to(device), None if self.lr is None else self.lr.to(device), conditioning)
+
+
+class TrainingModule(nn.Module):
+    """phi and G of the two equations; only the encoder and the host's LoRA have gradients."""
+
+    def __init__(
+        self,
+        encoder: MemoryEncoder,
+        diffusion_model: nn.Module,
+        history_timestep: HistoryTimestep = "zero",
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.diffusion_model = encoder, diffusion_model
+        self.history_timestep: HistoryTimestep = history_timestep
+        self.gradient_checkpointing = gradient_checkpointing
+
+    def forward(self, batch: Batch, drawn: RetrievalDraw | ContinuationDraw) -> Tensor:
+        """The loss of Eq. 3 or Eq. 4, by the kind of `drawn`."""
+
+        def predict(x_t: Tensor, t: Tensor, memory: InjectedMemory | None, first: int) -> Tensor:
+            return self.predict(x_t, t, memory, first, batch.conditioning)
+
+        if isinstance(drawn, RetrievalDraw):
+            stride = self.encoder.config.stride[0]
+            return retrieval_loss(batch.hr, batch.lr, stride, drawn, self.compress, predict)
+        lr = batch.lr
+        if lr is not None:
+            lr = lr[:, :, : cells_for(drawn.history, self.encoder.config.stride[0])[0]]
+        return continuation_loss(batch.hr, lr, drawn, self.compress, predict)
+
+    def compress(self, hr: Tensor, lr: Tensor | None) -> InjectedMemory:
+        """phi(H) with the coordinates of its tokens, times counted from the clip's first latent."""
+        config = self.encoder.config
+        weight = next(self.encoder.parameters(), hr)
+        embedded = None
+        if lr is not None and config.has_lr:
+            embedded = find_host(self.diffusion_model).embed(lr).to(weight.dtype)
+        tokens = self.encoder(hr.to(weight.dtype), embedded)
+        cells = cells_for(hr.shape[2], config.stride[0])[1]
+        coordinates = cell_coordinates(0, cells, grid_for(hr.shape[3], hr.shape[4], config), config, hr.shape[2])
+        return InjectedMemory(tokens, coordinates, self.history_timestep)
+
+    def predict(
+        self, x_t: Tensor, t: Tensor, memory: InjectedMemory | None, first: int, conditioning: dict[str, Tensor]
+    ) -> Tensor:
+        """The host's velocity for latents x_t [B,C,T,H,W] whose first frame has the true time `first`."""
+        if memory is None:
+            width = find_host(self.diffusion_model).width
+            memory = InjectedMemory(x_t.new_zeros(1, 0, width), torch.zeros(0, 3), self.history_timestep)
+        shift = memory.coordinates.new_tensor([first, 0, 0])
+        placed = replace(memory, coordinates=memory.coordinates - shift, _placed={})
+        wrapper = DiffusionModelWrapper(placed, self.gradient_checkpointing)
+        options: dict[str, Any] = {"wrappers": {DIFFUSION_MODEL: {KEY: [wrapper]}}}
+        arguments = {name: value.to(x_t.dtype) for name, value in conditioning.items()}
+        return self.diffusion_model(x_t, t * TIMESTEP_SCALE, transformer_options=options, **arguments)

@@ -1,0 +1,213 @@
+"""The training loop of both stages, on Accelerate: one process or many (paper section 4.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+
+from .checkpoint import ENCODER, LORA, LOSSES, LossLog, load_checkpoint, save_checkpoint, save_encoder, save_lora
+from .draws import draw_rows
+from .ema import Ema
+from .lora import lora_state
+from .module import Batch, TrainingModule
+from .options import TrainOptions
+
+
+class BatchSource(Protocol):
+    """Where clips come from; the same arguments give the same clips."""
+
+    def rows(self, step: int, first: int, last: int, kind: str) -> Batch:
+        """Rows first .. last-1 of step number `step`; kind is `train` or `heldout`."""
+        ...
+
+
+class Listener:
+    """What a run tells the world; a node or the command line overrides what it shows. Any method may raise to stop."""
+
+    def started(self, first_step: int, last_step: int) -> None: ...
+
+    def step(self, step: int, loss: float) -> None: ...
+
+    def heldout(self, step: int, loss: float) -> None: ...
+
+    def picture(self, step: int, trainer: Trainer) -> None: ...
+
+
+class Trainer:
+    """Trains `module` on `source` and leaves checkpoints, losses, encoder and LoRA in `folder`.
+
+    A folder with a checkpoint of the same settings is gone on with, to the same losses.
+    """
+
+    def __init__(
+        self,
+        module: TrainingModule,
+        source: BatchSource,
+        options: TrainOptions,
+        folder: Path,
+        listener: Listener | None = None,
+        cpu: bool = False,
+    ) -> None:
+        self.options, self.source, self.folder = options, source, folder
+        self.listener = listener or Listener()
+        self.accelerator = Accelerator(
+            mixed_precision=options.mixed_precision,
+            gradient_accumulation_steps=options.accumulate,
+            cpu=cpu,
+            log_with="tensorboard" if _has_tensorboard() else None,
+            project_dir=str(folder),
+        )
+        self.module = module
+        if options.batch_size % self.accelerator.num_processes:
+            raise ValueError(
+                f"batch_size {options.batch_size} cannot be shared by {self.accelerator.num_processes} processes evenly"
+            )
+        module.encoder.requires_grad_(options.train_encoder)
+        parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.ema = Ema(parameters, options.ema)
+        optimizer = torch.optim.AdamW(
+            parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.99)
+        )
+        self.prepared, self.optimizer = self.accelerator.prepare(module, optimizer)
+        self.first_step = 0
+
+    def run(self) -> list[dict[str, Any]]:
+        """Trains to the last step; returns the losses as {"step", "loss"} and {"step", "heldout"} entries."""
+        set_seed(self.options.seed)  # for what draws from the global state inside the host, such as dropout
+        self._restore()
+        main = self.accelerator.is_main_process
+        log = LossLog(self.folder / LOSSES, self.first_step) if main else None
+        if self.accelerator.log_with and main:
+            self.accelerator.init_trackers("tensorboard")
+        self.listener.started(self.first_step, self.options.steps)
+        for step in range(self.first_step, self.options.steps):
+            loss = self._step(step)
+            if log is not None:
+                log.add(step=step, loss=loss)
+                self.accelerator.log({"loss": loss}, step=step)
+            self.listener.step(step, loss)
+            self._report(step, log)
+        self.accelerator.wait_for_everyone()
+        self.save()
+        self.accelerator.end_training()
+        return log.entries if log is not None else []
+
+    def _step(self, step: int) -> float:
+        options = self.options
+        for group in self.optimizer.param_groups:
+            group["lr"] = options.rate_at(step)
+        total = torch.zeros((), device=self.accelerator.device)
+        for part in range(options.accumulate):
+            with self.accelerator.accumulate(self.prepared):
+                loss = self._loss(step * options.accumulate + part, "train")
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients:
+                    self.accelerator.clip_grad_norm_(self.ema.parameters.values(), options.clip)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            total += self._mean(loss.detach())
+        self.ema.update(step + 1)
+        return float(total) / options.accumulate
+
+    def _loss(self, index: int, kind: str) -> Tensor:
+        share = self.options.batch_size // self.accelerator.num_processes
+        first = share * self.accelerator.process_index
+        batch = self.source.rows(index, first, first + share, kind)
+        stride = self.module.encoder.config.stride[0]
+        drawn = draw_rows(batch, self.options, stride, index, first, kind)
+        return self.prepared(batch.to(self.accelerator.device), drawn)
+
+    def _mean(self, loss: Tensor) -> Tensor:
+        reduced: Any = self.accelerator.reduce(loss, reduction="mean")
+        return reduced
+
+    def _report(self, step: int, log: LossLog | None) -> None:
+        options, number = self.options, step + 1
+        if options.heldout_every and number % options.heldout_every == 0:
+            heldout = self.heldout_loss()
+            if log is not None:
+                log.add(step=step, heldout=heldout)
+                self.accelerator.log({"heldout": heldout}, step=step)
+            self.listener.heldout(step, heldout)
+        if number % options.checkpoint_every == 0 and number < options.steps:
+            self.save()
+        if options.picture_every and number % options.picture_every == 0 and self.accelerator.is_main_process:
+            with self.ema.applied():
+                self.listener.picture(step, self)
+
+    @torch.no_grad()
+    def heldout_loss(self, batches: int = 2) -> float:
+        """Mean loss on held-out clips with the same random numbers every time."""
+        losses = [self._mean(self._loss(index, "heldout")) for index in range(batches)]
+        return float(torch.stack(losses).mean())
+
+    def save(self) -> None:
+        """Writes checkpoint, encoder and LoRA (averaged weights); only the main process writes."""
+        if not self.accelerator.is_main_process:
+            return
+        done = self._steps_done()
+        facts = {"stage": self.options.stage, "steps": done, **self.options.that_shape_the_run()}
+        with self.ema.applied():
+            save_encoder(self.folder / ENCODER, self.module.encoder, facts)
+            save_lora(self.folder / LORA, self.module.diffusion_model, facts)
+        save_checkpoint(
+            self.folder,
+            {
+                "step": done,
+                "options": self.options.that_shape_the_run(),
+                "config": repr(self.module.encoder.config),
+                "parameters": {name: p.detach().cpu() for name, p in self.ema.parameters.items()},
+                "averages": {name: value.cpu() for name, value in self.ema.averages.items()},
+                "optimizer": self.optimizer.state_dict(),
+            },
+        )
+
+    def _steps_done(self) -> int:
+        states = self.optimizer.state_dict()["state"].values()
+        return max((int(state["step"]) for state in states), default=self.first_step)
+
+    def _restore(self) -> None:
+        state = load_checkpoint(self.folder, self.options, self.module.encoder.config)
+        if state is None:
+            return
+        with torch.no_grad():
+            for name, parameter in self.ema.parameters.items():
+                parameter.copy_(state["parameters"][name])
+                self.ema.averages[name].copy_(state["averages"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.first_step = int(state["step"])
+
+
+def describe_run(module: TrainingModule, options: TrainOptions, clips: int) -> str:
+    """What will be trained and what it takes, before it starts."""
+
+    def count(parameters: Any) -> int:
+        return sum(p.numel() for p in parameters)
+
+    lora = sum(tensor.numel() for tensor in lora_state(module.diffusion_model).values())
+    encoder = count(module.encoder.parameters())
+    base = count(module.diffusion_model.parameters()) - lora
+    host_bytes = sum(p.numel() * p.element_size() for p in module.diffusion_model.parameters())
+    trained = 4 * 4 * (lora + encoder * options.train_encoder)  # float32 weights, gradients and two moments
+    averages = 4 * (lora + encoder * options.train_encoder)
+    return "\n".join(
+        [
+            f"stage {options.stage}, {options.steps} steps, {options.batch_size * options.accumulate} clips an update, "
+            f"{clips} clips of training data",
+            f"host {base / 1e6:.1f} M parameters, frozen; LoRA rank {options.rank} {lora / 1e6:.1f} M; "
+            f"encoder {encoder / 1e6:.1f} M",
+            f"memory before activations: host {host_bytes / 2**30:.2f} GiB, trained weights with gradients and moments "
+            f"{trained / 2**30:.2f} GiB, averages {averages / 2**30:.2f} GiB",
+        ]
+    )
+
+
+def _has_tensorboard() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("tensorboard") is not None

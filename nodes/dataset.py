@@ -1,0 +1,196 @@
+"""The node that turns clips into a dataset: the command line's `cache` inside ComfyUI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..memory_encoder.sections import film_folder
+from ..memory_encoder.training.cache import build_cache, folder_stamp
+from ..memory_encoder.training.dataset import MemoryDataset
+from ..memory_encoder.training.in_memory import dataset_from_latents
+from ..memory_encoder.training.settings import (
+    CacheSettings,
+    DatasetError,
+    fingerprint,
+    latent_space,
+    parse_heldout,
+    parse_rates,
+)
+from ..memory_encoder.training.text import TextEncoder
+from . import runtime
+from .sockets import CATEGORY, model_input, vae_input
+
+MemoryDatasetSocket = io.Custom("MEMORY_DATASET")
+
+
+class VideoMemoryDataset(io.ComfyNode):
+    """Caches a folder of videos and captions as latents, or takes the latents of core's dataset nodes."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryDataset",
+            display_name="Cache Training Clips",
+            category=CATEGORY,
+            description="Encodes a folder of videos once, for training a memory encoder; the next run only checks it.",
+            is_input_list=True,  # core's dataset nodes give lists
+            inputs=[
+                vae_input(),
+                model_input(),
+                io.String.Input(
+                    "folder",
+                    default="",
+                    tooltip="Folder of videos below ComfyUI's input folder, or an absolute path. Captions: a .txt or "
+                    "storyboard .json of the same name, or captions.json or captions.jsonl for all. "
+                    "Empty when latents are connected.",
+                ),
+                io.String.Input(
+                    "name", default="my_clips", tooltip="Name of the dataset, a folder in output/video_memory_datasets."
+                ),
+                io.String.Input(
+                    "rates", default="4x4x2", tooltip="Compression rates of the encoders to train, with commas."
+                ),
+                *_size_inputs(),
+                io.String.Input(
+                    "heldout",
+                    default="0.1",
+                    tooltip="Clips that are never trained on: file names with commas, or a share such as 0.1.",
+                ),
+                io.Combo.Input(
+                    "on_bad",
+                    options=["skip", "refuse"],
+                    default="skip",
+                    tooltip="Clips that cannot be used: skip names them in the report, refuse stops.",
+                ),
+                io.Boolean.Input(
+                    "scene_cuts", default=False, tooltip="No window over a cut. Needs PySceneDetect (scenedetect)."
+                ),
+                io.Clip.Input("clip", optional=True, tooltip="Text encoder; without it all captions are empty."),
+                io.Latent.Input(
+                    "latents", optional=True, tooltip="Instead of a folder: clips from core's Make Training Dataset."
+                ),
+                io.Conditioning.Input("conditioning", optional=True, tooltip="Captions of these latents."),
+            ],
+            outputs=[
+                MemoryDatasetSocket.Output(display_name="dataset", tooltip="For Train Memory Encoder."),
+                io.String.Output(display_name="report", tooltip="What was cached and what was left out."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: Any, **_: Any) -> str:
+        """Changes with the files of the folder, so that new clips are seen."""
+        name = folder[0] if isinstance(folder, list) else folder
+        return folder_stamp(runtime.clips_folder(name)) if isinstance(name, str) and name.strip() else ""
+
+    @classmethod
+    def execute(
+        cls,
+        vae: list[Any],
+        model: list[Any],
+        folder: list[str],
+        name: list[str],
+        rates: list[str],
+        width: list[int],
+        height: list[int],
+        fps: list[float],
+        window_seconds: list[float],
+        stride_seconds: list[float],
+        heldout: list[str],
+        on_bad: list[str],
+        scene_cuts: list[bool],
+        clip: list[Any] | None = None,
+        latents: list[dict[str, Any]] | None = None,
+        conditioning: list[Any] | None = None,
+    ) -> io.NodeOutput:
+        if bool(latents) == bool(folder[0].strip()):
+            raise DatasetError("give either a folder of clips or latents with their conditioning, not both or neither")
+        if latents:
+            dataset, report = from_latents(vae[0], model[0], latents, conditioning, rates[0], fps[0], heldout[0])
+            return io.NodeOutput(dataset, report, ui={"text": [report]})
+        settings = CacheSettings(
+            width=width[0],
+            height=height[0],
+            fps=fps[0],
+            window_seconds=window_seconds[0],
+            stride_seconds=stride_seconds[0] or None,
+            rates=parse_rates(rates[0]),
+            scene_cuts=scene_cuts[0],
+            heldout=parse_heldout(heldout[0]),
+            on_bad=on_bad[0],  # type: ignore[arg-type]
+        )
+        out = film_folder(runtime.dataset_root(), name[0])
+        report = str(
+            build_cache(
+                runtime.clips_folder(folder[0]),
+                out,
+                settings,
+                latent_space(runtime.host_of(model[0]), model[0].get_model_object("latent_format"), vae[0]),
+                lambda: runtime.codec_for(model[0], vae[0]),
+                text_encoder(clip[0]) if clip else None,
+                watch=runtime.CacheProgress(),
+            )
+        )
+        return io.NodeOutput(MemoryDataset.open(out, settings.on_bad), report, ui={"text": [report]})
+
+
+def from_latents(
+    vae: Any,
+    model: Any,
+    latents: list[dict[str, Any]],
+    conditioning: list[Any] | None,
+    rates: str,
+    fps: float,
+    heldout: str,
+) -> tuple[MemoryDataset, str]:
+    """A dataset in memory of core's LATENTs, one for each clip, and a report."""
+    if not conditioning:
+        conditioning = [runtime.empty_conditioning(model)]
+    dataset = dataset_from_latents(
+        [runtime.normalised_history(model, latent, f"latents: entry {n}") for n, latent in enumerate(latents)],
+        conditioning,
+        latent_space(runtime.host_of(model), model.get_model_object("latent_format"), vae),
+        runtime.codec_for(model, vae),
+        parse_rates(rates),
+        fps,
+        heldout=parse_heldout(heldout),
+        watch=runtime.CacheProgress().rows,
+    )
+    out = len(dataset.split("heldout"))
+    return dataset, f"{len(dataset)} windows in memory ({len(dataset) - out} to train, {out} held out)"
+
+
+def text_encoder(clip: Any) -> TextEncoder:
+    """Core's CLIP with an identity that follows from its weights and patches."""
+    stage = getattr(clip, "cond_stage_model", None)
+    identity = type(clip).__qualname__ if stage is None else fingerprint(stage.state_dict())
+    patcher = getattr(clip, "patcher", None)
+    if getattr(patcher, "patches", None):
+        identity += f" {patcher.patches_uuid}"
+    return TextEncoder(identity, lambda: clip)
+
+
+def _size_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input("width", default=832, min=16, max=16384, step=16, tooltip="Width in pixels; clips are cropped."),
+        io.Int.Input("height", default=480, min=16, max=16384, step=16, tooltip="Height in pixels."),
+        io.Float.Input(
+            "fps", default=16.0, min=1.0, max=240.0, step=0.01, tooltip="16 for Wan 14B, 24 for 5B and Hunyuan."
+        ),
+        io.Float.Input(
+            "window_seconds", default=5.0, min=0.1, max=600.0, step=0.05, tooltip="Longest piece trained on at once."
+        ),
+        io.Float.Input(
+            "stride_seconds",
+            default=0.0,
+            min=0.0,
+            max=600.0,
+            step=0.05,
+            tooltip="From one piece to the next; 0 puts them end to end.",
+        ),
+    ]
+
+
+NODES = [VideoMemoryDataset]
