@@ -56,6 +56,10 @@ def append_history(
             f"memory was made by another encoder ({memory.config.host} {memory.config.rate} {memory.config.variant}); "
             "compress the history with the encoder in use"
         )
+    if memory.latents and memory.tokens.shape[0] != latents_BCTHW.shape[0]:
+        raise ValueError(
+            f"latent holds {latents_BCTHW.shape[0]} clips, memory {memory.tokens.shape[0]}; continue as many as it has"
+        )
     lr, lr_frames = None, None
     if encoder.config.has_lr:
         lr, lr_frames = _low_resolution(encoder.config, codec, memory, latents_BCTHW)

@@ -104,7 +104,7 @@ class EncoderConfig:
         """Inverse of `to_metadata`. Raises ValueError when `source` is not one of our encoders or is too new."""
         metadata = metadata or {}
         if metadata.get("format") != FORMAT:
-            raise ValueError(f"{source} is not a memory encoder; choose a file made by Train Memory Encoder")
+            raise ValueError(f"{source} is not a memory encoder; choose a file of models/memory_encoders")
         return cls.from_dict(checked_json(metadata, SCHEMA_VERSION, source), source)
 
     @classmethod

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .memory import VideoMemory
-from .sections import SectionStore, section_key
+from .sections import SectionStore, StoredSection, section_key
 from .storyboard import Section
 
 
@@ -37,8 +37,13 @@ class RenderedSection:
     section: Section
     seed: int
     key: str
-    reused: bool
+    status: str
     memory_tokens: int
+
+    @property
+    def reused(self) -> bool:
+        """Whether the section came from disk."""
+        return self.status != "stored"
 
 
 @dataclass(frozen=True)
@@ -58,29 +63,36 @@ def render_film(
     seed: int,
     renderer: Renderer,
     section_ingredients: Callable[[Section], Mapping[str, Any]] | None = None,
+    locked: Callable[[Section], bool] = lambda section: False,
 ) -> Film:
     """Renders the sections of `plan` after what `memory` holds.
 
     A section's key is a hash of everything that made it, the previous key included: sections made before with the
     same key are reused, from the first change on everything is rendered anew. Each section is on disk before the
-    next one starts.
+    next one starts. A locked section keeps what was made in its place before, whatever has changed.
     """
-    key = section_key("", film_ingredients)
+    earlier = {int(record["index"]): record for record in store.manifest()}
+    chain = section_key("", film_ingredients)
     latents: list[Tensor] = []
     done: list[RenderedSection] = []
     for section, section_seed in zip(plan, section_seeds(plan, seed), strict=True):
         made_of = {"section": asdict(section), "seed": section_seed}
-        key = section_key(key, made_of | dict(section_ingredients(section) if section_ingredients else {}))
-        stored = store.get(key)
+        chain = key = section_key(chain, made_of | dict(section_ingredients(section) if section_ingredients else {}))
+        stored, status = store.get(key), "reused"
+        if stored is None and locked(section) and (kept := _kept(store, earlier.get(section.index), section)):
+            stored, key, status = kept, kept.key, "locked"
+            chain = section_key(chain, {"locked": key})  # what follows sees other pictures than the key speaks of
         if stored is None:
             made = renderer.sample(section, section_seed, memory).cpu().contiguous()
             store.put(key, section.index, {"latents": made}, {"prompt": section.prompt, "seed": str(section_seed)})
+            status = "stored"
         else:
             made = stored.tensors["latents"]
         memory = renderer.append(memory, made, section, section_seed)
         latents.append(made)
-        done.append(RenderedSection(section, section_seed, key, stored is not None, memory.token_count))
-        store.write_manifest([_manifest_entry(entry) for entry in done])
+        done.append(RenderedSection(section, section_seed, key, status, memory.token_count))
+        later = [earlier[i] for i in range(len(done), len(plan)) if i in earlier]
+        store.write_manifest([*(_manifest_entry(entry) for entry in done), *later])
         renderer.section_done(section, made, stored is not None)
     return Film(tuple(latents), memory, tuple(done))
 
@@ -100,6 +112,12 @@ def section_seeds(plan: Sequence[Section], seed: int) -> list[int]:
     return seeds
 
 
+def _kept(store: SectionStore, record: Mapping[str, Any] | None, section: Section) -> StoredSection | None:
+    """What the manifest says was made in a section's place before, when it is there and as long."""
+    stored = None if record is None else store.get(record["key"])
+    return stored if stored is not None and stored.tensors["latents"].shape[2] == section.latents else None
+
+
 def _draw(generator: torch.Generator) -> int:
     return int(torch.randint(0, 2**63 - 1, (), generator=generator))
 
@@ -109,7 +127,7 @@ def _manifest_entry(entry: RenderedSection) -> dict[str, Any]:
     return {
         "index": section.index,
         "key": entry.key,
-        "status": "reused" if entry.reused else "stored",
+        "status": entry.status,
         "prompt": section.prompt,
         "seed": entry.seed,
         "start_seconds": section.start_seconds,

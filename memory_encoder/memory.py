@@ -80,7 +80,7 @@ class VideoMemory:
         )
         return replace(
             self,
-            tokens=torch.cat([self.tokens, encoded.tokens], dim=1),
+            tokens=torch.cat([self.tokens.to(encoded.tokens.dtype), encoded.tokens], dim=1),
             coordinates=torch.cat([self.coordinates, encoded.coordinates]),
             tail=encoded.tail,
             tail_coordinates=encoded.tail_coordinates,

@@ -166,7 +166,7 @@ def text_encoder(clip: Any) -> TextEncoder:
     """Core's CLIP with an identity that follows from its weights and patches."""
     stage = getattr(clip, "cond_stage_model", None)
     identity = type(clip).__qualname__ if stage is None else fingerprint(stage.state_dict())
-    patcher = getattr(clip, "patcher", None)
+    patcher: Any = getattr(clip, "patcher", None)
     if getattr(patcher, "patches", None):
         identity += f" {patcher.patches_uuid}"
     return TextEncoder(identity, lambda: clip)

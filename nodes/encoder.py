@@ -70,7 +70,7 @@ class VideoMemoryEncoderNew(io.ComfyNode):
             node_id="VideoMemoryEncoderNew",
             display_name="New Memory Encoder",
             category=CATEGORY,
-            description="An untrained encoder for a model: it remembers a small, slow copy of the film.",
+            description="An untrained encoder for a model. Its LR branch already keeps a small, slow copy.",
             inputs=[
                 model_input(),
                 io.String.Input(

@@ -100,11 +100,12 @@ class VideoMemoryRetrievalReport(io.ComfyNode):
                 f"retrieved frames are {retrieved.shape[2]}x{retrieved.shape[1]}, the originals "
                 f"{original.shape[2]}x{original.shape[1]}; compare frames of one size"
             )
-        if original.shape[0] < retrieved.shape[0]:
+        if original.shape[0] != retrieved.shape[0]:
             raise ValueError(
-                f"original has {original.shape[0]} frames, retrieved {retrieved.shape[0]}; pass the same frames"
+                f"original has {original.shape[0]} frames, retrieved {retrieved.shape[0]}; "
+                "pick the same frames with Image From Batch"
             )
-        original = original[: retrieved.shape[0], ..., :3]
+        original = original[..., :3]
         report = quality_report(original, retrieved[..., :3])
         return io.NodeOutput(side_by_side(original, retrieved[..., :3]), report, ui={"text": [report]})
 
@@ -115,7 +116,7 @@ def quality_report(original: torch.Tensor, retrieved: torch.Tensor) -> str:
     lines = [f"{name} {value.mean():.3f} (worst frame {value.min():.3f})" for name, value in values.items()]
     try:
         lines.append(f"LPIPS {lpips(original, retrieved).mean():.3f}")
-    except MetricUnavailable as reason:
+    except (MetricUnavailable, ValueError) as reason:  # ValueError: frames too small for its network
         lines.append(f"LPIPS not measured: {reason}")
     return "\n".join([f"{original.shape[0]} frames", *lines])
 

@@ -29,10 +29,11 @@ class ManagedEncoder:
         self.identity = _identity(config, weights)
         offload = mm.unet_offload_device()
         self.model = MemoryEncoder(config, operations=comfy.ops.manual_cast, device=offload, dtype=dtype)
-        missing, unexpected = self.model.load_state_dict(weights, strict=False)
-        if missing or unexpected:
-            wrong = ", ".join([*missing, *unexpected][:3])
-            raise ValueError(f"memory encoder weights do not fit their configuration ({wrong}); download them again")
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"memory encoder weights do not fit their configuration ({reason})") from error
         self.model.eval().requires_grad_(False)
         self.device = mm.get_torch_device()
         self.dtype = _compute_dtype(self.device)
@@ -81,7 +82,10 @@ def load_encoder(path: Path) -> ManagedEncoder:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"memory encoder {path.name} cannot be read ({error}); download the file again") from error
     dtype = next((tensor.dtype for tensor in weights.values()), torch.float32)
-    return ManagedEncoder(config, weights, dtype)
+    try:
+        return ManagedEncoder(config, weights, dtype)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}; download the file again") from error
 
 
 def _rebuild_patcher(config: EncoderConfig, weights: dict[str, Tensor], dtype: torch.dtype, **_: Any) -> Any:

@@ -32,7 +32,10 @@ DATASETS = "video_memory_datasets"
 
 def register_folders() -> None:
     """Tells ComfyUI where encoders lie; memories are outputs, so that Save and Load meet."""
-    folder_paths.add_model_folder_path(ENCODERS, os.path.join(folder_paths.models_dir, ENCODERS))
+    folder = os.path.join(folder_paths.models_dir, ENCODERS)
+    os.makedirs(folder, exist_ok=True)  # where a person looks for the place to put a file
+    folder_paths.add_model_folder_path(ENCODERS, folder)
+    folder_paths.folder_names_and_paths[ENCODERS][1].add(".safetensors")
 
 
 def memory_folder() -> Path:
@@ -77,6 +80,11 @@ def normalised_history(model: Any, latent: dict[str, Any], name: str) -> Tensor:
     if not torch.isfinite(samples).all():
         raise ValueError(f"{name}: the latent holds NaN or infinite values; make it again")
     return latent_format.process_in(samples)
+
+
+def latents_of(model: Any, normalised: Tensor) -> Tensor:
+    """Latents in VAE space for normalised ones."""
+    return model.get_model_object("latent_format").process_out(normalised)
 
 
 def codec_for(model: Any, vae: Any) -> Codec:

@@ -46,7 +46,7 @@ class VideoMemorySampler(io.ComfyNode):
                 encoder_input(),
                 vae_input(),
                 StoryboardSocket.Input("storyboard", tooltip="Shots from the Storyboard node."),
-                io.Conditioning.Input("negative", tooltip="Negative prompt for all sections."),
+                io.Conditioning.Input("negative", tooltip="Negative prompt; a storyboard's own comes first."),
                 io.Sampler.Input("sampler", tooltip="For example KSamplerSelect."),
                 io.Sigmas.Input("sigmas", tooltip="For example BasicScheduler."),
                 io.Float.Input(
@@ -58,7 +58,9 @@ class VideoMemorySampler(io.ComfyNode):
                 io.String.Input("film", default="film", tooltip="Name of the film's folder in output/video_memory."),
                 io.Latent.Input("history", optional=True, tooltip="A clip that the film continues; it opens the film."),
                 memory_input(
-                    optional=True, tooltip="A saved memory that the film continues; it is not part of the output."
+                    optional=True,
+                    tooltip="A saved memory that the film continues. The film opens with its last picture, from which "
+                    "the VAE decodes all new frames.",
                 ),
                 io.Model.Input("model_low_noise", optional=True, tooltip="Second expert of Wan 2.2 14B (low noise)."),
                 *injection_inputs(optional=True),
@@ -137,7 +139,7 @@ class VideoMemorySampler(io.ComfyNode):
             "cfg": cfg,
             "sampler": describe_sampler(sampler),
             "size": [width, height],
-            "negative": hashable(negative),
+            "negative": hashable(storyboard.negative or negative),
             "history": opening,
             "memory": start.all_tokens() if memory else None,
             "experts": [boundary, low_noise_memory] if model_low_noise is not None else None,
@@ -151,7 +153,7 @@ class VideoMemorySampler(io.ComfyNode):
             codec,
             settings,
             storyboard.conditioning,
-            negative,
+            storyboard.negative or negative,
             cfg,
             sampler,
             size,
@@ -165,10 +167,25 @@ class VideoMemorySampler(io.ComfyNode):
             seed,
             renderer,
             lambda section: {"positive": hashable(storyboard.conditioning[section.prompt])},
+            lambda section: storyboard.storyboard.shots[section.shot_index].locked,
         )
-        parts = ([] if history is None else [history["samples"].cpu().float()]) + list(result.latents)
+        opening_latents = opening_of(model, history, memory)
+        parts = [*opening_latents, *result.latents]
         report = film_report(result, storyboard.fps)
         return io.NodeOutput({"samples": torch.cat(parts, dim=2)}, result.memory, report, ui={"text": [report]})
+
+
+def opening_of(model: Any, history: dict | None, memory: VideoMemory | None) -> list[torch.Tensor]:
+    """Latents before the first section: the history, else the last picture of the memory, else nothing.
+
+    A causal VAE turns the first latent of a film into one frame; without a leading picture the first section would
+    lose three.
+    """
+    if history is not None:
+        return [history["samples"].cpu().float()]
+    if memory is not None and memory.recent.shape[2]:
+        return [runtime.latents_of(model, memory.recent[:, :, -1:]).cpu().float()]
+    return []
 
 
 def latent_size(host: Any, codec: Any, width: int, height: int) -> tuple[int, int, int]:
@@ -191,10 +208,12 @@ def check_size(opening: Any, memory: VideoMemory | None, size: tuple[int, int, i
                 f"{name} has latents of {found[1]}x{found[0]}, but width and height give {size[2]}x{size[1]}; "
                 "set width and height to those of the history"
             )
-    if opening is not None and opening.shape[0] != 1:
-        raise ValueError(
-            f"history holds a batch of {opening.shape[0]} clips; a film continues one, pick it with Latent From Batch"
-        )
+    for name, batch in (
+        ("history", 1 if opening is None else opening.shape[0]),
+        ("memory", 1 if memory is None else memory.tokens.shape[0]),
+    ):
+        if batch != 1:
+            raise ValueError(f"{name} holds a batch of {batch} clips; a film continues one: use Latent From Batch")
 
 
 def describe_sampler(sampler: Any) -> list[Any]:
@@ -211,7 +230,8 @@ def film_report(film: Film, fps: float) -> str:
     """One line per section in seconds, then the memory."""
     lines = [
         f"{entry.section.index + 1:3d}  {entry.section.start_seconds:7.2f} s  {entry.section.seconds:5.2f} s  "
-        f"{'reused' if entry.reused else 'made'}  memory {entry.memory_tokens} tokens  {entry.section.prompt}"
+        f"{'made' if entry.status == 'stored' else entry.status}  memory {entry.memory_tokens} tokens  "
+        f"{entry.section.prompt}"
         for entry in film.sections
     ]
     reused = sum(entry.reused for entry in film.sections)

@@ -29,7 +29,12 @@ def memory_input(optional: bool = False, tooltip: str = "Compressed history of t
 
 def seed_input() -> io.Int.Input:
     return io.Int.Input(
-        "seed", default=0, min=0, max=2**63 - 1, control_after_generate=True, tooltip="Same inputs and seed, same film."
+        "seed",
+        default=0,
+        min=0,
+        max=2**63 - 1,
+        control_after_generate=io.ControlAfterGenerate.fixed,
+        tooltip="Same inputs and seed, same film.",
     )
 
 

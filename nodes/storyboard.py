@@ -22,6 +22,7 @@ class EncodedStoryboard:
     section_seconds: float
     total_seconds: float | None
     conditioning: dict[str, Any]
+    negative: Any = None
 
     def plan(self, temporal_stride: int, history_latents: int) -> tuple[Section, ...]:
         """Sections of the film after `history_latents` latents."""
@@ -71,7 +72,7 @@ class VideoMemoryStoryboard(io.ComfyNode):
             ],
             outputs=[
                 StoryboardSocket.Output(display_name="storyboard", tooltip="For the Autoregressive Sampler."),
-                io.Int.Output(display_name="frames", tooltip="Frames of the film."),
+                io.Int.Output(display_name="frames", tooltip="Frames of the film when nothing precedes it."),
                 io.String.Output(display_name="schedule", tooltip="Which prompt each section uses."),
             ],
         )
@@ -80,19 +81,24 @@ class VideoMemoryStoryboard(io.ComfyNode):
     def execute(
         cls, clip, storyboard: str, fps: float, section_seconds: float, total_seconds: float = 0.0
     ) -> io.NodeOutput:
-        parsed = parse_storyboard(storyboard, section_seconds=section_seconds)
+        parsed = parse_storyboard(storyboard, section_seconds=section_seconds, fps=fps)
         encoded = EncodedStoryboard(
             storyboard=parsed,
             fps=fps,
             section_seconds=section_seconds,
             total_seconds=total_seconds or None,
             conditioning={},
+            negative=_encode(clip, parsed.negative) if parsed.negative else None,
         )
         sections = encoded.plan(temporal_stride=4, history_latents=0)
         for prompt in dict.fromkeys(shot.prompt for shot in parsed.shots):
-            encoded.conditioning[prompt] = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+            encoded.conditioning[prompt] = _encode(clip, prompt)
         schedule = describe_schedule(sections, fps)
         return io.NodeOutput(encoded, sum(section.frames for section in sections), schedule, ui={"text": [schedule]})
+
+
+def _encode(clip: Any, prompt: str) -> Any:
+    return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
 
 
 NODES = [VideoMemoryStoryboard]

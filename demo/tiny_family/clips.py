@@ -28,7 +28,7 @@ HELD_OUT_SEED = 1_000_000
 WINDOW_FRAMES = 9
 TARGET_FPS = 16.0
 CACHE_SHORT_SIDE = 144
-CUT_SHARE = 0.2  # part of the training clips with a cut to another clip inside
+CUT_SHARE = 0.35  # part of the training clips with a cut to another clip inside
 
 
 @dataclass(frozen=True)

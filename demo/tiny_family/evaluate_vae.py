@@ -34,8 +34,8 @@ def held_out_windows(clips: Path | None, short_side: int) -> dict[str, np.ndarra
         picks = np.linspace(0, len(windows) - 1, min(WINDOWS, len(windows))).round().astype(int)
         found[clip.name] = np.stack([[resize_short_side(f, short_side, 8) for f in windows[i]] for i in picks])
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + FILMS):
-        film = make_film(seed, shots=3, width=short_side * 4 // 3 // 8 * 8, height=short_side, frames_per_shot=16)
-        starts = [s.start + 1 for s in film.shots]
+        film = make_film(seed, shots=3, width=short_side * 4 // 3 // 8 * 8, height=short_side)
+        starts = [s.start + 12 for s in film.shots]
         found[f"film {seed}"] = np.stack([film.frames[i : i + 9] for i in starts])
     return found
 

@@ -33,9 +33,12 @@ class HostConfig:
     seed: int = 0
 
     def metadata(self) -> dict[str, str]:
-        """What core cannot read from the tensors: head count and text width."""
+        """What core cannot read from the tensors: head count and text width.
+
+        One entry only: safetensors writes several in random order, and equal models should be equal files.
+        """
         transformer = {"num_heads": self.heads, "text_dim": TEXT_DIM}
-        return {"config": json.dumps({"transformer": transformer}), "format": "pt", "seed": str(self.seed)}
+        return {"config": json.dumps({"transformer": transformer, "seed": self.seed})}
 
 
 def host_shapes(config: HostConfig) -> dict[str, tuple[int, ...]]:

@@ -43,7 +43,6 @@ from .wan_vae import (
 # the same spatial weights. Never a batch of one: PyTorch's CPU conv3d is about ten times slower there.
 IMAGE_BATCHES = ((1, 16, 64, 0.8), (1, 8, 96, 0.2))
 CLIP_BATCHES = ((1, 16, 64, 0.2), (1, 8, 96, 0.05), (5, 4, 64, 0.4), (9, 2, 64, 0.35))
-IMAGES_UNTIL = 0.5  # part of the schedule
 WARMUP_STEPS = 40
 EMA_DECAY = 0.995
 GRADIENT_WEIGHT = 0.5
@@ -138,10 +137,10 @@ class Run:
         self.step += 1
 
 
-def draw_batch(sampler: WindowSampler, seed: int, step: int, progress: float) -> Tensor:
+def draw_batch(sampler: WindowSampler, seed: int, step: int, images_only: bool) -> Tensor:
     """Batches depend on seed and step alone, so that a resumed run sees the same ones."""
     rng = np.random.default_rng((seed, step))
-    kinds = IMAGE_BATCHES if progress < IMAGES_UNTIL else CLIP_BATCHES
+    kinds = IMAGE_BATCHES if images_only else CLIP_BATCHES
     frames, count, size, _ = kinds[rng.choice(len(kinds), p=[k[3] for k in kinds])]
     return torch.from_numpy(sampler.batch(rng, count, frames, size))
 
@@ -155,7 +154,7 @@ def train(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     args.out.mkdir(parents=True, exist_ok=True)
     checkpoint = args.out / "checkpoint.pt"
-    sampler = WindowSampler(args.data)
+    sampler = WindowSampler(args.data, args.real_share)
     print("windows: " + ", ".join(f"{k} {sum(map(len, v))}" for k, v in sampler.groups.items()), flush=True)
 
     vae = build_vae(args.dim, args.seed).to(device)
@@ -177,7 +176,7 @@ def train(args: argparse.Namespace) -> None:
         progress = run.elapsed / 60 / args.minutes if args.minutes else run.step / args.steps
         if progress >= 1:
             break
-        pixels = draw_batch(sampler, args.seed, run.step, progress).to(device)
+        pixels = draw_batch(sampler, args.seed, run.step, progress < args.images_until).to(device)
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
         loss, error = training_step(vae, pixels.contiguous(memory_format=torch.channels_last_3d), generator, norm)
         factor = learning_rate_factor(run.step, progress)
@@ -220,7 +219,7 @@ def export(args: argparse.Namespace) -> None:
     fold_latent_statistics(vae, latents.mean(1), latents.std(1), wan.latents_mean.flatten(), wan.latents_std.flatten())
     after = decode_clip(vae, encode_clip(vae, batches[1]))
     print(f"folding changed the round trip by {float((after - before).abs().max()):.1e}")
-    save_weights(vae.state_dict(), args.weights, {"format": "pt", "steps": str(saved["step"])})
+    save_weights(vae.state_dict(), args.weights, {"steps": str(saved["step"])})
     print(f"wrote {args.weights} ({args.weights.stat().st_size / 1e6:.1f} MB) from step {saved['step']}")
 
 
@@ -237,6 +236,8 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=16, help="base width; core's full VAE has 96")
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--minutes", type=float, default=0, help="follow the clock instead of --steps")
+    parser.add_argument("--images-until", type=float, default=0.5, help="part of the schedule with single frames only")
+    parser.add_argument("--real-share", type=float, default=0.65, help="part of real clips; the rest is films")
     parser.add_argument("--lr", type=float, default=0.02, help="of Muon; AdamW beside it has a tenth")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")

@@ -201,7 +201,7 @@ def _records(
             yield task, record
     except BrokenProcessPool as error:
         raise DatasetError(
-            f"one of the {jobs} processes was killed, most likely for want of memory; start again with fewer jobs"
+            f"one of the {jobs} processes ended early, most likely for want of memory; start again with fewer jobs"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

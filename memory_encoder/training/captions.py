@@ -98,9 +98,13 @@ def prompt_at(captions: Storyboard | None, seconds: float) -> str:
 
 
 def _parse(text: str, is_json: bool, section_seconds: float, fps: float) -> Storyboard:
-    if is_json or _TIMED.match(text):
-        return parse_storyboard(text, section_seconds=section_seconds, fps=fps)
-    return Storyboard((Shot(text, 0.0),))
+    plain = Storyboard((Shot(text, 0.0),))
+    if not is_json and not _TIMED.match(text):
+        return plain
+    storyboard = parse_storyboard(text, section_seconds=section_seconds, fps=fps)
+    if is_json and storyboard == plain:  # the parser takes for a plain prompt what is in no format
+        raise BadClip('it is no storyboard; write {"shots": [{"start": 0, "prompt": "what is seen"}]}, or use a .txt')
+    return storyboard
 
 
 def _from_entry(value: Any, section_seconds: float, fps: float) -> Storyboard | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..compressor import Codec
@@ -155,7 +156,10 @@ def _write_shard(path: Path, key: str, window: Window, task: ClipTask, codec: Co
     geometry, settings = task.geometry, task.settings
     with torch.no_grad():
         tensors = encode_window(window, codec, settings, geometry, task.space)
-    config = {
+    window_of = {
+        "schema_version": SHARD_SCHEMA_VERSION,
+        "key": key,
+        "digest": digest_of(tensors),
         "source": task.name,
         "start_seconds": window.start / settings.fps,
         "fps": settings.fps,
@@ -163,29 +167,33 @@ def _write_shard(path: Path, key: str, window: Window, task: ClipTask, codec: Co
         "width": geometry.width,
         "height": geometry.height,
     }
-    metadata = {
-        "format": SHARD_FORMAT,
-        "schema_version": str(SHARD_SCHEMA_VERSION),
-        "config": json.dumps(config),
-        "key": key,
-        "digest": _digest(tensors),
-    }
-    save_tensors(tensors, path, metadata)
+    save_tensors(tensors, path, {SHARD_FORMAT: json.dumps(window_of)})  # one entry: safetensors shuffles several
 
 
 def _is_shard(path: Path, key: str) -> bool:
     """Whether a file left by an interrupted run is whole and has this key."""
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("key") != key:
-                return False
-            return metadata.get("digest") == _digest({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (OSError, SafetensorError):
+        return is_whole(path.read_bytes(), SHARD_FORMAT, key)
+    except OSError:
         return False
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
+def is_whole(content: bytes, name: str, key: str) -> bool:
+    """Whether these are the bytes of a safetensors file with this key whose tensors have not changed.
+
+    name: of the metadata entry, JSON with "key" and "digest".
+    """
+    try:
+        tensors = safetensors.torch.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = json.loads(header["__metadata__"][name])
+        return metadata["key"] == key and metadata["digest"] == digest_of(tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        return False
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of names, types, shapes and bytes."""
     return section_key("", {"tensors": tensors})
 
 

@@ -200,7 +200,5 @@ class MemoryDataset:
 
 
 def _space(values: dict[str, Any]) -> LatentSpace:
-    known = {field.name for field in fields(LatentSpace)}
-    return LatentSpace(
-        **{name: value for name, value in values.items() if name in known} | {"patch": tuple(values["patch"])}
-    )
+    known: dict[str, Any] = {field.name: values[field.name] for field in fields(LatentSpace)}
+    return replace(LatentSpace(**known), patch=tuple(values["patch"]))  # JSON knows lists only

@@ -10,15 +10,15 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..files import save_tensors
 from ..sections import section_key
-from .clips import file_hash
-from .settings import BadClip, DatasetError, LatentSpace
+from .clips import digest_of, file_hash, is_whole
+from .settings import DatasetError, LatentSpace
 
 TEXTS = "texts"
+TEXT_FORMAT = "video_memory_text"
 NO_ENCODER = "none"
 EMPTY = ""  # the prompt of caption dropout
 
@@ -142,8 +142,8 @@ def _encoded(clip: Any, prompt: str) -> Conditioning:
 
 def _save(made: Conditioning, path: Path, key: str, prompt: str) -> None:
     tensors = {name: _halved(value) for name, value in ({"cross_attn": made.cross_attn} | made.extras).items()}
-    digest = section_key("", {"tensors": tensors})
-    save_tensors(tensors, path, {"key": key, "digest": digest, "prompt": json.dumps(prompt)})
+    metadata = {"schema_version": 1, "key": key, "digest": digest_of(tensors), "prompt": prompt}
+    save_tensors(tensors, path, {TEXT_FORMAT: json.dumps(metadata)})
 
 
 def _halved(value: Tensor) -> Tensor:
@@ -154,13 +154,9 @@ def _halved(value: Tensor) -> Tensor:
 
 def _is_text(path: Path, key: str) -> bool:
     try:
-        content = path.read_bytes()
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        metadata = header["__metadata__"]
-        intact = section_key("", {"tensors": safetensors.torch.load(content)}) == metadata["digest"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, BadClip):
+        return is_whole(path.read_bytes(), TEXT_FORMAT, key)
+    except OSError:
         return False
-    return intact and metadata["key"] == key
 
 
 def _plain(value: Tensor) -> Tensor:

@@ -96,6 +96,26 @@ def test_manifest_tells_what_is_on_disk_after_a_crash(tmp_path: Path):
     assert all((tmp_path / "film" / entry["file"]).is_file() for entry in entries)
 
 
+def test_locked_section_keeps_what_was_made_in_its_place_whatever_changed(tmp_path: Path):
+    first, _ = render(tmp_path)
+    world = World()
+    memory = VideoMemory.empty(world.encoder.config)
+    store = SectionStore(tmp_path, "film")
+    film = render_film(
+        plan("aXcde"), store, memory, {"cfg": 9.0}, 7, world, locked=lambda section: section.index in (1, 3)
+    )
+    assert [entry.status for entry in film.sections] == ["stored", "locked", "stored", "locked", "stored"]
+    assert torch.equal(film.latents[1], first.latents[1]) and torch.equal(film.latents[3], first.latents[3])
+    assert [record["status"] for record in store.manifest()] == [entry.status for entry in film.sections]
+
+
+def test_film_stopped_on_its_way_still_knows_the_sections_that_were_made_before(tmp_path: Path):
+    render(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        render(tmp_path, world=World(die_at=1), cfg=2.0)
+    assert [record["prompt"] for record in SectionStore(tmp_path, "film").manifest()] == list("abcde")
+
+
 def test_each_section_sees_the_memory_of_all_before_it(tmp_path: Path):
     film, _ = render(tmp_path)
     assert [entry.memory_tokens for entry in film.sections] == sorted({e.memory_tokens for e in film.sections})

@@ -1,0 +1,59 @@
+"""Identity of the models behind a node, from the API prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from memory_encoder.identity import conditioning, upstream
+
+
+def chain(length: int, name: str = "a.safetensors", shift: int = 0) -> dict[str, Any]:
+    """A loader, then LoRA nodes that pass on both of its outputs, then a sampler."""
+    prompt: dict[str, Any] = {str(shift): {"class_type": "Loader", "inputs": {"name": name}}}
+    for i in range(1, length + 1):
+        before = str(shift + i - 1)
+        prompt[str(shift + i)] = {
+            "class_type": "Lora",
+            "inputs": {"model": [before, 0], "clip": [before, 1], "strength": 0.5},
+        }
+    prompt["sampler"] = {"class_type": "Sampler", "inputs": {"model": [str(shift + length), 0], "seed": 1}}
+    return prompt
+
+
+def identify(prompt: dict[str, Any], stamps: dict[str, Any] | None = None) -> Any:
+    return upstream(prompt, "sampler", ("model",), (stamps or {}).get)
+
+
+def test_what_feeds_the_node_counts_and_node_numbers_do_not():
+    assert identify(chain(3)) == identify(chain(3, shift=40))
+    assert identify(chain(3)) != identify(chain(4))
+    assert identify(chain(3)) != identify(chain(3, "b.safetensors"))
+    other = chain(3)
+    other["sampler"]["inputs"]["seed"] = 2  # the node's own widgets are not upstream
+    assert identify(other) == identify(chain(3))
+
+
+def test_file_that_changed_under_the_same_name_counts():
+    assert identify(chain(2), {"a.safetensors": [1, 2]}) != identify(chain(2), {"a.safetensors": [1, 3]})
+
+
+def test_long_chains_with_several_links_each_are_walked_once():
+    assert identify(chain(150)) is not None  # two links a node: 2**150 paths
+
+
+def test_missing_prompt_and_loops_do_no_harm():
+    assert upstream(None, "1", ("model",), lambda name: None) is None
+    assert upstream({}, "1", ("model",), lambda name: None) is None
+    loop = {
+        "sampler": {"class_type": "S", "inputs": {"model": ["x", 0]}},
+        "x": {"class_type": "X", "inputs": {"m": ["x", 0]}},
+    }
+    assert identify(loop) is not None
+
+
+def test_conditioning_counts_by_content_and_other_objects_by_type():
+    given = [[torch.ones(1, 2), {"pooled_output": None, "strength": 1.0, "hook": object()}]]
+    assert conditioning(given)[0][1] == {"hook": "object", "pooled_output": None, "strength": 1.0}
+    assert conditioning(given)[0][0] is given[0][0]
