@@ -50,7 +50,7 @@ def draw(
     batch, channels, frames, height, width = clip.shape
     if frames <= section:
         raise ValueError(f"clip of {frames} latents holds no history before a section of {section}; use longer clips")
-    history = history or draw_history(frames, section, stride, generator)
+    history = draw_history(frames, section, stride, generator) if history is None else history
     corrupted = corruption > 0
     return ContinuationDraw(
         history=history,
@@ -82,9 +82,7 @@ def continuation_loss(
     history, target = clip[:, :, :start], clip[:, :, start : start + drawn.section]
     if drawn.corruption is not None and drawn.corruption_noise is not None:
         history = noised(history, drawn.corruption_noise.to(history), drawn.corruption.to(history))
-    memory = compress(history, lr)
-    if drawn.drop_history:
-        memory = None
+    memory = None if drawn.drop_history else compress(history, lr)
     noise, t = drawn.noise.to(target), drawn.t.to(target)
     predicted = predict(noised(target, noise, t), t, memory, start)
     return torch.mean((velocity(target, noise) - predicted).float().square())

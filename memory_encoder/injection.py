@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -201,6 +202,7 @@ def with_patches(
 
 def checkpointed(block: Block) -> Block:
     """A block that keeps only its inputs for the backward pass and is run again there (gradient checkpointing)."""
+    block = _bound_now(block)
 
     def run(args: BlockArgs) -> BlockArgs:
         def forward(img: Tensor, txt: Tensor | None) -> BlockArgs:
@@ -211,6 +213,21 @@ def checkpointed(block: Block) -> Block:
         return result
 
     return run
+
+
+def _bound_now(function: Any) -> Any:
+    """A copy of a closure that keeps the values its variables have now.
+
+    Core makes `original_block` inside its loop over the blocks: called in the backward pass, after the loop, it would
+    run the last block.
+    """
+    cells = getattr(function, "__closure__", None)
+    if not isinstance(function, types.FunctionType) or not cells:
+        return function
+    fixed = tuple(types.CellType(cell.cell_contents) for cell in cells)
+    copy = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, fixed)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
 
 
 def _as_it_is(block: Block) -> Block:

@@ -17,7 +17,7 @@ from .lora import lora_state
 from .options import TrainOptions
 
 CHECKPOINT, LOSSES = "checkpoint.pt", "losses.jsonl"
-ENCODER, LORA = "encoder.safetensors", "lora.safetensors"
+ENCODER, LORA, HOST = "encoder.safetensors", "lora.safetensors", "host.safetensors"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -52,8 +52,13 @@ def save_encoder(path: Path, encoder: MemoryEncoder, facts: dict[str, Any]) -> N
 
 
 def save_lora(path: Path, diffusion_model: nn.Module, facts: dict[str, Any]) -> None:
-    """Writes the LoRA under core's keys, in bfloat16-safe float32."""
+    """Writes the LoRA under core's keys, float32."""
     save_tensors(lora_state(diffusion_model), path, {"format": "pt", "training": json.dumps(facts)})
+
+
+def save_host(path: Path, diffusion_model: nn.Module, metadata: dict[str, str], facts: dict[str, Any]) -> None:
+    """Writes a host that was trained itself; `metadata` is what core read from the file it came from."""
+    save_tensors(diffusion_model.state_dict(), path, metadata | {"training": json.dumps(facts)})
 
 
 class LossLog:

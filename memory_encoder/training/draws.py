@@ -28,29 +28,42 @@ def generator_for(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+def target_of(options: TrainOptions, stride: int, step: int, kind: str, frames: int) -> tuple[int, int]:
+    """First latent and number of latents of what a step asks for, of clips of `frames` latents: Omega or the section.
+
+    The same in all rows of a step. Raises ValueError when the clips are too short.
+    """
+    generator = generator_for(options.seed, kind, "target", step)
+    if options.stage == "retrieval":
+        omega = retrieval.draw_omega(frames, generator)
+        return omega.start, len(omega)
+    if frames <= options.section:
+        raise ValueError(f"clips of {frames} latents have no history before a section of {options.section}; use longer")
+    if options.stage == "host":
+        return int(torch.randint(0, frames - options.section + 1, (), generator=generator)), options.section
+    return continuation.draw_history(frames, options.section, stride, generator), options.section
+
+
 def draw_rows(
     batch: Batch, options: TrainOptions, stride: int, step: int, first_row: int, kind: str = "train"
 ) -> RetrievalDraw | ContinuationDraw:
-    """Draws for the rows of one process; Omega and the history's length are common to all rows of a step."""
-    common = generator_for(options.seed, kind, step)
+    """Draws for the rows of one process."""
+    first, length = target_of(options, stride, step, kind, batch.hr.shape[2])
     rows = [batch.rows(i, i + 1) for i in range(batch.hr.shape[0])]
     generators = [generator_for(options.seed, kind, step, first_row + i) for i in range(len(rows))]
-    frames = batch.hr.shape[2]
     if options.stage == "retrieval":
-        omega = retrieval.draw_omega(frames, common)
         return _joined(
             [
-                retrieval.draw(row.hr, row.lr, options.shift, generator, omega)
+                retrieval.draw(row.hr, row.lr, options.shift, generator, range(first, first + length))
                 for row, generator in zip(rows, generators, strict=True)
             ]
         )
-    history = continuation.draw_history(frames, options.section, stride, common)
-    drop = float(torch.rand((), generator=common) < options.history_dropout)
+    # One decision for all rows; a dropout of 0 or 1 leaves nothing to chance in the rows.
+    chance = torch.rand((), generator=generator_for(options.seed, kind, "drop", step))
+    drop = float(options.stage == "host" or (kind == "train" and chance < options.history_dropout))
     return _joined(
         [
-            continuation.draw(
-                row.hr, options.section, options.shift, generator, stride, drop, options.corruption, history
-            )
+            continuation.draw(row.hr, length, options.shift, generator, stride, drop, options.corruption, first)
             for row, generator in zip(rows, generators, strict=True)
         ]
     )

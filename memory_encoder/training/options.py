@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-Stage = Literal["retrieval", "continuation"]
+Stage = Literal["host", "retrieval", "continuation"]
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """What a run does.
 
+    stage: retrieval (Eq. 3), continuation (Eq. 4), or host: plain flow matching without memory, for a small host of
+    one's own. train_host: train all weights of the host instead of a LoRA; meant for hosts of a few million parameters.
     rank is the paper's (section 4.1). Learning rate, weight decay, warm-up, clipping, EMA, dropout of history and
     captions are not from the paper. batch_size counts clips of one step over all processes; accumulate steps of that
     size make one update. section: latents of the section that Stage II makes. corruption: highest level of noise on the
@@ -37,13 +39,16 @@ class TrainOptions:
     mixed_precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
     train_encoder: bool = True
+    train_host: bool = False
     checkpoint_every: int = 200
     heldout_every: int = 100
     picture_every: int = 500
 
     def __post_init__(self) -> None:
-        if self.stage not in ("retrieval", "continuation"):
-            raise ValueError(f"stage {self.stage!r} is unknown; choose retrieval or continuation")
+        if self.stage not in get_args(Stage):
+            raise ValueError(f"stage {self.stage!r} is unknown; choose {', '.join(get_args(Stage))}")
+        if self.stage == "host" and not self.train_host:
+            raise ValueError("stage host trains the host itself: set train_host")
         for name in ("steps", "batch_size", "accumulate", "rank", "section", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")

@@ -78,17 +78,21 @@ class Conditioning:
 
 
 def stack(texts: Sequence[Conditioning]) -> dict[str, Tensor]:
-    """Arguments of a host's forward for a batch of prompts, shorter ones padded with zeros, as core's T5 pads them."""
-    arguments = [text.arguments() for text in texts]
+    """Arguments of a host's forward for a batch of prompts, shorter ones padded with zeros, as core's T5 pads them.
+
+    Where some have a mask, the others get one of ones.
+    """
     length = max(text.cross_attn.shape[1] for text in texts)
-    stacked = {}
-    for name in arguments[0]:
-        values = [values[name] for values in arguments]
-        if name != "y":
-            rest = [0, 0] * (values[0].ndim - 2)
-            values = [torch.nn.functional.pad(value, (*rest, 0, length - value.shape[1])) for value in values]
-        stacked[name] = torch.cat(values)
-    return stacked
+    masked = any("attention_mask" in text.extras for text in texts)
+    rows = []
+    for text in texts:
+        row, missing = text.arguments(), length - text.cross_attn.shape[1]
+        if masked:
+            mask = row.get("attention_mask", torch.ones(1, text.cross_attn.shape[1]))
+            row["attention_mask"] = torch.nn.functional.pad(mask, (0, length - mask.shape[1]))
+        row["context"] = torch.nn.functional.pad(row["context"], (0, 0, 0, missing))
+        rows.append(row)
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
 def encode_prompts(

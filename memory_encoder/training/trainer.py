@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor
 
-from .checkpoint import ENCODER, LORA, LOSSES, LossLog, load_checkpoint, save_checkpoint, save_encoder, save_lora
-from .draws import draw_rows
+from .checkpoint import (
+    ENCODER,
+    HOST,
+    LORA,
+    LOSSES,
+    LossLog,
+    load_checkpoint,
+    save_checkpoint,
+    save_encoder,
+    save_host,
+    save_lora,
+)
+from .draws import draw_rows, target_of
 from .ema import Ema
 from .lora import lora_state
 from .module import Batch, TrainingModule
 from .options import TrainOptions
 
+Target = Callable[[int], tuple[int, int]]
+
 
 class BatchSource(Protocol):
     """Where clips come from; the same arguments give the same clips."""
 
-    def rows(self, step: int, first: int, last: int, kind: str) -> Batch:
-        """Rows first .. last-1 of step number `step`; kind is `train` or `heldout`."""
+    def rows(self, step: int, first: int, last: int, kind: str, target: Target) -> Batch:
+        """Rows first .. last-1 of step number `step`; kind is `train` or `heldout`.
+
+        `target` says which latents (first, number) of clips of a given length the text should speak of.
+        """
         ...
 
 
@@ -52,8 +70,10 @@ class Trainer:
         folder: Path,
         listener: Listener | None = None,
         cpu: bool = False,
+        host_metadata: dict[str, str] | None = None,
     ) -> None:
         self.options, self.source, self.folder = options, source, folder
+        self.host_metadata = host_metadata or {}
         self.listener = listener or Listener()
         self.accelerator = Accelerator(
             mixed_precision=options.mixed_precision,
@@ -61,13 +81,17 @@ class Trainer:
             cpu=cpu,
             log_with="tensorboard" if _has_tensorboard() else None,
             project_dir=str(folder),
+            # A step without memory leaves the encoder without gradients.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=options.stage != "retrieval")],
         )
         self.module = module
         if options.batch_size % self.accelerator.num_processes:
             raise ValueError(
                 f"batch_size {options.batch_size} cannot be shared by {self.accelerator.num_processes} processes evenly"
             )
-        module.encoder.requires_grad_(options.train_encoder)
+        module.encoder.requires_grad_(options.train_encoder and options.stage != "host")
+        if options.train_host:
+            module.diffusion_model.requires_grad_(True)
         parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.ema = Ema(parameters, options.ema)
         optimizer = torch.optim.AdamW(
@@ -117,8 +141,9 @@ class Trainer:
     def _loss(self, index: int, kind: str) -> Tensor:
         share = self.options.batch_size // self.accelerator.num_processes
         first = share * self.accelerator.process_index
-        batch = self.source.rows(index, first, first + share, kind)
         stride = self.module.encoder.config.stride[0]
+        target = partial(target_of, self.options, stride, index, kind)
+        batch = self.source.rows(index, first, first + share, kind, target)
         drawn = draw_rows(batch, self.options, stride, index, first, kind)
         return self.prepared(batch.to(self.accelerator.device), drawn)
 
@@ -154,7 +179,10 @@ class Trainer:
         facts = {"stage": self.options.stage, "steps": done, **self.options.that_shape_the_run()}
         with self.ema.applied():
             save_encoder(self.folder / ENCODER, self.module.encoder, facts)
-            save_lora(self.folder / LORA, self.module.diffusion_model, facts)
+            if self.options.train_host:
+                save_host(self.folder / HOST, self.module.diffusion_model, self.host_metadata, facts)
+            else:
+                save_lora(self.folder / LORA, self.module.diffusion_model, facts)
         save_checkpoint(
             self.folder,
             {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +22,7 @@ MAX_GAP_SECONDS = 60.0  # between two frames; more is a broken clock, not a slow
 MAX_BACKWARDS_SECONDS = 1.0
 _EARLY_END_SECONDS = 0.25  # containers round the length that they declare
 _EARLY_END_SHARED_SECONDS = 2.0  # where only the longest of several streams has declared it
+_MIXED_UP_FRAMES = 8  # how far apart; more than B-frames ever are in practice
 _TIME_TOLERANCE = 1e-4  # seconds; time stamps are rounded to milliseconds and worse
 
 _LOG = logging.getLogger("video_memory")
@@ -76,8 +79,7 @@ class VideoReader:
             self._pixel_aspect = float(stream.sample_aspect_ratio or 1)
             self.declared, tolerance = _declared_length(container, stream)
             first, last, ignored = None, -1.0, 0
-            for frame in container.decode(stream):
-                time = frame.time if frame.time is not None else (first or 0.0) + last + usual
+            for time, frame in _in_order(container.decode(stream), usual):
                 first = time if first is None else first
                 start = time - first
                 if frame.is_corrupt:
@@ -111,6 +113,22 @@ class VideoReader:
         left, top = (large_w - inner_w) // 2, (large_h - inner_h) // 2
         pixels = pixels[top : top + inner_h, left : left + inner_w]
         return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+
+
+def _in_order(frames: Iterable[Any], usual: float) -> Iterator[tuple[float, Any]]:
+    """Frames with ascending times. The decoder gives them in the order in which they are shown, but in some files the
+    time stamps of neighbours are mixed up; frames without one follow the frame before."""
+    waiting: deque[Any] = deque()
+    times: list[float] = []
+    last = -usual
+    for frame in frames:
+        last = frame.time if frame.time is not None else last + usual
+        waiting.append(frame)
+        heapq.heappush(times, last)
+        if len(waiting) > _MIXED_UP_FRAMES:
+            yield heapq.heappop(times), waiting.popleft()
+    while waiting:
+        yield heapq.heappop(times), waiting.popleft()
 
 
 def _declared_length(container: Any, stream: Any) -> tuple[float | None, float]:

@@ -1,0 +1,237 @@
+"""Training on core's own WanModel: it learns, resumes to the same losses, and gives what core's loaders read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from demo.environment import ROOT
+from memory_encoder.config import EncoderConfig
+from memory_encoder.training.checkpoint import CHECKPOINT, ENCODER, HOST, LORA, LOSSES, read_losses
+from memory_encoder.training.draws import draw_rows
+from memory_encoder.training.lora import add_lora, load_lora_state, lora_state, remove_lora
+from memory_encoder.training.trainer import Listener, Trainer, describe_run
+
+from .training import OneClip, tiny_encoder, tiny_host, tiny_module, tiny_options
+
+
+@pytest.fixture(autouse=True)
+def in_training(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Core's fused rotary embedding has no backward pass; with this flag core uses another."""
+    monkeypatch.setattr(comfy.model_management, "in_training", True)
+
+
+def mean_loss(trainer: Trainer, batches: int = 20) -> float:
+    with torch.no_grad(), trainer.ema.applied():
+        return sum(float(trainer._loss(index, "heldout")) for index in range(batches)) / batches
+
+
+@pytest.mark.parametrize(("changes", "share"), [({"train_host": True, "steps": 250}, 0.1), ({"steps": 250}, 0.35)])
+def test_one_clip_is_learned(tmp_path: Path, changes: dict[str, Any], share: float) -> None:
+    """All weights: under a tenth of the first loss. A LoRA on an untrained, frozen host gets less far as quickly."""
+    options = tiny_options(checkpoint_every=1000, **changes)
+    trainer = Trainer(tiny_module(options), OneClip(), options, tmp_path, cpu=True)
+    losses = [entry["loss"] for entry in trainer.run()]
+    start = sum(losses[:5]) / 5
+    assert mean_loss(trainer) < share * start
+    assert sum(losses[-20:]) / 20 < share * start * 1.3
+
+
+def test_memory_is_what_is_learned_from(tmp_path: Path) -> None:
+    """Eight clips without text: only the memory can tell which one is asked for."""
+    options = tiny_options(train_host=True, steps=300, checkpoint_every=1000, batch_size=8)
+    trainer = Trainer(tiny_module(options), OneClip(8), options, tmp_path, cpu=True)
+    trainer.run()
+    with_memory = mean_loss(trainer)
+    module = trainer.module
+    full = module.predict
+    module.predict = lambda x_t, t, memory, first, conditioning: full(x_t, t, None, first, conditioning)  # type: ignore[method-assign]
+    assert with_memory < 0.6 * mean_loss(trainer)
+
+
+SCRIPT = str(Path(__file__).with_name("training.py"))
+
+
+def variables(comfy_environment: Any) -> dict[str, str]:
+    """Environment of a training process: this checkout, one thread, the real ComfyUI."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {"COMFYUI_PATH": str(comfy_environment.comfy), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    return os.environ | own
+
+
+@pytest.mark.parametrize("stage", ["retrieval", "continuation"])
+def test_killed_run_resumes_to_the_same_losses(comfy_environment: Any, tmp_path: Path, stage: str) -> None:
+    def start(folder: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, SCRIPT, str(tmp_path / folder), "40", stage]
+        return subprocess.Popen(command, env=variables(comfy_environment), stdout=subprocess.DEVNULL)
+
+    whole, cut = start("whole"), start("cut")
+    log = tmp_path / "cut" / LOSSES
+    end = time.monotonic() + 120
+    while time.monotonic() < end and (len(read_losses(log)) < 15 or not (tmp_path / "cut" / CHECKPOINT).is_file()):
+        time.sleep(0.02)
+    cut.send_signal(signal.SIGKILL)
+    cut.wait()
+    assert whole.wait(120) == 0
+    assert 15 <= len(read_losses(log)) < 40
+    assert start("cut").wait(120) == 0
+    losses = {name: read_losses(tmp_path / name / LOSSES) for name in ("whole", "cut")}
+    assert losses["whole"] == losses["cut"] and len(losses["cut"]) == 40
+
+
+def test_two_processes_share_a_batch_to_the_same_losses(comfy_environment: Any, tmp_path: Path) -> None:
+    for processes in (1, 2):
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+        launch += [
+            "--num_machines",
+            "1",
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+            "--main_process_port",
+            "0",
+        ]
+        command = [*launch, SCRIPT, str(tmp_path / str(processes)), "20", "retrieval"]
+        done = subprocess.run(command, env=variables(comfy_environment), capture_output=True, timeout=240)
+        assert done.returncode == 0, done.stderr.decode()[-3000:]
+    one, two = ([entry["loss"] for entry in read_losses(tmp_path / str(n) / LOSSES)] for n in (1, 2))
+    assert len(one) == len(two) == 20
+    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 2e-4
+
+
+def test_lora_gives_the_same_latents_through_core_and_goes_away_without_a_trace(comfy: Any, tmp_path: Path) -> None:
+    options = tiny_options(steps=5)
+    module = tiny_module(options)
+    Trainer(module, OneClip(), options, tmp_path, cpu=True).run()
+    saved = load_file(tmp_path / LORA)
+    assert all(name.startswith("diffusion_model.blocks.") for name in saved)
+    x, t, text = torch.randn(1, 16, 2, 6, 8), torch.tensor([500.0]), torch.zeros(1, 4, 64)
+    load_lora_state(module.diffusion_model, saved)
+    with torch.no_grad():
+        trained = module.diffusion_model(x, t, text)
+        remove_lora(module.diffusion_model)
+        assert torch.equal(module.diffusion_model(x, t, text), tiny_host()(x, t, text))
+
+    patcher = comfy.module("comfy.model_patcher").ModelPatcher(
+        Holder(tiny_host()), torch.device("cpu"), torch.device("cpu")
+    )
+    key_map = {name.removesuffix(".lora_A.weight"): f"{name.removesuffix('.lora_A.weight')}.weight" for name in saved}
+    loaded = comfy.module("comfy.lora").load_lora(dict(saved), key_map)
+    patched = patcher.clone()
+    assert set(patched.add_patches(loaded, 1.0)) == set(loaded)
+    comfy.model_management.load_models_gpu([patched])
+    with torch.no_grad():
+        assert (patched.model.diffusion_model(x, t, text) - trained).abs().max() < 1e-5
+
+
+class Holder(torch.nn.Module):
+    """A model with its host under the name that core's keys have."""
+
+    def __init__(self, host: Any) -> None:
+        super().__init__()
+        self.diffusion_model = host
+
+
+def test_files_of_a_run_are_what_the_loaders_read(comfy: Any, tmp_path: Path) -> None:
+    options = tiny_options(steps=3, train_host=True)
+    metadata = {"config": "{}"}
+    Trainer(tiny_module(options), OneClip(), options, tmp_path, cpu=True, host_metadata=metadata).run()
+    from safetensors import safe_open
+
+    with safe_open(str(tmp_path / ENCODER), "pt") as file:
+        config = EncoderConfig.from_metadata(file.metadata(), "encoder")
+        assert '"stage": "retrieval"' in file.metadata()["training"]
+    assert config == tiny_encoder().config
+    assert set(load_file(tmp_path / ENCODER)) == set(tiny_encoder().state_dict())
+    assert set(load_file(tmp_path / HOST)) == set(tiny_host().state_dict())
+
+
+@pytest.mark.parametrize("stage", ["retrieval", "continuation", "host"])
+def test_gradient_checkpointing_changes_no_gradient(comfy: Any, stage: Any) -> None:
+    options = tiny_options(stage=stage, train_host=stage == "host")
+    gradients = []
+    for checkpointing in (False, True):
+        module = tiny_module(options, gradient_checkpointing=checkpointing)
+        torch.nn.init.normal_(module.encoder.out.weight, generator=torch.Generator().manual_seed(0))
+        batch = OneClip(2).rows(0, 0, 2, "train", None)
+        module(batch, draw_rows(batch, options, 2, 0, 0)).backward()
+        gradients.append({n: p.grad for n, p in module.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() and gradients[0]
+    scale = max(float(a.abs().max()) for a in gradients[0].values())
+    assert max(float((a - gradients[1][n]).abs().max()) for n, a in gradients[0].items()) < 1e-5 * scale
+
+
+def test_accumulated_steps_equal_one_larger_step_in_number_of_updates(tmp_path: Path) -> None:
+    options = tiny_options(steps=3, accumulate=2)
+    trainer = Trainer(tiny_module(options), OneClip(8), options, tmp_path, cpu=True)
+    trainer.run()
+    assert trainer._steps_done() == 3
+
+
+def test_other_settings_do_not_go_on_with_a_run(tmp_path: Path) -> None:
+    options = tiny_options(steps=2)
+    Trainer(tiny_module(options), OneClip(), options, tmp_path, cpu=True).run()
+    other = tiny_options(steps=4, learning_rate=1e-4)
+    with pytest.raises(ValueError, match="other settings"):
+        Trainer(tiny_module(other), OneClip(), other, tmp_path, cpu=True).run()
+    (tmp_path / CHECKPOINT).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=CHECKPOINT):
+        Trainer(tiny_module(options), OneClip(), options, tmp_path, cpu=True).run()
+
+
+def test_listener_hears_everything_and_can_stop_a_run_that_then_resumes(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    class Stop(Exception):
+        pass
+
+    class Ear(Listener):
+        def step(self, step: int, loss: float) -> None:
+            heard.append("step")
+            if len(heard) == 14:
+                raise Stop
+
+        def heldout(self, step: int, loss: float) -> None:
+            heard.append("heldout")
+
+        def picture(self, step: int, trainer: Trainer) -> None:
+            heard.append("picture")
+
+    options = tiny_options(steps=12, checkpoint_every=4, heldout_every=4, picture_every=4)
+    with pytest.raises(Stop):
+        Trainer(tiny_module(options), OneClip(), options, tmp_path, Ear(), cpu=True).run()
+    assert heard.count("heldout") == 2 and heard.count("picture") == 2
+    trainer = Trainer(tiny_module(options), OneClip(), options, tmp_path, cpu=True)
+    trainer.run()
+    assert trainer.first_step == 8
+
+
+def test_plan_names_what_is_trained(comfy: Any) -> None:
+    options = tiny_options()
+    text = describe_run(tiny_module(options), options, 7)
+    assert "LoRA rank 32" in text and "7 clips" in text and "GiB" in text
+
+
+def test_model_without_blocks_takes_no_lora() -> None:
+    with pytest.raises(ValueError, match="no linear layers"):
+        add_lora(torch.nn.Linear(2, 2), 4, 0)
+
+
+def test_lora_of_another_rank_is_refused(comfy: Any) -> None:
+    host = tiny_host()
+    add_lora(host, 4, 0)
+    state = {name: tensor.clone() for name, tensor in lora_state(host).items()}
+    other = tiny_host()
+    add_lora(other, 8, 0)
+    with pytest.raises(ValueError, match="rank"):
+        load_lora_state(other, state)

@@ -1,0 +1,106 @@
+"""A tiny host and one clip for the training tests; also a script that trains, for tests that kill it or start several.
+
+python -m tests.integration.training FOLDER STEPS STAGE
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memory_encoder.config import EncoderConfig
+from memory_encoder.encoder import MemoryEncoder
+from memory_encoder.hosts.checkpoint import load_comfy
+from memory_encoder.training.lora import add_lora
+from memory_encoder.training.module import Batch, TrainingModule
+from memory_encoder.training.options import TrainOptions
+from memory_encoder.training.trainer import Trainer
+
+DIM, FRAMES, HEIGHT, WIDTH = 128, 5, 6, 8
+
+
+def tiny_host(seed: int = 0) -> Any:
+    """Core's WanModel of two blocks whose first projection and head are inverse, so that noise passes through."""
+    import comfy.ops
+    from comfy.ldm.wan.model import WanModel
+
+    model: Any = WanModel(
+        model_type="t2v", in_dim=16, out_dim=16, dim=DIM, ffn_dim=256, text_dim=64, num_heads=4, num_layers=2,
+        operations=comfy.ops.disable_weight_init,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") or name == "head.modulation":
+                parameter.zero_()
+            elif "norm" in name:
+                parameter.fill_(1)
+            else:
+                fan_in = DIM if name.endswith("modulation") else parameter[0].numel()
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
+        model.time_embedding[2].weight.mul_(0.1)
+        basis, _ = torch.linalg.qr(torch.randn(DIM, 64, generator=generator))
+        model.patch_embedding.weight.copy_(basis.reshape(DIM, 16, 1, 2, 2) * 2**0.5)
+        model.head.head.weight.copy_(basis.reshape(DIM, 16, 2, 2).permute(2, 3, 1, 0).reshape(64, DIM) / 2**0.5)
+    return model
+
+
+class OneClip:
+    """The same smooth clip in every row, or eight different ones."""
+
+    def __init__(self, clips: int = 1) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.hr = torch.cat([smooth_clip(generator) for _ in range(clips)])
+        self.lr = torch.nn.functional.interpolate(self.hr, size=(3, 4, 4))
+
+    def rows(self, step: int, first: int, last: int, kind: str, target: Any) -> Batch:
+        chosen = [(step + row) % len(self.hr) for row in range(first, last)]
+        return Batch(self.hr[chosen], self.lr[chosen], {"context": torch.zeros(len(chosen), 4, 64)})
+
+
+def smooth_clip(generator: torch.Generator) -> Tensor:
+    axes = (torch.linspace(0, 1, n) for n in (FRAMES, HEIGHT, WIDTH))
+    t, h, w = torch.meshgrid(*axes, indexing="ij")
+    modes = torch.stack([torch.ones_like(t), (3 * h).cos(), (3 * w).cos(), (3 * t).cos()])
+    clip = torch.einsum("cm,mthw->cthw", torch.randn(16, 4, generator=generator), modes)
+    return (clip / clip.std())[None]
+
+
+def tiny_encoder(seed: int = 0) -> MemoryEncoder:
+    encoder = MemoryEncoder(EncoderConfig("wan", DIM, 16, rate="2x2x2", channels=(32, 32, 32, 64)))
+    encoder.reset_parameters(torch.Generator().manual_seed(seed))
+    return encoder
+
+
+def tiny_module(options: TrainOptions, gradient_checkpointing: bool = False) -> TrainingModule:
+    host = tiny_host()
+    if not options.train_host:
+        add_lora(host, options.rank, options.seed)
+    return TrainingModule(tiny_encoder(), host, gradient_checkpointing=gradient_checkpointing)
+
+
+def tiny_options(**changes: Any) -> TrainOptions:
+    values = {
+        "steps": 10, "batch_size": 4, "learning_rate": 3e-3, "rank": 32, "weight_decay": 0.0, "warmup": 20, "ema": 0.99,
+        "shift": 12.0, "section": 2, "heldout_every": 0, "picture_every": 0, "checkpoint_every": 10,
+    }  # fmt: skip
+    return TrainOptions(**(values | changes))
+
+
+def main() -> None:
+    folder, steps, stage = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    sys.argv = sys.argv[:1]
+    load_comfy(arguments=["--cpu"])
+    import comfy.model_management
+
+    comfy.model_management.in_training = True
+    options = tiny_options(steps=steps, stage=stage)
+    Trainer(tiny_module(options), OneClip(8), options, folder, cpu=True).run()
+
+
+if __name__ == "__main__":
+    main()
