@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .budget import HOSTS, Plan, describe, named_host, token_count
-from .training.arguments import add_cache_arguments
+from .training.arguments import add_cache_arguments, add_train_arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     cache = commands.add_parser("cache", help="encode a folder of videos and captions once, for training")
     add_cache_arguments(cache)
     cache.set_defaults(run=lambda args: _commands().run_cache(args))
+    train = commands.add_parser("train", help="train an encoder and the host's LoRA, or a small host itself")
+    add_train_arguments(train)
+    train.set_defaults(run=lambda args: _commands().run_train(args))
     return parser
 
 

@@ -11,7 +11,8 @@ from comfy_api.latest import io
 
 from ..memory_encoder.budget import HostShape, Plan, describe, estimate, named_host, nearest_host
 from ..memory_encoder.config import EncoderConfig
-from .managed import ManagedEncoder, load_encoder, new_encoder
+from ..memory_encoder.encoder_file import new_encoder
+from .managed import ManagedEncoder, load_encoder, manage
 from .runtime import ENCODERS, host_of
 from .sockets import CATEGORY, MemoryEncoderSocket, encoder_input, model_input
 
@@ -124,7 +125,7 @@ class VideoMemoryEncoderNew(io.ComfyNode):
                 "patch": host.patch,
             }
         )
-        return io.NodeOutput(new_encoder(config, host, seed))
+        return io.NodeOutput(manage(new_encoder(config, host, seed)))
 
 
 class VideoMemoryBudget(io.ComfyNode):

@@ -8,7 +8,7 @@ import logging
 from comfy_api.latest import ComfyExtension, io
 
 log = logging.getLogger("video_memory")
-TOPICS = ("encoder", "history", "storyboard", "sampler", "evaluation")
+TOPICS = ("encoder", "history", "storyboard", "sampler", "evaluation", "dataset", "training")
 
 
 class VideoMemoryExtension(ComfyExtension):

@@ -10,11 +10,11 @@ import comfy.model_management as mm
 import comfy.model_patcher
 import comfy.ops
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..memory_encoder.config import EncoderConfig
 from ..memory_encoder.encoder import MemoryEncoder
+from ..memory_encoder.encoder_file import fill, read_encoder
 from ..memory_encoder.hosts import Host
 
 
@@ -29,11 +29,7 @@ class ManagedEncoder:
         self.identity = _identity(config, weights)
         offload = mm.unet_offload_device()
         self.model = MemoryEncoder(config, operations=comfy.ops.manual_cast, device=offload, dtype=dtype)
-        try:
-            self.model.load_state_dict(weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"memory encoder weights do not fit their configuration ({reason})") from error
+        fill(self.model, weights)
         self.model.eval().requires_grad_(False)
         self.device = mm.get_torch_device()
         self.dtype = _compute_dtype(self.device)
@@ -64,23 +60,14 @@ class ManagedEncoder:
             )
 
 
-def new_encoder(config: EncoderConfig, host: Host, seed: int) -> ManagedEncoder:
-    """An untrained encoder; with the default variant it equals Only LR until it is trained."""
-    encoder = MemoryEncoder(config, dtype=torch.float32)
-    weight, bias = host.patchifier()
-    patchifier = (weight.detach().float().cpu(), bias.detach().float().cpu())
-    encoder.reset_parameters(torch.Generator().manual_seed(seed), patchifier)
-    return ManagedEncoder(config, encoder.state_dict(), torch.float32)
+def manage(encoder: MemoryEncoder) -> ManagedEncoder:
+    """Puts an encoder that was made or trained in memory under ComfyUI's management."""
+    return ManagedEncoder(encoder.config, encoder.state_dict(), torch.float32)
 
 
 def load_encoder(path: Path) -> ManagedEncoder:
     """Reads an encoder file; raises ValueError that names the file when it is damaged, foreign or too new."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            config = EncoderConfig.from_metadata(file.metadata(), path.name)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"memory encoder {path.name} cannot be read ({error}); download the file again") from error
+    config, weights = read_encoder(path)
     dtype = next((tensor.dtype for tensor in weights.values()), torch.float32)
     try:
         return ManagedEncoder(config, weights, dtype)

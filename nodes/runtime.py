@@ -13,6 +13,7 @@ import comfy.utils
 import folder_paths
 import latent_preview
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..memory_encoder.compressor import Codec, append_history
@@ -233,3 +234,53 @@ def retrieve(
         )
         progress.advance(count * (len(sigmas) - 1))
     return torch.cat(parts, dim=2).float()
+
+
+def training_root() -> Path:
+    return Path(folder_paths.get_output_directory()) / "video_memory_training"
+
+
+def training_device() -> torch.device:
+    return mm.get_torch_device()
+
+
+def training_precision(choice: str) -> Any:
+    """`auto` is bf16 where the device computes in it."""
+    if choice != "auto":
+        return choice
+    return "bf16" if mm.should_use_bf16(training_device()) else "no"
+
+
+def model_for_training(model: Any) -> Any:
+    """A deep copy of a MODEL, wholly on the device, whose tensors may have gradients; the original is left alone."""
+    copy = model.clone(force_deepcopy=True)
+    mm.load_models_gpu([copy], force_full_load=True)
+    return copy
+
+
+def plain_state(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Weights as ordinary float32 tensors, whatever mode they were made in."""
+    return {name: tensor.detach().float().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def load_lora(path: Path) -> dict[str, Tensor]:
+    """What core's LoRA nodes take."""
+    return comfy.utils.load_torch_file(str(path), safe_load=True)
+
+
+class TrainingProgress:
+    """Core's progress bar over the steps, with a picture now and then; stops the run when asked to."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.last = last
+        self.bar = comfy.utils.ProgressBar(last)
+        self.bar.update_absolute(first, last)
+
+    def step(self, done: int) -> None:
+        mm.throw_exception_if_processing_interrupted()
+        self.bar.update_absolute(done, self.last)
+
+    def show(self, done: int, picture: Any) -> None:
+        """picture: [H,W,3] uint8, BGR."""
+        image = Image.fromarray(picture[..., ::-1])
+        self.bar.update_absolute(done, self.last, ("JPEG", image, None))

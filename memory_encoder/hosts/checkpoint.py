@@ -6,12 +6,13 @@ models come through the nodes' sockets. Nothing of it is imported before `load_c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,6 +61,18 @@ def load_comfy(path: str | None = None, arguments: Sequence[str] = ()) -> None:
     finally:
         parsing.enable_args_parsing(False)
         sys.argv = ours
+
+
+@contextlib.contextmanager
+def training_mode() -> Iterator[None]:
+    """Core chooses operations that have gradients within the context (its fused rotary embedding has none)."""
+    management: Any = _comfy("model_management")
+    before = management.in_training
+    management.in_training = True
+    try:
+        yield
+    finally:
+        management.in_training = before
 
 
 def load_host(path: str | Path) -> Any:

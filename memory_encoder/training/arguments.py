@@ -6,6 +6,32 @@ import argparse
 from pathlib import Path
 
 
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--dataset", type=Path, required=True, help="folder made by the cache command")
+    add("--host", type=Path, required=True, help="diffusion model file")
+    add("--out", type=Path, required=True, help="folder of the run; run the same command again to go on")
+    add("--stage", choices=("host", "retrieval", "continuation"), required=True)
+    add("--encoder", type=Path, help="encoder file to go on from; without it a new one is made")
+    add("--rate", default="4x4x2", help="of a new encoder")
+    add("--variant", default="proposed", choices=("proposed", "only_lr", "without_lr", "large_patchifier"))
+    add("--attention", default="frame", choices=("frame", "causal", "full"))
+    add("--vae", help="VAE file, to draw recalled frames as the run goes")
+    for name in ("steps", "batch-size", "accumulate", "warmup", "rank", "seed", "section"):
+        add(f"--{name}", type=int)
+    for name in ("checkpoint-every", "heldout-every", "picture-every"):
+        add(f"--{name}", type=int, help="in steps; 0 for never" if name != "checkpoint-every" else "in steps")
+    for name in ("learning-rate", "weight-decay", "clip", "ema", "shift"):
+        add(f"--{name}", type=float)
+    for name in ("history-dropout", "corruption", "caption-dropout"):
+        add(f"--{name}", type=float, help="0 to 1")
+    add("--mixed-precision", choices=("no", "bf16"))
+    add("--gradient-checkpointing", action="store_true", default=None, help="less memory, a third more time")
+    add("--freeze-encoder", dest="train_encoder", action="store_false", default=None)
+    add("--train-host", action="store_true", default=None, help="all weights of a small host instead of a LoRA")
+    add("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
+
+
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(

@@ -33,6 +33,10 @@ class Ema:
         finally:
             self._assign(kept)
 
+    def assign(self) -> None:
+        """The parameters become their averages for good."""
+        self._assign(self.averages)
+
     @torch.no_grad()
     def _assign(self, values: Mapping[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():

@@ -1,0 +1,52 @@
+"""Encoders from files and from nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .config import EncoderConfig
+from .encoder import MemoryEncoder
+from .hosts import Host
+
+
+def read_encoder(path: Path) -> tuple[EncoderConfig, dict[str, Tensor]]:
+    """Configuration and weights of an encoder file.
+
+    Raises ValueError that names the file when it is damaged, foreign or too new.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            config = EncoderConfig.from_metadata(file.metadata(), path.name)
+            return config, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"memory encoder {path.name} cannot be read ({error}); download the file again") from error
+
+
+def fill(encoder: MemoryEncoder, weights: dict[str, Tensor]) -> None:
+    """Loads weights; raises ValueError when they are not those of the encoder's configuration."""
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"memory encoder weights do not fit their configuration ({reason})") from error
+
+
+def load_encoder(path: Path) -> MemoryEncoder:
+    """The encoder of a file, float32, for training and evaluation. Raises ValueError as `read_encoder` does."""
+    config, weights = read_encoder(path)
+    encoder = MemoryEncoder(config, dtype=torch.float32)
+    fill(encoder, weights)
+    return encoder
+
+
+def new_encoder(config: EncoderConfig, host: Host, seed: int) -> MemoryEncoder:
+    """An untrained encoder; with an LR branch it equals Only LR until it is trained."""
+    encoder = MemoryEncoder(config, dtype=torch.float32)
+    weight, bias = host.patchifier()
+    patchifier = (weight.detach().float().cpu(), bias.detach().float().cpu())
+    encoder.reset_parameters(torch.Generator().manual_seed(seed), patchifier)
+    return encoder

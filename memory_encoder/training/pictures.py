@@ -1,0 +1,118 @@
+"""What a run shows: the loss curve and frames recalled from memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..files import write_atomically
+from ..flow import shifted
+from .draws import generator_for
+from .module import Batch, TrainingModule
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+Point = tuple[int, float]
+SIZE, MARGIN = (720, 360), 48
+BACKGROUND, GRID, TRAIN, HELDOUT, TEXT = (24, 24, 27), (63, 63, 70), (248, 189, 56), (94, 197, 34), (228, 228, 231)
+STEPS, FRAMES = 8, 4
+
+
+def loss_plot(losses: Sequence[Point], heldout: Sequence[Point] = ()) -> np.ndarray:
+    """A picture [H,W,3] uint8 (BGR) of the smoothed training loss and the held-out loss over the steps."""
+    width, height = SIZE
+    canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
+    points = [point for point in (*losses, *heldout) if np.isfinite(point[1])]
+    if not points:
+        return canvas
+    last = max(step for step, _ in points) or 1
+    low, high = min(loss for _, loss in points), max(loss for _, loss in points)
+    high = high if high > low else low + 1
+
+    def place(step: float, loss: float) -> tuple[int, int]:
+        x = MARGIN + (width - 2 * MARGIN) * step / last
+        y = height - MARGIN - (height - 2 * MARGIN) * (loss - low) / (high - low)
+        return round(x), round(y)
+
+    for share in np.linspace(0, 1, 5):
+        value = low + (high - low) * share
+        cv2.line(canvas, place(0, value), place(last, value), GRID, 1)
+        _write(canvas, f"{value:.3g}", (4, place(0, value)[1] + 4))
+        _write(canvas, f"{round(last * share)}", (place(last * share, low)[0] - 10, height - MARGIN + 18))
+    _curve(canvas, [place(*point) for point in losses], (90, 75, 30), 1)
+    _curve(canvas, [place(*point) for point in smoothed(losses)], TRAIN, 2)
+    _curve(canvas, [place(*point) for point in heldout], HELDOUT, 2)
+    _write(canvas, "training loss", (MARGIN + 8, 22), TRAIN)
+    _write(canvas, "held-out loss", (MARGIN + 140, 22), HELDOUT)
+    return canvas
+
+
+def smoothed(losses: Sequence[Point], decay: float = 0.95) -> list[Point]:
+    """Exponentially smoothed losses, without the bias of the first ones."""
+    result, mean, weight = [], 0.0, 0.0
+    for step, loss in losses:
+        mean, weight = decay * mean + (1 - decay) * loss, decay * weight + 1 - decay
+        result.append((step, mean / weight))
+    return result
+
+
+@torch.no_grad()
+def recall(module: TrainingModule, batch: Batch, first: int, count: int, with_memory: bool, seed: int) -> Tensor:
+    """Draws latents first .. first+count-1 of a clip from the memory of the clean clip, or from none: Euler steps."""
+    memory = module.compress(batch.hr, batch.lr) if with_memory else None
+    shape = (*batch.hr.shape[:2], count, *batch.hr.shape[3:])
+    x = torch.randn(shape, generator=generator_for(seed, "recall")).to(batch.hr)
+    times = shifted(torch.linspace(1, 0, STEPS + 1), 3.0)
+    for now, then in pairwise(times):
+        t = now.expand(batch.hr.shape[0]).to(batch.hr)
+        x = x + (then - now) * module.predict(x, t, memory, first, batch.conditioning)
+    return x
+
+
+def recall_picture(trainer: Trainer, decode: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """Rows of pictures [H,W,3] uint8 (BGR): original, recalled, without memory; held out where there are such clips."""
+    kind = "heldout" if trainer.options.heldout_every else "train"
+    batch = trainer.source.rows(0, 0, 1, kind, lambda frames: (0, frames)).to(trainer.accelerator.device)
+    count = min(FRAMES, batch.hr.shape[2])
+    first = (batch.hr.shape[2] - count) // 2
+    rows = [("original", batch.hr[:, :, first : first + count])]
+    if trainer.options.stage != "host":
+        rows.append(("recalled", recall(trainer.module, batch, first, count, True, trainer.options.seed)))
+    rows.append(("without memory", recall(trainer.module, batch, first, count, False, trainer.options.seed)))
+    pictures = [_strip(label, decode(latents.cpu().float())) for label, latents in rows]
+    return np.concatenate(pictures, axis=0)
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Writes a PNG atomically."""
+    encoded: Any = cv2.imencode(".png", picture)[1]
+    write_atomically(path, lambda temporary: _write_bytes(temporary, encoded.tobytes()))
+
+
+def _strip(label: str, frames: Tensor) -> np.ndarray:
+    pictures = (frames[0].clamp(0, 1) * 255).round().byte().cpu().numpy()[..., ::-1]
+    row = np.concatenate(list(pictures[:: max(len(pictures) // FRAMES, 1)][:FRAMES]), axis=1)
+    band = np.full((22, row.shape[1], 3), BACKGROUND, np.uint8)
+    _write(band, label, (6, 16))
+    return np.concatenate([band, row], axis=0)
+
+
+def _curve(canvas: np.ndarray, points: Sequence[tuple[int, int]], colour: tuple[int, int, int], width: int) -> None:
+    if points:
+        cv2.polylines(canvas, [np.array(points, np.int32)], False, colour, width, cv2.LINE_AA)
+
+
+def _write(canvas: np.ndarray, text: str, at: tuple[int, int], colour: tuple[int, int, int] = TEXT) -> None:
+    cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

@@ -1,0 +1,88 @@
+"""The `train` command: the same code as the node Train Memory Encoder."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import EncoderConfig
+from ..encoder_file import load_encoder, new_encoder
+from ..hosts import find_host
+from ..hosts.checkpoint import codec, load_comfy, load_host, load_vae, training_mode
+from .dataset import MemoryDataset
+from .options import TrainOptions
+from .run import PictureListener, train
+from .trainer import Trainer
+
+_LOG = logging.getLogger("video_memory")
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """Trains by the arguments of `arguments.train_arguments`; raises ValueError for what does not fit."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    load_comfy(args.comfy)
+    options = options_from(args)
+    dataset = MemoryDataset.open(args.dataset)
+    with torch.inference_mode(False), training_mode():
+        patcher = load_host(args.host)
+        model: Any = patcher.model
+        host = find_host(model.diffusion_model)
+        if args.encoder:
+            encoder = load_encoder(args.encoder)
+        else:
+            config = EncoderConfig(
+                host=host.name, width=host.width, latent_channels=host.latent_channels, rate=args.rate,
+                variant=args.variant, attention=args.attention, padding=dataset.padding, patch=host.patch,
+            )  # fmt: skip
+            encoder = new_encoder(config, host, options.seed)
+        pictures = None
+        if args.vae:
+            pictures = codec(patcher, load_vae(args.vae)).decode
+        report = Teller(args.out, pictures)
+        train(model.diffusion_model, encoder, dataset, options, args.out, report, host_metadata(args.host))
+
+
+class Teller(PictureListener):
+    """Plain lines for a terminal."""
+
+    def plan(self, text: str) -> None:
+        print(text, flush=True)
+
+    def started(self, first_step: int, last_step: int) -> None:
+        print(f"steps {first_step} to {last_step}", flush=True)
+
+    def step(self, step: int, loss: float) -> None:
+        self.losses.append((step, loss))
+        if (step + 1) % 10 == 0:
+            mean = sum(value for _, value in self.losses[-10:]) / len(self.losses[-10:])
+            print(f"step {step + 1} loss {mean:.4f}", flush=True)
+
+    def heldout(self, step: int, loss: float) -> None:
+        super().heldout(step, loss)
+        print(f"step {step + 1} held-out loss {loss:.4f}", flush=True)
+
+    def picture(self, step: int, trainer: Trainer) -> None:
+        super().picture(step, trainer)
+        print(f"step {step + 1} pictures in {self.folder}", flush=True)
+
+
+def options_from(args: argparse.Namespace) -> TrainOptions:
+    """Options given on the command line over the defaults."""
+    given = {field.name: getattr(args, field.name, None) for field in fields(TrainOptions)}
+    return TrainOptions(**{name: value for name, value in given.items() if value is not None})
+
+
+def host_metadata(path: Path) -> dict[str, str]:
+    """What a host's file says beside its weights; a host that is trained itself keeps it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}

@@ -1,0 +1,161 @@
+"""The node that trains a memory encoder and the LoRA that reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from comfy_api.latest import io
+
+from ..memory_encoder.encoder_file import new_encoder
+from ..memory_encoder.hosts import find_host
+from ..memory_encoder.hosts.checkpoint import training_mode
+from ..memory_encoder.sections import film_folder
+from ..memory_encoder.training.checkpoint import LORA
+from ..memory_encoder.training.dataset import MemoryDataset
+from ..memory_encoder.training.options import TrainOptions
+from ..memory_encoder.training.pictures import loss_plot, recall_picture
+from ..memory_encoder.training.run import PictureListener, train
+from ..memory_encoder.training.trainer import Trainer
+from . import runtime
+from .dataset import MemoryDatasetSocket
+from .managed import ManagedEncoder, manage
+from .sockets import CATEGORY, MemoryEncoderSocket, encoder_input, model_input, seed_input
+
+
+class VideoMemoryTrain(io.ComfyNode):
+    """Trains both stages of the paper, live, cancellable and resumable."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryTrain",
+            display_name="Train Memory Encoder",
+            category=CATEGORY,
+            description="Trains a memory encoder and a LoRA of the model. A cancelled run goes on where it was saved.",
+            inputs=[
+                model_input(),
+                encoder_input(),
+                MemoryDatasetSocket.Input("dataset", tooltip="From Cache Training Clips."),
+                io.Combo.Input(
+                    "stage",
+                    options=["retrieval", "continuation"],
+                    default="retrieval",
+                    tooltip="retrieval: pretraining, the model draws any frame from the memory. continuation: it makes "
+                    "the next section; begin with an encoder from retrieval.",
+                ),
+                io.Int.Input("steps", default=2000, min=1, max=10_000_000, tooltip="Steps of the whole run."),
+                io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="Clips in a step."),
+                io.Float.Input(
+                    "learning_rate", default=5e-5, min=1e-7, max=1.0, step=1e-6, round=False, tooltip="Of AdamW."
+                ),
+                io.Int.Input("rank", default=128, min=1, max=1024, tooltip="Rank of the LoRA; the paper uses 128."),
+                seed_input(),
+                io.String.Input(
+                    "run", default="my_memory", tooltip="Name of the run, a folder in output/video_memory_training."
+                ),
+                io.Int.Input("accumulate", default=1, min=1, max=1024, optional=True, tooltip="Steps in one update."),
+                io.Int.Input(
+                    "section", default=8, min=1, max=256, optional=True, tooltip="Latents of a section in continuation."
+                ),
+                io.Int.Input(
+                    "picture_every", default=250, min=0, max=1_000_000, optional=True,
+                    tooltip="Steps between pictures of recalled frames; 0 for none.",
+                ),
+                io.Int.Input("checkpoint_every", default=100, min=1, max=1_000_000, optional=True, tooltip="In steps."),
+                io.Boolean.Input(
+                    "gradient_checkpointing", default=True, optional=True, tooltip="Less memory, a third more time."
+                ),
+                io.Combo.Input(
+                    "mixed_precision", options=["auto", "bf16", "no"], default="auto", optional=True,
+                    tooltip="auto: bf16 where the card has it.",
+                ),
+                io.Float.Input(
+                    "history_dropout", default=0.1, min=0.0, max=1.0, step=0.01, optional=True,
+                    tooltip="Share of continuation steps without memory.",
+                ),
+                io.Float.Input(
+                    "corruption", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,
+                    tooltip="Highest level of noise on the history in continuation, against drift.",
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="Connect it to see recalled frames as the run goes."),
+            ],
+            outputs=[
+                MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Trained encoder."),
+                io.LoraModel.Output(display_name="lora", tooltip="LoRA of the model, for core's LoRA nodes."),
+                io.LossMap.Output(display_name="loss_map", tooltip="Loss of each step, for core's Plot Loss Graph."),
+                io.Image.Output(display_name="plot", tooltip="Loss curve."),
+            ],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, memory_encoder: ManagedEncoder, dataset: MemoryDataset, stage: Any, steps: int, batch_size: int,
+        learning_rate: float, rank: int, seed: int, run: str, accumulate: int = 1, section: int = 8,
+        picture_every: int = 250, checkpoint_every: int = 100, gradient_checkpointing: bool = True,
+        mixed_precision: str = "auto", history_dropout: float = 0.1, corruption: float = 0.0, vae=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        memory_encoder.check_host(runtime.host_of(model))
+        folder = film_folder(runtime.training_root(), run)
+        options = TrainOptions(
+            stage=stage, steps=steps, batch_size=batch_size, learning_rate=learning_rate, rank=rank, seed=seed,
+            accumulate=accumulate, section=section, picture_every=picture_every, checkpoint_every=checkpoint_every,
+            gradient_checkpointing=gradient_checkpointing, history_dropout=history_dropout, corruption=corruption,
+            mixed_precision=runtime.training_precision(mixed_precision),
+        )  # fmt: skip
+        decode = None if vae is None else runtime.codec_for(model, vae).decode
+        listener = NodeListener(folder, decode)
+        with torch.inference_mode(False), torch.enable_grad(), training_mode():
+            copy = runtime.model_for_training(model)
+            encoder = new_encoder(memory_encoder.config, find_host(copy.model.diffusion_model), seed)
+            encoder.load_state_dict(runtime.plain_state(memory_encoder.model))
+            losses = train(
+                copy.model.diffusion_model, encoder.to(runtime.training_device()), dataset, options, folder, listener,
+                cpu=runtime.training_device().type == "cpu",
+            )  # fmt: skip
+        plot = torch.from_numpy(np.ascontiguousarray(listener.plot()[..., ::-1])).float()[None] / 255
+        loss_map = {"loss": [entry["loss"] for entry in losses if "loss" in entry]}
+        trained = manage(encoder.cpu())
+        return io.NodeOutput(trained, runtime.load_lora(folder / LORA), loss_map, plot, ui=listener.shown())
+
+
+class NodeListener(PictureListener):
+    """Progress, live pictures and a way to stop, on the node."""
+
+    def __init__(self, folder: Path, decode: Any) -> None:
+        super().__init__(folder, decode)
+        self.progress: runtime.TrainingProgress | None = None
+        self.text = ""
+
+    def plan(self, text: str) -> None:
+        self.text = text
+        runtime.log.info("%s", text)
+
+    def started(self, first_step: int, last_step: int) -> None:
+        self.progress = runtime.TrainingProgress(first_step, last_step)
+
+    def step(self, step: int, loss: float) -> None:
+        super().step(step, loss)
+        if self.progress is not None:
+            self.progress.step(step + 1)
+
+    def picture(self, step: int, trainer: Trainer) -> None:
+        super().picture(step, trainer)
+        if self.progress is not None:
+            shown = recall_picture(trainer, self.decode) if self.decode is not None else self.plot()
+            self.progress.show(step + 1, shown)
+
+    def plot(self) -> np.ndarray:
+        """The loss curve as it stands."""
+        return loss_plot(self.losses, self.heldout_losses)
+
+    def shown(self) -> dict[str, Any]:
+        """What the node shows when it is done."""
+        last = f"last loss {self.losses[-1][1]:.4f}" if self.losses else "nothing left to do"
+        return {"text": [f"{self.text}\n{last}\n{self.folder}"]}
+
+
+NODES = [VideoMemoryTrain]
