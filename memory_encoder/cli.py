@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
-from types import ModuleType
 
 from .budget import HOSTS, Plan, describe, named_host, token_count
 from .training.arguments import add_cache_arguments, add_train_arguments
@@ -37,16 +35,23 @@ def _parser() -> argparse.ArgumentParser:
     budget.set_defaults(run=lambda args: print(describe(_plan(args), args.host)))
     cache = commands.add_parser("cache", help="encode a folder of videos and captions once, for training")
     add_cache_arguments(cache)
-    cache.set_defaults(run=lambda args: _commands().run_cache(args))
+    cache.set_defaults(run=_cache)
     train = commands.add_parser("train", help="train an encoder and the host's LoRA, or a small host itself")
     add_train_arguments(train)
-    train.set_defaults(run=lambda args: _commands().run_train(args))
+    train.set_defaults(run=_train)
     return parser
 
 
-def _commands() -> ModuleType:
-    """Commands that need models; torch and ComfyUI are imported with them, not for the others."""
-    return importlib.import_module(".training.commands", __package__)
+def _cache(args: argparse.Namespace) -> None:
+    from .training.commands import run_cache  # brings torch, PyAV and ComfyUI, which `tokens` does not need
+
+    run_cache(args)
+
+
+def _train(args: argparse.Namespace) -> None:
+    from .training.train_command import run_train
+
+    run_train(args)
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:

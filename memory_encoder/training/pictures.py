@@ -77,6 +77,7 @@ def recall(module: TrainingModule, batch: Batch, first: int, count: int, with_me
     return x
 
 
+@torch.no_grad()
 def recall_picture(trainer: Trainer, decode: Callable[[Tensor], Tensor]) -> np.ndarray:
     """Rows of pictures [H,W,3] uint8 (BGR): original, recalled, without memory; held out where there are such clips."""
     kind = "heldout" if trainer.options.heldout_every else "train"

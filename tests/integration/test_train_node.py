@@ -1,0 +1,118 @@
+"""Training by the command and by the node, from a cached clip to files that the loader nodes take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from memory_encoder.cli import main
+from memory_encoder.training.checkpoint import ENCODER, HOST, LORA, LOSSES, read_losses
+from memory_encoder.training.dataset import MemoryDataset
+from memory_encoder.training.run import LOSS_PICTURE, RECALL_PICTURE
+
+from .test_dataset import arguments, files, words  # noqa: F401 - fixtures
+
+PACK = "video_memory_train_test"
+
+
+@pytest.fixture(scope="module")
+def cached(files: dict[str, Path], words: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    out = tmp_path_factory.mktemp("cached")
+    assert main(arguments(files, out)) == 0
+    return out
+
+
+def train(files: dict[str, Path], cached: Path, out: Path, *more: str) -> int:  # noqa: F811
+    fixed = ["train", "--dataset", str(cached), "--host", str(files["host"]), "--out", str(out), "--rate", "2x2x2"]
+    small = ["--steps", "3", "--batch-size", "2", "--rank", "4", "--section", "2", "--checkpoint-every", "2"]
+    return main([*fixed, *small, *more])
+
+
+def test_all_three_stages_run_one_after_the_other_from_the_command_line(
+    files: dict[str, Path],  # noqa: F811
+    cached: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert train(files, cached, tmp_path / "host", "--stage", "host", "--train-host") == 0
+    hosts = files | {"host": tmp_path / "host" / HOST}
+    vae = ["--vae", str(files["vae"])]
+    assert train(hosts, cached, tmp_path / "one", "--stage", "retrieval", "--gradient-checkpointing", *vae) == 0
+    encoder = ["--encoder", str(tmp_path / "one" / ENCODER)]
+    assert train(hosts, cached, tmp_path / "two", "--stage", "continuation", *encoder) == 0
+    said = capsys.readouterr().out
+    assert "LoRA rank 4" in said and "GiB" in said
+    for run, made in (
+        ("host", (HOST,)),
+        ("one", (ENCODER, LORA, LOSS_PICTURE, RECALL_PICTURE)),
+        ("two", (ENCODER, LORA)),
+    ):
+        assert all((tmp_path / run / name).is_file() for name in made), run
+        assert len(read_losses(tmp_path / run / LOSSES)) == 3
+    # Run again: nothing is left to do.
+    assert train(hosts, cached, tmp_path / "two", "--stage", "continuation", *encoder) == 0
+    assert len(read_losses(tmp_path / "two" / LOSSES)) == 3
+
+
+def test_command_that_does_not_fit_the_dataset_says_so(
+    files: dict[str, Path],  # noqa: F811
+    cached: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert train(files, cached, tmp_path, "--stage", "retrieval", "--rate", "2x2x8") == 2
+    assert "no LR latents at rate 2x2x8" in capsys.readouterr().err
+    assert train(files, cached, tmp_path, "--stage", "continuation", "--section", "50") == 2
+    assert "section of 50" in capsys.readouterr().err
+    assert train(files, cached, tmp_path, "--stage", "host") == 2
+    assert "train_host" in capsys.readouterr().err
+
+
+def test_node_trains_leaves_the_model_alone_and_gives_what_other_nodes_take(
+    comfy: Any,
+    files: dict[str, Path],  # noqa: F811
+    cached: Path,
+    load_pack: Callable[..., ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(comfy.folder_paths, "output_directory", str(tmp_path))
+    extension = asyncio.run(load_pack(PACK).comfy_entrypoint())
+    nodes = {node.__name__: node for node in asyncio.run(extension.get_node_list())}
+    with torch.inference_mode():  # as ComfyUI runs nodes
+        model = comfy.module("comfy.sd").load_diffusion_model(str(files["host"]))
+        vae = comfy.module("comfy.sd").VAE(comfy.module("comfy.utils").load_torch_file(str(files["vae"])))
+        encoder = nodes["VideoMemoryEncoderNew"].execute(model, "2x2x2", "proposed", "frame", False, 0).result[0]
+        before = {name: tensor.clone() for name, tensor in model.model.diffusion_model.state_dict().items()}
+        dataset = MemoryDataset.open(cached)
+        # The pack's own class, as its dataset node would give it.
+        ours = load_pack(PACK)
+        source = __import__("importlib").import_module(f"{ours.__name__}.memory_encoder.training.dataset")
+        dataset = source.MemoryDataset.open(cached)
+        values = {"stage": "retrieval", "steps": 2, "batch_size": 2, "learning_rate": 1e-3, "rank": 4, "seed": 1}
+        result = nodes["VideoMemoryTrain"].execute(
+            model, encoder, dataset, **values, run="run", picture_every=1, vae=vae
+        )
+        trained, lora, losses, plot = result.result
+        after = model.model.diffusion_model.state_dict()
+        assert set(after) == set(before) and all(torch.equal(after[name], before[name]) for name in before)
+        assert not comfy.model_management.in_training
+        assert trained.identity != encoder.identity and len(losses["loss"]) == 2 and plot.shape[-1] == 3
+        assert len(result.ui["text"]) == 1
+        loader = comfy.module("comfy.sd").load_lora_for_models
+        patched, _ = loader(model, None, lora, 1.0, 0.0)
+        assert len(patched.patches) == len(lora) // 2 > 0
+    (tmp_path / "models").mkdir()
+    monkeypatch.setitem(
+        comfy.folder_paths.folder_names_and_paths,
+        "memory_encoders",
+        ([str(tmp_path / "video_memory_training" / "run")], {".safetensors"}),
+    )
+    loaded = nodes["VideoMemoryEncoderLoader"].execute(model, ENCODER, "none", 1.0).result[1]
+    assert loaded.config == trained.config
