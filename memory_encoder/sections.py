@@ -303,7 +303,8 @@ def _feed_tensor(digest: hashlib._Hash, tensor: Tensor, where: str) -> None:
         raise TypeError(f"{where} is a sparse, quantized or meta tensor; give a dense one with data")
     _add(digest, "tensor", f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     data = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1).view(torch.uint8)
-    _add(digest, "data", memoryview(data.numpy()))
+    numbers: Any = data.numpy()
+    _add(digest, "data", memoryview(numbers))
 
 
 def _add(digest: hashlib._Hash, tag: str, content: bytes | memoryview = b"") -> None:

@@ -64,7 +64,7 @@ class Trunk(nn.Module):
         strides = layer_strides(config)
         channels = [config.latent_channels, *config.channels]
         channels += [config.channels[-1]] * (len(strides) + 1 - len(channels))
-        self.layers = nn.ModuleList(
+        self.layers: Any = nn.ModuleList(
             CausalConv3d(channels[i], channels[i + 1], (3, 3, 3), stride, operations, device, dtype)
             for i, stride in enumerate(strides)
         )

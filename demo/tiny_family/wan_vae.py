@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ def add_comfyui_to_path(folder: str | None = None) -> None:
         comfy.cli_args.args.cpu = not torch.cuda.is_available()
 
 
-def build_vae(dim: int, seed: int = 0) -> nn.Module:
+def build_vae(dim: int, seed: int = 0) -> Any:
     """A freshly initialised WanVAE of base width ``dim``.
 
     Image-first initialisation (not from the paper): a causal convolution starts with its newest tap alone, and the
@@ -87,7 +88,7 @@ def norm_silu(x: Tensor, gamma: Tensor) -> Tensor:
     return F.silu(x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-12) * gamma)
 
 
-def _causal(conv: nn.Module, x: Tensor) -> Tensor:
+def _causal(conv: Any, x: Tensor) -> Tensor:
     weight = conv.weight
     padding = conv.padding
     if weight.shape[2] > 1 and x.shape[2] == 1:
@@ -104,7 +105,7 @@ def _frames(x: Tensor, layer) -> Tensor:
     return y.unflatten(0, (b, t)).transpose(1, 2)
 
 
-def _residual(block: nn.Module, x: Tensor, norm) -> Tensor:
+def _residual(block: Any, x: Tensor, norm) -> Tensor:
     r = block.residual
     h = _causal(r[2], norm(x, r[0].gamma))
     h = _causal(r[6], norm(h, r[3].gamma))
@@ -112,7 +113,7 @@ def _residual(block: nn.Module, x: Tensor, norm) -> Tensor:
     return skip + h
 
 
-def _attention(block: nn.Module, x: Tensor) -> Tensor:
+def _attention(block: Any, x: Tensor) -> Tensor:
     def per_frame(f: Tensor) -> Tensor:
         n, c, h, w = f.shape
         g = f * torch.rsqrt(f.square().mean(1, keepdim=True) + 1e-12) * block.norm.gamma
@@ -123,7 +124,7 @@ def _attention(block: nn.Module, x: Tensor) -> Tensor:
     return x + _frames(x, per_frame)
 
 
-def _resample(layer: nn.Module, x: Tensor) -> Tensor:
+def _resample(layer: Any, x: Tensor) -> Tensor:
     conv = layer.resample[1]
     if layer.mode == "upsample3d" and x.shape[2] > 1:
         b, c, t, h, w = x.shape
@@ -138,7 +139,7 @@ def _resample(layer: nn.Module, x: Tensor) -> Tensor:
     return x
 
 
-def _walk(layers: nn.Module, x: Tensor, norm) -> Tensor:
+def _walk(layers: Any, x: Tensor, norm) -> Tensor:
     for layer in layers:
         kind = type(layer).__name__
         if kind == "ResidualBlock":
@@ -150,7 +151,7 @@ def _walk(layers: nn.Module, x: Tensor, norm) -> Tensor:
     return x
 
 
-def encode_clip(vae: nn.Module, pixels: Tensor, norm=norm_silu) -> Tensor:
+def encode_clip(vae: Any, pixels: Tensor, norm=norm_silu) -> Tensor:
     """Posterior mean [B, 16, 1+n, h, w] of pixels [B, 3, 1+4n, 8h, 8w]; equals ``vae.encode``."""
     e = vae.encoder
     x = _walk(e.middle, _walk(e.downsamples, _causal(e.conv1, pixels), norm), norm)
@@ -158,7 +159,7 @@ def encode_clip(vae: nn.Module, pixels: Tensor, norm=norm_silu) -> Tensor:
     return _causal(vae.conv1, x)[:, :LATENT_CHANNELS]
 
 
-def decode_clip(vae: nn.Module, latents: Tensor, norm=norm_silu) -> Tensor:
+def decode_clip(vae: Any, latents: Tensor, norm=norm_silu) -> Tensor:
     """Pixels [B, 3, 1+4n, 8h, 8w] of latents [B, 16, 1+n, h, w]; equals ``vae.decode``."""
     d = vae.decoder
     x = _causal(d.conv1, _causal(vae.conv2, latents))
@@ -167,7 +168,7 @@ def decode_clip(vae: nn.Module, latents: Tensor, norm=norm_silu) -> Tensor:
 
 
 @torch.no_grad()
-def fold_latent_statistics(vae: nn.Module, mean: Tensor, std: Tensor, target_mean: Tensor, target_std: Tensor) -> None:
+def fold_latent_statistics(vae: Any, mean: Tensor, std: Tensor, target_mean: Tensor, target_std: Tensor) -> None:
     """Rescale each latent channel from (mean, std) to (target_mean, target_std) inside the two 1x1 convolutions.
 
     ``decode(encode(x))`` is unchanged. All four are [16]. In place.

@@ -36,7 +36,7 @@ class Host(Protocol):
     """A diffusion transformer seen from the memory: its first projection, its positions and its blocks."""
 
     name: str
-    model: nn.Module
+    model: Any
     width: int
     latent_channels: int
     patch: tuple[int, int, int]
@@ -44,7 +44,7 @@ class Host(Protocol):
     pooled_width: int | None
 
     @classmethod
-    def matches(cls, model: nn.Module) -> bool:
+    def matches(cls, model: Any) -> bool:
         """Whether this class knows the blocks of `model`."""
         ...
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .base import Block, BlockArgs, BlockPatch, HostError, MemoryTokens, Slot, project
 
@@ -19,7 +19,7 @@ class HunyuanHost:
 
     name = "hunyuan"
 
-    def __init__(self, model: nn.Module | Any) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
         self.width: int = model.hidden_size
         self.latent_channels: int = model.out_channels
@@ -28,7 +28,7 @@ class HunyuanHost:
         self.pooled_width: int | None = model.params.vec_in_dim
 
     @classmethod
-    def matches(cls, model: nn.Module | Any) -> bool:
+    def matches(cls, model: Any) -> bool:
         return type(model).__name__ == "HunyuanVideo" and len(model.patch_size) == 3
 
     def patchifier(self) -> tuple[Tensor, Tensor]:

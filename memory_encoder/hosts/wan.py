@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .base import Block, BlockArgs, BlockPatch, MemoryTokens, Slot, project
 
@@ -17,7 +17,7 @@ class WanHost:
 
     name = "wan"
 
-    def __init__(self, model: nn.Module | Any) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
         self.width: int = model.dim
         self.latent_channels: int = model.out_dim
@@ -26,7 +26,7 @@ class WanHost:
         self.pooled_width: int | None = None
 
     @classmethod
-    def matches(cls, model: nn.Module) -> bool:
+    def matches(cls, model: Any) -> bool:
         # Subclasses (VACE, camera, animate, ...) add streams of video length beside the blocks.
         return type(model).__name__ == "WanModel" and not hasattr(model, "init_kv_caches")
 

@@ -71,6 +71,7 @@ def test_any_partition_of_the_latents_gives_one_memory_through_both_branches(pie
     whole, parts = append_all(encoder, latents, [sum(pieces)]), append_all(encoder, latents, pieces)
     assert (whole.all_tokens() - parts.all_tokens()).abs().max() <= 1e-5
     assert torch.equal(whole.all_coordinates(), parts.all_coordinates())
+    assert whole.lr_frames is not None and parts.lr_frames is not None
     assert torch.allclose(whole.lr_frames, parts.lr_frames, atol=1e-6)
 
 
