@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from .budget import HOSTS, Plan, describe, named_host, token_count
-from .training.arguments import add_cache_arguments, add_train_arguments
+from .training.arguments import add_cache_arguments, add_evaluate_arguments, add_train_arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train an encoder and the host's LoRA, or a small host itself")
     add_train_arguments(train)
     train.set_defaults(run=_train)
+    evaluate = commands.add_parser("evaluate", help="measure how well a memory gives the frames of clips back")
+    add_evaluate_arguments(evaluate)
+    evaluate.set_defaults(run=_evaluate)
     return parser
 
 
@@ -46,6 +49,12 @@ def _cache(args: argparse.Namespace) -> None:
     from .training.commands import run_cache  # brings torch, PyAV and ComfyUI, which `tokens` does not need
 
     run_cache(args)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from .training.evaluate_command import run_evaluate
+
+    run_evaluate(args)
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -86,6 +86,20 @@ def load_host(path: str | Path) -> Any:
     return patcher
 
 
+def load_lora(patcher: Any, path: str | Path) -> Any:
+    """A host with a LoRA in its weights, through core's LoRA loader. Raises CheckpointError."""
+    name = _file(path, "lora")
+    try:
+        lora = _comfy("utils").load_torch_file(name, safe_load=True)
+    except (RuntimeError, SafetensorError, OSError) as error:
+        raise CheckpointError(f"lora {name} cannot be loaded: {_first_line(error)}") from error
+    patched, _ = _comfy("sd").load_lora_for_models(patcher, None, lora, 1.0, 0.0)
+    if not patched.patches:
+        raise CheckpointError(f"lora {name} fits no layer of the host; use the one trained with the encoder")
+    _comfy("model_management").load_models_gpu([patched], force_full_load=True)
+    return patched
+
+
 def load_host_shape(path: str | Path) -> Any:
     """Core's model of a diffusion model file, without its weights (they lie on the meta device) and quickly.
 

@@ -32,6 +32,23 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
 
 
+def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--clips", type=Path, required=True, help="folder of videos")
+    add("--out", type=Path, required=True, help="folder for report.json and sheet.png")
+    for name in ("host", "vae", "encoder", "lora"):
+        add(f"--{name}", help=f"{name} file; by default that of the tiny family")
+    add("--text-encoder", nargs="+", default=[], help="for the empty prompt: files, or module:attribute")
+    add("--text-type", help="core's name of the text encoder's kind")
+    add("--width", type=int, default=128)
+    add("--height", type=int, default=96)
+    add("--fps", type=float, default=16.0)
+    add("--frames", type=int, default=81, help="of each clip, from its beginning")
+    add("--steps", type=int, default=12, help="of the sampler")
+    add("--seed", type=int, default=0)
+    add("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
+
+
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..files import write_atomically
-from ..flow import shifted
+from ..recall import draw_frames
 from .draws import generator_for
 from .module import Batch, TrainingModule
 
@@ -69,12 +69,8 @@ def recall(module: TrainingModule, batch: Batch, first: int, count: int, with_me
     """Draws latents first .. first+count-1 of a clip from the memory of the clean clip, or from none: Euler steps."""
     memory = module.compress(batch.hr, batch.lr) if with_memory else None
     shape = (*batch.hr.shape[:2], count, *batch.hr.shape[3:])
-    x = torch.randn(shape, generator=generator_for(seed, "recall")).to(batch.hr)
-    times = shifted(torch.linspace(1, 0, STEPS + 1), 3.0)
-    for now, then in pairwise(times):
-        t = now.expand(batch.hr.shape[0]).to(batch.hr)
-        x = x + (then - now) * module.predict(x, t, memory, first, batch.conditioning)
-    return x
+    noise = torch.randn(shape, generator=generator_for(seed, "recall")).to(batch.hr)
+    return draw_frames(partial(module.predict, conditioning=batch.conditioning), memory, noise, first, STEPS)
 
 
 @torch.no_grad()

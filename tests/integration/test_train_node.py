@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -58,6 +59,30 @@ def test_all_three_stages_run_one_after_the_other_from_the_command_line(
     # Run again: nothing is left to do.
     assert train(hosts, cached, tmp_path / "two", "--stage", "continuation", *encoder) == 0
     assert len(read_losses(tmp_path / "two" / LOSSES)) == 3
+
+
+def test_evaluation_of_a_run_writes_numbers_and_pictures_and_names_what_it_left_out(
+    files: dict[str, Path],  # noqa: F811
+    cached: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert train(files, cached, tmp_path / "one", "--stage", "retrieval") == 0
+    given = ["evaluate", "--clips", str(files["clips"]), "--host", str(files["host"]), "--vae", str(files["vae"])]
+    given += ["--encoder", str(tmp_path / "one" / ENCODER), "--lora", str(tmp_path / "one" / LORA)]
+    given += ["--width", "64", "--height", "48", "--frames", "21", "--steps", "2"]
+    with torch.inference_mode():
+        assert main([*given, "--out", str(tmp_path / "a")]) == 0
+        assert main([*given, "--out", str(tmp_path / "b")]) == 0
+    report = json.loads((tmp_path / "a" / "report.json").read_text())
+    assert set(report["psnr"]) == set(report["ssim"]) == {"memory", "none", "full", "vae"}
+    assert [clip["name"] for clip in report["clips"]] == ["clip.mp4"]
+    assert report["skipped"][0]["name"] == "empty.mp4"
+    assert len({report["psnr"][kind] for kind in ("memory", "none", "full")}) == 3
+    assert (tmp_path / "a" / "report.json").read_bytes() == (tmp_path / "b" / "report.json").read_bytes()
+    assert (tmp_path / "a" / "sheet.png").stat().st_size > 1000
+    assert main(["evaluate", "--clips", str(tmp_path / "a"), "--out", str(tmp_path / "c"), *given[3:]]) == 2
+    assert "no video" in capsys.readouterr().err
 
 
 def test_command_that_does_not_fit_the_dataset_says_so(

@@ -1,0 +1,158 @@
+"""The `evaluate` command: how well a trained memory gives the frames of any clips back."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..encoder_file import load_encoder
+from ..evaluation import KINDS, ClipScore, score_clip, summary
+from ..files import write_atomically
+from ..hosts import find_host
+from ..hosts.checkpoint import codec, load_comfy, load_host, load_lora, load_text_encoder, load_vae
+from .cache import find_clips
+from .module import TrainingModule
+from .settings import BadClip, DatasetError
+from .text import Conditioning
+from .video import VideoReader
+from .windows import low_resolution_latents
+
+TINY_FAMILY = Path(__file__).parents[2] / "demo" / "tiny_family" / "weights"
+TINY_TEXT = "demo.nodes.text_encoder:HashTextEncoder"
+TINY = {
+    "host": "tiny_wan_host",
+    "vae": "tiny_wan_vae",
+    "encoder": "tiny_memory_4x4x2",
+    "lora": "tiny_memory_4x4x2_lora",
+}
+SHEET_COLUMNS, REPORT, SHEET = 6, "report.json", "sheet.png"
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    """Writes report.json and sheet.png; raises ValueError for what cannot be evaluated."""
+    files = {name: Path(getattr(args, name) or TINY_FAMILY / f"{file}.safetensors") for name, file in TINY.items()}
+    needed = ("host", "vae", "encoder") if args.encoder and not args.lora else tuple(TINY)
+    for name in needed:
+        if not files[name].is_file():
+            raise DatasetError(f"{name} {files[name]} does not exist; give --{name} FILE")
+    load_comfy(args.comfy)
+    clips = find_clips(args.clips, args.out)
+    if not clips:
+        raise DatasetError(f"{args.clips} holds no video")
+    with torch.inference_mode():
+        patcher, vae = load_host(files["host"]), load_vae(files["vae"])
+        if "lora" in needed:
+            patcher = load_lora(patcher, files["lora"])
+        encoder = load_encoder(files["encoder"])
+        text = None
+        if args.text_encoder or not args.host:
+            text = load_text_encoder(args.text_encoder or [TINY_TEXT], args.text_type or "wan")
+        judge = Judge(patcher, vae, encoder, text, args)
+        scores, skipped = [], []
+        for name, path in clips.items():
+            try:
+                score = judge.score(name, path)
+            except BadClip as error:
+                skipped.append({"name": name, "reason": str(error)})
+                print(f"{name}: left out: {error}", flush=True)
+                continue
+            scores.append(score)
+            print(f"{name}: " + "  ".join(f"{kind} {score.psnr[kind]:.2f} dB" for kind in KINDS), flush=True)
+    if not scores:
+        raise DatasetError("no clip could be evaluated: " + "; ".join(entry["reason"] for entry in skipped))
+    facts = {
+        "skipped": skipped,
+        "seed": args.seed,
+        "steps": args.steps,
+        "fps": args.fps,
+        "size": [args.width, args.height],
+    }
+    facts |= {"frames": args.frames, "rate": encoder.config.rate, "torch": torch.__version__}
+    report = json.dumps(summary(scores, facts), indent=1)
+    write_atomically(args.out / REPORT, lambda path: _write(path, report.encode()))
+    picture: Any = cv2.imencode(".png", sheet(scores))[1]
+    write_atomically(args.out / SHEET, lambda path: _write(path, picture.tobytes()))
+    print(f"{args.out / REPORT}\n{args.out / SHEET}", flush=True)
+
+
+class Judge:
+    """Models and settings of an evaluation."""
+
+    def __init__(self, patcher: Any, vae: Any, encoder: Any, text: Any, args: argparse.Namespace) -> None:
+        model: Any = patcher.model
+        self.codec, self.args = codec(patcher, vae), args
+        self.module = TrainingModule(encoder.requires_grad_(False), model.diffusion_model)
+        host = find_host(model.diffusion_model)
+        config = encoder.config
+        if (config.host, config.width, config.latent_channels) != (host.name, host.width, host.latent_channels):
+            raise DatasetError(
+                f"encoder was made for {config.host} of width {config.width}, host is {host.name} of width {host.width}"
+            )
+        if text is not None:
+            conditioning = Conditioning.from_core(text.encode_from_tokens_scheduled(text.tokenize(""))[0])
+        else:
+            extras = {} if host.pooled_width is None else {"pooled_output": torch.zeros(1, host.pooled_width)}
+            conditioning = Conditioning(torch.zeros(1, 1, host.text_width), extras)
+        self.conditioning = conditioning.arguments()
+
+    def score(self, name: str, path: Path) -> ClipScore:
+        """Scores the first frames of a clip; raises BadClip when it has too few or cannot be read."""
+        pictures = self._pictures(path)
+        latents = 1 + (pictures.shape[0] - 1) // self.codec.temporal
+        config = self.module.encoder.config
+        hr = self.codec.encode(pictures[None]).float()
+        lr = low_resolution_latents(pictures[None], latents, config, self.codec).float() if config.has_lr else None
+        arguments = (self.module, self.conditioning, self.codec.decode, self.args.seed, self.args.steps)
+        return score_clip(name, pictures, hr, lr, *arguments)
+
+    def _pictures(self, path: Path) -> Tensor:
+        frames: list[np.ndarray] = []
+        reader = VideoReader(path, self.args.fps, self.args.width, self.args.height)
+        with contextlib.closing(iter(reader)) as pictures:  # type: ignore[type-var]
+            for picture in pictures:
+                frames.append(picture.pixels)
+                if len(frames) == self.args.frames:
+                    break
+        usable = 1 + (len(frames) - 1) // self.codec.temporal * self.codec.temporal if frames else 0
+        if usable < 1 + self.codec.temporal:
+            raise BadClip(
+                f"it has {len(frames)} frames at {self.args.fps:g} fps, at least {1 + self.codec.temporal} are needed"
+            )
+        return torch.from_numpy(np.stack(frames[:usable])).float() / 255
+
+
+def sheet(scores: Sequence[ClipScore]) -> np.ndarray:
+    """Original, recalled and without memory for each clip, evenly chosen frames; [H,W,3] uint8 (BGR)."""
+    rows = []
+    for score in scores:
+        for label in ("original", "memory", "none"):
+            frames = score.pictures[label]
+            chosen = torch.linspace(0, frames.shape[0] - 1, SHEET_COLUMNS).round().long()
+            pixels = (frames[chosen].clamp(0, 1) * 255).round().byte().numpy()[..., ::-1]
+            value = "" if label == "original" else f"  {score.psnr[label]:.2f} dB"
+            band = np.full((20, pixels.shape[2] * SHEET_COLUMNS, 3), 27, np.uint8)
+            cv2.putText(
+                band,
+                f"{score.name}  {label}{value}",
+                (6, 14),
+                cv2.FONT_HERSHEY_SIMPLEX,
+                0.42,
+                (230,) * 3,
+                1,
+                cv2.LINE_AA,
+            )
+            rows += [band, np.concatenate(list(pixels), axis=1)]
+    return np.concatenate(rows, axis=0)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
