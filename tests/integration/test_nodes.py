@@ -105,6 +105,23 @@ def test_film_is_fixed_by_its_seed_and_leaves_the_global_random_state_alone(rend
     assert not torch.equal(first[0]["samples"], other[0]["samples"])
 
 
+def test_interrupt_stops_within_one_step_and_keeps_the_sections_before(render: Any, world: Any, comfy: Any) -> None:
+    management = comfy.model_management
+
+    class Interrupting(Spy):
+        def __call__(self, executor: Any, x: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+            if len(self.sigmas) == len(world.sigmas) - 1 + 1:  # the second section's second step
+                management.interrupt_current_processing()
+            return super().__call__(executor, x, timestep, *args, **kwargs)
+
+    spy = Interrupting(world.model)
+    with pytest.raises(management.InterruptProcessingException):
+        render(model=spy.model, cfg=1.0, film="stopped")
+    assert len(spy.sigmas) <= len(world.sigmas) - 1 + 2
+    _, _, report = render(film="stopped", cfg=1.0)
+    assert "1 reused" in report
+
+
 def test_film_has_the_frames_that_the_storyboard_planned(render: Any, world: Any) -> None:
     latent, memory, report = render()
     assert latent["samples"].shape == (1, 16, 5, 6, 8) and memory.latents == 5
