@@ -15,10 +15,9 @@ from ..memory_encoder.hosts.checkpoint import training_mode
 from ..memory_encoder.sections import film_folder
 from ..memory_encoder.training.checkpoint import LORA
 from ..memory_encoder.training.dataset import MemoryDataset
+from ..memory_encoder.training.listener import PictureListener
 from ..memory_encoder.training.options import TrainOptions
 from ..memory_encoder.training.pictures import loss_plot, recall_picture
-from ..memory_encoder.training.run import PictureListener, train
-from ..memory_encoder.training.trainer import Trainer
 from . import runtime
 from .dataset import MemoryDatasetSocket
 from .managed import ManagedEncoder, manage
@@ -98,6 +97,10 @@ class VideoMemoryTrain(io.ComfyNode):
         picture_every: int = 250, checkpoint_every: int = 100, gradient_checkpointing: bool = True,
         mixed_precision: str = "auto", history_dropout: float = 0.1, corruption: float = 0.0, vae=None,
     ) -> io.NodeOutput:  # fmt: skip
+        from ..memory_encoder.training.run import (
+            train,  # Accelerate takes seconds to import, which start-up need not wait for
+        )
+
         memory_encoder.check_host(runtime.host_of(model))
         folder = film_folder(runtime.training_root(), run)
         options = TrainOptions(
@@ -142,7 +145,7 @@ class NodeListener(PictureListener):
         if self.progress is not None:
             self.progress.step(step + 1)
 
-    def picture(self, step: int, trainer: Trainer) -> None:
+    def picture(self, step: int, trainer: Any) -> None:
         super().picture(step, trainer)
         if self.progress is not None:
             shown = recall_picture(trainer, self.decode) if self.decode is not None else self.plot()

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..encoder import MemoryEncoder
 from .dataset import MemoryDataset
+from .listener import PictureListener
 from .lora import add_lora, remove_lora
 from .module import TrainingModule
 from .options import TrainOptions
-from .pictures import loss_plot, recall_picture, write_picture
 from .source import DatasetBatches
-from .trainer import Listener, Trainer, describe_run
-
-LOSS_PICTURE, RECALL_PICTURE = "loss.png", "recalled.png"
-
-
-class PictureListener(Listener):
-    """Draws the loss curve and, with a VAE, frames recalled from memory, into the run's folder."""
-
-    def __init__(self, folder: Path, decode: Callable[[Tensor], Tensor] | None = None) -> None:
-        self.folder, self.decode = folder, decode
-        self.losses: list[tuple[int, float]] = []
-        self.heldout_losses: list[tuple[int, float]] = []
-
-    def plan(self, text: str) -> None:
-        """Told what will be trained, before it starts."""
-
-    def step(self, step: int, loss: float) -> None:
-        self.losses.append((step, loss))
-
-    def heldout(self, step: int, loss: float) -> None:
-        self.heldout_losses.append((step, loss))
-
-    def picture(self, step: int, trainer: Trainer) -> None:
-        write_picture(self.folder / LOSS_PICTURE, loss_plot(self.losses, self.heldout_losses))
-        if self.decode is not None:
-            write_picture(self.folder / RECALL_PICTURE, recall_picture(trainer, self.decode))
+from .trainer import Trainer, describe_run
 
 
 def train(

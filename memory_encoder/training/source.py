@@ -7,12 +7,12 @@ import torch
 from ..config import EncoderConfig
 from .dataset import MemoryDataset
 from .draws import generator_for
+from .listener import Target
 from .module import Batch
 from .options import TrainOptions
 from .sample import collate
 from .settings import DatasetError
 from .text import EMPTY, stack
-from .trainer import Target
 
 
 class DatasetBatches:

@@ -15,8 +15,9 @@ from ..encoder_file import load_encoder, new_encoder
 from ..hosts import find_host
 from ..hosts.checkpoint import codec, load_comfy, load_host, load_vae, training_mode
 from .dataset import MemoryDataset
+from .listener import PictureListener
 from .options import TrainOptions
-from .run import PictureListener, train
+from .run import train
 from .trainer import Trainer
 
 _LOG = logging.getLogger("video_memory")

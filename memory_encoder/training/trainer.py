@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -26,34 +25,10 @@ from .checkpoint import (
 )
 from .draws import draw_rows, target_of
 from .ema import Ema
+from .listener import BatchSource, Listener
 from .lora import lora_state
-from .module import Batch, TrainingModule
+from .module import TrainingModule
 from .options import TrainOptions
-
-Target = Callable[[int], tuple[int, int]]
-
-
-class BatchSource(Protocol):
-    """Where clips come from; the same arguments give the same clips."""
-
-    def rows(self, step: int, first: int, last: int, kind: str, target: Target) -> Batch:
-        """Rows first .. last-1 of step number `step`; kind is `train` or `heldout`.
-
-        `target` says which latents (first, number) of clips of a given length the text should speak of.
-        """
-        ...
-
-
-class Listener:
-    """What a run tells the world; a node or the command line overrides what it shows. Any method may raise to stop."""
-
-    def started(self, first_step: int, last_step: int) -> None: ...
-
-    def step(self, step: int, loss: float) -> None: ...
-
-    def heldout(self, step: int, loss: float) -> None: ...
-
-    def picture(self, step: int, trainer: Trainer) -> None: ...
 
 
 class Trainer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 import torch
+
+from demo.environment import ROOT
 
 from .films import storyboard, write_models
 
@@ -183,6 +186,23 @@ def test_retrieved_frames_depend_on_the_memory_and_come_as_clip_or_batch(nodes: 
 
     assert ask("0-16").shape == (1, 16, 5, 6, 8) and ask("0, 4, 16").shape == (3, 16, 1, 6, 8)
     assert not torch.equal(ask("0-16"), ask("0-16", strength=0.0))
+
+
+def test_start_up_does_not_wait_for_the_training_packages(comfy_environment: Any) -> None:
+    """A child, since other tests import them here."""
+    program = (
+        "import asyncio, sys\n"
+        "from memory_encoder.hosts.checkpoint import load_comfy\n"
+        "load_comfy(arguments=['--cpu'])\n"
+        "before = set(sys.modules)\n"
+        "from tests.conftest import import_pack\n"
+        "extension = asyncio.run(import_pack('pack').comfy_entrypoint())\n"
+        "names = [node.__name__ for node in asyncio.run(extension.get_node_list())]\n"
+        "print(len(names), sorted({'accelerate', 'peft', 'transformers', 'diffusers'} & (set(sys.modules) - before)))\n"
+    )
+    variables = comfy_environment.variables() | {"COMFYUI_PATH": str(comfy_environment.comfy)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["13 []"], done.stdout + done.stderr[-2000:]
 
 
 def test_missing_opencv_takes_only_its_own_nodes_down_and_names_the_cure(

@@ -15,7 +15,7 @@ import torch
 from memory_encoder.cli import main
 from memory_encoder.training.checkpoint import ENCODER, HOST, LORA, LOSSES, read_losses
 from memory_encoder.training.dataset import MemoryDataset
-from memory_encoder.training.run import LOSS_PICTURE, RECALL_PICTURE
+from memory_encoder.training.listener import LOSS_PICTURE, RECALL_PICTURE
 
 from .test_dataset import arguments, files, words  # noqa: F401 - fixtures
 

@@ -18,8 +18,9 @@ from demo.environment import ROOT
 from memory_encoder.config import EncoderConfig
 from memory_encoder.training.checkpoint import CHECKPOINT, ENCODER, HOST, LORA, LOSSES, read_losses
 from memory_encoder.training.draws import draw_rows
+from memory_encoder.training.listener import Listener
 from memory_encoder.training.lora import add_lora, load_lora_state, lora_state, remove_lora
-from memory_encoder.training.trainer import Listener, Trainer, describe_run
+from memory_encoder.training.trainer import Trainer, describe_run
 
 from .training import OneClip, tiny_encoder, tiny_host, tiny_module, tiny_options
 

@@ -1,0 +1,64 @@
+"""What a run takes its clips from and whom it tells; light, so that a node can be built without the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor
+
+from .module import Batch
+from .pictures import loss_plot, recall_picture, write_picture
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+LOSS_PICTURE, RECALL_PICTURE = "loss.png", "recalled.png"
+Target = Callable[[int], tuple[int, int]]
+
+
+class BatchSource(Protocol):
+    """Where clips come from; the same arguments give the same clips."""
+
+    def rows(self, step: int, first: int, last: int, kind: str, target: Target) -> Batch:
+        """Rows first .. last-1 of step number `step`; kind is `train` or `heldout`.
+
+        `target` says which latents (first, number) of clips of a given length the text should speak of.
+        """
+        ...
+
+
+class Listener:
+    """What a run tells the world; a node or the command line overrides what it shows. Any method may raise to stop."""
+
+    def started(self, first_step: int, last_step: int) -> None: ...
+
+    def step(self, step: int, loss: float) -> None: ...
+
+    def heldout(self, step: int, loss: float) -> None: ...
+
+    def picture(self, step: int, trainer: Trainer) -> None: ...
+
+
+class PictureListener(Listener):
+    """Draws the loss curve and, with a VAE, frames recalled from memory, into the run's folder."""
+
+    def __init__(self, folder: Path, decode: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.folder, self.decode = folder, decode
+        self.losses: list[tuple[int, float]] = []
+        self.heldout_losses: list[tuple[int, float]] = []
+
+    def plan(self, text: str) -> None:
+        """Told what will be trained, before it starts."""
+
+    def step(self, step: int, loss: float) -> None:
+        self.losses.append((step, loss))
+
+    def heldout(self, step: int, loss: float) -> None:
+        self.heldout_losses.append((step, loss))
+
+    def picture(self, step: int, trainer: Trainer) -> None:
+        write_picture(self.folder / LOSS_PICTURE, loss_plot(self.losses, self.heldout_losses))
+        if self.decode is not None:
+            write_picture(self.folder / RECALL_PICTURE, recall_picture(trainer, self.decode))
