@@ -125,9 +125,14 @@ def advice(plan: Plan, result: Estimate) -> list[str]:
     if result.whole_bytes <= card:
         return []
     if result.least_bytes <= card:
+        cure = (
+            "A smaller quantisation (GGUF Q4 or Q5) or a smaller model"
+            if plan.bytes_per_weight > 0.7
+            else "A smaller model"
+        )
         return [
             "All weights do not fit on the card: ComfyUI streams part of them from system RAM, which is slower. "
-            "A smaller quantisation (GGUF Q4 or Q5) or a smaller model avoids that."
+            f"{cure} avoids that."
         ]
     changes = []
     if plan.section_seconds > 2:
@@ -149,9 +154,11 @@ def describe(plan: Plan, name: str) -> str:
         f"Section {plan.section_seconds:g} s: {result.section_tokens:,} tokens; each step sees "
         f"{result.section_tokens + result.memory_tokens:,}",
         f"Estimated VRAM: {result.least_bytes / GIB:.1f} GiB with streamed weights, {result.whole_bytes / GIB:.1f} GiB "
-        f"with all weights on the card ({plan.bytes_per_weight:g} byte per weight); card {plan.card_gib:g} GiB",
+        f"with all weights on the card (bytes a weight: {plan.bytes_per_weight:g}); card {plan.card_gib:g} GiB. "
+        "VAE and text encoder take turns with the model and are not counted.",
     ]
-    return "\n".join([*lines, *(advice(plan, result) or ["Fits."])])
+    verdict = "Fits." if result.whole_bytes < 0.9 * plan.card_gib * GIB else "Fits, but closely: close other programs."
+    return "\n".join([*lines, *(advice(plan, result) or [verdict])])
 
 
 def named_host(name: str) -> HostShape:

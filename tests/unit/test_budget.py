@@ -82,7 +82,11 @@ def test_plan_that_fits_needs_no_advice_and_one_that_does_not_says_what_to_chang
     assert advice(fits, estimate(fits)) == []
     assert describe(fits, "wan-1.3b").endswith("Fits.")
     streams = plan("wan-14b")
-    assert "streams" in advice(streams, estimate(streams))[0]
+    assert "streams" in advice(streams, estimate(streams))[0] and "GGUF" in advice(streams, estimate(streams))[0]
+    small = plan("wan-14b", bytes_per_weight=0.6)
+    assert "GGUF" not in advice(small, estimate(small))[0]
+    close = plan("wan-5b", width=1280, height=704, card_gib=9.5)
+    assert describe(close, "wan-5b").endswith("closely: close other programs.")
     too_large = plan("wan-14b", width=1920, height=1088)
     text = advice(too_large, estimate(too_large))[0]
     assert "section_seconds 2.5" in text and "1440x816" in text
