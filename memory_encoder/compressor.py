@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .config import EncoderConfig
 from .encoder import MemoryEncoder
-from .low_resolution import downsample, lr_frame_indices
+from .low_resolution import downsample, encode_cells, lr_frame_indices
 from .memory import VideoMemory
 from .positions import cells_for, grid_for
 
@@ -75,11 +75,7 @@ def append_history(
 
 
 def _low_resolution(config: EncoderConfig, codec: Codec, memory: VideoMemory, latents: Tensor) -> tuple[Tensor, Tensor]:
-    """LR tokens [B,D,t,h,w] of the cells that the latents touch, and the LR frames that the next append needs.
-
-    LR latent 0 is LR frame 0 alone; LR latent j is made of LR frames 4j-3 .. 4j (for a VAE of 4 frames per latent).
-    Remembered frames begin with the last frame of the last complete LR latent, which leads the causal VAE in.
-    """
+    """LR tokens [B,D,t,h,w] of the cells that the latents touch, and the LR frames that the next append needs."""
     before, step = memory.latents, codec.temporal
     grid = grid_for(latents.shape[3], latents.shape[4], config)
     pictures = _new_pictures(codec, memory, latents)
@@ -91,16 +87,8 @@ def _low_resolution(config: EncoderConfig, codec: Codec, memory: VideoMemory, la
 
     done, _ = cells_for(before, config.stride[0])
     complete, started = cells_for(before + latents.shape[2], config.stride[0])
-    end = step * (complete - max(done, 1))
-    parts = []
-    if complete > done:
-        encoded = codec.encode(frames[:, : end + 1])
-        parts.append(encoded[:, :, 1:] if done else encoded)
-    rest = frames[:, end:]
-    if started > complete:
-        still = rest[:, -1:].expand(-1, step + 1 - rest.shape[1], -1, -1, -1)
-        parts.append(codec.encode(torch.cat([rest, still], dim=1))[:, :, 1:])
-    return codec.embed(torch.cat(parts, dim=2)), rest.clone()
+    lr, rest = encode_cells(frames, codec.encode, step, done, complete, started)
+    return codec.embed(lr), rest.clone()
 
 
 def _new_pictures(codec: Codec, memory: VideoMemory, latents: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..compressor import Codec
 from ..config import EncoderConfig
-from ..low_resolution import downsample, lr_frame_indices
+from ..low_resolution import downsample, encode_cells, lr_frame_indices
 from ..positions import cells_for, grid_for
 from .settings import CacheSettings, DatasetError, Geometry, LatentSpace
 from .video import Picture
@@ -87,18 +87,11 @@ def encode_window(
 def low_resolution_latents(pictures_BTHWC: Tensor, latents: int, config: EncoderConfig, codec: Codec) -> Tensor:
     """LR latents [1,C,t,h,w] of all cells of a clip of `latents` latents, from its original pictures [1,F,H,W,3].
 
-    Exactly as the compressor makes them for a history of this length: an unfinished last cell is encoded by itself,
-    led in by one frame and with its last frame held (paper section 3.1 for the branch; the alignment is ours).
+    Exactly as the compressor makes them for a history of this length.
     """
-    step, stride = codec.temporal, config.stride[0]
+    stride = config.stride[0]
     grid = grid_for(pictures_BTHWC.shape[2] // codec.spatial, pictures_BTHWC.shape[3] // codec.spatial, config)
     keep = lr_frame_indices(0, pictures_BTHWC.shape[1], stride)
     frames = downsample(pictures_BTHWC[:, keep], grid, config, codec.spatial)
     complete, started = cells_for(latents, stride)
-    end = step * (complete - 1)
-    lr = codec.encode(frames[:, : end + 1])
-    if started > complete:
-        rest = frames[:, end:]
-        held = rest[:, -1:].expand(-1, step + 1 - rest.shape[1], -1, -1, -1)
-        lr = torch.cat([lr, codec.encode(torch.cat([rest, held], dim=1))[:, :, 1:]], dim=2)
-    return lr
+    return encode_cells(frames, codec.encode, codec.temporal, 0, complete, started)[0]
