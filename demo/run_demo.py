@@ -19,7 +19,7 @@ import numpy as np
 
 from demo.clip import find_clip, read_frames, write_frames
 from demo.comfy_server import ComfyError, ComfyServer
-from demo.environment import ROOT, prepare
+from demo.environment import ROOT, cache_folder, prepare
 from demo.tiny_family.install import install_models
 
 WORKFLOW = ROOT / "workflows" / "tiny_demo_api.json"
@@ -37,7 +37,8 @@ def main() -> int:
     started = time.monotonic()
     environment = prepare()
     say(f"ComfyUI: {environment.comfy}")
-    work = args.out / "comfyui"
+    work = cache_folder() / "demo"  # outside the checkout, since ComfyUI's folder links back to it
+    args.out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(work / "output", ignore_errors=True)
     server = ComfyServer(work, environment=environment, custom_nodes=[ROOT / "demo" / "nodes"], extra_args=ARGUMENTS)
     try:

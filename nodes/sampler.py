@@ -127,12 +127,7 @@ class VideoMemorySampler(io.ComfyNode):
 
         start = memory or VideoMemory.empty(memory_encoder.config, 1, memory_encoder.identity)
         made_of = {
-            "models": upstream(
-                cls.hidden.prompt,
-                cls.hidden.unique_id,
-                ("model", "memory_encoder", "vae", "sampler", "model_low_noise"),
-                runtime.file_stamp,
-            ),
+            "models": models_of(cls.hidden),
             "encoder": memory_encoder.identity,
             "settings": vars(settings),
             "sigmas": sigmas,
@@ -173,6 +168,12 @@ class VideoMemorySampler(io.ComfyNode):
         parts = [*opening_latents, *result.latents]
         report = film_report(result, storyboard.fps)
         return io.NodeOutput({"samples": torch.cat(parts, dim=2)}, result.memory, report, ui={"text": [report]})
+
+
+def models_of(hidden: Any) -> dict[str, str] | None:
+    """Digests of what feeds the model inputs of the node that runs."""
+    inputs = ("model", "memory_encoder", "vae", "sampler", "model_low_noise")
+    return upstream(hidden.prompt, hidden.unique_id, inputs, runtime.file_stamp)
 
 
 def opening_of(model: Any, history: dict | None, memory: VideoMemory | None) -> list[torch.Tensor]:
