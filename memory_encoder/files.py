@@ -36,8 +36,13 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
     """Saves tensors as safetensors, atomically; views and devices are no concern of the caller."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     content = save(plain, metadata=dict(metadata))  # as bytes, so that a full disk is an OSError like any other
-    write_atomically(path, lambda temporary: _write(temporary, content))
+    write_bytes(path, content)
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes bytes atomically."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    write_atomically(path, write)

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..config import EncoderConfig
 from ..encoder import MemoryEncoder
-from ..files import save_tensors, write_atomically
+from ..files import save_tensors, write_atomically, write_bytes
 from .lora import lora_state
 from .options import TrainOptions
 
@@ -69,7 +69,7 @@ class LossLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.entries = [entry for entry in read_losses(path) if entry["step"] < from_step]
         text = "".join(json.dumps(entry) + "\n" for entry in self.entries)
-        write_atomically(path, lambda temporary: _write_text(temporary, text))
+        write_bytes(path, text.encode())
 
     def add(self, **entry: Any) -> None:
         """Appends an entry and keeps it; the line is on disk when this returns."""
@@ -87,7 +87,3 @@ def read_losses(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return entries
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

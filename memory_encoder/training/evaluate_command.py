@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..encoder_file import load_encoder
 from ..evaluation import KINDS, ClipScore, score_clip, summary
-from ..files import write_atomically
+from ..files import write_bytes
 from ..hosts import find_host
 from ..hosts.checkpoint import codec, load_comfy, load_host, load_lora, load_text_encoder, load_vae
 from .cache import find_clips
@@ -78,9 +78,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
     }
     facts |= {"frames": args.frames, "rate": encoder.config.rate, "torch": torch.__version__}
     report = json.dumps(summary(scores, facts), indent=1)
-    write_atomically(args.out / REPORT, lambda path: _write(path, report.encode()))
+    write_bytes(args.out / REPORT, report.encode())
     picture: Any = cv2.imencode(".png", sheet(scores))[1]
-    write_atomically(args.out / SHEET, lambda path: _write(path, picture.tobytes()))
+    write_bytes(args.out / SHEET, picture.tobytes())
     print(f"{args.out / REPORT}\n{args.out / SHEET}", flush=True)
 
 
@@ -152,7 +152,3 @@ def sheet(scores: Sequence[ClipScore]) -> np.ndarray:
             )
             rows += [band, np.concatenate(list(pixels), axis=1)]
     return np.concatenate(rows, axis=0)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

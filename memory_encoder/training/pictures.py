@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import write_atomically
+from ..files import write_bytes
 from ..recall import draw_frames
 from .draws import generator_for
 from .module import Batch, TrainingModule
@@ -91,7 +91,7 @@ def recall_picture(trainer: Trainer, decode: Callable[[Tensor], Tensor]) -> np.n
 def write_picture(path: Path, picture: np.ndarray) -> None:
     """Writes a PNG atomically."""
     encoded: Any = cv2.imencode(".png", picture)[1]
-    write_atomically(path, lambda temporary: _write_bytes(temporary, encoded.tobytes()))
+    write_bytes(path, encoded.tobytes())
 
 
 def _strip(label: str, frames: Tensor) -> np.ndarray:
@@ -109,7 +109,3 @@ def _curve(canvas: np.ndarray, points: Sequence[tuple[int, int]], colour: tuple[
 
 def _write(canvas: np.ndarray, text: str, at: tuple[int, int], colour: tuple[int, int, int] = TEXT) -> None:
     cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
