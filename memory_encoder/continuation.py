@@ -17,6 +17,15 @@ from .retrieval import Compress, Predict
 
 
 @dataclass(frozen=True)
+class Context:
+    """Latents of the clip, shown uncompressed, or as LR tokens of the cells up to latent `stop` when `coarse`."""
+
+    start: int
+    stop: int
+    coarse: bool
+
+
+@dataclass(frozen=True)
 class ContinuationDraw:
     """The random numbers of one step: where the section starts, noise, timestep, and what happens to the history."""
 
@@ -27,6 +36,7 @@ class ContinuationDraw:
     drop_history: bool
     corruption: Tensor | None
     corruption_noise: Tensor | None
+    context: Context | None = None  # what is shown in the history's place in the pretraining of a host
 
 
 def draw(

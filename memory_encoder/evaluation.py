@@ -10,10 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .hosts import find_host
-from .injection import InjectedMemory
 from .metrics import psnr, ssim
-from .positions import lattice_coordinates
 from .recall import draw_history
 
 KINDS = ("memory", "none", "full", "vae")
@@ -44,10 +41,11 @@ def score_clip(
 ) -> ClipScore:
     """Scores one clip.
 
-    pictures: [T,H,W,3] in 0..1. hr, lr: its normalised latents and LR latents. module: a TrainingModule (its `compress`
-    and `predict`). decode: latents -> pictures [B,T,H,W,3]. The same seed draws the same noise for every kind.
+    pictures: [T,H,W,3] in 0..1. hr, lr: its normalised latents and LR latents. module: a TrainingModule (its
+    `compress`, `uncompressed` and `predict`). decode: latents -> pictures [B,T,H,W,3]. The same seed draws the same
+    noise for every kind.
     """
-    memories = {"memory": module.compress(hr, lr), "none": None, "full": uncompressed(module, hr)}
+    memories = {"memory": module.compress(hr, lr), "none": None, "full": module.uncompressed(hr)}
     predict = partial(module.predict, conditioning=conditioning)
     shown = {"original": pictures}
     for kind, memory in memories.items():
@@ -59,13 +57,6 @@ def score_clip(
         for metric in (psnr, ssim)
     }
     return ClipScore(name, scores["psnr"], scores["ssim"], shown)
-
-
-def uncompressed(module: Any, hr: Tensor) -> InjectedMemory:
-    """The whole history as tokens of the host's own patchifier."""
-    tokens = find_host(module.diffusion_model).embed(hr)
-    coordinates = lattice_coordinates(*tokens.shape[2:])
-    return InjectedMemory(tokens.flatten(2).transpose(1, 2).to(hr), coordinates, module.history_timestep)
 
 
 def summary(scores: Sequence[ClipScore], facts: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from .config import EncoderConfig
 
 Cache = tuple[Tensor, ...]
+SILU_GAIN = 1.68  # 1 / sqrt(E[silu(z)^2]) for a standard normal z
 
 
 class CausalConv3d(nn.Module):
@@ -70,8 +71,12 @@ class Trunk(nn.Module):
         )
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        for layer in self.layers:
-            reset_linear(layer.conv, generator)
+        """Weights that keep the variance through SiLU: there is no norm, and PyTorch's default leaves a hundredth."""
+        for number, layer in enumerate(self.layers):
+            weight, bias = layer.conv.weight, layer.conv.bias
+            gain = SILU_GAIN if number else 1.0  # latents come in with a variance of about 1
+            nn.init.normal_(weight, std=gain / math.sqrt(weight[0].numel()), generator=generator)
+            nn.init.zeros_(bias)
 
     def stream(self, x_BCTHW: Tensor, caches: Cache) -> tuple[Tensor, Cache]:
         """Features [B,512,t,h,w] of the cells now complete, and the caches for the next call."""

@@ -17,10 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from ..memory_encoder.compressor import Codec, append_history
+from ..memory_encoder.files import write_bytes
 from ..memory_encoder.hosts import Host, find_host
 from ..memory_encoder.hosts.checkpoint import codec
 from ..memory_encoder.injection import MemorySettings, inject
 from ..memory_encoder.memory import VideoMemory
+from ..memory_encoder.training.checkpoint import ENCODER, LORA
 from .managed import ManagedEncoder
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ def register_folders() -> None:
     os.makedirs(folder, exist_ok=True)  # where a person looks for the place to put a file
     folder_paths.add_model_folder_path(ENCODERS, folder)
     folder_paths.folder_names_and_paths[ENCODERS][1].add(".safetensors")
+    # Trained ones are outputs, as core has it for trained LoRAs (output/loras), so that they can be chosen at once.
+    folder_paths.add_model_folder_path(ENCODERS, os.path.join(folder_paths.get_output_directory(), ENCODERS))
 
 
 def memory_folder() -> Path:
@@ -261,6 +265,19 @@ def model_for_training(model: Any) -> Any:
 def plain_state(module: torch.nn.Module) -> dict[str, Tensor]:
     """Weights as ordinary float32 tensors, whatever mode they were made in."""
     return {name: tensor.detach().float().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def plain_lora(lora: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+    """A LORA_MODEL as ordinary float32 tensors on the CPU."""
+    return None if lora is None else {name: value.detach().float().cpu().clone() for name, value in lora.items()}
+
+
+def publish_run(folder: Path, run: str) -> None:
+    """Copies a run's encoder and LoRA under the run's name to where the loaders' lists find them."""
+    output = Path(folder_paths.get_output_directory())
+    for kind, name in ((ENCODERS, ENCODER), ("loras", LORA)):
+        content = (folder / name).read_bytes()
+        write_bytes(output / kind / f"{run}.safetensors", content)
 
 
 def load_lora(path: Path) -> dict[str, Tensor]:

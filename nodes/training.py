@@ -80,6 +80,13 @@ class VideoMemoryTrain(io.ComfyNode):
                     tooltip="Highest level of noise on the history in continuation, against drift.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Connect it to see recalled frames as the run goes."),
+                io.Float.Input(
+                    "retrieval_share", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,
+                    tooltip="Share of continuation steps that go on with retrieval, so that one LoRA does both.",
+                ),
+                io.LoraModel.Input(
+                    "lora", optional=True, tooltip="LoRA to go on from, of the same rank; without it a new one."
+                ),
             ],
             outputs=[
                 MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Trained encoder."),
@@ -96,6 +103,7 @@ class VideoMemoryTrain(io.ComfyNode):
         learning_rate: float, rank: int, seed: int, run: str, accumulate: int = 1, section: int = 8,
         picture_every: int = 250, checkpoint_every: int = 100, gradient_checkpointing: bool = True,
         mixed_precision: str = "auto", history_dropout: float = 0.1, corruption: float = 0.0, vae=None,
+        retrieval_share: float = 0.0, lora: dict[str, torch.Tensor] | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         from ..memory_encoder.training.run import (
             train,  # Accelerate takes seconds to import, which start-up need not wait for
@@ -107,7 +115,7 @@ class VideoMemoryTrain(io.ComfyNode):
             stage=stage, steps=steps, batch_size=batch_size, learning_rate=learning_rate, rank=rank, seed=seed,
             accumulate=accumulate, section=section, picture_every=picture_every, checkpoint_every=checkpoint_every,
             gradient_checkpointing=gradient_checkpointing, history_dropout=history_dropout, corruption=corruption,
-            mixed_precision=runtime.training_precision(mixed_precision),
+            mixed_precision=runtime.training_precision(mixed_precision), retrieval_share=retrieval_share,
         )  # fmt: skip
         decode = None if vae is None else runtime.codec_for(model, vae).decode
         listener = NodeListener(folder, decode)
@@ -117,8 +125,9 @@ class VideoMemoryTrain(io.ComfyNode):
             encoder.load_state_dict(runtime.plain_state(memory_encoder.model))
             losses = train(
                 copy.model.diffusion_model, encoder.to(runtime.training_device()), dataset, options, folder, listener,
-                cpu=runtime.training_device().type == "cpu",
+                cpu=runtime.training_device().type == "cpu", lora=runtime.plain_lora(lora),
             )  # fmt: skip
+        runtime.publish_run(folder, run)
         plot = torch.from_numpy(np.ascontiguousarray(listener.plot()[..., ::-1])).float()[None] / 255
         loss_map = {"loss": [entry["loss"] for entry in losses if "loss" in entry]}
         trained = manage(encoder.cpu())

@@ -7,25 +7,25 @@ import shutil
 import sys
 from pathlib import Path
 
-from .make_host import write_host
-
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 VAE_NAME = "tiny_wan_vae.safetensors"
 HOST_NAME = "tiny_wan_host.safetensors"
+RATES = ("4x4x2", "2x2x2")
+# Folder of ComfyUI's models for each file.
+FILES = {
+    VAE_NAME: "vae",
+    HOST_NAME: "diffusion_models",
+    **{f"tiny_memory_{rate}.safetensors": "memory_encoders" for rate in RATES},
+    **{f"tiny_memory_{rate}_lora.safetensors": "loras" for rate in RATES},
+}
 
 
 def install_models(models: Path) -> list[Path]:
-    """Copy or make the checkpoints below ``models`` (vae/, diffusion_models/) and return their paths.
-
-    The VAE is copied. The host is copied when its trained weights are there, and else made from its seed.
-    Raises FileNotFoundError when the VAE's weights are missing.
-    """
-    if not (WEIGHTS / VAE_NAME).is_file():
-        raise FileNotFoundError(f"{WEIGHTS / VAE_NAME} is missing: train it as demo/tiny_family/README.md says.")
-    vae = _copy(WEIGHTS / VAE_NAME, models / "vae" / VAE_NAME)
-    target = models / "diffusion_models" / HOST_NAME
-    host = _copy(WEIGHTS / HOST_NAME, target) if (WEIGHTS / HOST_NAME).is_file() else write_host(target)
-    return [vae, host]
+    """Copies the family below ``models`` and returns the paths; raises FileNotFoundError that names a missing file."""
+    for name in FILES:
+        if not (WEIGHTS / name).is_file():
+            raise FileNotFoundError(f"{WEIGHTS / name} is missing: train it as demo/tiny_family/README.md says.")
+    return [_copy(WEIGHTS / name, models / folder / name) for name, folder in FILES.items()]
 
 
 def _copy(source: Path, target: Path) -> Path:

@@ -27,6 +27,7 @@ from .base import HostError
 
 COMFYUI_PATH = "COMFYUI_PATH"
 TEXT_TYPES = {"wan": "wan", "hunyuan": "hunyuan_video"}  # core's names, by host
+PYTORCH_ATTENTION = ("--use-pytorch-cross-attention",)  # fastest on the CPU too, and it has gradients everywhere
 _HASHED_BYTES = 1 << 20
 
 

@@ -13,18 +13,30 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="folder of the run; run the same command again to go on")
     add("--stage", choices=("host", "retrieval", "continuation"), required=True)
     add("--encoder", type=Path, help="encoder file to go on from; without it a new one is made")
+    add("--lora", type=Path, help="LoRA file of this pack to go on from; without it a new one is made")
     add("--rate", default="4x4x2", help="of a new encoder")
     add("--variant", default="proposed", choices=("proposed", "only_lr", "without_lr", "large_patchifier"))
     add("--attention", default="frame", choices=("frame", "causal", "full"))
+    add("--channels", help="of a new encoder's convolutions, such as 64,128,256,512")
     add("--vae", help="VAE file, to draw recalled frames as the run goes")
-    for name in ("steps", "batch-size", "accumulate", "warmup", "rank", "seed", "section"):
+    for name in ("steps", "batch-size", "accumulate", "warmup", "cooldown", "rank", "seed", "section"):
         add(f"--{name}", type=int)
     for name in ("checkpoint-every", "heldout-every", "picture-every"):
         add(f"--{name}", type=int, help="in steps; 0 for never" if name != "checkpoint-every" else "in steps")
-    for name in ("learning-rate", "weight-decay", "clip", "ema", "shift"):
+    for name in ("learning-rate", "encoder-rate", "weight-decay", "clip", "ema", "shift"):
         add(f"--{name}", type=float)
-    for name in ("history-dropout", "corruption", "caption-dropout"):
+    for name in (
+        "history-dropout",
+        "corruption",
+        "caption-dropout",
+        "clean-share",
+        "retrieval-share",
+        "context",
+        "coarse",
+    ):
         add(f"--{name}", type=float, help="0 to 1")
+    add("--optimizer", choices=("adamw", "muon"))
+    add("--card-gib", type=float, help="cut batches for a card of this size; by default the one that trains")
     add("--mixed-precision", choices=("no", "bf16"))
     add("--gradient-checkpointing", action="store_true", default=None, help="less memory, a third more time")
     add("--freeze-encoder", dest="train_encoder", action="store_false", default=None)

@@ -7,8 +7,10 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from torch import nn
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from ..config import EncoderConfig
 from ..encoder import MemoryEncoder
@@ -54,6 +56,14 @@ def save_encoder(path: Path, encoder: MemoryEncoder, facts: dict[str, Any]) -> N
 def save_lora(path: Path, diffusion_model: nn.Module, facts: dict[str, Any]) -> None:
     """Writes the LoRA under core's keys, float32."""
     save_tensors(lora_state(diffusion_model), path, {"format": "pt", "training": json.dumps(facts)})
+
+
+def read_lora(path: Path) -> dict[str, Tensor]:
+    """A LoRA written by `save_lora`. Raises ValueError that names the file when it cannot be read."""
+    try:
+        return {name: value.float() for name, value in safetensors.torch.load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"lora {path} cannot be read ({error}); give a LoRA that this pack has trained") from error
 
 
 def save_host(path: Path, diffusion_model: nn.Module, metadata: dict[str, str], facts: dict[str, Any]) -> None:

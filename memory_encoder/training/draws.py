@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from .. import continuation, retrieval
-from ..continuation import ContinuationDraw
+from ..continuation import Context, ContinuationDraw
 from ..retrieval import RetrievalDraw
 from .module import Batch
-from .options import TrainOptions
+from .options import Stage, TrainOptions
 
 Drawn = TypeVar("Drawn", RetrievalDraw, ContinuationDraw)
+MOST_CONTEXT = 8  # latents; not from the paper
 
 
 def generator_for(*parts: int | str) -> torch.Generator:
@@ -28,18 +30,27 @@ def generator_for(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+def task_of(options: TrainOptions, step: int, kind: str) -> Stage:
+    """What a step asks for: the run's stage, or retrieval in some steps of Stage II."""
+    if options.stage != "continuation" or kind != "train":
+        return options.stage
+    chance = float(torch.rand((), generator=generator_for(options.seed, kind, "task", step)))
+    return "retrieval" if chance < options.retrieval_share else options.stage
+
+
 def target_of(options: TrainOptions, stride: int, step: int, kind: str, frames: int) -> tuple[int, int]:
     """First latent and number of latents of what a step asks for, of clips of `frames` latents: Omega or the section.
 
     The same in all rows of a step. Raises ValueError when the clips are too short.
     """
     generator = generator_for(options.seed, kind, "target", step)
-    if options.stage == "retrieval":
+    task = task_of(options, step, kind)
+    if task == "retrieval":
         omega = retrieval.draw_omega(frames, generator)
         return omega.start, len(omega)
     if frames <= options.section:
         raise ValueError(f"clips of {frames} latents have no history before a section of {options.section}; use longer")
-    if options.stage == "host":
+    if task == "host":
         return int(torch.randint(0, frames - options.section + 1, (), generator=generator)), options.section
     return continuation.draw_history(frames, options.section, stride, generator), options.section
 
@@ -51,22 +62,43 @@ def draw_rows(
     first, length = target_of(options, stride, step, kind, batch.hr.shape[2])
     rows = [batch.rows(i, i + 1) for i in range(batch.hr.shape[0])]
     generators = [generator_for(options.seed, kind, step, first_row + i) for i in range(len(rows))]
-    if options.stage == "retrieval":
-        return _joined(
+    if task_of(options, step, kind) == "retrieval":
+        drawn = _joined(
             [
                 retrieval.draw(row.hr, row.lr, options.shift, generator, range(first, first + length))
                 for row, generator in zip(rows, generators, strict=True)
             ]
         )
+        chance = float(torch.rand((), generator=generator_for(options.seed, kind, "clean", step)))
+        clean = kind == "train" and chance < options.clean_share
+        return replace(drawn, mask_level=torch.zeros_like(drawn.mask_level)) if clean else drawn
     # One decision for all rows; a dropout of 0 or 1 leaves nothing to chance in the rows.
-    chance = torch.rand((), generator=generator_for(options.seed, kind, "drop", step))
-    drop = float(options.stage == "host" or (kind == "train" and chance < options.history_dropout))
-    return _joined(
+    chance = float(torch.rand((), generator=generator_for(options.seed, kind, "drop", step)))
+    context = None
+    if options.stage == "host":
+        drop = chance >= options.context
+        context = None if drop else _context(options, step, kind, batch, first)
+    else:
+        drop = kind == "train" and chance < options.history_dropout
+    drawn = _joined(
         [
-            continuation.draw(row.hr, length, options.shift, generator, stride, drop, options.corruption, first)
+            continuation.draw(row.hr, length, options.shift, generator, stride, float(drop), options.corruption, first)
             for row, generator in zip(rows, generators, strict=True)
         ]
     )
+    return replace(drawn, context=context)
+
+
+def _context(options: TrainOptions, step: int, kind: str, batch: Batch, section: int) -> Context:
+    """What a host sees beside its section; it may hold the section itself, which teaches to look frames up by time."""
+    generator = generator_for(options.seed, kind, "context", step)
+    frames = batch.hr.shape[2]
+    if batch.lr is not None and float(torch.rand((), generator=generator)) < options.coarse:
+        whole = section == 0 or bool(torch.rand((), generator=generator) < 0.5)
+        return Context(0, frames if whole else section, coarse=True)
+    length = int(torch.randint(1, min(MOST_CONTEXT, frames) + 1, (), generator=generator))
+    start = int(torch.randint(0, frames - length + 1, (), generator=generator))
+    return Context(start, start + length, coarse=False)
 
 
 def _joined(draws: Sequence[Drawn]) -> Drawn:

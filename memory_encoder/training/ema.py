@@ -10,23 +10,26 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """Averages of named parameters, float32; the decay is lower in the first steps, so that the start is forgotten."""
+    """Averages of named parameters, float32, in system RAM, since a card has better uses for its memory.
+
+    The decay is lower in the first steps, so that the start is forgotten.
+    """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         self.parameters, self.decay = dict(parameters), decay
-        self.averages = {name: parameter.detach().float().clone() for name, parameter in parameters.items()}
+        self.averages = {name: _in_ram(parameter) for name, parameter in parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Moves the averages towards the parameters after step number `step`, counted from 1."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, parameter in self.parameters.items():
-            self.averages[name].lerp_(parameter.detach().float(), 1 - decay)
+            self.averages[name].lerp_(parameter.detach().to(self.averages[name]), 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within the context the parameters hold their averages."""
-        kept = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        kept = {name: _in_ram(parameter) for name, parameter in self.parameters.items()}
         self._assign(self.averages)
         try:
             yield
@@ -41,3 +44,7 @@ class Ema:
     def _assign(self, values: Mapping[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
             parameter.copy_(values[name])
+
+
+def _in_ram(parameter: Tensor) -> Tensor:
+    return parameter.detach().to(device="cpu", dtype=torch.float32, copy=True)

@@ -18,7 +18,15 @@ from ..encoder_file import load_encoder
 from ..evaluation import KINDS, ClipScore, score_clip, summary
 from ..files import write_bytes
 from ..hosts import find_host
-from ..hosts.checkpoint import codec, load_comfy, load_host, load_lora, load_text_encoder, load_vae
+from ..hosts.checkpoint import (
+    PYTORCH_ATTENTION,
+    codec,
+    load_comfy,
+    load_host,
+    load_lora,
+    load_text_encoder,
+    load_vae,
+)
 from .cache import find_clips
 from .module import TrainingModule
 from .settings import BadClip, DatasetError
@@ -44,7 +52,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     for name in needed:
         if not files[name].is_file():
             raise DatasetError(f"{name} {files[name]} does not exist; give --{name} FILE")
-    load_comfy(args.comfy)
+    load_comfy(args.comfy, PYTORCH_ATTENTION)
     clips = find_clips(args.clips, args.out)
     if not clips:
         raise DatasetError(f"{args.clips} holds no video")

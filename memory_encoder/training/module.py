@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..continuation import ContinuationDraw, continuation_loss
+from ..continuation import Context, ContinuationDraw, continuation_loss
 from ..encoder import MemoryEncoder
 from ..hosts import find_host
 from ..hosts.base import HistoryTimestep
 from ..injection import DIFFUSION_MODEL, KEY, DiffusionModelWrapper, InjectedMemory
-from ..positions import cell_coordinates, cells_for, grid_for
+from ..positions import cell_coordinates, cells_for, grid_for, lattice_coordinates
 from ..retrieval import RetrievalDraw, retrieval_loss
 
 TIMESTEP_SCALE = 1000.0  # core hands flow models t * 1000
@@ -24,21 +24,24 @@ class Batch:
     """Clips of one training step.
 
     hr: normalised latents [B,C,T,H,W]. lr: normalised LR latents [B,C,t,h,w] or None. conditioning: arguments of the
-    host's forward by name, such as context [B,N,D].
+    host's forward by name, such as context [B,N,D]. rate: of the LR latents where it is not the encoder's.
     """
 
     hr: Tensor
     lr: Tensor | None
     conditioning: dict[str, Tensor]
+    rate: str | None = None
 
     def rows(self, start: int, stop: int) -> Batch:
         """The clips of one process."""
         conditioning = {name: value[start:stop] for name, value in self.conditioning.items()}
-        return Batch(self.hr[start:stop], None if self.lr is None else self.lr[start:stop], conditioning)
+        lr = None if self.lr is None else self.lr[start:stop]
+        return replace(self, hr=self.hr[start:stop], lr=lr, conditioning=conditioning)
 
     def to(self, device: torch.device) -> Batch:
         conditioning = {name: value.to(device) for name, value in self.conditioning.items()}
-        return Batch(self.hr.to(device), None if self.lr is None else self.lr.to(device), conditioning)
+        lr = None if self.lr is None else self.lr.to(device)
+        return replace(self, hr=self.hr.to(device), lr=lr, conditioning=conditioning)
 
 
 class TrainingModule(nn.Module):
@@ -65,6 +68,9 @@ class TrainingModule(nn.Module):
         if isinstance(drawn, RetrievalDraw):
             stride = self.encoder.config.stride[0]
             return retrieval_loss(batch.hr, batch.lr, stride, drawn, self.compress, predict)
+        if drawn.context is not None:
+            shown = self.context(batch, drawn.context)
+            return continuation_loss(batch.hr, None, drawn, lambda hr, lr: shown, predict)
         lr = batch.lr
         if lr is not None:
             lr = lr[:, :, : cells_for(drawn.history, self.encoder.config.stride[0])[0]]
@@ -81,6 +87,23 @@ class TrainingModule(nn.Module):
         cells = cells_for(hr.shape[2], config.stride[0])[1]
         coordinates = cell_coordinates(0, cells, grid_for(hr.shape[3], hr.shape[4], config), config, hr.shape[2])
         return InjectedMemory(tokens, coordinates, self.history_timestep)
+
+    def context(self, batch: Batch, context: Context) -> InjectedMemory:
+        """What a host that is pretrained sees beside its section."""
+        if not context.coarse or batch.lr is None:
+            return self.uncompressed(batch.hr[:, :, context.start : context.stop], context.start)
+        config = replace(self.encoder.config, rate=batch.rate or self.encoder.config.rate)
+        cells = cells_for(context.stop, config.stride[0])[0]
+        tokens = find_host(self.diffusion_model).embed(batch.lr[:, :, :cells]).flatten(2).transpose(1, 2)
+        grid = grid_for(batch.hr.shape[3], batch.hr.shape[4], config)
+        coordinates = cell_coordinates(0, cells, grid, config, batch.hr.shape[2])
+        return InjectedMemory(tokens.to(batch.hr), coordinates, self.history_timestep)
+
+    def uncompressed(self, hr: Tensor, first: int = 0) -> InjectedMemory:
+        """Clean latents [B,C,T,H,W] of a clip, from its latent `first` on, as tokens of the host's own patchifier."""
+        tokens = find_host(self.diffusion_model).embed(hr)
+        coordinates = lattice_coordinates(*tokens.shape[2:], start=first)
+        return InjectedMemory(tokens.flatten(2).transpose(1, 2).to(hr), coordinates, self.history_timestep)
 
     def predict(
         self, x_t: Tensor, t: Tensor, memory: InjectedMemory | None, first: int, conditioning: dict[str, Tensor]

@@ -13,20 +13,37 @@ class TrainOptions:
     """What a run does.
 
     stage: retrieval (Eq. 3), continuation (Eq. 4), or host: plain flow matching without memory, for a small host of
-    one's own. train_host: train all weights of the host instead of a LoRA; meant for hosts of a few million parameters.
-    rank is the paper's (section 4.1). Learning rate, weight decay, warm-up, clipping, EMA, dropout of history and
-    captions are not from the paper. batch_size counts clips of one step over all processes; accumulate steps of that
-    size make one update. section: latents of the section that Stage II makes. corruption: highest level of noise on the
-    history in Stage II. shift: of the timestep distribution.
+        one's own.
+    train_host: train all weights of the host instead of a LoRA; meant for hosts of a few million parameters.
+    batch_size, accumulate: clips of one step over all processes, and steps of that size that make one update.
+    optimizer: muon takes the matrices of a host that is trained itself, AdamW all the rest.
+    encoder_rate: learning rate of the encoder as a share of the LoRA's; a step of AdamW moves wide convolutions more.
+    warmup, cooldown: first steps in which the learning rate rises and last steps in which it falls to zero, linearly.
+    rank: of the LoRA, the paper's (section 4.1).
+    shift: of the timestep distribution.
+    section: latents of the section that Stage II makes.
+    history_dropout: share of Stage II's steps without memory.
+    corruption: highest level of noise on the history in Stage II, against drift.
+    clean_share: share of retrieval steps that mask nothing, as it is when a film's memory is asked for its frames.
+    retrieval_share: share of Stage II's steps that go on with retrieval, so that one encoder and one LoRA do both.
+    context: share of the steps of stage host that show other latents of the clip beside the section; a host trained so
+        can read a memory before it has seen one.
+    coarse: share of these that show the clip's LR latents at one of the dataset's rates, the whole clip or what comes
+        before the section; the others show a random piece, uncompressed.
+
+    Everything but rank and the two equations is not from the paper.
     """
 
     stage: Stage = "retrieval"
     steps: int = 10_000
     batch_size: int = 8
     accumulate: int = 1
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 5e-5
+    encoder_rate: float = 1.0
     weight_decay: float = 1e-3
     warmup: int = 100
+    cooldown: int = 0
     clip: float = 1.0
     rank: int = 128
     ema: float = 0.999
@@ -35,6 +52,10 @@ class TrainOptions:
     section: int = 8
     history_dropout: float = 0.1
     corruption: float = 0.0
+    clean_share: float = 0.0
+    retrieval_share: float = 0.0
+    context: float = 0.0
+    coarse: float = 0.0
     caption_dropout: float = 0.1
     mixed_precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
@@ -52,11 +73,13 @@ class TrainOptions:
         for name in ("steps", "batch_size", "accumulate", "rank", "section", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
-        for name in ("history_dropout", "caption_dropout", "corruption", "ema"):
+        shares = ("history_dropout", "caption_dropout", "corruption", "clean_share", "retrieval_share", "context")
+        for name in (*shares, "coarse", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)} must lie between 0 and 1")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate {self.learning_rate} must be positive")
+        for name in ("learning_rate", "encoder_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be positive")
 
     def that_shape_the_run(self) -> dict[str, Any]:
         """Settings that a resumed run must share; how long and how often to report may change."""
@@ -64,5 +87,6 @@ class TrainOptions:
         return {name: value for name, value in asdict(self).items() if name not in free}
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of step number `step`, counted from 0: a linear warm-up, then constant."""
-        return self.learning_rate * min(1.0, (step + 1) / max(self.warmup, 1))
+        """Learning rate of step number `step`, counted from 0: linear up, constant, linear down."""
+        up, down = (step + 1) / max(self.warmup, 1), (self.steps - step) / max(self.cooldown, 1)
+        return self.learning_rate * min(1.0, up, down)

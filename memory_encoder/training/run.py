@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..encoder import MemoryEncoder
 from .dataset import MemoryDataset
 from .listener import PictureListener
-from .lora import add_lora, remove_lora
+from .lora import add_lora, load_lora_state, remove_lora
 from .module import TrainingModule
 from .options import TrainOptions
+from .plan import card_bytes, describe_plan, fit_to_card, plan_memory
 from .source import DatasetBatches
-from .trainer import Trainer, describe_run
+from .trainer import Trainer
 
 
 def train(
@@ -27,11 +29,15 @@ def train(
     listener: PictureListener,
     host_metadata: dict[str, str] | None = None,
     cpu: bool = False,
+    lora: Mapping[str, Tensor] | None = None,
+    card_gib: float | None = None,
 ) -> list[dict[str, Any]]:
     """Trains and returns the losses; files are left in `folder`, and a run begun there is gone on with.
 
-    The host's weights must be ordinary tensors (no inference mode) on the device of training. A LoRA is taken out
-    again at the end, also after an error. Raises ValueError for a dataset that does not fit.
+    card_gib: memory of the card that the batches are cut for, by default that of the card itself.
+    lora: what the host's LoRA begins with, of the same rank; by default a new one. The host's weights must be ordinary
+    tensors (no inference mode) on the device of training. A LoRA is taken out again at the end, also after an error.
+    Raises ValueError for a dataset or a LoRA that does not fit.
     """
     source = DatasetBatches(dataset, encoder.config, options)
     if not source.has_heldout:
@@ -39,8 +45,14 @@ def train(
     if not options.train_host:
         add_lora(diffusion_model, options.rank, options.seed)
     try:
+        if lora is not None and not options.train_host:
+            load_lora_state(diffusion_model, lora)
         module = TrainingModule(encoder, diffusion_model, gradient_checkpointing=options.gradient_checkpointing)
-        listener.plan(describe_run(module, options, len(source.splits["train"])))
+        card = card_bytes(card_gib, next(diffusion_model.parameters()).device)
+        plan = plan_memory(module, options, source.splits["train"].entries[0].shape)
+        options = fit_to_card(options, plan, card)
+        source.options = options
+        listener.plan(describe_plan(plan, options, len(source.splits["train"]), card))
         trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
         losses = trainer.run()
         if trainer.accelerator.is_main_process:

@@ -13,7 +13,8 @@ import torch
 from ..config import EncoderConfig
 from ..encoder_file import load_encoder, new_encoder
 from ..hosts import find_host
-from ..hosts.checkpoint import codec, load_comfy, load_host, load_vae, training_mode
+from ..hosts.checkpoint import PYTORCH_ATTENTION, codec, load_comfy, load_host, load_vae, training_mode
+from .checkpoint import read_lora
 from .dataset import MemoryDataset
 from .listener import PictureListener
 from .options import TrainOptions
@@ -26,7 +27,7 @@ _LOG = logging.getLogger("video_memory")
 def run_train(args: argparse.Namespace) -> None:
     """Trains by the arguments of `arguments.train_arguments`; raises ValueError for what does not fit."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    load_comfy(args.comfy)
+    load_comfy(args.comfy, PYTORCH_ATTENTION)
     options = options_from(args)
     dataset = MemoryDataset.open(args.dataset)
     with torch.inference_mode(False), training_mode():
@@ -39,13 +40,26 @@ def run_train(args: argparse.Namespace) -> None:
             config = EncoderConfig(
                 host=host.name, width=host.width, latent_channels=host.latent_channels, rate=args.rate,
                 variant=args.variant, attention=args.attention, padding=dataset.padding, patch=host.patch,
+                **channels_from(args.channels),
             )  # fmt: skip
             encoder = new_encoder(config, host, options.seed)
         pictures = None
         if args.vae:
             pictures = codec(patcher, load_vae(args.vae)).decode
         report = Teller(args.out, pictures)
-        train(model.diffusion_model, encoder, dataset, options, args.out, report, host_metadata(args.host))
+        lora = None if args.lora is None else read_lora(args.lora)
+        metadata = host_metadata(args.host)
+        train(
+            model.diffusion_model,
+            encoder,
+            dataset,
+            options,
+            args.out,
+            report,
+            metadata,
+            lora=lora,
+            card_gib=args.card_gib,
+        )
 
 
 class Teller(PictureListener):
@@ -76,6 +90,16 @@ def options_from(args: argparse.Namespace) -> TrainOptions:
     """Options given on the command line over the defaults."""
     given = {field.name: getattr(args, field.name, None) for field in fields(TrainOptions)}
     return TrainOptions(**{name: value for name, value in given.items() if value is not None})
+
+
+def channels_from(text: str | None) -> dict[str, Any]:
+    """Reads "64,128,256,512"; nothing leaves the paper's channels. Raises ValueError for anything else."""
+    if not text:
+        return {}
+    try:
+        return {"channels": tuple(int(part) for part in text.split(","))}
+    except ValueError as error:
+        raise ValueError(f"channels {text!r} are no numbers with commas; write for example 64,128,256,512") from error
 
 
 def host_metadata(path: Path) -> dict[str, str]:

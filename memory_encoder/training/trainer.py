@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
 from torch import Tensor
 
 from .checkpoint import (
@@ -26,9 +26,12 @@ from .checkpoint import (
 from .draws import draw_rows, target_of
 from .ema import Ema
 from .listener import BatchSource, Listener
-from .lora import lora_state
 from .module import TrainingModule
+from .optimizers import make_optimizers
 from .options import TrainOptions
+
+# Every process holds all weights; FSDP, DeepSpeed and Megatron would leave each with a part of what is to be saved.
+DATA_PARALLEL = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
 
 
 class Trainer:
@@ -60,6 +63,11 @@ class Trainer:
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=options.stage != "retrieval")],
         )
         self.module = module
+        if self.accelerator.distributed_type not in (DistributedType.NO, *DATA_PARALLEL):
+            raise ValueError(
+                f"processes share a run as {self.accelerator.distributed_type.value}, which splits the weights that "
+                "are saved; choose plain multi-process training (DDP) in `accelerate config`"
+            )
         if options.batch_size % self.accelerator.num_processes:
             raise ValueError(
                 f"batch_size {options.batch_size} cannot be shared by {self.accelerator.num_processes} processes evenly"
@@ -69,10 +77,8 @@ class Trainer:
             module.diffusion_model.requires_grad_(True)
         parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.ema = Ema(parameters, options.ema)
-        optimizer = torch.optim.AdamW(
-            parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.99)
-        )
-        self.prepared, self.optimizer = self.accelerator.prepare(module, optimizer)
+        self.prepared = self.accelerator.prepare(module)
+        self.optimizers: list[Any] = [self.accelerator.prepare(each) for each in make_optimizers(parameters, options)]
         self.first_step = 0
 
     def run(self) -> list[dict[str, Any]]:
@@ -98,8 +104,9 @@ class Trainer:
 
     def _step(self, step: int) -> float:
         options = self.options
-        for group in self.optimizer.param_groups:
-            group["lr"] = options.rate_at(step)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = options.rate_at(step) * group["share"]
         total = torch.zeros((), device=self.accelerator.device)
         for part in range(options.accumulate):
             with self.accelerator.accumulate(self.prepared):
@@ -107,8 +114,9 @@ class Trainer:
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     self.accelerator.clip_grad_norm_(self.ema.parameters.values(), options.clip)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
             total += self._mean(loss.detach())
         self.ema.update(step + 1)
         return float(total) / options.accumulate
@@ -166,12 +174,12 @@ class Trainer:
                 "config": repr(self.module.encoder.config),
                 "parameters": {name: p.detach().cpu() for name, p in self.ema.parameters.items()},
                 "averages": {name: value.cpu() for name, value in self.ema.averages.items()},
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             },
         )
 
     def _steps_done(self) -> int:
-        states = self.optimizer.state_dict()["state"].values()
+        states = self.optimizers[0].state_dict()["state"].values()
         return max((int(state["step"]) for state in states), default=self.first_step)
 
     def _restore(self) -> None:
@@ -182,32 +190,9 @@ class Trainer:
             for name, parameter in self.ema.parameters.items():
                 parameter.copy_(state["parameters"][name])
                 self.ema.averages[name].copy_(state["averages"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.first_step = int(state["step"])
-
-
-def describe_run(module: TrainingModule, options: TrainOptions, clips: int) -> str:
-    """What will be trained and what it takes, before it starts."""
-
-    def count(parameters: Any) -> int:
-        return sum(p.numel() for p in parameters)
-
-    lora = sum(tensor.numel() for tensor in lora_state(module.diffusion_model).values())
-    encoder = count(module.encoder.parameters())
-    base = count(module.diffusion_model.parameters()) - lora
-    host_bytes = sum(p.numel() * p.element_size() for p in module.diffusion_model.parameters())
-    trained = 4 * 4 * (lora + encoder * options.train_encoder)  # float32 weights, gradients and two moments
-    averages = 4 * (lora + encoder * options.train_encoder)
-    return "\n".join(
-        [
-            f"stage {options.stage}, {options.steps} steps, {options.batch_size * options.accumulate} clips an update, "
-            f"{clips} clips of training data",
-            f"host {base / 1e6:.1f} M parameters, frozen; LoRA rank {options.rank} {lora / 1e6:.1f} M; "
-            f"encoder {encoder / 1e6:.1f} M",
-            f"memory before activations: host {host_bytes / 2**30:.2f} GiB, trained weights with gradients and moments "
-            f"{trained / 2**30:.2f} GiB, averages {averages / 2**30:.2f} GiB",
-        ]
-    )
 
 
 def _has_tensorboard() -> bool:

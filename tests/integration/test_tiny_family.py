@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from demo.environment import ROOT
 from demo.tiny_family.clips import HELD_OUT_SEED
-from demo.tiny_family.install import HOST_NAME, VAE_NAME, WEIGHTS, install_models
+from demo.tiny_family.evaluate_family import FIRST_FILM, Judge
+from demo.tiny_family.install import FILES, RATES, VAE_NAME, WEIGHTS, install_models
 from demo.tiny_family.make_host import TEXT_DIM, HostConfig, host_shapes, make_host, write_host
+from demo.tiny_family.prepare import film_of, write_film
 from demo.tiny_family.procedural import make_film
 from demo.tiny_family.wan_vae import build_vae, decode_clip, encode_clip, fold_latent_statistics
+from memory_encoder.cli import main
 from memory_encoder.metrics import psnr
 
 ROUND_TRIP_DB = 21.0  # on a film that was never trained on; see the model card for what was measured
 TEXT_NODE = "VideoMemoryDemoTextEncoder"
-
-needs_weights = pytest.mark.skipif(not (WEIGHTS / VAE_NAME).is_file(), reason="the tiny VAE is not trained yet")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,6 @@ def film() -> torch.Tensor:
     return torch.from_numpy(frames.astype(np.float32) / 255)
 
 
-@needs_weights
 def test_core_loads_the_vae_and_a_film_comes_back(vae: Any, film: torch.Tensor) -> None:
     assert type(vae.first_stage_model).__name__ == "WanVAE"
     with torch.inference_mode():
@@ -55,7 +55,6 @@ def test_core_loads_the_vae_and_a_film_comes_back(vae: Any, film: torch.Tensor) 
     assert float(values[5:].mean()) > float(values[0]) - 6
 
 
-@needs_weights
 def test_latents_have_the_statistics_that_wan_hosts_expect(comfy: Any, vae: Any) -> None:
     wan = comfy.module("comfy.latent_formats").Wan21()
     with torch.inference_mode():
@@ -70,7 +69,6 @@ def test_latents_have_the_statistics_that_wan_hosts_expect(comfy: Any, vae: Any)
     assert 0.6 < float(flat.std()) < 1.6
 
 
-@needs_weights
 def test_half_precision_weights_give_the_same_picture_as_their_float32_copy(vae: Any, film: torch.Tensor) -> None:
     model = build_vae(vae.first_stage_model.dim)
     model.load_state_dict({k: v.float() for k, v in vae.first_stage_model.state_dict().items()})
@@ -114,8 +112,8 @@ def test_folding_statistics_moves_the_latents_and_not_the_pictures(comfy: Any) -
 
 def test_the_host_has_exactly_cores_keys_and_loads_with_its_own_heads_and_text_width(comfy: Any) -> None:
     config = HostConfig(layers=2)
-    write_host(comfy.base / "models" / "diffusion_models" / HOST_NAME, config)
-    model = comfy.nodes.UNETLoader().load_unet(HOST_NAME, "default")[0].model
+    write_host(comfy.base / "models" / "diffusion_models" / "seeded_host.safetensors", config)
+    model = comfy.nodes.UNETLoader().load_unet("seeded_host.safetensors", "default")[0].model
     host = model.diffusion_model
     assert type(host).__name__ == "WanModel" and type(model).__name__ == "WAN21"
     assert (host.num_heads, host.text_dim, host.num_layers, host.dim) == (4, TEXT_DIM, 2, 256)
@@ -151,19 +149,26 @@ def test_the_demo_node_gives_a_clip_that_cores_text_encode_takes(comfy: Any) -> 
     assert torch.equal(first[0][0], same[0][0]) and not torch.equal(first[0][0], other[0][0])
 
 
-def test_a_missing_vae_is_named(comfy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("demo.tiny_family.install.WEIGHTS", tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=VAE_NAME):
-        install_models(tmp_path / "models")
+def test_the_whole_family_is_small() -> None:
+    assert sum((WEIGHTS / name).stat().st_size for name in FILES) < 30e6
 
 
-def test_trained_host_weights_are_preferred_over_the_seed(
-    comfy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    weights = tmp_path / "weights"
-    weights.mkdir()
-    for name in (VAE_NAME, HOST_NAME):
-        save_file({"marker": torch.ones(1)}, weights / name)
-    monkeypatch.setattr("demo.tiny_family.install.WEIGHTS", weights)
-    for path in install_models(tmp_path / "models"):
-        assert path.read_bytes() == (weights / path.name).read_bytes()
+@pytest.mark.parametrize("rate", RATES)
+def test_the_memory_gives_a_film_back_that_no_model_has_seen(comfy: Any, rate: str) -> None:
+    """33 frames, three shots; the model card says what was measured on more."""
+    pictures = torch.from_numpy(film_of(FIRST_FILM, long=False).frames[:33]).float() / 255
+    with torch.inference_mode():
+        (score,) = Judge(rate, WEIGHTS, None).scores("film", pictures, [0])
+    assert score.psnr["memory"] > score.psnr["none"] + 4
+    assert score.ssim["memory"] > score.ssim["none"] + 0.1
+    assert score.psnr["vae"] > score.psnr["memory"]
+
+
+def test_evaluate_takes_the_family_by_default(comfy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_film(tmp_path / "clips", FIRST_FILM + 1, long=False)
+    given = ["evaluate", "--clips", str(tmp_path / "clips"), "--out", str(tmp_path / "out")]
+    assert main([*given, "--frames", "17", "--steps", "4"]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["rate"] == "4x4x2" and report["frames"] == 17
+    assert report["psnr"]["memory"] > report["psnr"]["none"] + 2
+    assert (tmp_path / "out" / "sheet.png").is_file()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,21 @@ from safetensors.torch import load_file
 
 from demo.environment import ROOT
 from memory_encoder.config import EncoderConfig
-from memory_encoder.training.checkpoint import CHECKPOINT, ENCODER, HOST, LORA, LOSSES, read_losses
+from memory_encoder.continuation import Context
+from memory_encoder.training.checkpoint import (
+    CHECKPOINT,
+    ENCODER,
+    HOST,
+    LORA,
+    LOSSES,
+    read_lora,
+    read_losses,
+    save_lora,
+)
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.listener import Listener
 from memory_encoder.training.lora import add_lora, load_lora_state, lora_state, remove_lora
-from memory_encoder.training.trainer import Trainer, describe_run
+from memory_encoder.training.trainer import Trainer
 
 from .training import OneClip, tiny_encoder, tiny_host, tiny_module, tiny_options
 
@@ -69,7 +80,7 @@ def variables(comfy_environment: Any) -> dict[str, str]:
     return os.environ | own
 
 
-@pytest.mark.parametrize("stage", ["retrieval", "continuation"])
+@pytest.mark.parametrize("stage", ["retrieval", "continuation", "host"])
 def test_killed_run_resumes_to_the_same_losses(comfy_environment: Any, tmp_path: Path, stage: str) -> None:
     def start(folder: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, SCRIPT, str(tmp_path / folder), "40", stage]
@@ -217,10 +228,60 @@ def test_listener_hears_everything_and_can_stop_a_run_that_then_resumes(tmp_path
     assert trainer.first_step == 8
 
 
-def test_plan_names_what_is_trained(comfy: Any) -> None:
-    options = tiny_options()
-    text = describe_run(tiny_module(options), options, 7)
-    assert "LoRA rank 32" in text and "7 clips" in text and "GiB" in text
+def test_losses_go_to_tensorboard(comfy: Any, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    options = tiny_options(steps=3, heldout_every=3)
+    entries = Trainer(tiny_module(options), OneClip(), options, tmp_path, cpu=True).run()
+    files = list(tmp_path.rglob("events.out.tfevents*"))
+    assert len(files) == 1
+    log = events.EventAccumulator(str(files[0].parent))
+    log.Reload()
+    losses = [entry["loss"] for entry in entries if "loss" in entry]
+    assert [event.value for event in log.Scalars("loss")] == pytest.approx(losses)
+    assert len(log.Scalars("heldout")) == 1
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_processes_that_split_the_weights_are_refused(
+    comfy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    monkeypatch.setattr(accelerate.Accelerator, "distributed_type", accelerate.DistributedType(kind))
+    with pytest.raises(ValueError, match="accelerate config"):
+        Trainer(tiny_module(tiny_options()), OneClip(), tiny_options(), tmp_path, cpu=True)
+
+
+def test_a_host_in_training_sees_its_context_at_its_true_time(comfy: Any) -> None:
+    options = tiny_options(stage="host", train_host=True, context=1.0, batch_size=2)
+    module, batch = tiny_module(options), OneClip(2).rows(0, 0, 2, "train", None)
+    drawn = replace(draw_rows(batch, options, 2, 0, 0), history=3, context=Context(0, 2, coarse=False))
+    with torch.no_grad():
+        loss = module(batch, drawn)
+        other = replace(batch, hr=torch.cat([batch.hr[:, :, :2] + 1, batch.hr[:, :, 2:]], dim=2))
+        assert not torch.equal(module(other, drawn), loss)
+        assert not torch.equal(module(batch, replace(drawn, context=Context(1, 3, coarse=False))), loss)
+        small = replace(drawn, context=Context(0, 3, coarse=True))
+        seen = module(batch, small)
+        assert batch.lr is not None
+        beyond = torch.cat([batch.lr[:, :, :2], batch.lr[:, :, 2:] + 1], dim=2)
+        within = torch.cat([batch.lr[:, :, :1] + 1, batch.lr[:, :, 1:]], dim=2)
+        assert torch.equal(module(replace(batch, lr=beyond), small), seen)
+        assert not torch.equal(module(replace(batch, lr=within), small), seen)
+
+
+def test_a_run_begins_with_the_lora_of_another(comfy: Any, tmp_path: Path) -> None:
+    options = tiny_options(rank=4)
+    first = tiny_module(options)
+    state = lora_state(first.diffusion_model)
+    for tensor in state.values():
+        tensor.fill_(0.5)
+    save_lora(tmp_path / "lora.safetensors", first.diffusion_model, {})
+    second = tiny_module(options)
+    load_lora_state(second.diffusion_model, read_lora(tmp_path / "lora.safetensors"))
+    assert all(bool((tensor == 0.5).all()) for tensor in lora_state(second.diffusion_model).values())
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"broken\.safetensors cannot be read"):
+        read_lora(tmp_path / "broken.safetensors")
 
 
 def test_model_without_blocks_takes_no_lora() -> None:

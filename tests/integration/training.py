@@ -98,7 +98,8 @@ def main() -> None:
     import comfy.model_management
 
     comfy.model_management.in_training = True
-    options = tiny_options(steps=steps, stage=stage)
+    own = {"train_host": True, "optimizer": "muon", "context": 0.5} if stage == "host" else {}
+    options = tiny_options(steps=steps, stage=stage, **own)
     Trainer(tiny_module(options), OneClip(8), options, folder, cpu=True).run()
 
 

@@ -154,19 +154,20 @@ def test_time_is_reduced_before_space(rate, expected):
 
 
 @pytest.mark.parametrize(
-    ("width", "channels", "size", "tokens"),
+    ("width", "channels", "size", "tokens", "parameters"),
     [
-        (5120, 16, (60, 104), 61 * 8 * 13),
-        (3072, 48, (30, 52), 61 * 4 * 7),
-        (3072, 16, (60, 104), 61 * 8 * 13),
+        (5120, 16, (60, 104), 61 * 8 * 13, 8_351_680),
+        (3072, 48, (30, 52), 61 * 4 * 7, 7_356_352),
+        (3072, 16, (60, 104), 61 * 8 * 13, 7_301_056),
     ],
 )
-def test_full_size_shapes_on_the_meta_device(width, channels, size, tokens):
+def test_full_size_shapes_on_the_meta_device(width, channels, size, tokens, parameters):
     config = EncoderConfig("wan", width, channels)
     encoder: Any = MemoryEncoder(config, device=torch.device("meta"))
     latents = torch.empty((1, channels, 121, *size), device="meta")
     lr = torch.empty((1, width, 61, *grid_for(size[0], size[1], config)), device="meta")
     assert encoder(latents, lr).shape == (1, tokens, width)
+    assert sum(p.numel() for p in encoder.parameters()) == parameters
 
 
 def test_shapes_that_do_not_fit_are_refused_with_the_numbers():
@@ -213,3 +214,15 @@ def test_config_survives_its_metadata_and_foreign_metadata_is_refused():
     ):
         with pytest.raises(ValueError, match=r"some\.safetensors"):
             EncoderConfig.from_metadata(metadata, "some.safetensors")
+
+
+@pytest.mark.parametrize("rate", ["4x4x2", "2x2x2", "2x2x8"])
+def test_a_new_trunk_keeps_the_scale_of_its_input(rate):
+    """Without a norm, an initialisation that shrinks leaves nothing for the zero-initialised output to learn from."""
+    config = EncoderConfig("wan", 64, 16, rate=rate)
+    encoder: Any = MemoryEncoder(config)
+    encoder.reset_parameters(torch.Generator().manual_seed(0))
+    latents = torch.randn(1, 16, 17, 24, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        features, _ = encoder.trunk.stream(latents, ())
+    assert 0.3 < float(features.std()) < 1.5

@@ -1,0 +1,154 @@
+"""What a run will train and what it takes, before it starts; large batches are cut into steps that fit the card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import EncoderConfig
+from ..hosts import find_host
+from ..positions import cells_for, grid_for
+from ..retrieval import OMEGA_SIZES
+from .lora import BLOCKS, linear_layers
+from .module import TrainingModule
+from .options import TrainOptions
+
+GIB = 1024**3
+TRAINED_BYTES = 16  # of a trained value: float32 weight, gradient and AdamW's two moments
+RESERVED = 1.0 * GIB  # context of the driver, workspaces, fragmentation
+# Values kept for the backward pass, as a multiple of the inputs and outputs of a block's linear layers. Measured on
+# core's Wan blocks with a LoRA (tests/integration/test_plan.py).
+KEPT = 1.2
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes of a run on the device that trains; an estimate. Averages of the weights lie in system RAM."""
+
+    host: int
+    host_values: int
+    lora_values: int
+    encoder_values: int
+    trained_values: int
+    tokens: int
+    clip: int
+
+    @property
+    def fixed(self) -> float:
+        """What does not depend on the batch."""
+        return self.host + TRAINED_BYTES * self.trained_values + RESERVED
+
+    def clips_that_fit(self, card: float) -> int:
+        """Clips of one step on a card of so many bytes, 0 when not even one fits."""
+        return max(0, int((card - self.fixed) / self.clip))
+
+
+def plan_memory(module: TrainingModule, options: TrainOptions, latents: tuple[int, ...]) -> MemoryPlan:
+    """Estimates a run on clips of `latents` (C, T, H, W)."""
+    model, config = module.diffusion_model, module.encoder.config
+    values = {name: parameter.numel() for name, parameter in module.named_parameters()}
+    lora = sum(count for name, count in values.items() if ".lora_" in name)
+    encoder = sum(count for name, count in values.items() if name.startswith("encoder."))
+    host = sum(values.values()) - lora - encoder
+    trained = lora + (encoder if options.train_encoder and options.stage != "host" else 0)
+    tokens = _tokens(config, options, latents)
+    return MemoryPlan(
+        host=_bytes(p for name, p in model.named_parameters() if ".lora_" not in name),
+        host_values=host,
+        lora_values=lora,
+        encoder_values=encoder,
+        trained_values=trained + (host if options.train_host else 0),
+        tokens=tokens,
+        clip=_clip_bytes(model, options, tokens) + _encoder_bytes(config, options, latents),
+    )
+
+
+def fit_to_card(options: TrainOptions, plan: MemoryPlan, card: float | None) -> TrainOptions:
+    """The same clips in an update, in steps of as many as fit a card of `card` bytes; at least one clip each.
+
+    None leaves the options alone, and so does a batch that fits.
+    """
+    fits = options.batch_size if card is None else max(1, plan.clips_that_fit(card))
+    if fits >= options.batch_size:
+        return options
+    share = max(n for n in range(1, fits + 1) if options.batch_size % n == 0)
+    return replace(options, batch_size=share, accumulate=options.accumulate * options.batch_size // share)
+
+
+def describe_plan(plan: MemoryPlan, options: TrainOptions, clips: int, card: float | None) -> str:
+    """The plan for people, with what to change when it does not fit."""
+    host = "trained" if options.train_host else f"frozen; LoRA rank {options.rank} {plan.lora_values / 1e6:.1f} M"
+    need = plan.fixed + options.batch_size * plan.clip
+    lines = [
+        f"stage {options.stage}, {options.steps} steps, {options.batch_size * options.accumulate} clips an update in "
+        f"steps of {options.batch_size}, {clips} clips of training data",
+        f"host {plan.host_values / 1e6:.1f} M parameters, {host}; encoder {plan.encoder_values / 1e6:.1f} M; "
+        f"{plan.tokens} tokens a clip",
+        f"estimated memory {need / GIB:.2f} GiB: host {plan.host / GIB:.2f}, trained weights, gradients and moments "
+        f"{TRAINED_BYTES * plan.trained_values / GIB:.2f}, activations {plan.clip / GIB:.2f} a clip",
+    ]
+    if card is not None:
+        lines.append(f"card {card / GIB:.1f} GiB: " + ("fits" if need <= card else _advice(options)))
+    return "\n".join(lines)
+
+
+def card_bytes(gib: float | None, device: torch.device) -> float | None:
+    """Size of the card to plan for: what was asked for, else the device's own; None without a card."""
+    if gib is not None:
+        if gib <= 0:
+            raise ValueError(f"card_gib {gib} must be above 0")
+        return gib * GIB
+    return float(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else None
+
+
+def _advice(options: TrainOptions) -> str:
+    changes = ["a host in fp8", "a lower rank", "smaller or shorter clips"]
+    if not options.gradient_checkpointing:
+        changes.insert(0, "gradient checkpointing")
+    return "does not fit by this estimate. Change one or more of: " + "; ".join(changes)
+
+
+def _tokens(config: EncoderConfig, options: TrainOptions, latents: tuple[int, ...]) -> int:
+    """The longest sequence: section or Omega, and the memory of the whole clip."""
+    _, frames, height, width = latents
+    grid = grid_for(height, width, config)
+    memory = 0 if options.stage == "host" else cells_for(frames, config.stride[0])[1] * prod(grid)
+    target = options.section if options.stage != "retrieval" else min(max(OMEGA_SIZES), frames)
+    return target * (height // config.patch[1]) * (width // config.patch[2]) + memory
+
+
+def _clip_bytes(model: nn.Module, options: TrainOptions, tokens: int) -> int:
+    """Activations of the host for one clip."""
+    modules: dict[str, Any] = dict(model.named_modules())
+    layers = [modules[name] for name in linear_layers(model) if ".lora_" not in name and ".base_layer" not in name]
+    size = 2 if options.mixed_precision == "bf16" else 4
+    every = int(KEPT * size * tokens * sum(layer.in_features + layer.out_features for layer in layers))
+    if not options.gradient_checkpointing:
+        return every
+    blocks = {name.split(".")[0] + name.split(".")[1] for name in modules if name.startswith(BLOCKS)}
+    inputs = len(blocks) * tokens * find_host(model).width * size
+    return inputs + every // max(len(blocks), 1)
+
+
+def _encoder_bytes(config: EncoderConfig, options: TrainOptions, latents: tuple[int, ...]) -> int:
+    """Activations of the encoder: each layer's output twice, before and after SiLU."""
+    if not config.has_hr or options.stage == "host":
+        return 0
+    from ..trunk import layer_strides
+
+    size, cells, total = 2 if options.mixed_precision == "bf16" else 4, [float(n) for n in latents[1:]], 0.0
+    channels = [*config.channels, *[config.channels[-1]] * len(layer_strides(config))]
+    for stride, width in zip(layer_strides(config), channels, strict=False):
+        cells = [n / s for n, s in zip(cells, stride, strict=True)]
+        total += 2 * width * prod(cells) * size
+    return int(total)
+
+
+def _bytes(parameters: Iterable[Tensor]) -> int:
+    found: Any = sum(p.numel() * p.element_size() for p in parameters)
+    return int(found)

@@ -1,0 +1,106 @@
+"""The plan of a training run against what a run really keeps, and batches cut for a card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from memory_encoder.config import EncoderConfig
+from memory_encoder.encoder import MemoryEncoder
+from memory_encoder.training.draws import draw_rows
+from memory_encoder.training.lora import add_lora
+from memory_encoder.training.module import TrainingModule
+from memory_encoder.training.plan import GIB, MemoryPlan, card_bytes, describe_plan, fit_to_card, plan_memory
+from tests.integration.training import OneClip, tiny_module, tiny_options
+
+
+def kept_bytes(module: Any, options: Any) -> int:
+    """What autograd keeps for the backward pass of one step, weights left out; equal storages count once."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    found: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch = OneClip(options.batch_size).rows(0, 0, options.batch_size, "train", None)
+    drawn = draw_rows(batch, options, 2, 0, 0)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = module(batch, drawn)
+    assert loss.requires_grad
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("stage", ["continuation", "host"])
+def test_estimated_activations_are_near_what_a_step_keeps(comfy: Any, stage: Any) -> None:
+    options = tiny_options(stage=stage, train_host=stage == "host", history_dropout=0.0, section=4, batch_size=4)
+    module = tiny_module(options)
+    with comfy.module("memory_encoder.hosts.checkpoint").training_mode():
+        measured = kept_bytes(module, options)
+    estimated = options.batch_size * plan_memory(module, options, (16, 5, 6, 8)).clip
+    print("RATIO", stage, estimated / measured)
+    assert 0.75 < estimated / measured < 1.35, (estimated, measured)
+
+
+def test_gradient_checkpointing_lowers_the_estimate(comfy: Any) -> None:
+    options = tiny_options()
+    module = tiny_module(options)
+    plain = plan_memory(module, options, (16, 5, 6, 8)).clip
+    assert plan_memory(module, tiny_options(gradient_checkpointing=True), (16, 5, 6, 8)).clip < plain
+
+
+def full_size_5b(comfy: Any, options: Any) -> TrainingModule:
+    """Wan 2.2 5B with a LoRA and its encoder, without weights, in the layers' own sizes and fp8's bytes."""
+    wan = comfy.module("comfy.ldm.wan.model").WanModel
+    with torch.device("meta"):
+        model = wan(
+            model_type="t2v", patch_size=(1, 2, 2), in_dim=48, out_dim=48, dim=3072, ffn_dim=14336, num_heads=24,
+            num_layers=30, operations=comfy.module("comfy.ops").disable_weight_init, device="meta",
+            dtype=torch.float8_e4m3fn,
+        )  # fmt: skip
+        encoder = MemoryEncoder(EncoderConfig("wan", 3072, 48))
+    add_lora(model, options.rank, 0)
+    return TrainingModule(encoder, model)
+
+
+def test_a_12_gb_card_trains_wan_5b_with_rank_128_by_the_plan(comfy: Any) -> None:
+    options = tiny_options(
+        stage="continuation", rank=128, batch_size=8, section=8, gradient_checkpointing=True, mixed_precision="bf16"
+    )
+    plan = plan_memory(full_size_5b(comfy, options), options, (48, 31, 30, 52))  # 5 s of 832x480 at 24 fps
+    card = card_bytes(12.0, torch.device("cpu"))
+    cut = fit_to_card(options, plan, card)
+    assert 4.9e9 < plan.host_values < 5.1e9 and 3.0e8 < plan.lora_values < 3.5e8
+    assert cut.batch_size >= 1 and cut.batch_size * cut.accumulate == 8 and cut.accumulate > 1
+    assert "card 12.0 GiB: fits" in describe_plan(plan, cut, 7, card)
+    refused = describe_plan(plan, options, 7, 8 * GIB)
+    assert "does not fit" in refused and "lower rank" in refused
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"), [(None, (12, 1)), (100.0, (12, 1)), (7.5, (6, 2)), (5.0, (4, 3)), (1.0, (1, 12))]
+)
+def test_a_batch_becomes_steps_that_fit_and_stays_the_same_number_of_clips(
+    card: float | None, expected: tuple[int, int]
+) -> None:
+    plan = MemoryPlan(0, 0, 0, 0, 0, 1, clip=GIB)
+    bytes_of_card = None if card is None else card * GIB + plan.fixed
+    options = fit_to_card(tiny_options(batch_size=12), plan, bytes_of_card)
+    assert (options.batch_size, options.accumulate) == expected
+
+
+def test_plan_names_what_is_trained(comfy: Any) -> None:
+    options = tiny_options()
+    text = describe_plan(plan_memory(tiny_module(options), options, (16, 5, 6, 8)), options, 7, None)
+    assert "LoRA rank 32" in text and "7 clips" in text and "GiB" in text
+    host = tiny_options(stage="host", train_host=True)
+    assert "M parameters, trained" in describe_plan(plan_memory(tiny_module(host), host, (16, 5, 6, 8)), host, 7, None)
+
+
+def test_a_card_without_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="card_gib"):
+        card_bytes(0.0, torch.device("cpu"))

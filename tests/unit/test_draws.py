@@ -1,0 +1,79 @@
+"""What a training step draws: the task, the context of a host, and the learning rate."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from memory_encoder.continuation import ContinuationDraw
+from memory_encoder.retrieval import RetrievalDraw
+from memory_encoder.training.draws import MOST_CONTEXT, draw_rows, target_of, task_of
+from memory_encoder.training.module import Batch
+from memory_encoder.training.options import TrainOptions
+
+STEPS = 600
+
+
+def batch(frames: int = 12) -> Batch:
+    return Batch(torch.zeros(2, 4, frames, 4, 4), None, {})
+
+
+def test_retrieval_takes_its_share_of_stage_two_and_none_of_the_held_out_loss() -> None:
+    options = TrainOptions(stage="continuation", retrieval_share=0.3, section=4)
+    tasks = [task_of(options, step, "train") for step in range(STEPS)]
+    assert tasks == [task_of(options, step, "train") for step in range(STEPS)]
+    assert 0.25 < tasks.count("retrieval") / STEPS < 0.35
+    assert {task_of(options, step, "heldout") for step in range(20)} == {"continuation"}
+    for step in range(20):
+        drawn = draw_rows(batch(), options, 2, step, 0)
+        assert isinstance(drawn, RetrievalDraw if tasks[step] == "retrieval" else ContinuationDraw)
+        first, count = target_of(options, 2, step, "train", 12)
+        asked = drawn.omega.start if isinstance(drawn, RetrievalDraw) else drawn.history
+        assert first == asked and count == (len(drawn.omega) if isinstance(drawn, RetrievalDraw) else 4)
+
+
+@pytest.mark.parametrize("stage", ["retrieval", "continuation"])
+def test_without_a_share_a_stage_is_one_task(stage) -> None:
+    options = TrainOptions(stage=stage)
+    assert {task_of(options, step, "train") for step in range(50)} == {stage}
+
+
+def test_a_host_sees_a_piece_of_the_clip_in_its_share_of_steps() -> None:
+    options = TrainOptions(stage="host", train_host=True, context=0.5, section=4)
+    drawn = [draw_rows(batch(), options, 2, step, 0) for step in range(200)]
+    contexts = [d.context for d in drawn if isinstance(d, ContinuationDraw) and d.context is not None]
+    assert 0.4 < len(contexts) / 200 < 0.6
+    assert {context.stop - context.start for context in contexts} == set(range(1, MOST_CONTEXT + 1))
+    assert all(0 <= context.start < context.stop <= 12 and not context.coarse for context in contexts)
+    assert all(d.drop_history == (d.context is None) for d in drawn if isinstance(d, ContinuationDraw))
+
+
+def test_a_host_sees_lr_latents_of_the_whole_clip_or_of_what_came_before() -> None:
+    options = TrainOptions(stage="host", train_host=True, context=1.0, coarse=0.5, section=4)
+    clip = Batch(torch.zeros(2, 4, 12, 4, 4), torch.zeros(2, 4, 7, 2, 2), {})
+    drawn = [draw_rows(clip, options, 2, step, 0) for step in range(200)]
+    found = [(d.context, d.history) for d in drawn if isinstance(d, ContinuationDraw) and d.context is not None]
+    coarse = [(context.stop, start) for context, start in found if context.coarse]
+    assert 0.4 < len(coarse) / 200 < 0.6
+    assert all(stop in (12, start) for stop, start in coarse) and {stop == 12 for stop, _ in coarse} == {True, False}
+
+
+def test_a_clean_share_masks_nothing_in_its_share_of_steps() -> None:
+    options = TrainOptions(clean_share=0.5)
+    levels = [draw_rows(batch(), options, 2, step, 0).mask_level for step in range(100)]  # type: ignore[union-attr]
+    clean = [bool((level == 0).all()) for level in levels]
+    assert 0.35 < sum(clean) / 100 < 0.65
+    assert all(bool((level >= 0.2).all()) for level, is_clean in zip(levels, clean, strict=True) if not is_clean)
+
+
+def test_without_a_share_a_host_sees_no_context() -> None:
+    options = TrainOptions(stage="host", train_host=True, section=4)
+    assert all(draw_rows(batch(), options, 2, step, 0).context is None for step in range(30))  # type: ignore[union-attr]
+
+
+def test_learning_rate_rises_stays_and_falls_to_zero() -> None:
+    options = TrainOptions(steps=100, learning_rate=1.0, warmup=10, cooldown=20)
+    rates = [options.rate_at(step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[80] == 1.0
+    assert rates[90] == pytest.approx(0.5) and rates[100] == 0
+    assert TrainOptions(steps=100, learning_rate=1.0, warmup=1).rate_at(99) == 1.0
