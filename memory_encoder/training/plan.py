@@ -14,6 +14,7 @@ from ..config import EncoderConfig
 from ..hosts import find_host
 from ..positions import cells_for, grid_for
 from ..retrieval import OMEGA_SIZES
+from ..trunk import layer_strides
 from .lora import BLOCKS, linear_layers
 from .module import TrainingModule
 from .options import TrainOptions
@@ -139,8 +140,6 @@ def _encoder_bytes(config: EncoderConfig, options: TrainOptions, latents: tuple[
     """Activations of the encoder: each layer's output twice, before and after SiLU."""
     if not config.has_hr or options.stage == "host":
         return 0
-    from ..trunk import layer_strides
-
     size, cells, total = 2 if options.mixed_precision == "bf16" else 4, [float(n) for n in latents[1:]], 0.0
     channels = [*config.channels, *[config.channels[-1]] * len(layer_strides(config))]
     for stride, width in zip(layer_strides(config), channels, strict=False):
