@@ -54,11 +54,17 @@ SOURCE_SHORT_SIDE = 144  # real clips are kept at this size while reels are cut 
 WINDOW_SECONDS, STRIDE_SECONDS = 81 / FPS, 80 / FPS
 RATES = ("4x4x2", "2x2x2")
 TEXT_ENCODER = "demo.nodes.text_encoder:HashTextEncoder"
+SOLO_SEED = 500_000  # films of one character, from here on
+
+
+def cast_of(seed: int) -> int:
+    """Characters of a film: two, but one from SOLO_SEED on, where whoever appears is the one the prompt means."""
+    return 1 if SOLO_SEED <= seed % HELD_OUT_SEED else 2
 
 
 def film_of(seed: int, long: bool) -> Film:
     """A training film of five shots, one second each, or two when `long`."""
-    return make_film(seed, SHOTS, WIDTH, HEIGHT, LONG_SHOT if long else SHORT_SHOT, FPS)
+    return make_film(seed, SHOTS, WIDTH, HEIGHT, LONG_SHOT if long else SHORT_SHOT, FPS, cast_of(seed))
 
 
 def write_film(folder: Path, seed: int, long: bool) -> None:
@@ -165,6 +171,7 @@ def _no_host(latents: Tensor) -> Tensor:
 def make_videos(args: argparse.Namespace) -> None:
     """Films and reels to train on, and below `heldout` films and clips that are not."""
     jobs: list[tuple[Path, int, bool]] = [(args.out, seed, seed % 5 == 0) for seed in range(args.films)]
+    jobs += [(args.out, SOLO_SEED + seed, False) for seed in range(args.solo_films)]
     jobs += [(args.out / "heldout", HELD_OUT_SEED + seed, False) for seed in range(args.heldout_films)]
     with ProcessPoolExecutor(args.jobs) as pool:
         list(pool.map(write_film, *zip(*jobs, strict=True)))
@@ -206,6 +213,7 @@ def main() -> None:
     clips = Path(__file__).resolve().parents[3] / "shared" / "data" / "clips"
     videos.add_argument("--clips", type=Path, default=clips, help="folder with a manifest.json beside it")
     videos.add_argument("--films", type=int, default=250)
+    videos.add_argument("--solo-films", type=int, default=350)
     videos.add_argument("--reels", type=int, default=130)
     videos.add_argument("--heldout-films", type=int, default=8)
     videos.add_argument("--heldout-reels", type=int, default=4)

@@ -31,8 +31,10 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "caption-dropout",
         "clean-share",
         "retrieval-share",
+        "aligned",
         "context",
         "coarse",
+        "before",
     ):
         add(f"--{name}", type=float, help="0 to 1")
     add("--optimizer", choices=("adamw", "muon"))

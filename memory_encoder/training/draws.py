@@ -7,6 +7,7 @@ processes see the same numbers.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -50,7 +51,11 @@ def target_of(options: TrainOptions, stride: int, step: int, kind: str, frames: 
         return omega.start, len(omega)
     if frames <= options.section:
         raise ValueError(f"clips of {frames} latents have no history before a section of {options.section}; use longer")
-    if task == "host":
+    # The generator has been asked for nothing yet, so that 0 leaves the draws of earlier runs as they were.
+    aligned = options.aligned > 0 and float(torch.rand((), generator=generator)) < options.aligned
+    if aligned:
+        stride = math.lcm(stride if task == "continuation" else 1, options.section)
+    if task == "host" and not aligned:
         return int(torch.randint(0, frames - options.section + 1, (), generator=generator)), options.section
     return continuation.draw_history(frames, options.section, stride, generator), options.section
 
@@ -94,8 +99,10 @@ def _context(options: TrainOptions, step: int, kind: str, batch: Batch, section:
     generator = generator_for(options.seed, kind, "context", step)
     frames = batch.hr.shape[2]
     if batch.lr is not None and float(torch.rand((), generator=generator)) < options.coarse:
-        whole = section == 0 or bool(torch.rand((), generator=generator) < 0.5)
+        whole = section == 0 or bool(torch.rand((), generator=generator) >= options.before)
         return Context(0, frames if whole else section, coarse=True)
+    if section and float(torch.rand((), generator=generator)) < options.before:
+        frames = section
     length = int(torch.randint(1, min(MOST_CONTEXT, frames) + 1, (), generator=generator))
     start = int(torch.randint(0, frames - length + 1, (), generator=generator))
     return Context(start, start + length, coarse=False)

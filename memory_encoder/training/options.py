@@ -26,10 +26,14 @@ class TrainOptions:
     corruption: highest level of noise on the history in Stage II, against drift.
     clean_share: share of retrieval steps that mask nothing, as it is when a film's memory is asked for its frames.
     retrieval_share: share of Stage II's steps that go on with retrieval, so that one encoder and one LoRA do both.
+    aligned: share of the sections that start where one of a film does, a whole number of sections after the first
+        latent; in films whose shots have that length they start with a cut, and continue nothing but the memory.
     context: share of the steps of stage host that show other latents of the clip beside the section; a host trained so
         can read a memory before it has seen one.
     coarse: share of these that show the clip's LR latents at one of the dataset's rates, the whole clip or what comes
         before the section; the others show a random piece, uncompressed.
+    before: share of these that end where the section starts, so that the host learns to use what it sees and not only
+        to repeat it.
 
     Everything but rank and the two equations is not from the paper.
     """
@@ -54,8 +58,10 @@ class TrainOptions:
     corruption: float = 0.0
     clean_share: float = 0.0
     retrieval_share: float = 0.0
+    aligned: float = 0.0
     context: float = 0.0
     coarse: float = 0.0
+    before: float = 0.5
     caption_dropout: float = 0.1
     mixed_precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
@@ -74,7 +80,7 @@ class TrainOptions:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
         shares = ("history_dropout", "caption_dropout", "corruption", "clean_share", "retrieval_share", "context")
-        for name in (*shares, "coarse", "ema"):
+        for name in (*shares, "coarse", "aligned", "before", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)} must lie between 0 and 1")
         for name in ("learning_rate", "encoder_rate"):
