@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .config import CompressionRate, Padding
+from .config import CompressionRate, EncoderConfig, Padding
 
 GIB = 1024**3
 RESERVED = 1.2 * GIB  # what ComfyUI keeps free for itself and the driver
@@ -171,6 +171,19 @@ def named_host(name: str) -> HostShape:
 def nearest_host(family: str, width: int, candidates: Sequence[str] = tuple(HOSTS)) -> str | None:
     """The published host of a family with this width, if any."""
     return next((name for name in candidates if name.startswith(family) and HOSTS[name].width == width), None)
+
+
+def host_of_encoder(config: EncoderConfig) -> tuple[HostShape, str]:
+    """Sizes and name of the host that an encoder was made for.
+
+    For a host that is not in the table: core's activation factor by width, weights unknown and not counted.
+    """
+    name = nearest_host(config.host, config.width)
+    if name is not None:
+        return HOSTS[name], name
+    spatial = 16 if config.latent_channels == 48 else 8
+    shape = HostShape(config.width, 0.0, 4, spatial, config.width / 2222)
+    return shape, f"{config.host} of width {config.width} (its weights are not counted)"
 
 
 def _smaller(plan: Plan) -> str:

@@ -26,6 +26,15 @@ def read_encoder(path: Path) -> tuple[EncoderConfig, dict[str, Tensor]]:
         raise ValueError(f"memory encoder {path.name} cannot be read ({error}); download the file again") from error
 
 
+def read_config(path: Path) -> EncoderConfig:
+    """Configuration of an encoder file, without its weights. Raises ValueError as `read_encoder` does."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return EncoderConfig.from_metadata(file.metadata(), path.name)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"memory encoder {path.name} cannot be read ({error}); download the file again") from error
+
+
 def fill(encoder: MemoryEncoder, weights: dict[str, Tensor]) -> None:
     """Loads weights; raises ValueError when they are not those of the encoder's configuration."""
     try:

@@ -12,6 +12,7 @@ from torch import Tensor
 from .memory import VideoMemory
 from .sections import SectionStore, StoredSection, section_key
 from .storyboard import Section
+from .takes import apply_takes
 
 
 class Renderer(Protocol):
@@ -39,6 +40,7 @@ class RenderedSection:
     key: str
     status: str
     memory_tokens: int
+    take: int = 0
 
     @property
     def reused(self) -> bool:
@@ -64,23 +66,26 @@ def render_film(
     renderer: Renderer,
     section_ingredients: Callable[[Section], Mapping[str, Any]] | None = None,
     locked: Callable[[Section], bool] = lambda section: False,
+    takes: Mapping[int, int] | None = None,
 ) -> Film:
     """Renders the sections of `plan` after what `memory` holds.
 
     A section's key is a hash of everything that made it, the previous key included: sections made before with the
     same key are reused, from the first change on everything is rendered anew. Each section is on disk before the
     next one starts. A locked section keeps what was made in its place before, whatever has changed.
+    `takes` gives sections, by index, another seed.
     """
     earlier = {int(record["index"]): record for record in store.manifest()}
     chain = section_key("", film_ingredients)
     latents: list[Tensor] = []
     done: list[RenderedSection] = []
-    for section, section_seed in zip(plan, section_seeds(plan, seed), strict=True):
+    for section, section_seed in zip(plan, section_seeds(plan, seed, takes), strict=True):
         made_of = {"section": asdict(section), "seed": section_seed}
         chain = key = section_key(chain, made_of | dict(section_ingredients(section) if section_ingredients else {}))
-        stored, status = store.get(key), "reused"
+        stored, status, take = store.get(key), "reused", (takes or {}).get(section.index, 0)
         if stored is None and locked(section) and (kept := _kept(store, earlier.get(section.index), section)):
             stored, key, status = kept, kept.key, "locked"
+            take = earlier[section.index].get("take", 0)
             chain = section_key(chain, {"locked": key})  # what follows sees other pictures than the key speaks of
         if stored is None:
             made = renderer.sample(section, section_seed, memory).cpu().contiguous()
@@ -90,15 +95,15 @@ def render_film(
             made = stored.tensors["latents"]
         memory = renderer.append(memory, made, section, section_seed)
         latents.append(made)
-        done.append(RenderedSection(section, section_seed, key, status, memory.token_count))
+        done.append(RenderedSection(section, section_seed, key, status, memory.token_count, take))
         later = [earlier[i] for i in range(len(done), len(plan)) if i in earlier]
         store.write_manifest([*(_manifest_entry(entry) for entry in done), *later])
         renderer.section_done(section, made, stored is not None)
     return Film(tuple(latents), memory, tuple(done))
 
 
-def section_seeds(plan: Sequence[Section], seed: int) -> list[int]:
-    """One seed per section from one generator; a shot's own seed starts a generator of its own."""
+def section_seeds(plan: Sequence[Section], seed: int, takes: Mapping[int, int] | None = None) -> list[int]:
+    """One seed per section from one generator; a shot's own seed starts a generator of its own, a take mixes in."""
     film = torch.Generator().manual_seed(seed)
     shots: dict[int, torch.Generator] = {}
     seeds = []
@@ -109,7 +114,7 @@ def section_seeds(plan: Sequence[Section], seed: int) -> list[int]:
                 shots[section.shot_index] = torch.Generator().manual_seed(section.seed)
             drawn = _draw(shots[section.shot_index])
         seeds.append(drawn)
-    return seeds
+    return apply_takes(seeds, takes or {})
 
 
 def _kept(store: SectionStore, record: Mapping[str, Any] | None, section: Section) -> StoredSection | None:
@@ -130,6 +135,7 @@ def _manifest_entry(entry: RenderedSection) -> dict[str, Any]:
         "status": entry.status,
         "prompt": section.prompt,
         "seed": entry.seed,
+        "take": entry.take,
         "start_seconds": section.start_seconds,
         "seconds": section.seconds,
         "frames": section.frames,

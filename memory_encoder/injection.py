@@ -38,15 +38,19 @@ class MemorySettings:
         mask. Not from the paper.
     history_timestep: `zero` marks memory as clean, `same` gives it the section's timestep. Not from the paper.
     sliding_window: last latent frames that are shown uncompressed beside the memory (paper section 4.5).
+    history_guidance: weight of the memory in the guidance relative to the prompt's, 0 for none; see `guidance`.
     """
 
     strength: float = 1.0
     history_timestep: HistoryTimestep = "zero"
     sliding_window: int = 0
+    history_guidance: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength {self.strength} must lie between 0 and 1")
+        if self.history_guidance < 0:
+            raise ValueError(f"history_guidance {self.history_guidance} must not be negative; 0 turns it off")
         if self.history_timestep not in ("zero", "same"):
             raise ValueError(f"history_timestep {self.history_timestep!r} is unknown; choose zero or same")
 
@@ -116,6 +120,11 @@ def inject(
     patched.add_wrapper_with_key(DIFFUSION_MODEL, KEY, DiffusionModelWrapper(injected))
     patched.add_wrapper_with_key(PREPARE_SAMPLING, KEY, PrepareSamplingWrapper(injected.tokens.shape[1], host.patch))
     return patched
+
+
+def is_injected(model: Any) -> bool:
+    """Whether `inject` put a memory into this ModelPatcher; an empty one leaves nothing behind."""
+    return bool(model.get_wrappers(DIFFUSION_MODEL, KEY))
 
 
 def check_fit(host: Host, memory: VideoMemory) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..memory_encoder.compressor import Codec
-from ..memory_encoder.injection import MemorySettings, inject
+from ..memory_encoder.injection import MemorySettings
 from ..memory_encoder.memory import VideoMemory
 from ..memory_encoder.storyboard import Section
 from . import runtime
@@ -62,7 +62,7 @@ class SectionRenderer:
         noise = runtime.noise_like(latent, seed)
         for number, expert in enumerate(self.experts):
             runtime.stop_if_interrupted()
-            model = inject(expert.model, memory if expert.sees_memory else None, self.settings)
+            model = runtime.with_memory(expert.model, memory if expert.sees_memory else None, self.settings)
             latent = runtime.sample(
                 model,
                 noise if number == 0 else torch.zeros_like(noise),

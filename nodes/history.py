@@ -7,14 +7,15 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..memory_encoder.injection import MemorySettings, inject
+from ..memory_encoder.injection import MemorySettings
 from ..memory_encoder.memory import VideoMemory
 from .managed import ManagedEncoder
-from .runtime import codec_for, compress, host_of, memory_folder, normalised_history
+from .runtime import codec_for, compress, host_of, memory_folder, normalised_history, with_memory
 from .sockets import (
     CATEGORY,
     VideoMemorySocket,
     encoder_input,
+    guidance_input,
     injection_inputs,
     memory_input,
     model_input,
@@ -67,7 +68,7 @@ class VideoMemoryApply(io.ComfyNode):
             display_name="Apply Video Memory",
             category=CATEGORY,
             description="The model samples the continuation of the film: what it makes starts where the memory ends.",
-            inputs=[model_input(), memory_input(), *injection_inputs(optional=False)],
+            inputs=[model_input(), memory_input(), *injection_inputs(optional=False), guidance_input()],
             outputs=[io.Model.Output(tooltip="Model that sees the memory.")],
         )
 
@@ -80,10 +81,10 @@ class VideoMemoryApply(io.ComfyNode):
         history_timestep: str,
         sliding_window: int,
         attention_mode: str,
+        history_guidance: float = 0.0,
     ) -> io.NodeOutput:
-        return io.NodeOutput(
-            inject(model, memory, settings_from(strength, history_timestep, sliding_window, attention_mode))
-        )
+        settings = settings_from(strength, history_timestep, sliding_window, attention_mode, history_guidance)
+        return io.NodeOutput(with_memory(model, memory, settings))
 
 
 class VideoMemorySave(io.ComfyNode):
@@ -141,11 +142,13 @@ class VideoMemoryLoad(io.ComfyNode):
         return io.NodeOutput(VideoMemory.load(memory_folder() / Path(memory_name).name))
 
 
-def settings_from(strength: float, history_timestep: str, sliding_window: int, attention_mode: str) -> MemorySettings:
+def settings_from(
+    strength: float, history_timestep: str, sliding_window: int, attention_mode: str, history_guidance: float
+) -> MemorySettings:
     """Widget values -> settings; raises ValueError for a mode this version does not have."""
     if attention_mode != "joint":
         raise ValueError(f"attention_mode {attention_mode!r} is not available in this version; choose joint")
-    return MemorySettings(strength=strength, history_timestep=history_timestep, sliding_window=sliding_window)  # type: ignore[arg-type]
+    return MemorySettings(strength, history_timestep, sliding_window, history_guidance)  # type: ignore[arg-type]
 
 
 def next_memory_path(folder: Path, prefix: str) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.model_management as mm
 import comfy.sample
+import comfy.samplers
 import comfy.utils
 import folder_paths
 import latent_preview
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from ..memory_encoder.compressor import Codec, append_history
 from ..memory_encoder.files import write_bytes
+from ..memory_encoder.guidance import guide
 from ..memory_encoder.hosts import Host, find_host
 from ..memory_encoder.hosts.checkpoint import codec
-from ..memory_encoder.injection import MemorySettings, inject
+from ..memory_encoder.injection import MemorySettings, inject, is_injected
 from ..memory_encoder.memory import VideoMemory
 from ..memory_encoder.training.checkpoint import ENCODER, LORA
 from .managed import ManagedEncoder
@@ -138,6 +140,14 @@ def sample(
     )
 
 
+def with_memory(
+    model: Any, memory: VideoMemory | None, settings: MemorySettings, time_shift: float | None = None
+) -> Any:
+    """A clone of MODEL that sees `memory`, with history guidance when the settings ask for it."""
+    patched = inject(model, memory, settings, time_shift)
+    return guide(patched, settings.history_guidance if is_injected(patched) else 0.0, comfy.samplers.calc_cond_batch)
+
+
 class FilmProgress:
     """One progress bar over all sections, with core's latent preview of the section being sampled."""
 
@@ -221,7 +231,7 @@ def retrieve(
     for start in range(latents.start, latents.stop, RETRIEVAL_WINDOW):
         count = min(RETRIEVAL_WINDOW, latents.stop - start)
         empty = torch.zeros(1, host.latent_channels, count, *memory.state.size)
-        patched = inject(model, memory, MemorySettings(strength=strength), time_shift=-float(start))
+        patched = with_memory(model, memory, MemorySettings(strength=strength), time_shift=-float(start))
         parts.append(
             sample(
                 patched,

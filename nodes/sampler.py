@@ -21,6 +21,7 @@ from .sockets import (
     StoryboardSocket,
     VideoMemorySocket,
     encoder_input,
+    guidance_input,
     injection_inputs,
     memory_input,
     model_input,
@@ -79,6 +80,7 @@ class VideoMemorySampler(io.ComfyNode):
                     optional=True,
                     tooltip="Whether the low-noise expert sees the memory.",
                 ),
+                guidance_input(),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The whole film; decode it once."),
@@ -112,8 +114,9 @@ class VideoMemorySampler(io.ComfyNode):
         attention_mode: str = "joint",
         boundary: float = 0.875,
         low_noise_memory: bool = True,
+        history_guidance: float = 0.0,
     ) -> io.NodeOutput:
-        settings = settings_from(strength, history_timestep, sliding_window, attention_mode)
+        settings = settings_from(strength, history_timestep, sliding_window, attention_mode, history_guidance)
         host = runtime.host_of(model)
         memory_encoder.check_host(host)
         if model_low_noise is not None:

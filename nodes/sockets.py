@@ -38,6 +38,19 @@ def seed_input() -> io.Int.Input:
     )
 
 
+def guidance_input() -> io.Float.Input:
+    return io.Float.Input(
+        "history_guidance",
+        default=0.0,
+        min=0.0,
+        max=10.0,
+        step=0.05,
+        optional=True,
+        tooltip="Weight of the memory in the guidance, relative to the prompt's. 0: the memory stands beside both prompts; "
+        "1: beside the positive one alone, at no cost; other values take one more pass a step.",
+    )
+
+
 def injection_inputs(optional: bool) -> list[io.Input]:
     """How a memory enters the model, in the order of Apply Video Memory."""
     return [

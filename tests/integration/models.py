@@ -71,7 +71,9 @@ class TinyModel:
             extra["attention_mask"] = torch.tensor([[1] * (length - 2) + [0] * 2])
         return [[torch.randn(1, length, TEXT, generator=g), extra]]
 
-    def sample(self, patcher: Any = None, batch: int = 1, cfg: float = 4.0, steps: int = 2) -> Tensor:
+    def sample(
+        self, patcher: Any = None, batch: int = 1, cfg: float = 4.0, steps: int = 2, prompts: tuple[int, int] = (1, 2)
+    ) -> Tensor:
         """Latents from `comfy.sample.sample_custom`; `patcher` defaults to the model without memory."""
         sampling = self.comfy.module("comfy.sample")
         sampler = self.comfy.module("comfy.samplers").sampler_object("euler")
@@ -83,7 +85,7 @@ class TinyModel:
         with torch.inference_mode():
             return sampling.sample_custom(
                 self.patcher if patcher is None else patcher, self.noise(batch), cfg, sampler,
-                torch.linspace(1, 0, steps + 1), self.conditioning(1), self.conditioning(2), latent,
+                torch.linspace(1, 0, steps + 1), self.conditioning(prompts[0]), self.conditioning(prompts[1]), latent,
                 noise_mask=mask, disable_pbar=True, seed=3,
             )  # fmt: skip
 
