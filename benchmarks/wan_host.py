@@ -18,9 +18,10 @@ from benchmarks.flops import WanShape
 from memory_encoder.budget import Plan, token_count
 from memory_encoder.config import EncoderConfig
 from memory_encoder.encoder import StreamState
-from memory_encoder.injection import MemorySettings, inject
+from memory_encoder.injection import inject
 from memory_encoder.memory import VideoMemory
 from memory_encoder.positions import cell_coordinates, grid_for
+from memory_encoder.selection import MemorySettings
 
 STANDINS = Path(__file__).resolve().parent.parent / "demo" / "standins"
 SIGMA_TIMESTEP = 700.0  # any timestep costs the same

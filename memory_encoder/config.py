@@ -14,6 +14,7 @@ FORMAT = "video_memory_encoder"
 Variant = Literal["proposed", "only_lr", "without_lr", "large_patchifier"]
 AttentionScope = Literal["frame", "causal", "full"]
 Padding = Literal["ceil", "floor"]
+MemoryAttention = Literal["joint", "cached"]
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -50,6 +51,10 @@ class EncoderConfig:
 
     The channel pattern and the rates are the paper's (section 4.1); kernel size 3, one attention layer with 8
     heads, `frame` attention and `ceil` padding are not from the paper, which leaves them open.
+
+    memory_attention: how the host was trained to read the memory: `joint`, memory and video attend to each other, or
+        `cached`, the memory attends to itself and the text alone. cross_blocks: blocks of the host that have a
+        cross-attention branch to phi's hidden states (paper section 4.5), 0 for none, with heads of head_dim.
     """
 
     host: str
@@ -62,12 +67,16 @@ class EncoderConfig:
     channels: tuple[int, ...] = (64, 128, 256, 512)
     heads: int = 8
     patch: tuple[int, int, int] = (1, 2, 2)
+    memory_attention: MemoryAttention = "joint"
+    cross_blocks: int = 0
+    head_dim: int = 128
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("variant", self.variant, get_args(Variant)),
             ("attention", self.attention, get_args(AttentionScope)),
             ("padding", self.padding, get_args(Padding)),
+            ("memory_attention", self.memory_attention, get_args(MemoryAttention)),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} {value!r} is unknown; choose one of {', '.join(allowed)}")
@@ -75,6 +84,13 @@ class EncoderConfig:
             raise ValueError(f"channels {self.channels} must end in a multiple of heads = {self.heads}")
         if self.patch[0] != 1:
             raise ValueError(f"patch {self.patch}: only hosts that do not patchify time are supported")
+        if self.cross_blocks and self.variant not in ("proposed", "without_lr"):
+            raise ValueError(f"variant {self.variant} has no hidden states for cross-attention; choose proposed")
+        if self.cross_blocks and self.channels[-1] % self.head_dim:
+            raise ValueError(
+                f"channels {self.channels} must end in a multiple of the host's head width {self.head_dim} for "
+                "cross-attention"
+            )
         _ = self.compression  # a malformed rate is refused here, not at the first use
 
     @property

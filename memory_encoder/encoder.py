@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from .attention import MemoryAttention
 from .config import EncoderConfig
+from .cross_attention import CrossAttention
 from .positions import cell_coordinates, cells_for, grid_for
 from .trunk import LargePatchifier, Trunk
 
@@ -50,7 +51,8 @@ class Encoded:
 
     `tokens` [B,M,D] belong to complete cells and never change. `tail` [B,M',D] belongs to cells that later latents
     will still change; the next append returns them again. `coordinates` [M,3] and `tail_coordinates` [M',3] are
-    (time, height, width) in token-grid units from the film's first latent.
+    (time, height, width) in token-grid units from the film's first latent. `hidden` [B,M,C] and `tail_hidden` are
+    phi's last hidden states at the same places, for encoders with cross-attention.
     """
 
     tokens: Tensor
@@ -58,13 +60,27 @@ class Encoded:
     tail: Tensor
     tail_coordinates: Tensor
     state: StreamState = field(repr=False)
+    hidden: Tensor | None = None
+    tail_hidden: Tensor | None = None
 
     def all_tokens(self) -> Tensor:
         return torch.cat([self.tokens, self.tail], dim=1)
 
+    def all_hidden(self) -> Tensor | None:
+        if self.hidden is None or self.tail_hidden is None:
+            return None
+        return torch.cat([self.hidden, self.tail_hidden], dim=1)
+
     def to(self, **place: Any) -> Encoded:
         """Tokens and state moved or cast; coordinates stay as they are."""
-        return replace(self, tokens=self.tokens.to(**place), tail=self.tail.to(**place), state=self.state.to(**place))
+        return replace(
+            self,
+            tokens=self.tokens.to(**place),
+            tail=self.tail.to(**place),
+            state=self.state.to(**place),
+            hidden=None if self.hidden is None else self.hidden.to(**place),
+            tail_hidden=None if self.tail_hidden is None else self.tail_hidden.to(**place),
+        )
 
 
 class MemoryEncoder(nn.Module):
@@ -94,6 +110,7 @@ class MemoryEncoder(nn.Module):
             self.trunk = Trunk(config, operations, device, dtype)
             self.attention = MemoryAttention(width, config.heads, config.attention, operations, device, dtype)
             self.out = operations.Conv3d(width, config.width, 1, device=device, dtype=dtype)
+        self.cross = CrossAttention(config, operations, device, dtype) if config.cross_blocks else None
 
     def reset_parameters(self, generator: torch.Generator, patchifier: tuple[Tensor, Tensor] | None = None) -> None:
         """Initialises all weights from `generator`; the global random state is not touched.
@@ -109,6 +126,8 @@ class MemoryEncoder(nn.Module):
             self.attention.reset_parameters(generator)
             nn.init.zeros_(self.out.weight)  # step 0 equals Only LR; a zero gate would block the gradient instead
             nn.init.zeros_(self.out.bias)
+        if self.cross is not None:
+            self.cross.reset_parameters(generator)
 
     def forward(self, latents_BCTHW: Tensor, lr_BDthw: Tensor | None = None) -> Tensor:
         """Memory tokens [B,M,D] of a whole clip; arguments as in `append`."""
@@ -136,12 +155,16 @@ class MemoryEncoder(nn.Module):
         new, tail, caches = self._features(x, state.caches, complete * stride + 1 - total if started > complete else 0)
         full = self.attention is not None and self.config.attention == "full"
         first, settled = (0, 0) if full else (done, complete)
-        tokens = self._tokens(new, tail, lr, state, full)
+        hidden = self._hidden(_joined(new, tail), state, full)
+        tokens = self._tokens(hidden, lr, state, full)
+        shown = hidden if self.cross is not None else None
         keeps = self.attention is not None and self.config.attention != "frame"
         return Encoded(
             tokens=_flat(tokens[:, :, : settled - first]),
             coordinates=cell_coordinates(first, settled, grid, self.config, total),
             tail=_flat(tokens[:, :, settled - first :]),
+            hidden=None if shown is None else _flat(shown[:, :, : settled - first]),
+            tail_hidden=None if shown is None else _flat(shown[:, :, settled - first :]),
             tail_coordinates=cell_coordinates(settled, started, grid, self.config, total),
             state=StreamState(
                 latents=total,
@@ -164,18 +187,17 @@ class MemoryEncoder(nn.Module):
         tail, _ = self.trunk.stream(x[:, :, -1:].expand(-1, -1, missing, -1, -1), caches)
         return new, tail, caches
 
-    def _tokens(
-        self, new: Tensor | None, tail: Tensor | None, lr: Tensor | None, state: StreamState, full: bool
-    ) -> Tensor:
-        """Tokens [B,D,t,h,w] of the cells touched, or of all cells when the attention scope is full."""
+    def _hidden(self, x: Tensor | None, state: StreamState, full: bool) -> Tensor | None:
+        """The HR branch before its projection, of the cells touched, or of all when the attention scope is full."""
+        if x is None or self.attention is None:
+            return x
+        return self.attention(_joined(state.features, x)) if full else self.attention(x, state.features)
+
+    def _tokens(self, hidden: Tensor | None, lr: Tensor | None, state: StreamState, full: bool) -> Tensor:
+        """Tokens [B,D,t,h,w] of the same cells."""
         parts: list[Tensor] = []
-        if new is not None:
-            x = _joined(new, tail)
-            if self.attention is not None:
-                past = state.features
-                x = self.attention(_joined(past, x)) if full else self.attention(x, past)
-                x = self.out(x)
-            parts.append(x)
+        if hidden is not None:
+            parts.append(hidden if self.attention is None else self.out(hidden))
         if lr is not None:
             parts.append(_joined(state.lr, lr) if full else lr)
         return parts[0] if len(parts) == 1 else parts[0] + parts[1].to(parts[0].dtype)

@@ -10,90 +10,24 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
+from .cached import cached_patches, hooked
+from .cross_attention import CrossMemory
 from .hosts import Host, HostError, MemoryTokens, find_host
-from .hosts.base import Block, BlockArgs, BlockPatch, HistoryTimestep
+from .hosts.base import Block, BlockArgs, BlockPatch, Slot
 from .memory import VideoMemory
-from .positions import lattice_coordinates
+from .selection import InjectedMemory, MemorySettings, cross_memories, select_tokens
 
 # Names of wrapper types in comfy.patcher_extension.WrappersMP.
 DIFFUSION_MODEL, PREPARE_SAMPLING = "diffusion_model", "prepare_sampling"
 KEY = "video_memory"
-_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
-
-
-@dataclass(frozen=True)
-class MemorySettings:
-    """How a memory enters the host.
-
-    strength: 0 leaves the host untouched, 1 uses every memory token. In between, that share of the tokens is used,
-        evenly spread over space and time: the memory's share of the attention fades with it, at no cost and without a
-        mask. Not from the paper.
-    history_timestep: `zero` marks memory as clean, `same` gives it the section's timestep. Not from the paper.
-    sliding_window: last latent frames that are shown uncompressed beside the memory (paper section 4.5).
-    history_guidance: weight of the memory in the guidance relative to the prompt's, 0 for none; see `guidance`.
-    """
-
-    strength: float = 1.0
-    history_timestep: HistoryTimestep = "zero"
-    sliding_window: int = 0
-    history_guidance: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
-            raise ValueError(f"strength {self.strength} must lie between 0 and 1")
-        if self.history_guidance < 0:
-            raise ValueError(f"history_guidance {self.history_guidance} must not be negative; 0 turns it off")
-        if self.history_timestep not in ("zero", "same"):
-            raise ValueError(f"history_timestep {self.history_timestep!r} is unknown; choose zero or same")
-
-
-@dataclass
-class InjectedMemory:
-    """Tokens [B,M,D] and coordinates [M,3] relative to the section being made, whose first latent is at time 0."""
-
-    tokens: Tensor
-    coordinates: Tensor
-    history_timestep: HistoryTimestep = "zero"
-    _placed: dict[tuple[torch.device, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
-
-    def on(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Tokens on a device, moved once and kept for the other steps of the section."""
-        if (device, dtype) not in self._placed:
-            self._placed[device, dtype] = self.tokens.to(device=device, dtype=dtype)
-        return self._placed[device, dtype]
-
-
-def select_tokens(memory: VideoMemory, host: Host, settings: MemorySettings, time_shift: float) -> InjectedMemory:
-    """Chooses and places the tokens that enter the host.
-
-    time_shift is added to all times: minus the film's latents so far to continue the film, minus i to ask for frame i.
-    """
-    tokens, coordinates = memory.all_tokens(), memory.all_coordinates()
-    count = min(settings.sliding_window, memory.recent.shape[2])
-    if count:
-        window = host.embed(memory.recent[:, :, -count:])
-        lattice = lattice_coordinates(*window.shape[2:], start=memory.latents - count)
-        tokens = torch.cat([tokens, window.flatten(2).transpose(1, 2).to(tokens)], dim=1)
-        coordinates = torch.cat([coordinates, lattice])
-    if settings.strength < 1:
-        keep = kept_tokens(len(coordinates), settings.strength)
-        tokens, coordinates = tokens[:, keep], coordinates[keep]
-    coordinates = coordinates + coordinates.new_tensor([time_shift, 0, 0])
-    return InjectedMemory(tokens, coordinates, settings.history_timestep)
-
-
-def kept_tokens(count: int, strength: float) -> Tensor:
-    """Indices of the tokens used at `strength`; a higher strength only adds to them."""
-    order = torch.arange(1, count + 1, dtype=torch.float64) * _GOLDEN_RATIO % 1
-    return torch.nonzero(order < strength).flatten()
 
 
 def inject(
@@ -115,6 +49,7 @@ def inject(
     refuse_context_windows(patched.model_options)
     shift = -float(memory.latents) if time_shift is None else time_shift
     injected = select_tokens(memory, host, settings, shift)
+    injected = replace(injected, cross=cross_memories(model, memory, settings.strength, shift))
     if injected.tokens.shape[1] == 0:  # a strength below one token
         return patched
     patched.add_wrapper_with_key(DIFFUSION_MODEL, KEY, DiffusionModelWrapper(injected))
@@ -129,6 +64,11 @@ def is_injected(model: Any) -> bool:
 
 def check_fit(host: Host, memory: VideoMemory) -> None:
     """Raises ValueError when a memory's tokens, or the latents it keeps, cannot enter this host."""
+    for part in memory.parts:
+        _check_part(host, part)
+
+
+def _check_part(host: Host, memory: VideoMemory) -> None:
     config = memory.config
     if (config.host, config.width) != (host.name, host.width):
         raise ValueError(
@@ -168,9 +108,42 @@ class DiffusionModelWrapper:
         rotary = host.rotary(self.memory.coordinates.to(x.device))
         state = MemoryTokens(tokens, rotary, self.memory.history_timestep)
         options = call.arguments["transformer_options"]
-        patches = host.block_patches(state, call.arguments)
+        patches = self._patches(host, state, call.arguments)
         call.arguments["transformer_options"] = with_patches(options, patches, state, self.run_block)
         return executor(*call.args, **call.kwargs)
+
+    def _patches(self, host: Host, state: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
+        """The patches of all blocks for one forward pass, by the way the memory is read."""
+        cache = self.memory.cache
+        if cache is None:
+            patches = host.block_patches(state, call)
+        else:
+            patches = cached_patches(host.slots(), host.memory_pass(state, call), cache.of(call), cache.keep_on)
+        for one in self.memory.cross:
+            patches = with_cross_attention(host, patches, one, call["x"])
+        return patches
+
+
+def with_cross_attention(
+    host: Host, patches: dict[Slot, BlockPatch], cross: CrossMemory, x: Tensor
+) -> dict[Slot, BlockPatch]:
+    """Patches whose blocks are followed by one more encoder's cross-attention."""
+    hidden = expand_batch(cross.hidden.to(device=x.device, dtype=x.dtype), x.shape[0])
+    rotary = host.flat_rotary(host.rotary(cross.coordinates.to(x.device)))
+
+    def followed(patch: BlockPatch, module: Any) -> BlockPatch:
+        def run(args: BlockArgs, block: Block) -> BlockArgs:
+            where, positions = host.video(args)
+            out = patch(args, block)
+            video = out["img"][:, where]
+            img = out["img"].clone()
+            img[:, where] += module(video, positions, hidden, rotary)
+            return {**out, "img": img}
+
+        return run
+
+    slots = zip(patches.items(), cross.module.blocks, strict=True)
+    return {slot: followed(patch, module) for (slot, patch), module in slots}
 
 
 class PrepareSamplingWrapper:
@@ -211,7 +184,7 @@ def with_patches(
 
 def checkpointed(block: Block) -> Block:
     """A block that keeps only its inputs for the backward pass and is run again there (gradient checkpointing)."""
-    block = _bound_now(block)
+    block = hooked(_bound_now(block))
 
     def run(args: BlockArgs) -> BlockArgs:
         def forward(img: Tensor, txt: Tensor | None) -> BlockArgs:
@@ -240,7 +213,7 @@ def _bound_now(function: Any) -> Any:
 
 
 def _as_it_is(block: Block) -> Block:
-    return block
+    return hooked(block)
 
 
 def _chain(earlier: Any, patch: BlockPatch, memory: MemoryTokens, run_block: Callable[[Block], Block]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +18,7 @@ from .files import save_tensors
 MEMORY_FORMAT = "video_memory"
 MEMORY_SCHEMA_VERSION = 1
 _TENSORS = ("tokens", "coordinates", "tail", "tail_coordinates", "recent")
+_OPTIONAL = ("lr_frames", "hidden", "tail_hidden")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class VideoMemory:
     tokens [B,M,D] with coordinates [M,3] (time, height, width) in token-grid units from the film's first latent are
     final; tail [B,M',D] belongs to the last, unfinished cell and is replaced by the next append. recent [B,C,k,H,W]
     holds the last normalised latents, uncompressed. lr_frames [B,k,h,w,3] are the down-sampled pictures that the LR
-    branch still needs. encoder_id names the weights that made it. Values are never changed in place.
+    branch still needs. encoder_id names the weights that made it. hidden [B,M,C] and tail_hidden are phi's hidden
+    states at the same places, for encoders with cross-attention. others are memories of the same history by further
+    encoders (paper section 4.5): what enters the host is the tokens of all. Values are never changed in place.
     """
 
     config: EncoderConfig
@@ -50,6 +54,14 @@ class VideoMemory:
     lr_frames: Tensor | None = field(default=None, repr=False)
     sections: tuple[SectionRecord, ...] = ()
     encoder_id: str = ""
+    hidden: Tensor | None = None
+    tail_hidden: Tensor | None = None
+    others: tuple[VideoMemory, ...] = ()
+
+    @property
+    def parts(self) -> tuple[VideoMemory, ...]:
+        """One memory for each encoder, this one first."""
+        return (self, *self.others)
 
     @property
     def latents(self) -> int:
@@ -57,15 +69,15 @@ class VideoMemory:
 
     @property
     def token_count(self) -> int:
-        return self.tokens.shape[1] + self.tail.shape[1]
+        return sum(part.tokens.shape[1] + part.tail.shape[1] for part in self.parts)
 
     def all_tokens(self) -> Tensor:
-        """All memory tokens [B, token_count, D] in the order of the film."""
-        return torch.cat([self.tokens, self.tail], dim=1)
+        """All memory tokens [B, token_count, D], for each encoder in the order of the film."""
+        return torch.cat([tokens for part in self.parts for tokens in (part.tokens, part.tail)], dim=1)
 
     def all_coordinates(self) -> Tensor:
         """Coordinates [token_count, 3] of `all_tokens`."""
-        return torch.cat([self.coordinates, self.tail_coordinates])
+        return torch.cat([places for part in self.parts for places in (part.coordinates, part.tail_coordinates)])
 
     def extended(
         self, encoded: Encoded, recent: Tensor, lr_frames: Tensor | None, prompt: str = "", seed: int | None = None
@@ -88,6 +100,8 @@ class VideoMemory:
             state=encoded.state,
             lr_frames=lr_frames,
             sections=(*self.sections, record),
+            hidden=_joined(self.hidden, encoded.hidden),
+            tail_hidden=encoded.tail_hidden,
         )
 
     @classmethod
@@ -106,18 +120,11 @@ class VideoMemory:
 
     def save(self, path: Path) -> None:
         """Writes a safetensors file atomically: tokens, stream state and metadata with a schema version."""
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        tensors |= {f"cache.{i}": cache for i, cache in enumerate(self.state.caches)}
-        optional = {"features": self.state.features, "lr": self.state.lr, "lr_frames": self.lr_frames}
-        tensors |= {name: value for name, value in optional.items() if value is not None}
-        config = {
-            "encoder": asdict(self.config),
-            "encoder_id": self.encoder_id,
-            "latents": self.latents,
-            "size": self.state.size,
-            "caches": len(self.state.caches),
-            "sections": [asdict(record) for record in self.sections],
-        }
+        tensors, config = self._to_parts()
+        for number, other in enumerate(self.others, 1):
+            found, described = other._to_parts()
+            tensors |= {f"{number}.{name}": value for name, value in found.items()}
+            config.setdefault("others", []).append(described)
         metadata = {
             "format": MEMORY_FORMAT,
             "schema_version": str(MEMORY_SCHEMA_VERSION),
@@ -140,9 +147,29 @@ class VideoMemory:
             raise ValueError(f"{path.name} is not a video memory; choose a file made by Save Video Memory")
         config = checked_json(metadata, MEMORY_SCHEMA_VERSION, path.name)
         try:
-            return cls._from_parts(config, tensors, path.name)
+            others = tuple(
+                cls._from_parts(described, _below(f"{number}.", tensors), path.name)
+                for number, described in enumerate(config.get("others", []), 1)
+            )
+            return replace(cls._from_parts(config, tensors, path.name), others=others)
         except (KeyError, TypeError) as error:
             raise ValueError(f"video memory {path.name} is incomplete ({error}); compress the history again") from error
+
+    def _to_parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and description of one encoder's memory."""
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        tensors |= {f"cache.{i}": cache for i, cache in enumerate(self.state.caches)}
+        optional = {name: getattr(self, name) for name in _OPTIONAL}
+        optional |= {"features": self.state.features, "lr": self.state.lr}
+        tensors |= {name: value for name, value in optional.items() if value is not None}
+        return tensors, {
+            "encoder": asdict(self.config),
+            "encoder_id": self.encoder_id,
+            "latents": self.latents,
+            "size": self.state.size,
+            "caches": len(self.state.caches),
+            "sections": [asdict(record) for record in self.sections],
+        }
 
     @classmethod
     def _from_parts(cls, config: dict, tensors: dict[str, Tensor], source: str) -> VideoMemory:
@@ -156,7 +183,7 @@ class VideoMemory:
         memory = cls(
             config=EncoderConfig.from_dict(config["encoder"], source),
             state=state,
-            lr_frames=tensors.get("lr_frames"),
+            **{name: tensors.get(name) for name in _OPTIONAL},
             sections=tuple(SectionRecord(**record) for record in config["sections"]),
             encoder_id=str(config["encoder_id"]),
             **{name: tensors[name] for name in _TENSORS},
@@ -168,3 +195,15 @@ class VideoMemory:
         if counts != {0} or memory.tokens.shape[-1] != memory.config.width:
             raise ValueError(f"video memory {source} is inconsistent; compress the history again")
         return memory
+
+
+def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Concatenation along the tokens where either side may be absent."""
+    if first is None or second is None:
+        return second if first is None else first
+    return torch.cat([first.to(second.dtype), second], dim=1)
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -30,7 +30,9 @@ def parse_takes(text: str, sections: int) -> dict[int, int]:
     try:
         data = json.loads(text, object_pairs_hook=_without_repeats)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise TakesError(f'redo: {text[:60]!r} is no JSON; write {{"2": 1}} for the first new take of section 2') from error
+        raise TakesError(
+            f'redo: {text[:60]!r} is no JSON; write {{"2": 1}} for the first new take of section 2'
+        ) from error
     if not isinstance(data, dict):
         raise TakesError('redo: the JSON is no object; write {"2": 1} for the first new take of section 2')
     takes = {}

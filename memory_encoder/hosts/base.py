@@ -32,6 +32,20 @@ class MemoryTokens:
     timestep: HistoryTimestep
 
 
+class MemoryPass(Protocol):
+    """The memory alone on its way through the host's blocks, which makes it independent of video and timestep."""
+
+    tokens: int
+
+    def arguments(self, args: BlockArgs) -> BlockArgs:
+        """A block's arguments for the memory, from those for the video."""
+        ...
+
+    def took(self, out: BlockArgs) -> None:
+        """Keeps what the block made, for the next one."""
+        ...
+
+
 class Host(Protocol):
     """A diffusion transformer seen from the memory: its first projection, its positions and its blocks."""
 
@@ -42,6 +56,7 @@ class Host(Protocol):
     patch: tuple[int, int, int]
     text_width: int
     pooled_width: int | None
+    head_dim: int
 
     @classmethod
     def matches(cls, model: Any) -> bool:
@@ -62,6 +77,22 @@ class Host(Protocol):
 
     def block_patches(self, memory: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
         """One patch per block for one forward pass; `call` holds the arguments of that pass by name."""
+        ...
+
+    def slots(self) -> list[Slot]:
+        """All blocks in the order in which they run."""
+        ...
+
+    def memory_pass(self, memory: MemoryTokens, call: Mapping[str, Any]) -> MemoryPass:
+        """The memory on its own; raises HostError where the text's tokens depend on the timestep in an unknown way."""
+        ...
+
+    def video(self, args: BlockArgs) -> tuple[slice, Tensor]:
+        """Where the video lies in a block's `img`, and its rotary matrices [1,L,1,d/2,2,2]."""
+        ...
+
+    def flat_rotary(self, rotary: Tensor) -> Tensor:
+        """The result of `rotary` as [1,M,1,d/2,2,2]."""
         ...
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Block, BlockArgs, BlockPatch, HostError, MemoryTokens, Slot, project
+from .base import Block, BlockArgs, BlockPatch, HostError, MemoryPass, MemoryTokens, Slot, project
 
 Segments = list[tuple[int, int | None, int]]
 
@@ -26,6 +26,7 @@ class HunyuanHost:
         self.patch: tuple[int, int, int] = tuple(model.patch_size)
         self.text_width: int = model.params.context_in_dim
         self.pooled_width: int | None = model.params.vec_in_dim
+        self.head_dim: int = model.hidden_size // model.num_heads
 
     @classmethod
     def matches(cls, model: Any) -> bool:
@@ -45,10 +46,36 @@ class HunyuanHost:
     def block_patches(self, memory: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
         shift = self._shift(call) if memory.timestep == "zero" else None
         common = _HunyuanPatch(memory, shift)
-        patches: dict[Slot, BlockPatch] = {
-            ("double_block", i): common.double for i in range(len(self.model.double_blocks))
-        }
-        return patches | {("single_block", i): common.single for i in range(len(self.model.single_blocks))}
+        return {slot: common.double if slot[0] == "double_block" else common.single for slot in self.slots()}
+
+    def slots(self) -> list[Slot]:
+        double = [("double_block", i) for i in range(len(self.model.double_blocks))]
+        return double + [("single_block", i) for i in range(len(self.model.single_blocks))]
+
+    def memory_pass(self, memory: MemoryTokens, call: Mapping[str, Any]) -> MemoryPass:
+        if call.get("txt_byt5") is not None or self.model.cond_type_embedding is not None:
+            raise HostError("this HunyuanVideo has further text streams: set attention_mode to joint")
+        return _HunyuanMemoryPass(memory, self._shift(call), self._text_at_zero(call))
+
+    def video(self, args: BlockArgs) -> tuple[slice, Tensor]:
+        length = args["img"].shape[1]
+        if "txt" not in args:  # single blocks: text, then video
+            start, stop = args["transformer_options"]["img_slice"]
+            return slice(start, stop), self.flat_rotary(args["pe"][:1, :, start:stop])
+        return slice(None), self.flat_rotary(args["pe"][:1, :, -length:])
+
+    def flat_rotary(self, rotary: Tensor) -> Tensor:
+        return rotary.movedim(2, 1)
+
+    def _text_at_zero(self, call: Mapping[str, Any]) -> Tensor:
+        """The text's tokens as they are at timestep 0; core refines them with the timestep before the blocks."""
+        mask, dtype = call.get("attention_mask"), call["x"].dtype
+        if mask is not None and not torch.is_floating_point(mask):
+            mask = (mask - 1).to(dtype) * torch.finfo(dtype).max
+        options = call["transformer_options"]
+        return self.model.txt_in(
+            call["context"], torch.zeros_like(call["timestep"]), mask, transformer_options=options
+        )
 
     def _shift(self, call: Mapping[str, Any]) -> Tensor:
         """time_in(0) - time_in(t), [B,D]: turns a modulation vector of timestep t into one of timestep 0."""
@@ -57,6 +84,40 @@ class HunyuanHost:
         timestep, dtype = call["timestep"], call["x"].dtype
         now = self.model.time_in(_sinusoidal(timestep, 256).to(dtype))
         return self.model.time_in(_sinusoidal(torch.zeros_like(timestep), 256).to(dtype)) - now
+
+
+class _HunyuanMemoryPass:
+    """Text and memory at timestep 0, beside the text and the video of the step."""
+
+    def __init__(self, memory: MemoryTokens, shift: Tensor, text: Tensor) -> None:
+        self.memory, self.shift, self.text = memory, shift, text
+        self.tokens = memory.tokens.shape[1]
+        self.single: Tensor | None = None
+
+    def arguments(self, args: BlockArgs) -> BlockArgs:
+        vec, text, pe = args["vec"], self.text.shape[1], args["pe"]
+        rotary = self.memory.rotary.to(pe).expand(pe.shape[0], -1, -1, -1, -1, -1)
+        mask = args.get("attention_mask")
+        changed: BlockArgs = {
+            "vec": (vec if vec.ndim == 2 else vec[:, -1]) + self.shift.to(vec),
+            "pe": torch.cat([pe[:, :, :text], rotary], dim=2),
+            "attention_mask": None
+            if mask is None
+            else torch.nn.functional.pad(mask[..., :text], (0, self.tokens)),
+        }
+        # Core's blocks add in place.
+        if "txt" in args:
+            dims = {"modulation_dims_img": None, "modulation_dims_txt": None}
+            return {**args, **changed, **dims, "img": self.memory.tokens.clone(), "txt": self.text.clone()}
+        if self.single is None:
+            self.single = torch.cat([self.text, self.memory.tokens], dim=1)
+        return {**args, **changed, "modulation_dims": None, "img": self.single.clone()}
+
+    def took(self, out: BlockArgs) -> None:
+        if "txt" in out:
+            self.memory.tokens, self.text = out["img"], out["txt"]
+        else:
+            self.single = out["img"]
 
 
 class _HunyuanPatch:

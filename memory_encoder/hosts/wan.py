@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Block, BlockArgs, BlockPatch, MemoryTokens, Slot, project
+from .base import Block, BlockArgs, BlockPatch, MemoryPass, MemoryTokens, Slot, project
 
 
 class WanHost:
@@ -24,6 +24,7 @@ class WanHost:
         self.patch: tuple[int, int, int] = tuple(model.patch_size)
         self.text_width: int = model.text_dim
         self.pooled_width: int | None = None
+        self.head_dim: int = model.dim // model.num_heads
 
     @classmethod
     def matches(cls, model: Any) -> bool:
@@ -43,7 +44,19 @@ class WanHost:
 
     def block_patches(self, memory: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
         patch = _WanPatch(self.model, memory)
-        return {("double_block", i): patch for i in range(len(self.model.blocks))}
+        return dict.fromkeys(self.slots(), patch)
+
+    def slots(self) -> list[Slot]:
+        return [("double_block", i) for i in range(len(self.model.blocks))]
+
+    def memory_pass(self, memory: MemoryTokens, call: Mapping[str, Any]) -> MemoryPass:
+        return _WanMemoryPass(self.model, memory)
+
+    def video(self, args: BlockArgs) -> tuple[slice, Tensor]:
+        return slice(None), args["pe"]
+
+    def flat_rotary(self, rotary: Tensor) -> Tensor:
+        return rotary
 
 
 class _WanPatch:
@@ -78,13 +91,27 @@ class _WanPatch:
         run = video if entries == 1 else -(-video // entries)  # core repeats once more when it does not divide
         group = math.gcd(run, video, memory)
         rows = torch.arange(0, video, group, device=vec.device) // run
-        last = vec[:, -1:] if self.memory.timestep == "same" else self._at_zero(vec)
+        last = vec[:, -1:] if self.memory.timestep == "same" else at_zero(self.model, vec)
         return torch.cat([vec[:, rows], last.expand(-1, memory // group, -1, -1)], dim=1)
 
-    def _at_zero(self, vec: Tensor) -> Tensor:
-        """Modulation [B,1,6,D] of timestep 0: a sinusoidal embedding of ones (cosine) and zeros (sine)."""
-        half = self.model.freq_dim // 2
-        embedding = vec.new_zeros(1, 2 * half)
-        embedding[:, :half] = 1
-        e = self.model.time_projection(self.model.time_embedding(embedding))
-        return e.reshape(1, 1, 6, -1).expand(vec.shape[0], -1, -1, -1)
+
+class _WanMemoryPass:
+    def __init__(self, model: Any, memory: MemoryTokens) -> None:
+        self.model, self.memory = model, memory
+        self.tokens = memory.tokens.shape[1]
+
+    def arguments(self, args: BlockArgs) -> BlockArgs:
+        rotary = self.memory.rotary.to(args["pe"])
+        return {**args, "img": self.memory.tokens, "vec": at_zero(self.model, args["vec"]), "pe": rotary}
+
+    def took(self, out: BlockArgs) -> None:
+        self.memory.tokens = out["img"]
+
+
+def at_zero(model: Any, vec: Tensor) -> Tensor:
+    """Modulation [B,1,6,D] of timestep 0: a sinusoidal embedding of ones (cosine) and zeros (sine)."""
+    half = model.freq_dim // 2
+    embedding = vec.new_zeros(1, 2 * half)
+    embedding[:, :half] = 1
+    e = model.time_projection(model.time_embedding(embedding))
+    return e.reshape(1, 1, 6, -1).expand(vec.shape[0], -1, -1, -1)

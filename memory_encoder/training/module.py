@@ -12,9 +12,10 @@ from ..continuation import Context, ContinuationDraw, continuation_loss
 from ..encoder import MemoryEncoder
 from ..hosts import find_host
 from ..hosts.base import HistoryTimestep
-from ..injection import DIFFUSION_MODEL, KEY, DiffusionModelWrapper, InjectedMemory
+from ..injection import DIFFUSION_MODEL, KEY, DiffusionModelWrapper
 from ..positions import cell_coordinates, cells_for, grid_for, lattice_coordinates
 from ..retrieval import RetrievalDraw, retrieval_loss
+from ..selection import InjectedMemory
 
 TIMESTEP_SCALE = 1000.0  # core hands flow models t * 1000
 
@@ -112,9 +113,7 @@ class TrainingModule(nn.Module):
         if memory is None:
             width = find_host(self.diffusion_model).width
             memory = InjectedMemory(x_t.new_zeros(1, 0, width), torch.zeros(0, 3), self.history_timestep)
-        shift = memory.coordinates.new_tensor([first, 0, 0])
-        placed = replace(memory, coordinates=memory.coordinates - shift, _placed={})
-        wrapper = DiffusionModelWrapper(placed, self.gradient_checkpointing)
+        wrapper = DiffusionModelWrapper(memory.shifted(-float(first)), self.gradient_checkpointing)
         options: dict[str, Any] = {"wrappers": {DIFFUSION_MODEL: {KEY: [wrapper]}}}
         arguments = {name: value.to(x_t.dtype) for name, value in conditioning.items()}
         return self.diffusion_model(x_t, t * TIMESTEP_SCALE, transformer_options=options, **arguments)

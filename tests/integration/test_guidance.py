@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from memory_encoder.guidance import OPTION, HistoryGuidance, guide
-from memory_encoder.injection import MemorySettings, inject
+from memory_encoder.injection import inject
+from memory_encoder.selection import MemorySettings
 from tests.integration.models import Recorder, TinyModel, TinyModels, random_memory
 
 CFG = 4.0

@@ -15,8 +15,9 @@ from torch import Tensor
 from memory_encoder.compressor import Codec, append_history
 from memory_encoder.config import EncoderConfig
 from memory_encoder.encoder import MemoryEncoder
-from memory_encoder.injection import MemorySettings, inject, kept_tokens
+from memory_encoder.injection import inject
 from memory_encoder.memory import VideoMemory
+from memory_encoder.selection import MemorySettings, kept_tokens
 from tests.integration.models import (
     BUILDERS,
     Recorder,

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from memory_encoder.injection import MemorySettings, inject
+from memory_encoder.injection import inject
 from memory_encoder.memory import VideoMemory
+from memory_encoder.selection import MemorySettings
 from tests.integration.models import BUILDERS, Recorder, TinyModel, TinyModels, random_memory
 
 TOKENS = 25

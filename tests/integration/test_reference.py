@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memory_encoder.hosts import MemoryTokens
-from memory_encoder.injection import DiffusionModelWrapper, InjectedMemory
+from memory_encoder.injection import DiffusionModelWrapper
+from memory_encoder.selection import InjectedMemory
 from tests.integration.models import TEXT, TinyModels
 
 TOLERANCE = 1e-5

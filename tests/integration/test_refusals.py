@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from memory_encoder.hosts import HostError, find_host
-from memory_encoder.injection import MemorySettings, inject
+from memory_encoder.injection import inject
 from memory_encoder.memory import VideoMemory
+from memory_encoder.selection import MemorySettings
 from tests.integration.models import TinyModel, TinyModels, hunyuan_patcher, random_memory, wan_patcher
 
 # Modules of core with further classes that are built on WanModel.

@@ -1,0 +1,140 @@
+"""Cached memory (sixth version of the paper): memory attends to itself and the text alone, so that its keys and values
+are the same in all steps of a section. They are computed once per section and block, and the video attends to them.
+
+The host's own blocks do all the work: one pass runs the memory through a block while a hook on core's attention
+(`optimized_attention_override`) takes its keys and values; in the pass of the video the hook adds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .hosts.base import Block, BlockArgs, BlockPatch, MemoryPass
+
+OVERRIDE = "optimized_attention_override"
+HOOK = "video_memory_attention"  # an entry of the block's arguments, taken out before the block sees them
+KeysValues = tuple[Tensor, Tensor]
+Attention = Callable[..., Tensor]
+
+
+@dataclass
+class KeyValueCache:
+    """Keys and values of the memory by block, for each combination of prompts that core puts into one batch.
+
+    keep_on: where they wait between steps; None leaves them where they were made. Lives as long as a section.
+    """
+
+    keep_on: torch.device | None = None
+    _kept: dict[tuple[Any, ...], dict[int, KeysValues]] = field(default_factory=dict, repr=False)
+
+    def of(self, call: Mapping[str, Any]) -> dict[int, KeysValues]:
+        """The entries for one forward pass; a fresh, unkept set where core does not say which prompts it runs."""
+        uuids = call["transformer_options"].get("uuids")
+        if not uuids or torch.is_grad_enabled():
+            return {}
+        x = call["x"]
+        return self._kept.setdefault((tuple(map(str, uuids)), x.device, x.dtype, x.shape[0]), {})
+
+    @property
+    def bytes(self) -> int:
+        return sum(
+            t.numel() * t.element_size() for entries in self._kept.values() for pair in entries.values() for t in pair
+        )
+
+
+class CachedPatch:
+    """The patch of one block."""
+
+    def __init__(
+        self, index: int, memory: MemoryPass, entries: dict[int, KeysValues], keep_on: torch.device | None
+    ) -> None:
+        self.index, self.memory, self.entries, self.keep_on = index, memory, entries, keep_on
+
+    def __call__(self, args: BlockArgs, block: Block) -> BlockArgs:
+        found = self.entries.get(self.index)
+        if found is None:
+            taken = _Take(self.memory)
+            self.memory.took(block({**self.memory.arguments(args), HOOK: taken}))
+            found = taken.found
+            if self.keep_on is None:
+                self.entries[self.index] = found
+            else:
+                self.entries[self.index] = (found[0].to(self.keep_on), found[1].to(self.keep_on))
+        return block({**args, HOOK: _Give(found)})
+
+
+def hooked(block: Block) -> Block:
+    """A block whose first attention runs through the hook in its arguments, if there is one."""
+
+    def run(args: BlockArgs) -> BlockArgs:
+        if HOOK not in args:
+            return block(args)
+        plain = {name: value for name, value in args.items() if name != HOOK}
+        options = args["transformer_options"]
+        first = _First(args[HOOK], options.get(OVERRIDE))
+        return block({**plain, "transformer_options": {**options, OVERRIDE: first}})
+
+    return run
+
+
+class _First:
+    """Core's attention override for one run of a block: self-attention is the first that it calls."""
+
+    def __init__(self, hook: Callable[..., Tensor], earlier: Callable[..., Tensor] | None) -> None:
+        self.hook: Callable[..., Tensor] | None = hook
+        self.earlier = earlier
+
+    def __call__(self, attention: Attention, *args: Any, **kwargs: Any) -> Tensor:
+        def plain(*inner: Any, **named: Any) -> Tensor:
+            return attention(*inner, **named) if self.earlier is None else self.earlier(attention, *inner, **named)
+
+        hook, self.hook = self.hook, None
+        return plain(*args, **kwargs) if hook is None else hook(plain, *args, **kwargs)
+
+
+class _Take:
+    """Keeps the memory's keys and values, with rotary positions, as the attention gets them."""
+
+    def __init__(self, memory: MemoryPass) -> None:
+        self.tokens = memory.tokens
+        self.kept: KeysValues | None = None
+
+    def __call__(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self.kept is None:  # gradient checkpointing runs a block twice
+            axis = 2 if kwargs.get("skip_reshape") else 1
+            start = k.shape[axis] - self.tokens
+            self.kept = k.narrow(axis, start, self.tokens), v.narrow(axis, start, self.tokens)
+        return attention(q, k, v, *args, **kwargs)
+
+    @property
+    def found(self) -> KeysValues:
+        if self.kept is None:
+            raise RuntimeError("the model's blocks did not call core's attention; set attention_mode to joint")
+        return self.kept
+
+
+class _Give:
+    """Adds keys and values to those of the video."""
+
+    def __init__(self, found: KeysValues) -> None:
+        self.found = found
+
+    def __call__(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        axis = 2 if kwargs.get("skip_reshape") else 1
+        more_k, more_v = (t.to(device=k.device, dtype=k.dtype, non_blocking=True) for t in self.found)
+        mask = kwargs.get("mask")
+        if mask is not None:  # additive, zero where attention is allowed
+            kwargs = {**kwargs, "mask": torch.nn.functional.pad(mask, (0, more_k.shape[axis]))}
+        return attention(q, torch.cat([k, more_k], dim=axis), torch.cat([v, more_v], dim=axis), *args, **kwargs)
+
+
+def cached_patches(
+    slots: list[tuple[str, int]], memory: MemoryPass, entries: dict[int, KeysValues], keep_on: torch.device | None
+) -> dict[tuple[str, int], BlockPatch]:
+    """One patch for each block, in the order in which the host runs them."""
+    return {slot: CachedPatch(index, memory, entries, keep_on) for index, slot in enumerate(slots)}
