@@ -1,6 +1,6 @@
 """The main job on a machine with nothing installed: a film with memory from the real ComfyUI, on the CPU.
 
-Starts ComfyUI headless, queues `workflows/tiny_demo_api.json` through the HTTP API and leaves in `demo/out` the film, a
+Starts ComfyUI headless, queues `workflows/api/tiny_demo.json` through the HTTP API and leaves in `demo/out` the film, a
 contact sheet, frames of the opening recalled from the memory of the whole film, and frames of a real clip recalled
 from its own. The film opens with two drawn shots that introduce the characters; the model makes the four after them.
 """
@@ -24,7 +24,7 @@ from demo.environment import ROOT, cache_folder, prepare
 from demo.tiny_family.install import install_models
 from demo.tiny_family.procedural import Film, make_film
 
-WORKFLOW = ROOT / "workflows" / "tiny_demo_api.json"
+WORKFLOW = ROOT / "workflows" / "api" / "tiny_demo.json"
 SIZE, FPS = (128, 96), 16
 OPENING_SEED, OPENING_SHOTS, OPENING_FRAMES = 1_000_100, 2, 33  # a film that no model was trained on
 REAL_FRAMES = 33

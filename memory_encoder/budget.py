@@ -13,7 +13,9 @@ RESERVED = 1.2 * GIB  # what ComfyUI keeps free for itself and the driver
 
 @dataclass(frozen=True)
 class HostShape:
-    """Sizes of a published host. parameters in billions; activation is core's memory factor (MB per 100 latents)."""
+    """Sizes of a published host. parameters in billions; activation is core's memory factor (MB per 100 latents).
+    blocks that attend to the video.
+    """
 
     width: int
     parameters: float
@@ -21,13 +23,14 @@ class HostShape:
     spatial: int
     activation: float
     patch: int = 2
+    blocks: int = 0
 
 
 HOSTS: dict[str, HostShape] = {
-    "wan-1.3b": HostShape(1536, 1.42, 4, 8, 1536 / 2222),
-    "wan-5b": HostShape(3072, 5.0, 4, 16, 3072 / 2222),
-    "wan-14b": HostShape(5120, 14.3, 4, 8, 5120 / 2222),
-    "hunyuan": HostShape(3072, 12.8, 4, 8, 1.8),
+    "wan-1.3b": HostShape(1536, 1.42, 4, 8, 1536 / 2222, blocks=30),
+    "wan-5b": HostShape(3072, 5.0, 4, 16, 3072 / 2222, blocks=30),
+    "wan-14b": HostShape(5120, 14.3, 4, 8, 5120 / 2222, blocks=40),
+    "hunyuan": HostShape(3072, 12.8, 4, 8, 1.8, blocks=60),
 }
 
 
@@ -45,6 +48,7 @@ class Plan:
     padding: Padding = "ceil"
     card_gib: float = 12.0
     bytes_per_weight: float = 1.0
+    cached: bool = False
 
     def __post_init__(self) -> None:
         cell = self.host.spatial * self.host.patch
@@ -97,16 +101,17 @@ class Estimate:
     history_tokens: int
     activation_bytes: float
     weight_bytes: float
+    cache_bytes: float = 0.0
 
     @property
     def least_bytes(self) -> float:
         """With the weights streamed from system RAM."""
-        return self.activation_bytes + RESERVED
+        return self.activation_bytes + RESERVED  # a cache that does not fit waits in system RAM
 
     @property
     def whole_bytes(self) -> float:
         """With all weights on the card."""
-        return self.least_bytes + self.weight_bytes
+        return self.least_bytes + self.weight_bytes + self.cache_bytes
 
 
 def estimate(plan: Plan) -> Estimate:
@@ -116,7 +121,13 @@ def estimate(plan: Plan) -> Estimate:
     latents_area = (section + memory) * plan.host.patch**2
     activation = latents_area * 2 * 0.01 * plan.host.activation * 1024**2
     weights = plan.host.parameters * 1e9 * plan.bytes_per_weight
-    return Estimate(memory, section, full_tokens(plan, plan.history_seconds), activation, weights)
+    cache = 2 * cache_bytes(plan.host.blocks, memory, plan.host.width) if plan.cached else 0.0  # both prompts
+    return Estimate(memory, section, full_tokens(plan, plan.history_seconds), activation, weights, cache)
+
+
+def cache_bytes(blocks: int, tokens: int, width: int, bytes_per_value: int = 2) -> int:
+    """Keys and values of a cached memory in all blocks, for one prompt."""
+    return 2 * blocks * tokens * width * bytes_per_value
 
 
 def advice(plan: Plan, result: Estimate) -> list[str]:
@@ -157,6 +168,11 @@ def describe(plan: Plan, name: str) -> str:
         f"with all weights on the card (bytes a weight: {plan.bytes_per_weight:g}); card {plan.card_gib:g} GiB. "
         "VAE and text encoder take turns with the model and are not counted.",
     ]
+    if result.cache_bytes:
+        lines.append(
+            f"Cached keys and values of the memory: {result.cache_bytes / GIB:.1f} GiB for both prompts, on the card or, "
+            "when it is tight, in system RAM"
+        )
     verdict = "Fits." if result.whole_bytes < 0.9 * plan.card_gib * GIB else "Fits, but closely: close other programs."
     return "\n".join([*lines, *(advice(plan, result) or [verdict])])
 

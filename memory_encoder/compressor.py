@@ -76,7 +76,7 @@ def append_history(
 
 def _low_resolution(config: EncoderConfig, codec: Codec, memory: VideoMemory, latents: Tensor) -> tuple[Tensor, Tensor]:
     """LR tokens [B,D,t,h,w] of the cells that the latents touch, and the LR frames that the next append needs."""
-    before, step = memory.latents, codec.temporal
+    before, step = memory.state.latents, codec.temporal
     grid = grid_for(latents.shape[3], latents.shape[4], config)
     pictures = _new_pictures(codec, memory, latents)
     first_frame = 0 if before == 0 else step * (before - 1) + 1
@@ -94,6 +94,6 @@ def _low_resolution(config: EncoderConfig, codec: Codec, memory: VideoMemory, la
 def _new_pictures(codec: Codec, memory: VideoMemory, latents: Tensor) -> Tensor:
     """Pictures of the new latents only; earlier ones lead the causal decoder in and are dropped."""
     context = memory.recent[:, :, -DECODE_CONTEXT:].to(latents)
-    if memory.latents == 0:
+    if memory.state.latents == 0:
         return codec.decode(latents)
     return codec.decode(torch.cat([context, latents], dim=2))[:, -codec.temporal * latents.shape[2] :]

@@ -36,6 +36,7 @@ class ContinuationDraw:
     drop_history: bool
     corruption: Tensor | None
     corruption_noise: Tensor | None
+    window: int = 0  # last latents of the history that are shown uncompressed beside the memory
     context: Context | None = None  # what is shown in the history's place in the pretraining of a host
 
 

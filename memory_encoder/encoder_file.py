@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -50,6 +51,24 @@ def load_encoder(path: Path) -> MemoryEncoder:
     encoder = MemoryEncoder(config, dtype=torch.float32)
     fill(encoder, weights)
     return encoder
+
+
+def cross_settings(host: Host, cross_attention: bool) -> dict[str, int]:
+    """Fields of EncoderConfig for a branch into every block of a host, or for none."""
+    return {"cross_blocks": len(host.slots()), "head_dim": host.head_dim} if cross_attention else {"cross_blocks": 0}
+
+
+def with_paths(encoder: MemoryEncoder, host: Host, cross_attention: bool, memory_attention: str, seed: int) -> MemoryEncoder:
+    """An encoder with the same weights and other ways into the host, to be trained on; a new branch starts at zero."""
+    changed = EncoderConfig.from_dict(
+        {**asdict(encoder.config), **cross_settings(host, cross_attention), "memory_attention": memory_attention}
+    )
+    if changed == encoder.config:
+        return encoder
+    result = new_encoder(changed, host, seed)
+    kept = {k: v for k, v in encoder.state_dict().items() if cross_attention or not k.startswith("cross.")}
+    fill(result, result.state_dict() | kept)
+    return result
 
 
 def new_encoder(config: EncoderConfig, host: Host, seed: int) -> MemoryEncoder:

@@ -67,13 +67,14 @@ def render_film(
     section_ingredients: Callable[[Section], Mapping[str, Any]] | None = None,
     locked: Callable[[Section], bool] = lambda section: False,
     takes: Mapping[int, int] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> Film:
     """Renders the sections of `plan` after what `memory` holds.
 
     A section's key is a hash of everything that made it, the previous key included: sections made before with the
     same key are reused, from the first change on everything is rendered anew. Each section is on disk before the
     next one starts. A locked section keeps what was made in its place before, whatever has changed.
-    `takes` gives sections, by index, another seed.
+    `takes` gives sections, by index, another seed. `about` is what each record of the manifest says of the film.
     """
     earlier = {int(record["index"]): record for record in store.manifest()}
     chain = section_key("", film_ingredients)
@@ -97,7 +98,7 @@ def render_film(
         latents.append(made)
         done.append(RenderedSection(section, section_seed, key, status, memory.token_count, take))
         later = [earlier[i] for i in range(len(done), len(plan)) if i in earlier]
-        store.write_manifest([*(_manifest_entry(entry) for entry in done), *later])
+        store.write_manifest([*(_manifest_entry(entry) | dict(about or {}) for entry in done), *later])
         renderer.section_done(section, made, stored is not None)
     return Film(tuple(latents), memory, tuple(done))
 

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .boundary import Boundary
 from .config import EncoderConfig, checked_json
 from .encoder import Encoded, StreamState
 from .files import save_tensors
@@ -41,7 +42,9 @@ class VideoMemory:
     holds the last normalised latents, uncompressed. lr_frames [B,k,h,w,3] are the down-sampled pictures that the LR
     branch still needs. encoder_id names the weights that made it. hidden [B,M,C] and tail_hidden are phi's hidden
     states at the same places, for encoders with cross-attention. others are memories of the same history by further
-    encoders (paper section 4.5): what enters the host is the tokens of all. Values are never changed in place.
+    encoders (paper section 4.5): what enters the host is the tokens of all. boundaries say, for every section but the
+    last, how to go on from its end (see `branching`), None where that is not known. origin: latents in front of those
+    that `state` counts, in a memory joined to another. Values are never changed in place.
     """
 
     config: EncoderConfig
@@ -57,6 +60,8 @@ class VideoMemory:
     hidden: Tensor | None = None
     tail_hidden: Tensor | None = None
     others: tuple[VideoMemory, ...] = ()
+    boundaries: tuple[Boundary | None, ...] = field(default=(), repr=False)
+    origin: int = 0
 
     @property
     def parts(self) -> tuple[VideoMemory, ...]:
@@ -65,7 +70,7 @@ class VideoMemory:
 
     @property
     def latents(self) -> int:
-        return self.state.latents
+        return self.origin + self.state.latents
 
     @property
     def token_count(self) -> int:
@@ -85,7 +90,7 @@ class VideoMemory:
         """The memory after one more section; `self` stays valid, so a film can branch."""
         record = SectionRecord(
             start_latent=self.latents,
-            latents=encoded.state.latents - self.latents,
+            latents=encoded.state.latents - self.state.latents,
             tokens=encoded.tokens.shape[1] + encoded.tail.shape[1] - self.tail.shape[1],
             prompt=prompt,
             seed=seed,
@@ -93,15 +98,37 @@ class VideoMemory:
         return replace(
             self,
             tokens=torch.cat([self.tokens.to(encoded.tokens.dtype), encoded.tokens], dim=1),
-            coordinates=torch.cat([self.coordinates, encoded.coordinates]),
+            coordinates=torch.cat([self.coordinates, _later(encoded.coordinates, self.origin)]),
             tail=encoded.tail,
-            tail_coordinates=encoded.tail_coordinates,
+            tail_coordinates=_later(encoded.tail_coordinates, self.origin),
             recent=recent,
-            state=encoded.state,
+            # Caches are views that would keep whole activations alive.
+            state=replace(encoded.state, caches=tuple(cache.clone() for cache in encoded.state.caches)),
             lr_frames=lr_frames,
             sections=(*self.sections, record),
             hidden=_joined(self.hidden, encoded.hidden),
             tail_hidden=encoded.tail_hidden,
+            boundaries=self.boundaries_with_end(),
+        )
+
+    def boundaries_with_end(self) -> tuple[Boundary | None, ...]:
+        """One for each section, the last one too; None for those in files that were written without."""
+        unknown = len(self.sections) - 1 - len(self.boundaries)
+        return (*self.boundaries, *[None] * unknown, self._boundary()) if self.sections else ()
+
+    def _boundary(self) -> Boundary | None:
+        """How to go on from the end; None with `full` attention, which makes all tokens anew with each section."""
+        if self.config.attention == "full":
+            return None
+        return Boundary(
+            tokens=self.tokens.shape[1],
+            tail=self.tail,
+            tail_coordinates=self.tail_coordinates,
+            recent=self.recent,
+            state=replace(self.state, features=None, lr=None),
+            lr_frames=self.lr_frames,
+            tail_hidden=self.tail_hidden,
+            origin=self.origin,
         )
 
     @classmethod
@@ -162,10 +189,17 @@ class VideoMemory:
         optional = {name: getattr(self, name) for name in _OPTIONAL}
         optional |= {"features": self.state.features, "lr": self.state.lr}
         tensors |= {name: value for name, value in optional.items() if value is not None}
+        boundaries: list[dict[str, Any] | None] = []
+        for number, boundary in enumerate(self.boundaries):
+            found, described = boundary.to_parts() if boundary else ({}, None)
+            tensors |= {f"boundary.{number}.{name}": value for name, value in found.items()}
+            boundaries.append(described)
         return tensors, {
             "encoder": asdict(self.config),
             "encoder_id": self.encoder_id,
-            "latents": self.latents,
+            "latents": self.state.latents,
+            "origin": self.origin,
+            "boundaries": boundaries,
             "size": self.state.size,
             "caches": len(self.state.caches),
             "sections": [asdict(record) for record in self.sections],
@@ -180,13 +214,20 @@ class VideoMemory:
             features=tensors.get("features"),
             lr=tensors.get("lr"),
         )
+        boundaries = (
+            described and Boundary.from_parts(described, _below(f"boundary.{number}.", tensors))
+            for number, described in enumerate(config.get("boundaries", []))
+        )
+        values: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
+        values |= {name: tensors.get(name) for name in _OPTIONAL}
         memory = cls(
             config=EncoderConfig.from_dict(config["encoder"], source),
             state=state,
-            **{name: tensors.get(name) for name in _OPTIONAL},
             sections=tuple(SectionRecord(**record) for record in config["sections"]),
             encoder_id=str(config["encoder_id"]),
-            **{name: tensors[name] for name in _TENSORS},
+            boundaries=tuple(boundaries),
+            origin=int(config.get("origin", 0)),
+            **values,
         )
         counts = {
             memory.tokens.shape[1] - memory.coordinates.shape[0],
@@ -202,6 +243,11 @@ def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     if first is None or second is None:
         return second if first is None else first
     return torch.cat([first.to(second.dtype), second], dim=1)
+
+
+def _later(coordinates: Tensor, latents: int) -> Tensor:
+    """Coordinates moved along time."""
+    return coordinates + coordinates.new_tensor([latents, 0, 0]) if latents else coordinates
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

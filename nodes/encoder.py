@@ -9,9 +9,9 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
-from ..memory_encoder.budget import HostShape, Plan, describe, estimate, named_host, nearest_host
+from ..memory_encoder.budget import Plan, describe, estimate, host_of_encoder
 from ..memory_encoder.config import EncoderConfig
-from ..memory_encoder.encoder_file import new_encoder
+from ..memory_encoder.encoder_file import cross_settings, new_encoder
 from .managed import ManagedEncoder, load_encoder, manage
 from .runtime import ENCODERS, host_of
 from .sockets import CATEGORY, MemoryEncoderSocket, encoder_input, model_input
@@ -92,9 +92,16 @@ class VideoMemoryEncoderNew(io.ComfyNode):
                 io.Boolean.Input(
                     "cross_attention",
                     default=False,
-                    tooltip="Second path into every block of the model. Not available in this version.",
+                    tooltip="Second path from the encoder into every block of the model; it starts at zero.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, tooltip="Seed of the initial weights."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**63 - 1,
+                    control_after_generate=io.ControlAfterGenerate.fixed,  # another encoder makes the film anew
+                    tooltip="Seed of the initial weights.",
+                ),
                 io.Combo.Input(
                     "padding",
                     options=["ceil", "floor"],
@@ -102,16 +109,29 @@ class VideoMemoryEncoderNew(io.ComfyNode):
                     optional=True,
                     tooltip="Sizes that do not divide: ceil keeps the whole picture, floor crops right and bottom.",
                 ),
+                io.Combo.Input(
+                    "memory_attention",
+                    options=["joint", "cached"],
+                    default="joint",
+                    optional=True,
+                    tooltip="How the model shall be trained to read it. cached is faster to sample and a little worse.",
+                ),
             ],
             outputs=[MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Untrained encoder.")],
         )
 
     @classmethod
     def execute(
-        cls, model, rate: str, variant: str, attention: str, cross_attention: bool, seed: int, padding: str = "ceil"
+        cls,
+        model,
+        rate: str,
+        variant: str,
+        attention: str,
+        cross_attention: bool,
+        seed: int,
+        padding: str = "ceil",
+        memory_attention: str = "joint",
     ) -> io.NodeOutput:
-        if cross_attention:
-            raise ValueError("cross_attention is not available in this version; turn it off")
         host = host_of(model)
         config = EncoderConfig.from_dict(
             {
@@ -123,9 +143,34 @@ class VideoMemoryEncoderNew(io.ComfyNode):
                 "attention": attention,
                 "padding": padding,
                 "patch": host.patch,
+                "memory_attention": memory_attention,
+                **cross_settings(host, cross_attention),
             }
         )
         return io.NodeOutput(manage(new_encoder(config, host, seed)))
+
+
+class VideoMemoryEncoderCombine(io.ComfyNode):
+    """Two encoders that compress the same history at different rates."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryEncoderCombine",
+            display_name="Combine Memory Encoders",
+            category=CATEGORY,
+            description="Both encoders compress the film; the model sees the tokens of both. For example 4x4x2 and 2x2x8. "
+            "Use more of these nodes for more encoders.",
+            inputs=[
+                encoder_input(),
+                MemoryEncoderSocket.Input("second_encoder", tooltip="Another memory encoder for the same model."),
+            ],
+            outputs=[MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Both encoders in one.")],
+        )
+
+    @classmethod
+    def execute(cls, memory_encoder: ManagedEncoder, second_encoder: ManagedEncoder) -> io.NodeOutput:
+        return io.NodeOutput(memory_encoder.beside(second_encoder))
 
 
 class VideoMemoryBudget(io.ComfyNode):
@@ -180,26 +225,22 @@ class VideoMemoryBudget(io.ComfyNode):
         bytes_per_weight: float = 1.0,
     ) -> io.NodeOutput:
         config = memory_encoder.config
-        name = nearest_host(config.host, config.width)
+        host, name = host_of_encoder(config)
         plan = Plan(
-            host=named_host(name) if name else unpublished_host(config),
+            host=host,
             width=width,
             height=height,
             fps=fps,
             history_seconds=history_seconds,
             section_seconds=section_seconds,
-            rates=(config.rate,),
+            rates=tuple(part.config.rate for part in memory_encoder.parts),
             padding=config.padding,
             card_gib=card_gib,
             bytes_per_weight=bytes_per_weight,
+            cached=all(part.config.memory_attention == "cached" for part in memory_encoder.parts),
         )
-        report = describe(plan, name or f"{config.host} of width {config.width} (its weights are not counted)")
+        report = describe(plan, name)
         return io.NodeOutput(report, estimate(plan).memory_tokens, ui={"text": [report]})
 
 
-def unpublished_host(config: EncoderConfig) -> HostShape:
-    """Sizes of a host that is not in the table: core's activation factor by width, weights unknown."""
-    return HostShape(config.width, 0.0, 4, 16 if config.latent_channels == 48 else 8, config.width / 2222)
-
-
-NODES = [VideoMemoryEncoderLoader, VideoMemoryEncoderNew, VideoMemoryBudget]
+NODES = [VideoMemoryEncoderLoader, VideoMemoryEncoderNew, VideoMemoryEncoderCombine, VideoMemoryBudget]

@@ -10,6 +10,7 @@ from ..memory_encoder.injection import check_fit
 from ..memory_encoder.memory import VideoMemory
 from ..memory_encoder.metrics import MetricUnavailable, lpips, psnr, ssim
 from . import runtime
+from .inspection import recall_ui, timeline_ui
 from .pictures import side_by_side
 from .sockets import CATEGORY, memory_input, model_input, seed_input
 
@@ -70,7 +71,7 @@ class VideoMemoryRetrieve(io.ComfyNode):
         ranges = latent_ranges(frame_indices, memory.latents)
         bar = runtime.FilmProgress(model, sum(len(r) for r in ranges), len(sigmas) - 1)
         clips = [runtime.retrieve(model, memory, r, sampler, sigmas, seed, positive, strength, bar) for r in ranges]
-        return io.NodeOutput({"samples": torch.cat(clips)})
+        return io.NodeOutput({"samples": torch.cat(clips)}, ui=timeline_ui(memory, ranges))
 
 
 class VideoMemoryRetrievalReport(io.ComfyNode):
@@ -107,7 +108,8 @@ class VideoMemoryRetrievalReport(io.ComfyNode):
             )
         original = original[..., :3]
         report = quality_report(original, retrieved[..., :3])
-        return io.NodeOutput(side_by_side(original, retrieved[..., :3]), report, ui={"text": [report]})
+        shown = {"text": [report]} | recall_ui(original, retrieved[..., :3])
+        return io.NodeOutput(side_by_side(original, retrieved[..., :3]), report, ui=shown)
 
 
 def quality_report(original: torch.Tensor, retrieved: torch.Tensor) -> str:

@@ -8,7 +8,8 @@ import logging
 from comfy_api.latest import ComfyExtension, io
 
 log = logging.getLogger("video_memory")
-TOPICS = ("encoder", "history", "storyboard", "sampler", "evaluation", "dataset", "training")
+TOPICS = ("encoder", "history", "storyboard", "sampler", "evaluation", "dataset", "training", "saving", "branching")
+ROUTES = ("routes", "film_routes", "training_routes")  # modules with register_routes(): what the editors in js/ ask for
 
 
 class VideoMemoryExtension(ComfyExtension):
@@ -18,7 +19,16 @@ class VideoMemoryExtension(ComfyExtension):
         from .runtime import register_folders
 
         register_folders()
+        _register_routes()
         return [node for topic in TOPICS for node in _nodes_of(topic)]
+
+
+def _register_routes() -> None:
+    for name in ROUTES:
+        try:
+            importlib.import_module(f".{name}", __package__).register_routes()
+        except Exception:  # the nodes work without the editors
+            log.exception("%s cannot be served; the editors on the nodes that ask for it stay without answers", name)
 
 
 def _nodes_of(topic: str) -> list[type[io.ComfyNode]]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..memory_encoder.compressor import Codec
-from ..memory_encoder.injection import MemorySettings
 from ..memory_encoder.memory import VideoMemory
+from ..memory_encoder.selection import MemorySettings
 from ..memory_encoder.storyboard import Section
 from . import runtime
+from .film_events import FilmEvents
 from .managed import ManagedEncoder
 
 
@@ -54,15 +56,18 @@ class SectionRenderer:
     sampler: Any
     latent_size: tuple[int, int, int]
     progress: runtime.FilmProgress
+    events: FilmEvents
 
     def sample(self, section: Section, seed: int, memory: VideoMemory) -> Tensor:
         """Latents [1,C,T,H,W] of a section in VAE space."""
         channels, height, width = self.latent_size
         latent = torch.zeros(1, channels, section.latents, height, width)
         noise = runtime.noise_like(latent, seed)
+        self.events.sampling(section)
+        steps = 0
         for number, expert in enumerate(self.experts):
             runtime.stop_if_interrupted()
-            model = runtime.with_memory(expert.model, memory if expert.sees_memory else None, self.settings)
+            model = runtime.with_memory(expert.model, memory if expert.sees_memory else None, self._settings(section))
             latent = runtime.sample(
                 model,
                 noise if number == 0 else torch.zeros_like(noise),
@@ -73,19 +78,33 @@ class SectionRenderer:
                 self.sampler,
                 expert.sigmas,
                 seed,
-                self.progress.step,
+                self._callback(steps),
             )
+            steps += len(expert.sigmas) - 1
             self.progress.advance(len(expert.sigmas) - 1)
         return latent.float()
+
+    def _settings(self, section: Section) -> MemorySettings:
+        """After a cut the last pictures would only pull the section back to what they show."""
+        return self.settings if section.transition == "continue" else replace(self.settings, sliding_window=0)
 
     def append(self, memory: VideoMemory, latents: Tensor, section: Section, seed: int) -> VideoMemory:
         """The memory with the section in it."""
         runtime.stop_if_interrupted()
         latent = runtime.normalised_history(self.experts[0].model, {"samples": latents}, "section")
-        return runtime.compress(self.encoder, self.codec, memory, latent, section.prompt, seed)
+        codec = self.events.watched(section, self.codec)
+        return runtime.compress(self.encoder, codec, memory, latent, section.prompt, seed)
+
+    def _callback(self, before: int) -> Callable[[int, Tensor, Tensor, int], None]:
+        def step(index: int, denoised: Tensor, x: Tensor, total: int) -> None:
+            self.progress.step(index, denoised, x, total)
+            self.events.step(before + index + 1, denoised)
+
+        return step
 
     def section_done(self, section: Section, latents: Tensor, reused: bool) -> None:
         """Counts a reused section as progress and stops between sections when asked to."""
         if reused:
             self.progress.advance(sum(len(expert.sigmas) - 1 for expert in self.experts))
+        self.events.done(section, latents)
         runtime.stop_if_interrupted()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..memory_encoder.injection import MemorySettings
 from ..memory_encoder.memory import VideoMemory
+from ..memory_encoder.selection import MemorySettings
 from .managed import ManagedEncoder
 from .runtime import codec_for, compress, host_of, memory_folder, normalised_history, with_memory
 from .sockets import (
@@ -53,7 +53,7 @@ class VideoMemoryCompress(io.ComfyNode):
         memory_encoder.check_host(host_of(model))
         latents = normalised_history(model, latent, "latent")
         codec = codec_for(model, vae)
-        memory = memory or VideoMemory.empty(memory_encoder.config, latents.shape[0], memory_encoder.identity)
+        memory = memory or memory_encoder.empty_memory(latents.shape[0])
         memory = compress(memory_encoder, codec, memory, latents)
         return io.NodeOutput(memory, memory.token_count)
 
@@ -68,7 +68,13 @@ class VideoMemoryApply(io.ComfyNode):
             display_name="Apply Video Memory",
             category=CATEGORY,
             description="The model samples the continuation of the film: what it makes starts where the memory ends.",
-            inputs=[model_input(), memory_input(), *injection_inputs(optional=False), guidance_input()],
+            inputs=[
+                model_input(),
+                memory_input(),
+                *injection_inputs(optional=False),
+                guidance_input(),
+                encoder_input(optional=True, tooltip="Only for encoders with cross-attention that Load did not attach."),
+            ],
             outputs=[io.Model.Output(tooltip="Model that sees the memory.")],
         )
 
@@ -82,7 +88,10 @@ class VideoMemoryApply(io.ComfyNode):
         sliding_window: int,
         attention_mode: str,
         history_guidance: float = 0.0,
+        memory_encoder: ManagedEncoder | None = None,
     ) -> io.NodeOutput:
+        if memory_encoder is not None:
+            model = memory_encoder.attach(model)
         settings = settings_from(strength, history_timestep, sliding_window, attention_mode, history_guidance)
         return io.NodeOutput(with_memory(model, memory, settings))
 
@@ -145,10 +154,8 @@ class VideoMemoryLoad(io.ComfyNode):
 def settings_from(
     strength: float, history_timestep: str, sliding_window: int, attention_mode: str, history_guidance: float
 ) -> MemorySettings:
-    """Widget values -> settings; raises ValueError for a mode this version does not have."""
-    if attention_mode != "joint":
-        raise ValueError(f"attention_mode {attention_mode!r} is not available in this version; choose joint")
-    return MemorySettings(strength, history_timestep, sliding_window, history_guidance)  # type: ignore[arg-type]
+    """Widget values -> settings."""
+    return MemorySettings(strength, history_timestep, sliding_window, history_guidance, attention_mode)  # type: ignore[arg-type]
 
 
 def next_memory_path(folder: Path, prefix: str) -> Path:

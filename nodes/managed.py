@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,18 @@ from ..memory_encoder.config import EncoderConfig
 from ..memory_encoder.encoder import MemoryEncoder
 from ..memory_encoder.encoder_file import fill, read_encoder
 from ..memory_encoder.hosts import Host
+from ..memory_encoder.memory import VideoMemory
+from ..memory_encoder.selection import encoder_key
 
 
 class ManagedEncoder:
     """What travels through a MEMORY_ENCODER socket.
 
-    config: its configuration. identity: hash of configuration and weights. patcher: its ModelPatcher.
+    config: its configuration. identity: hash of configuration and weights. patcher: its ModelPatcher. others: further
+    encoders that compress the same history (paper section 4.5).
     """
+
+    others: tuple[ManagedEncoder, ...] = ()
 
     def __init__(self, config: EncoderConfig, weights: dict[str, Tensor], dtype: torch.dtype) -> None:
         self.config = config
@@ -38,18 +45,45 @@ class ManagedEncoder:
         )
         self.patcher.cached_patcher_init = (_rebuild_patcher, (config, weights, dtype))
 
+    @property
+    def parts(self) -> tuple[ManagedEncoder, ...]:
+        """All encoders, this one first."""
+        return (self, *self.others)
+
+    def beside(self, other: ManagedEncoder) -> ManagedEncoder:
+        """Both encoders in one; raises ValueError when they are not for one model."""
+        ours, theirs = ((c.host, c.width, c.latent_channels) for c in (self.config, other.config))
+        if ours != theirs:
+            raise ValueError(
+                f"second_encoder was made for {theirs[0]} of width {theirs[1]}, the first for {ours[0]} of width "
+                f"{ours[1]}; combine encoders of one model"
+            )
+        both = copy.copy(self)
+        both.others = (*self.others, *other.parts)
+        return both
+
+    def empty_memory(self, batch: int) -> VideoMemory:
+        """A memory of nothing, which these encoders can append to."""
+        first, *others = (VideoMemory.empty(part.config, batch, part.identity) for part in self.parts)
+        return replace(first, others=tuple(others))
+
     def load(self) -> None:
         """Asks ComfyUI to bring the weights to the device."""
-        mm.load_models_gpu([self.patcher])
+        mm.load_models_gpu([part.patcher for part in self.parts])
 
     def attach(self, model: Any) -> Any:
-        """A clone of MODEL that takes the encoder along when ComfyUI loads and frees it."""
+        """A clone of MODEL that takes the encoders along when ComfyUI loads and frees it."""
         model = model.clone()
-        model.set_additional_models("video_memory_encoder", [self.patcher])
+        for part in self.parts:
+            model.set_additional_models(encoder_key(part.identity), [part.patcher])
         return model
 
     def check_host(self, host: Host) -> None:
-        """Raises ValueError when this encoder writes tokens for another model."""
+        """Raises ValueError when an encoder writes tokens for another model."""
+        for part in self.parts:
+            part._check_host(host)
+
+    def _check_host(self, host: Host) -> None:
         config = self.config
         found = (host.name, host.width, host.latent_channels)
         if (config.host, config.width, config.latent_channels) != found:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +19,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..memory_encoder.budget import cache_bytes
 from ..memory_encoder.compressor import Codec, append_history
 from ..memory_encoder.files import write_bytes
 from ..memory_encoder.guidance import guide
 from ..memory_encoder.hosts import Host, find_host
 from ..memory_encoder.hosts.checkpoint import codec
-from ..memory_encoder.injection import MemorySettings, inject, is_injected
+from ..memory_encoder.injection import inject, is_injected
 from ..memory_encoder.memory import VideoMemory
+from ..memory_encoder.selection import MemorySettings
 from ..memory_encoder.training.checkpoint import ENCODER, LORA
 from .managed import ManagedEncoder
 
@@ -108,13 +112,41 @@ def compress(
     seed: int | None = None,
 ) -> VideoMemory:
     """Appends normalised latents to a memory with the encoder on its device; the result lies in CPU memory."""
+    if len(encoder.parts) != len(memory.parts):
+        raise ValueError(
+            f"memory was made by {len(memory.parts)} encoders, memory_encoder holds {len(encoder.parts)}; "
+            "continue it with as many"
+        )
+    encoder.load()
+    codec = replace(codec, decode=remembered(codec.decode))  # several encoders look at the same pictures
+    with torch.no_grad():
+        first, *others = (
+            _compress_part(one, codec, part, latents, prompt, seed)
+            for one, part in zip(encoder.parts, memory.parts, strict=True)
+        )
+    return replace(first, others=tuple(others))
+
+
+def _compress_part(
+    encoder: ManagedEncoder, codec: Codec, memory: VideoMemory, latents: Tensor, prompt: str, seed: int | None
+) -> VideoMemory:
     if memory.encoder_id and memory.encoder_id != encoder.identity:
         log.warning("memory was begun with other encoder weights; old and new tokens may not speak the same language")
-    encoder.load()
-    with torch.no_grad():
-        return append_history(
-            encoder.model, codec, memory, latents, prompt, seed, device=encoder.device, dtype=encoder.dtype
-        )
+    return append_history(
+        encoder.model, codec, memory, latents, prompt, seed, device=encoder.device, dtype=encoder.dtype
+    )
+
+
+def remembered(decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A decoder that gives equal latents the pictures it made before; it holds one result."""
+    last: list[tuple[Tensor, Tensor]] = []
+
+    def run(latents: Tensor) -> Tensor:
+        if not last or not torch.equal(last[0][0], latents):
+            last[:] = [(latents.clone(), decode(latents))]
+        return last[0][1]
+
+    return run
 
 
 def noise_like(latent: Tensor, seed: int) -> Tensor:
@@ -144,8 +176,21 @@ def with_memory(
     model: Any, memory: VideoMemory | None, settings: MemorySettings, time_shift: float | None = None
 ) -> Any:
     """A clone of MODEL that sees `memory`, with history guidance when the settings ask for it."""
-    patched = inject(model, memory, settings, time_shift)
+    patched = inject(model, memory, replace(settings, cache_on=cache_device(model, memory)), time_shift)
     return guide(patched, settings.history_guidance if is_injected(patched) else 0.0, comfy.samplers.calc_cond_batch)
+
+
+CACHE_SHARE = 0.2  # of the free VRAM that keys and values of a cached memory may take; not from the paper
+
+
+def cache_device(model: Any, memory: VideoMemory | None) -> torch.device | None:
+    """Where a cached memory's keys and values wait between steps: None beside the model, else system RAM when tight."""
+    if memory is None or mm.is_device_cpu(model.load_device):
+        return None
+    free = mm.get_free_memory(model.load_device)
+    host = host_of(model)
+    needed = 2 * cache_bytes(len(host.slots()), memory.token_count, host.width)  # both prompts
+    return None if needed < CACHE_SHARE * free else torch.device("cpu")
 
 
 class FilmProgress:

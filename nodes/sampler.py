@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 
 from ..memory_encoder.film import Film, render_film
@@ -12,10 +11,14 @@ from ..memory_encoder.identity import conditioning as hashable
 from ..memory_encoder.identity import upstream
 from ..memory_encoder.memory import VideoMemory
 from ..memory_encoder.sections import SectionStore
+from ..memory_encoder.takes import parse_locks, parse_takes
 from . import runtime
 from .film import SectionRenderer, split_experts
+from .film_events import FilmEvents
 from .history import settings_from
 from .managed import ManagedEncoder
+from .opening import branch_inputs, branch_of, check_branch_size, facts_of, opening_of, remembered
+from .saving import film_latent, film_stamp
 from .sockets import (
     CATEGORY,
     StoryboardSocket,
@@ -26,6 +29,7 @@ from .sockets import (
     memory_input,
     model_input,
     seed_input,
+    take_inputs,
     vae_input,
 )
 from .storyboard import EncodedStoryboard
@@ -81,6 +85,8 @@ class VideoMemorySampler(io.ComfyNode):
                     tooltip="Whether the low-noise expert sees the memory.",
                 ),
                 guidance_input(),
+                *take_inputs(),
+                *branch_inputs(),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The whole film; decode it once."),
@@ -89,6 +95,11 @@ class VideoMemorySampler(io.ComfyNode):
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, branch_film: Any = "", **_: Any) -> str:
+        """Changes when the film that this one branches off does."""
+        return film_stamp(branch_film)
 
     @classmethod
     def execute(
@@ -110,11 +121,15 @@ class VideoMemorySampler(io.ComfyNode):
         model_low_noise=None,
         strength: float = 1.0,
         history_timestep: str = "zero",
-        sliding_window: int = 0,
-        attention_mode: str = "joint",
+        sliding_window: int = 3,
+        attention_mode: str = "auto",
         boundary: float = 0.875,
         low_noise_memory: bool = True,
         history_guidance: float = 0.0,
+        redo: str = "",
+        locks: str = "",
+        branch_film: str = "",
+        branch_section: int = 1,
     ) -> io.NodeOutput:
         settings = settings_from(strength, history_timestep, sliding_window, attention_mode, history_guidance)
         host = runtime.host_of(model)
@@ -123,28 +138,38 @@ class VideoMemorySampler(io.ComfyNode):
             memory_encoder.check_host(runtime.host_of(model_low_noise))
         codec = runtime.codec_for(model, vae)
         size = latent_size(host, codec, width, height)
-        experts = split_experts(model, model_low_noise, sigmas, boundary, low_noise_memory)
-        opening = None if history is None else runtime.normalised_history(model, history, "history")
-        check_size(opening, memory, size)
+        low_noise = None if model_low_noise is None else memory_encoder.attach(model_low_noise)
+        experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory)
+        clip = None if history is None else runtime.normalised_history(model, history, "history")
+        check_size(clip, memory, size)
         store = SectionStore(runtime.film_root(), film)
+        facts = facts_of(model, memory, width, height, storyboard.fps)
+        branch = branch_of(runtime.film_root(), film, facts, branch_film, branch_section, history)
+        check_branch_size(branch, size)
+        opening = opening_of(model, history, memory, branch)
 
-        start = memory or VideoMemory.empty(memory_encoder.config, 1, memory_encoder.identity)
+        start = memory or memory_encoder.empty_memory(1)
         made_of = {
             "models": models_of(cls.hidden),
-            "encoder": memory_encoder.identity,
+            "encoder": [part.identity for part in memory_encoder.parts],
             "settings": vars(settings),
             "sigmas": sigmas,
             "cfg": cfg,
             "sampler": describe_sampler(sampler),
             "size": [width, height],
             "negative": hashable(storyboard.negative or negative),
-            "history": opening,
+            "history": clip,
             "memory": start.all_tokens() if memory else None,
             "experts": [boundary, low_noise_memory] if model_low_noise is not None else None,
         }
+        if branch is not None:
+            made_of["branch"] = branch.key
         if opening is not None:
-            start = runtime.compress(memory_encoder, codec, start, opening, "history")
+            start = remembered(memory_encoder, codec, start, model, opening)
         plan = storyboard.plan(codec.temporal, start.latents)
+        takes, kept = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))
+        events = FilmEvents(store, plan, model, len(sigmas) - 1, storyboard.storyboard.shots, kept)
+        events.started()
         renderer = SectionRenderer(
             experts,
             memory_encoder,
@@ -156,6 +181,7 @@ class VideoMemorySampler(io.ComfyNode):
             sampler,
             size,
             runtime.FilmProgress(model, len(plan), len(sigmas) - 1),
+            events,
         )
         result = render_film(
             plan,
@@ -165,31 +191,19 @@ class VideoMemorySampler(io.ComfyNode):
             seed,
             renderer,
             lambda section: {"positive": hashable(storyboard.conditioning[section.prompt])},
-            lambda section: storyboard.storyboard.shots[section.shot_index].locked,
+            events.locked,
+            takes,
+            vars(facts) | {"opening": opening.keep(store) if opening is not None else ""},
         )
-        opening_latents = opening_of(model, history, memory)
-        parts = [*opening_latents, *result.latents]
+        parts = [*([] if opening is None else [opening.latents]), *result.latents]
         report = film_report(result, storyboard.fps)
-        return io.NodeOutput({"samples": torch.cat(parts, dim=2)}, result.memory, report, ui={"text": [report]})
+        return io.NodeOutput(film_latent(parts, storyboard.fps), result.memory, report, ui={"text": [report]})
 
 
 def models_of(hidden: Any) -> dict[str, str] | None:
     """Digests of what feeds the model inputs of the node that runs."""
     inputs = ("model", "memory_encoder", "vae", "sampler", "model_low_noise")
     return upstream(hidden.prompt, hidden.unique_id, inputs, runtime.file_stamp)
-
-
-def opening_of(model: Any, history: dict | None, memory: VideoMemory | None) -> list[torch.Tensor]:
-    """Latents before the first section: the history, else the last picture of the memory, else nothing.
-
-    A causal VAE turns the first latent of a film into one frame; without a leading picture the first section would
-    lose three.
-    """
-    if history is not None:
-        return [history["samples"].cpu().float()]
-    if memory is not None and memory.recent.shape[2]:
-        return [runtime.latents_of(model, memory.recent[:, :, -1:]).cpu().float()]
-    return []
 
 
 def latent_size(host: Any, codec: Any, width: int, height: int) -> tuple[int, int, int]:

@@ -15,8 +15,8 @@ def model_input() -> io.Model.Input:
     return io.Model.Input("model", tooltip="Wan 2.1 or 2.2, or HunyuanVideo, from any of core's or GGUF loaders.")
 
 
-def encoder_input() -> io.Input:
-    return MemoryEncoderSocket.Input("memory_encoder", tooltip="Memory encoder made for this model.")
+def encoder_input(optional: bool = False, tooltip: str = "Memory encoder made for this model.") -> io.Input:
+    return MemoryEncoderSocket.Input("memory_encoder", optional=optional, tooltip=tooltip)
 
 
 def vae_input() -> io.Vae.Input:
@@ -46,7 +46,7 @@ def guidance_input() -> io.Float.Input:
         max=10.0,
         step=0.05,
         optional=True,
-        tooltip="Weight of the memory in the guidance, relative to the prompt's. 0: the memory stands beside both prompts; "
+        tooltip="Weight of the memory in the guidance, relative to the prompt's. 0: it stands beside both prompts; "
         "1: beside the positive one alone, at no cost; other values take one more pass a step.",
     )
 
@@ -72,17 +72,36 @@ def injection_inputs(optional: bool) -> list[io.Input]:
         ),
         io.Int.Input(
             "sliding_window",
-            default=0,
+            default=3,
             min=0,
             max=8,
             optional=optional,
-            tooltip="Last latent frames shown uncompressed, for one shot over several sections; try 3.",
+            tooltip="Last latent frames shown uncompressed where a shot goes on; left out after a cut.",
         ),
         io.Combo.Input(
             "attention_mode",
-            options=["joint"],
-            default="joint",
+            options=["joint", "cached", "auto"],
+            default="auto",
             optional=optional,
-            tooltip="joint: memory and video attend to each other.",
+            tooltip="joint: memory and video attend to each other. cached: what the memory gives is computed once per "
+            "section, which is faster, for encoders trained so. auto: as the encoder was trained.",
+        ),
+    ]
+
+
+def take_inputs() -> list[io.Input]:
+    """Which take of each section a film uses, and which sections stay as they are; the render view writes them."""
+    return [
+        io.String.Input(
+            "redo",
+            default="",
+            optional=True,
+            tooltip='Takes of sections, counted from 1: {"2": 1} makes section 2 with another seed. Empty: none.',
+        ),
+        io.String.Input(
+            "locks",
+            default="",
+            optional=True,
+            tooltip="Sections that stay as they are, whatever changes: 2, 4-6. Counted from 1.",
         ),
     ]

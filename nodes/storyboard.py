@@ -7,10 +7,16 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..memory_encoder.storyboard import Section, Storyboard, describe_schedule, parse_storyboard, plan_sections
+from ..memory_encoder.storyboard import Section, Shot, Storyboard, describe_schedule, parse_storyboard, plan_sections
 from .sockets import CATEGORY, StoryboardSocket
 
-EXAMPLE = "[0s: Mira, a girl with red hair, waves in the kitchen] [5s: a street in the rain] [10s: Mira in the kitchen]"
+EXAMPLE = Storyboard(
+    (
+        Shot("Mira, a girl with red hair, waves in the kitchen", 0, 5),
+        Shot("a street in the rain", 5, 10),
+        Shot("Mira in the kitchen", 10, 15),
+    )
+).to_json()
 
 
 @dataclass(frozen=True)

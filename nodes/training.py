@@ -22,6 +22,7 @@ from . import runtime
 from .dataset import MemoryDatasetSocket
 from .managed import ManagedEncoder, manage
 from .sockets import CATEGORY, MemoryEncoderSocket, encoder_input, model_input, seed_input
+from .training_events import TrainingEvents
 
 
 class VideoMemoryTrain(io.ComfyNode):
@@ -87,6 +88,10 @@ class VideoMemoryTrain(io.ComfyNode):
                 io.LoraModel.Input(
                     "lora", optional=True, tooltip="LoRA to go on from, of the same rank; without it a new one."
                 ),
+                io.Float.Input(
+                    "window_share", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,
+                    tooltip="Share of continuation steps that also show the last 3 latents, for sliding_window.",
+                ),
             ],
             outputs=[
                 MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Trained encoder."),
@@ -103,7 +108,7 @@ class VideoMemoryTrain(io.ComfyNode):
         learning_rate: float, rank: int, seed: int, run: str, accumulate: int = 1, section: int = 8,
         picture_every: int = 250, checkpoint_every: int = 100, gradient_checkpointing: bool = True,
         mixed_precision: str = "auto", history_dropout: float = 0.1, corruption: float = 0.0, vae=None,
-        retrieval_share: float = 0.0, lora: dict[str, torch.Tensor] | None = None,
+        retrieval_share: float = 0.0, lora: dict[str, torch.Tensor] | None = None, window_share: float = 0.0,
     ) -> io.NodeOutput:  # fmt: skip
         from ..memory_encoder.training.run import (
             train,  # Accelerate takes seconds to import, which start-up need not wait for
@@ -116,9 +121,10 @@ class VideoMemoryTrain(io.ComfyNode):
             accumulate=accumulate, section=section, picture_every=picture_every, checkpoint_every=checkpoint_every,
             gradient_checkpointing=gradient_checkpointing, history_dropout=history_dropout, corruption=corruption,
             mixed_precision=runtime.training_precision(mixed_precision), retrieval_share=retrieval_share,
+            window_share=window_share,
         )  # fmt: skip
         decode = None if vae is None else runtime.codec_for(model, vae).decode
-        listener = NodeListener(folder, decode)
+        listener = NodeListener(folder, decode, TrainingEvents(run, steps))
         with torch.inference_mode(False), torch.enable_grad(), training_mode():
             copy = runtime.model_for_training(model)
             encoder = new_encoder(memory_encoder.config, find_host(copy.model.diffusion_model), seed)
@@ -137,8 +143,9 @@ class VideoMemoryTrain(io.ComfyNode):
 class NodeListener(PictureListener):
     """Progress, live pictures and a way to stop, on the node."""
 
-    def __init__(self, folder: Path, decode: Any) -> None:
+    def __init__(self, folder: Path, decode: Any, events: TrainingEvents) -> None:
         super().__init__(folder, decode)
+        self.events = events
         self.progress: runtime.TrainingProgress | None = None
         self.text = ""
 
@@ -148,14 +155,21 @@ class NodeListener(PictureListener):
 
     def started(self, first_step: int, last_step: int) -> None:
         self.progress = runtime.TrainingProgress(first_step, last_step)
+        self.events.started(first_step)
 
     def step(self, step: int, loss: float) -> None:
         super().step(step, loss)
+        self.events.step(step, loss)
         if self.progress is not None:
             self.progress.step(step + 1)
 
+    def heldout(self, step: int, loss: float) -> None:
+        super().heldout(step, loss)
+        self.events.heldout(step, loss)
+
     def picture(self, step: int, trainer: Any) -> None:
         super().picture(step, trainer)
+        self.events.picture(step, self.decode is not None)
         if self.progress is not None:
             shown = recall_picture(trainer, self.decode) if self.decode is not None else self.plot()
             self.progress.show(step + 1, shown)

@@ -17,9 +17,11 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rate", default="4x4x2", help="of a new encoder")
     add("--variant", default="proposed", choices=("proposed", "only_lr", "without_lr", "large_patchifier"))
     add("--attention", default="frame", choices=("frame", "causal", "full"))
+    add("--cross-attention", action="store_true", default=None, help="a branch from the encoder into every block")
+    add("--memory-attention", choices=("joint", "cached"), help="how the host reads the memory; joint for a new encoder")
     add("--channels", help="of a new encoder's convolutions, such as 64,128,256,512")
     add("--vae", help="VAE file, to draw recalled frames as the run goes")
-    for name in ("steps", "batch-size", "accumulate", "warmup", "cooldown", "rank", "seed", "section"):
+    for name in ("steps", "batch-size", "accumulate", "warmup", "cooldown", "rank", "seed", "section", "window"):
         add(f"--{name}", type=int)
     for name in ("checkpoint-every", "heldout-every", "picture-every"):
         add(f"--{name}", type=int, help="in steps; 0 for never" if name != "checkpoint-every" else "in steps")
@@ -31,6 +33,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "caption-dropout",
         "clean-share",
         "retrieval-share",
+        "window-share",
         "aligned",
         "context",
         "coarse",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,22 @@ def load_checkpoint(folder: Path, options: TrainOptions, config: EncoderConfig) 
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} cannot be read ({error}); delete it to begin anew") from error
-    mine = {"options": options.that_shape_the_run(), "config": repr(config)}
+    # What an earlier version did not know yet is at its default there.
+    theirs = {
+        "options": TrainOptions().that_shape_the_run() | state.get("options", {}),
+        "config": _defaults(EncoderConfig) | state.get("config", {}),
+    }
+    mine = {"options": options.that_shape_the_run(), "config": asdict(config)}
     for part, value in mine.items():
-        if state.get(part) != value:
+        if theirs[part] != value:
             raise ValueError(
                 f"{path} belongs to a run with other settings ({part}); choose another folder or delete it"
             )
     return state
+
+
+def _defaults(cls: Any) -> dict[str, Any]:
+    return {field.name: field.default for field in fields(cls) if field.default is not MISSING}
 
 
 def save_encoder(path: Path, encoder: MemoryEncoder, facts: dict[str, Any]) -> None:

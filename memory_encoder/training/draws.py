@@ -91,7 +91,9 @@ def draw_rows(
             for row, generator in zip(rows, generators, strict=True)
         ]
     )
-    return replace(drawn, context=context)
+    chance = float(torch.rand((), generator=generator_for(options.seed, kind, "window", step)))
+    shown = options.stage == "continuation" and chance < options.window_share
+    return replace(drawn, context=context, window=min(options.window, first) if shown else 0)
 
 
 def _context(options: TrainOptions, step: int, kind: str, batch: Batch, section: int) -> Context:

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..cached import KeyValueCache
 from ..continuation import Context, ContinuationDraw, continuation_loss
+from ..cross_attention import CrossMemory
 from ..encoder import MemoryEncoder
 from ..hosts import find_host
 from ..hosts.base import HistoryTimestep
@@ -75,7 +77,12 @@ class TrainingModule(nn.Module):
         lr = batch.lr
         if lr is not None:
             lr = lr[:, :, : cells_for(drawn.history, self.encoder.config.stride[0])[0]]
-        return continuation_loss(batch.hr, lr, drawn, self.compress, predict)
+
+        def compress(hr: Tensor, lr: Tensor | None) -> InjectedMemory:
+            memory = self.compress(hr, lr)
+            return self.with_window(memory, hr, drawn.window) if drawn.window else memory
+
+        return continuation_loss(batch.hr, lr, drawn, compress, predict)
 
     def compress(self, hr: Tensor, lr: Tensor | None) -> InjectedMemory:
         """phi(H) with the coordinates of its tokens, times counted from the clip's first latent."""
@@ -84,10 +91,19 @@ class TrainingModule(nn.Module):
         embedded = None
         if lr is not None and config.has_lr:
             embedded = find_host(self.diffusion_model).embed(lr).to(weight.dtype)
-        tokens = self.encoder(hr.to(weight.dtype), embedded)
-        cells = cells_for(hr.shape[2], config.stride[0])[1]
-        coordinates = cell_coordinates(0, cells, grid_for(hr.shape[3], hr.shape[4], config), config, hr.shape[2])
-        return InjectedMemory(tokens, coordinates, self.history_timestep)
+        encoded = self.encoder.append(hr.to(weight.dtype), embedded)
+        coordinates = torch.cat([encoded.coordinates, encoded.tail_coordinates])
+        hidden, cross = encoded.all_hidden(), ()
+        if hidden is not None and self.encoder.cross is not None:
+            cross = (CrossMemory(self.encoder.cross, hidden, coordinates),)
+        cache = KeyValueCache() if config.memory_attention == "cached" else None
+        return InjectedMemory(encoded.all_tokens(), coordinates, self.history_timestep, cache, cross)
+
+    def with_window(self, memory: InjectedMemory, hr: Tensor, count: int) -> InjectedMemory:
+        """The memory with the last `count` latents of its clip beside it, uncompressed (paper section 4.5)."""
+        last = self.uncompressed(hr[:, :, -count:], max(hr.shape[2] - count, 0))
+        tokens = torch.cat([memory.tokens, last.tokens.to(memory.tokens)], dim=1)
+        return replace(memory, tokens=tokens, coordinates=torch.cat([memory.coordinates, last.coordinates]))
 
     def context(self, batch: Batch, context: Context) -> InjectedMemory:
         """What a host that is pretrained sees beside its section."""

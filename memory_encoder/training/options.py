@@ -26,6 +26,8 @@ class TrainOptions:
     corruption: highest level of noise on the history in Stage II, against drift.
     clean_share: share of retrieval steps that mask nothing, as it is when a film's memory is asked for its frames.
     retrieval_share: share of Stage II's steps that go on with retrieval, so that one encoder and one LoRA do both.
+    window, window_share: the last `window` latents of the history stand uncompressed beside the memory in this share of
+        Stage II's steps (paper section 4.5); in the others the memory is alone, as after a cut.
     aligned: share of the sections that start where one of a film does, a whole number of sections after the first
         latent; in films whose shots have that length they start with a cut, and continue nothing but the memory.
     context: share of the steps of stage host that show other latents of the clip beside the section; a host trained so
@@ -58,6 +60,8 @@ class TrainOptions:
     corruption: float = 0.0
     clean_share: float = 0.0
     retrieval_share: float = 0.0
+    window: int = 3
+    window_share: float = 0.0
     aligned: float = 0.0
     context: float = 0.0
     coarse: float = 0.0
@@ -76,11 +80,11 @@ class TrainOptions:
             raise ValueError(f"stage {self.stage!r} is unknown; choose {', '.join(get_args(Stage))}")
         if self.stage == "host" and not self.train_host:
             raise ValueError("stage host trains the host itself: set train_host")
-        for name in ("steps", "batch_size", "accumulate", "rank", "section", "checkpoint_every"):
+        for name in ("steps", "batch_size", "accumulate", "rank", "section", "window", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
         shares = ("history_dropout", "caption_dropout", "corruption", "clean_share", "retrieval_share", "context")
-        for name in (*shares, "coarse", "aligned", "before", "ema"):
+        for name in (*shares, "window_share", "coarse", "aligned", "before", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)} must lie between 0 and 1")
         for name in ("learning_rate", "encoder_rate"):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..config import EncoderConfig
-from ..encoder_file import load_encoder, new_encoder
+from ..encoder_file import cross_settings, load_encoder, new_encoder, with_paths
 from ..hosts import find_host
 from ..hosts.checkpoint import PYTORCH_ATTENTION, codec, load_comfy, load_host, load_vae, training_mode
 from .checkpoint import read_lora
@@ -36,11 +36,19 @@ def run_train(args: argparse.Namespace) -> None:
         host = find_host(model.diffusion_model)
         if args.encoder:
             encoder = load_encoder(args.encoder)
+            encoder = with_paths(
+                encoder,
+                host,
+                encoder.config.cross_blocks > 0 if args.cross_attention is None else args.cross_attention,
+                args.memory_attention or encoder.config.memory_attention,
+                options.seed,
+            )
         else:
             config = EncoderConfig(
                 host=host.name, width=host.width, latent_channels=host.latent_channels, rate=args.rate,
                 variant=args.variant, attention=args.attention, padding=dataset.padding, patch=host.patch,
-                **channels_from(args.channels),
+                memory_attention=args.memory_attention or "joint",
+                **cross_settings(host, bool(args.cross_attention)), **channels_from(args.channels),
             )  # fmt: skip
             encoder = new_encoder(config, host, options.seed)
         pictures = None

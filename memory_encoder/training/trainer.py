@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,7 @@ class Trainer:
             {
                 "step": done,
                 "options": self.options.that_shape_the_run(),
-                "config": repr(self.module.encoder.config),
+                "config": asdict(self.module.encoder.config),
                 "parameters": {name: p.detach().cpu() for name, p in self.ema.parameters.items()},
                 "averages": {name: value.cpu() for name, value in self.ema.averages.items()},
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],

@@ -1,4 +1,4 @@
-"""Cached memory equals a joint attention in which the memory is masked from the video, and is computed once a section."""
+"""Cached memory equals joint attention with the video masked from the memory, and is computed once a section."""
 
 from __future__ import annotations
 
@@ -108,10 +108,11 @@ def test_an_earlier_attention_override_stays_in_charge(models: TinyModels) -> No
 
 def test_auto_follows_the_checkpoint(models: TinyModels) -> None:
     model = models["wan_t2v"]
-    results = {
-        (trained, mode): model.sample(inject(model.patcher, memory_for(model, trained), MemorySettings(attention_mode=mode)))
-        for trained, mode in (("joint", "auto"), ("joint", "joint"), ("cached", "auto"), ("cached", "cached"))
-    }  # fmt: skip
+    results: dict[tuple[str, str], Tensor] = {}
+    modes: list[tuple[str, Any]] = [("joint", "auto"), ("joint", "joint"), ("cached", "auto"), ("cached", "cached")]
+    for trained, mode in modes:
+        patcher = inject(model.patcher, memory_for(model, trained), MemorySettings(attention_mode=mode))
+        results[trained, mode] = model.sample(patcher)
     assert torch.equal(results["joint", "auto"], results["joint", "joint"])
     assert torch.equal(results["cached", "auto"], results["cached", "cached"])
     assert not torch.allclose(results["joint", "auto"], results["cached", "auto"], atol=1e-3)

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from demo.environment import ROOT
+from memory_encoder.selection import encoder_key
 
 from .films import storyboard, write_models
 
@@ -149,7 +150,7 @@ def test_vae_of_another_kind_is_refused(render: Any) -> None:
 
 def test_encoder_is_loaded_and_freed_with_the_model(nodes: Any, world: Any, comfy: Any) -> None:
     attached = world.encoder.attach(world.model)
-    assert attached.get_additional_models_with_key("video_memory_encoder") == [world.encoder.patcher]
+    assert attached.get_additional_models_with_key(encoder_key(world.encoder.identity)) == [world.encoder.patcher]
     management = comfy.model_management
     management.load_models_gpu([attached, *attached.get_nested_additional_models()])
     loaded = [entry.model for entry in management.current_loaded_models]

@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from demo.environment import ROOT
 from memory_encoder.config import EncoderConfig
 from memory_encoder.continuation import Context
+from memory_encoder.encoder_file import load_encoder, with_paths
+from memory_encoder.hosts import find_host
 from memory_encoder.training.checkpoint import (
     CHECKPOINT,
     ENCODER,
@@ -102,20 +104,12 @@ def test_killed_run_resumes_to_the_same_losses(comfy_environment: Any, tmp_path:
 
 def test_two_processes_share_a_batch_to_the_same_losses(comfy_environment: Any, tmp_path: Path) -> None:
     for processes in (1, 2):
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-        launch += [
-            "--num_machines",
-            "1",
-            "--mixed_precision",
-            "no",
-            "--dynamo_backend",
-            "no",
-            "--main_process_port",
-            "0",
-        ]
+        # `accelerate launch --cpu` starts one process only, whatever it is told.
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         command = [*launch, SCRIPT, str(tmp_path / str(processes)), "20", "retrieval"]
         done = subprocess.run(command, env=variables(comfy_environment), capture_output=True, timeout=240)
         assert done.returncode == 0, done.stderr.decode()[-3000:]
+        assert f"{processes} processes" in done.stdout.decode()
     one, two = ([entry["loss"] for entry in read_losses(tmp_path / str(n) / LOSSES)] for n in (1, 2))
     assert len(one) == len(two) == 20
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 2e-4
@@ -297,3 +291,48 @@ def test_lora_of_another_rank_is_refused(comfy: Any) -> None:
     add_lora(other, 8, 0)
     with pytest.raises(ValueError, match="rank"):
         load_lora_state(other, state)
+
+
+@pytest.mark.parametrize("change", [{"window_share": 1.0}, {"aligned": 1.0}, {"corruption": 0.5}])
+def test_settings_of_the_continuation_stage_change_the_loss(comfy: Any, change: dict[str, Any], tmp_path: Path) -> None:
+    losses = []
+    for number, more in enumerate(({}, change)):
+        options = tiny_options(steps=3, stage="continuation", history_dropout=0.0, **more)
+        trainer = Trainer(tiny_module(options), OneClip(8), options, tmp_path / str(number), cpu=True)
+        trainer.run()
+        losses.append([entry["loss"] for entry in read_losses(tmp_path / str(number) / LOSSES)])
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("stage", ["retrieval", "continuation"])
+@pytest.mark.parametrize("paths", [{"memory_attention": "cached"}, {"cross_attention": True}])
+def test_every_way_into_the_host_is_trained(
+    comfy: Any, stage: Any, paths: dict[str, Any], checkpointing: bool, tmp_path: Path
+) -> None:
+    options = tiny_options(steps=4, stage=stage, history_dropout=0.0, warmup=1)
+    module = tiny_module(options, checkpointing)
+    settings: dict[str, Any] = {"cross_attention": False, "memory_attention": "joint"} | paths
+    module.encoder = with_paths(module.encoder, find_host(module.diffusion_model), seed=1, **settings)
+    before = {name: value.clone() for name, value in module.encoder.state_dict().items()}
+    Trainer(module, OneClip(8), options, tmp_path, cpu=True).run()
+    after = module.encoder.state_dict()
+    still = [name for name in before if torch.equal(before[name], after[name])]
+    assert not still, f"not trained: {still}"
+    again = load_encoder(tmp_path / ENCODER)
+    assert again.config == module.encoder.config
+
+
+def test_gradient_checkpointing_changes_no_gradient_of_a_cached_memory(comfy: Any) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        module = tiny_module(tiny_options(), checkpointing)
+        host = find_host(module.diffusion_model)
+        module.encoder = with_paths(module.encoder, host, False, "cached", seed=1)
+        torch.nn.init.normal_(module.encoder.out.weight, std=0.1, generator=torch.Generator().manual_seed(2))
+        batch = OneClip(8).rows(0, 0, 2, "train", None)
+        module(batch, draw_rows(batch, tiny_options(), 2, 0, 0)).backward()
+        gradients.append({n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 10
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(value, gradients[1][name], atol=1e-5, rtol=1e-4)

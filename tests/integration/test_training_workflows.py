@@ -46,7 +46,7 @@ def server(comfy: Any, comfy_environment: Any, tmp_path_factory: pytest.TempPath
 
 def small(name: str) -> dict[str, Any]:
     """A shipped workflow with tiny models and sizes; the demo's words stand in for the text encoder."""
-    prompt = json.loads((ROOT / "workflows" / f"{name}_api.json").read_text())
+    prompt = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
     for entry in prompt.values():
         unknown = set(SMALL.get(entry["class_type"], {})) - set(entry["inputs"])
         assert not unknown, f"{name}: {entry['class_type']} has no {unknown}"
@@ -56,14 +56,14 @@ def small(name: str) -> dict[str, Any]:
     return prompt
 
 
-def test_pretrain_finetune_and_evaluate_follow_each_other(server: ComfyServer) -> None:
+def test_pretrain_finetune_and_retrieval_check_follow_each_other(server: ComfyServer) -> None:
     for name, run in (("pretrain", "my_memory"), ("finetune", "my_film_memory")):
         entry = server.run(small(name))
         assert "last loss" in entry["outputs"]["7"]["text"][0], entry["outputs"]["7"]
         assert (server.output_dir / "memory_encoders" / f"{run}.safetensors").is_file()
         assert (server.output_dir / "loras" / f"{run}.safetensors").is_file()
         assert "windows" in entry["outputs"]["6"]["text"][0] and entry["outputs"]["8"]["images"]
-    entry = server.run(small("evaluate"))
+    entry = server.run(small("retrieval_check"))
     reports = [entry["outputs"][node]["text"][0] for node in ("15", "19")]
     assert all("PSNR" in report for report in reports) and reports[0] != reports[1]
     assert all(entry["outputs"][node]["images"] for node in ("16", "20"))

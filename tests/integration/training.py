@@ -100,7 +100,9 @@ def main() -> None:
     comfy.model_management.in_training = True
     own = {"train_host": True, "optimizer": "muon", "context": 0.5} if stage == "host" else {}
     options = tiny_options(steps=steps, stage=stage, **own)
-    Trainer(tiny_module(options), OneClip(8), options, folder, cpu=True).run()
+    trainer = Trainer(tiny_module(options), OneClip(8), options, folder, cpu=True)
+    sys.stdout.write(f"{trainer.accelerator.num_processes} processes\n")
+    trainer.run()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,199 @@
+"""Films that begin with something: a picture, a clip, a saved memory; and core's own sampler with a memory."""
+
+from __future__ import annotations
+
+from . import families, texts
+from .families import WAN5
+from .films import BROWN, GREEN, FilmParts
+from .graph import Node, Workflow
+
+
+def load_clip(workflow: Workflow, vae: Node, frames: int) -> tuple[list[Node], Node]:
+    """The first frames of input/clip.mp4 at the film's size: the nodes, and the one with the latents."""
+    add = workflow.add
+    video = add("LoadVideo", "The clip (24 fps)", file="clip.mp4")
+    parts = add("GetVideoComponents", "Its frames", video=video[0])
+    first = add("ImageFromBatch", f"The first {frames}", image=parts[0], batch_index=0, length=frames)
+    scaled = add(
+        "ImageScale",
+        "At the film's size",
+        image=first[0],
+        upscale_method="lanczos",
+        width=WAN5.width,
+        height=WAN5.height,
+        crop="center",
+    )
+    latents = add("VAEEncode", "As latents", pixels=scaled[0], vae=vae[0])
+    return [video, parts, first, scaled, latents], latents
+
+
+def image_to_film() -> Workflow:
+    """Core's image to video makes the first shot; the film goes on from it."""
+    workflow = Workflow("image_to_film", "Image to film", "A picture becomes the first shot, the story goes on", "image")
+    loaded = families.load_wan5(workflow)
+    parts = FilmParts(workflow, WAN5, loaded, texts.AFTER_PICTURE)
+    add, clip = workflow.add, loaded.clip
+    assert clip is not None
+    picture = add("LoadImage", "First picture", image="start.png")
+    start = add(
+        "Wan22ImageToVideoLatent",
+        "First shot: size and length",
+        vae=loaded.vae[0],
+        start_image=picture[0],
+        width=WAN5.width,
+        height=WAN5.height,
+        length=121,
+        batch_size=1,
+    )
+    prompt = add("CLIPTextEncode", "First shot: prompt", clip=clip[0], text="the person in the picture begins to smile")
+    first = add(
+        "KSampler",
+        "First shot",
+        model=parts.shift[0],
+        positive=prompt[0],
+        negative=parts.negative[0],
+        latent_image=start[0],
+        seed=7,
+        steps=WAN5.steps,
+        cfg=WAN5.cfg,
+        sampler_name=WAN5.sampler,
+        scheduler="simple",
+        denoise=1.0,
+    )
+    film = parts.film(workflow.name, history=first[0], sliding_window=3)
+    saved = parts.save(film, workflow.name)
+    report = add("PreviewAny", "What was made and reused", source=film[2])
+    how = """
+1. Choose the picture.
+2. Say what happens in the first shot; ComfyUI's own image to video of Wan 2.2 5B makes it.
+3. Write the shots that follow in **Storyboard**. The first shot opens the film and is the first thing in its memory.
+
+`sliding_window` 3 also shows the end of the shot before as it is, which makes joins smoother.
+"""
+    intro = workflow.note("A film from a picture", how, (400, 300))
+    about = workflow.note("About the memory", texts.UNTRAINED, (400, 330))
+    workflow.group("Read me", [intro, about], color=BROWN)
+    workflow.group("1  Models", parts.models_column())
+    workflow.group("2  First shot", [picture, start, prompt, first], color=GREEN)
+    workflow.group("3  Memory and sampling", [*parts.encoders, parts.budget, parts.sampler, parts.sigmas])
+    workflow.group("4  Story", [parts.storyboard, parts.negative])
+    workflow.group("5  Film", [film], color=GREEN)
+    workflow.group("6  Result", [*saved, report], color=GREEN)
+    return workflow
+
+
+def continue_video() -> Workflow:
+    """A clip opens the film."""
+    workflow = Workflow("continue_video", "Continue a video", "Your clip opens the film, new shots follow", "video")
+    loaded = families.load_wan5(workflow)
+    parts = FilmParts(workflow, WAN5, loaded, texts.CONTINUATION)
+    clip_nodes, latents = load_clip(workflow, loaded.vae, 121)
+    film = parts.film(workflow.name, history=latents[0], sliding_window=3)
+    saved = parts.save(film, workflow.name)
+    memory = workflow.add(
+        "VideoMemorySave", "Save the memory, to go on later", memory=film[1], filename_prefix=workflow.name
+    )
+    report = workflow.add("PreviewAny", "What was made and reused", source=film[2])
+    how = """
+1. Choose the clip. It should have the model's frame rate, 24; the first 121 frames (5 seconds) are taken.
+2. Write what follows in **Storyboard**; its times count from the end of the clip.
+3. Run. The result holds the clip and the new shots, decoded as one film.
+
+The memory of the whole film is saved too; the workflow *continue_memory* goes on from it.
+"""
+    intro = workflow.note("Continue a video", how, (400, 300))
+    about = workflow.note("About the memory", texts.UNTRAINED, (400, 330))
+    workflow.group("Read me", [intro, about], color=BROWN)
+    workflow.group("1  Models", parts.models_column())
+    workflow.group("2  The clip", clip_nodes, color=GREEN)
+    workflow.group("3  Memory and sampling", [*parts.encoders, parts.budget, parts.sampler, parts.sigmas])
+    workflow.group("4  Story", [parts.storyboard, parts.negative])
+    workflow.group("5  Film", [film, memory], color=GREEN)
+    workflow.group("6  Result", [*saved, report], color=GREEN)
+    return workflow
+
+
+def continue_memory() -> Workflow:
+    """A saved memory takes the place of the film so far."""
+    workflow = Workflow("continue_memory", "Continue a memory", "New shots from a memory that was saved", "memory")
+    loaded = families.load_wan5(workflow)
+    parts = FilmParts(workflow, WAN5, loaded, texts.CONTINUATION)
+    memory = workflow.add("VideoMemoryLoad", "The memory of the film so far", memory_name="film_00001.safetensors")
+    film = parts.film(workflow.name, memory=memory[0], sliding_window=3)
+    saved = parts.save(film, workflow.name)
+    longer = workflow.add(
+        "VideoMemorySave", "Save the longer memory", memory=film[1], filename_prefix=workflow.name
+    )
+    report = workflow.add("PreviewAny", "What was made and reused", source=film[2])
+    how = """
+1. Choose a memory that **Save Video Memory** wrote (`output/video_memories`). Press R if it is not in the list.
+2. It must come from the same model and the same kind of encoder, and from a film of the same picture size.
+3. Write what follows in **Storyboard** and run.
+
+The result begins with the last picture of the film before, from which the VAE decodes all new frames.
+"""
+    intro = workflow.note("Go on from a saved memory", how, (400, 300))
+    about = workflow.note("About the memory", texts.UNTRAINED, (400, 330))
+    workflow.group("Read me", [intro, about], color=BROWN)
+    workflow.group("1  Models", parts.models_column())
+    workflow.group("2  Memory and sampling", [memory, *parts.encoders, parts.budget, parts.sampler, parts.sigmas])
+    workflow.group("3  Story", [parts.storyboard, parts.negative])
+    workflow.group("4  Film", [film, longer], color=GREEN)
+    workflow.group("5  Result", [*saved, report], color=GREEN)
+    return workflow
+
+
+def any_sampler() -> Workflow:
+    """Compress History and Apply Video Memory around core's SamplerCustom."""
+    workflow = Workflow("any_sampler", "Any sampler", "A memory for ComfyUI's own samplers", "sampler")
+    loaded = families.load_wan5(workflow)
+    add, clip = workflow.add, loaded.clip
+    assert clip is not None
+    shift = add("ModelSamplingSD3", "Shift of the noise schedule", model=loaded.unet[0], shift=WAN5.shift)
+    encoder = add("VideoMemoryEncoderNew", "New Memory Encoder (untrained)", model=shift[0])
+    clip_nodes, latents = load_clip(workflow, loaded.vae, 121)
+    memory = add(
+        "VideoMemoryCompress", "Into memory", memory_encoder=encoder[0], model=shift[0], vae=loaded.vae[0],
+        latent=latents[0],
+    )  # fmt: skip
+    tokens = add("PreviewAny", "Tokens of the memory", size=(320, 120), source=memory[1])
+    applied = add(
+        "VideoMemoryApply", "The model sees the memory", size=(360, 200), model=shift[0], memory=memory[0],
+        sliding_window=3,
+    )  # fmt: skip
+    positive = add("CLIPTextEncode", "What comes next", clip=clip[0], text=texts.CONTINUATION[0])
+    negative = add("CLIPTextEncode", "Negative prompt", clip=clip[0], text=families.NEGATIVE)
+    empty = add(
+        "Wan22ImageToVideoLatent", "5 seconds more", vae=loaded.vae[0], width=WAN5.width, height=WAN5.height,
+        length=117, batch_size=1,
+    )  # fmt: skip
+    sampler = add("KSamplerSelect", "Sampler", sampler_name=WAN5.sampler)
+    sigmas = add("BasicScheduler", "Sigmas", model=shift[0], scheduler="simple", steps=WAN5.steps, denoise=1.0)
+    sampled = add(
+        "SamplerCustom", "ComfyUI's own sampler", model=applied[0], positive=positive[0], negative=negative[0],
+        sampler=sampler[0], sigmas=sigmas[0], latent_image=empty[0], add_noise=True, noise_seed=7, cfg=WAN5.cfg,
+    )  # fmt: skip
+    joined = add("LatentConcat", "Clip and continuation", samples1=latents[0], samples2=sampled[0], dim="t")
+    frames = add("VAEDecode", "Decode both as one", samples=joined[0], vae=loaded.vae[0])
+    video = add("CreateVideo", "Video", images=frames[0], fps=WAN5.fps)
+    saved = add("SaveVideo", "Save", video=video[0], filename_prefix=f"video/{workflow.name}")
+    how = """
+**Compress History** turns a clip into a memory, **Apply Video Memory** lets the model see it, and any sampler of
+ComfyUI then makes what comes next. The new latents lie directly after the clip.
+
+Decode clip and continuation together: decoded alone, the first new latent would come out as one frame instead of four.
+
+The **Autoregressive Sampler** does all this for every section by itself; take this way for your own sampling graphs.
+"""
+    intro = workflow.note("A memory for any sampler", how, (400, 320))
+    about = workflow.note("About the memory", texts.UNTRAINED, (400, 330))
+    workflow.group("Read me", [intro, about], color=BROWN)
+    workflow.group("1  Models", [*loaded.nodes(), shift, encoder])
+    workflow.group("2  The clip", clip_nodes, color=GREEN)
+    workflow.group("3  Memory", [memory, tokens, applied], color=GREEN)
+    workflow.group("4  What comes next", [positive, negative, empty, sampler, sigmas])
+    workflow.group("5  Result", [sampled, joined, frames, video, saved], color=GREEN)
+    return workflow
+
+
+ALL = (image_to_film, continue_video, continue_memory, any_sampler)

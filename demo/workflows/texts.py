@@ -1,0 +1,56 @@
+"""The stories and notes of the workflows."""
+
+from __future__ import annotations
+
+from memory_encoder.storyboard import Shot, Storyboard
+
+MIRA = "Mira, a young woman with short red hair and a yellow raincoat"
+TOM = "Tom, an old lighthouse keeper with a white beard and a blue cap"
+KITCHEN = "a small kitchen with green tiles and a copper kettle"
+
+STORY = (
+    f"{MIRA}, lights the stove in {KITCHEN}, morning light from the left, the camera is still",
+    f"{MIRA}, runs along a rainy pier towards a lighthouse, the camera follows her from behind",
+    f"{TOM}, opens the red door of the lighthouse and waves, close shot, wind in his beard",
+    f"{MIRA}, and {TOM}, drink tea in {KITCHEN}, rain on the window, the camera moves slowly closer",
+)
+CONTINUATION = (
+    "the camera moves on and shows the rest of the place, the same light, the same people",
+    "a close shot of the person seen at the beginning, the same clothes",
+)
+AFTER_PICTURE = (
+    "the camera pulls back slowly and shows the whole room around the person",
+    "the same person walks out of the door into the street, the same clothes, evening light",
+    "the same person comes back into the room and sits down",
+)
+
+
+def storyboard(prompts: tuple[str, ...], seconds: float) -> str:
+    """The canonical text of shots of equal length."""
+    return Storyboard(
+        tuple(Shot(prompt, i * seconds, (i + 1) * seconds) for i, prompt in enumerate(prompts))
+    ).to_json()
+
+
+UNTRAINED = """
+**About the memory.** No trained memory encoder for this model can be downloaded today. *New Memory Encoder* makes an
+untrained one: it hands the model a small, slow copy of the film so far, which the model has never learned to read.
+The film is made and saved as always, but do not expect a character to look the same when it comes back.
+
+Train one with the workflows *pretrain* and *finetune*, then put **Load Memory Encoder** here: its `model` goes to the
+shift node and its `memory_encoder` to the places that this one feeds.
+"""
+
+HOW_FILM = """
+1. Get the models: ComfyUI offers the missing ones when the workflow opens.
+2. Write the shots in **Storyboard**. Repeat how people and places look in every shot.
+3. Run. Each section is on disk before the next one starts, in `output/video_memory/{film}`.
+4. Change a shot and run again: everything before it is reused.
+
+Keep the seed *fixed*: another seed is another film.
+"""
+
+
+def sizes(lines: str) -> str:
+    """What the plan takes, as `python -m memory_encoder budget` estimates it."""
+    return f"**Size.** {lines.strip()} An estimate; **Memory Budget** makes it again for other settings."

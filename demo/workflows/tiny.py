@@ -1,0 +1,132 @@
+"""The demo: a film of six shots by the tiny family, and what its memory remembers. Node numbers are fixed: the demo
+names them."""
+
+from __future__ import annotations
+
+from memory_encoder.storyboard import Shot, Storyboard
+
+from .films import BROWN, GREEN
+from .graph import Node, Workflow
+
+SIZE = {"width": 128, "height": 96}
+SHOTS = (
+    "Leo waves in the garden",
+    "Max talks on the beach",
+    "Max waves in the garden",
+    "Leo talks in the bedroom with a yellow bed",
+)
+NOTE = """
+A whole film in minutes, without a graphics card. The models come with the pack's source and are trained; the pictures
+are cartoons of 128x96 pixels.
+
+1. Copy the models: `python -m demo.tiny_family.install COMFYUI/models`, in the pack's folder.
+2. Link the folder `demo/nodes` into `custom_nodes`: it has the text encoder of the tiny family.
+3. Put the two clips of the demo into `input`, or choose your own: *opening.mp4* opens the film, *real.mp4* is a real
+   clip to be remembered. `make demo` makes both and runs this workflow by itself.
+
+Two drawn shots introduce the people, the model makes the four after them. Below, the film's memory is asked for the
+opening, and another memory for a real clip.
+"""
+
+
+def _recall(workflow: Workflow, ids: tuple[int, int, int, int], model: Node, memory: list[object], rest: dict[str, Node],
+            original: list[object], titles: tuple[str, str]) -> list[Node]:  # fmt: skip
+    """Ask a memory for frames 0 to 32 and lay them beside the originals."""
+    add = workflow.add
+    asked, decoded, compared, saved = ids
+    retrieved = add(
+        "VideoMemoryRetrieve", titles[0], id=asked, size=(360, 220), model=model[0], memory=memory,
+        frame_indices="0-32", sampler=rest["sampler"][0], sigmas=rest["sigmas"][0], seed=11,
+        positive=rest["negative"][0],
+    )  # fmt: skip
+    frames = add("VAEDecode", "Remembered frames", id=decoded, samples=retrieved[0], vae=rest["vae"][0])
+    report = add(
+        "VideoMemoryRetrievalReport", "Original and remembered", id=compared, original=original, retrieved=frames[0]
+    )
+    picture = add(
+        "SaveImage", "Save the comparison", id=saved, images=report[0], filename_prefix=f"tiny_demo/{titles[1]}"
+    )
+    return [retrieved, frames, report, picture]
+
+
+def tiny_demo() -> Workflow:
+    workflow = Workflow("tiny_demo", "Tiny demo", "A film with memory on the CPU, in minutes")
+    add = workflow.add
+    host = add(
+        "UNETLoader", "Load the tiny host", id=1, size=(400, 110), unet_name="tiny_wan_host.safetensors",
+        weight_dtype="default",
+    )  # fmt: skip
+    encoder = add(
+        "VideoMemoryEncoderLoader", "Load memory encoder and LoRA", id=28, size=(400, 170), model=host[0],
+        encoder_name="tiny_memory_2x2x2.safetensors", lora_name="tiny_memory_2x2x2_lora.safetensors",
+        lora_strength=1.0,
+    )  # fmt: skip
+    shift = add("ModelSamplingSD3", "Shift of the noise schedule", id=2, model=encoder[0], shift=3.0)
+    vae = add("VAELoader", "Load the tiny Wan VAE", id=3, size=(400, 80), vae_name="tiny_wan_vae.safetensors")
+    clip = add("VideoMemoryDemoTextEncoder", "Tiny text encoder (demo only)", id=4)
+    video = add("LoadVideo", "Opening of the film", id=6, file="opening.mp4")
+    parts = add("GetVideoComponents", "Its frames", id=7, video=video[0])
+    scaled = add("ImageScale", "Film size", id=8, image=parts[0], upscale_method="area", **SIZE, crop="center")
+    opening = add("VAEEncode", "Opening as latents", id=9, pixels=scaled[0], vae=vae[0])
+    story = Storyboard(tuple(Shot(prompt, 2 * i, 2 * i + 2) for i, prompt in enumerate(SHOTS)))
+    storyboard = add(
+        "VideoMemoryStoryboard", "Storyboard", id=10, clip=clip[0], storyboard=story.to_json(), fps=16.0,
+        section_seconds=1.0,
+    )  # fmt: skip
+    negative = add("CLIPTextEncode", "Negative prompt", id=11, clip=clip[0], text="")
+    sampler = add("KSamplerSelect", "Sampler", id=12, sampler_name="euler")
+    sigmas = add("BasicScheduler", "Sigmas", id=13, model=shift[0], scheduler="simple", steps=12, denoise=1.0)
+    film = add(
+        "VideoMemorySampler", "Autoregressive Sampler", id=14, model=shift[0], memory_encoder=encoder[1], vae=vae[0],
+        storyboard=storyboard[0], negative=negative[0], sampler=sampler[0], sigmas=sigmas[0], cfg=2.5, seed=7, **SIZE,
+        film="tiny_demo", history=opening[0],
+    )  # fmt: skip
+    frames = add("VAEDecode", "Decode the film once", id=15, samples=film[0], vae=vae[0])
+    made = add("CreateVideo", "Film", id=16, images=frames[0], fps=16.0)
+    saved = add(
+        "SaveVideo", "Save the film", id=17, video=made[0], filename_prefix="tiny_demo/film", format="mp4",
+        codec="h264",
+    )  # fmt: skip
+    rest = {"sampler": sampler, "sigmas": sigmas, "negative": negative, "vae": vae}
+    recalled = _recall(
+        workflow, (19, 20, 21, 22), shift, film[1], rest, scaled[0],
+        ("Ask the film's memory for the opening", "retrieval"),
+    )  # fmt: skip
+    memory = add("VideoMemorySave", "Save the film's memory", id=23, memory=film[1], filename_prefix="tiny_demo")
+    budget = add(
+        "VideoMemoryBudget", "Budget", id=24, memory_encoder=encoder[1], **SIZE, fps=16.0, history_seconds=6.0,
+        section_seconds=1.0,
+    )  # fmt: skip
+    report = add("PreviewAny", "Report", id=25, source=film[2])
+    numbers = add("PreviewAny", "Retrieval in numbers", id=26, source=recalled[2][1])
+    other = add(
+        "VideoMemoryEncoderLoader", "Load the smaller memory (4x4x2)", id=30, size=(400, 170), model=host[0],
+        encoder_name="tiny_memory_4x4x2.safetensors", lora_name="tiny_memory_4x4x2_lora.safetensors",
+        lora_strength=1.0,
+    )  # fmt: skip
+    other_shift = add("ModelSamplingSD3", "Shift of the noise schedule", id=31, model=other[0], shift=3.0)
+    real = add("LoadVideo", "A real clip, never trained on", id=32, file="real.mp4")
+    real_parts = add("GetVideoComponents", "Its frames", id=33, video=real[0])
+    real_latents = add("VAEEncode", "As latents", id=34, pixels=real_parts[0], vae=vae[0])
+    real_memory = add(
+        "VideoMemoryCompress", "Into memory", id=35, memory_encoder=other[1], model=other_shift[0], vae=vae[0],
+        latent=real_latents[0],
+    )  # fmt: skip
+    real_recalled = _recall(
+        workflow, (36, 37, 38, 39), other_shift, real_memory[0], rest, real_parts[0],
+        ("Ask for its frames", "real_clip"),
+    )  # fmt: skip
+    intro = workflow.note("The tiny demo", NOTE, (420, 480))
+    workflow.group("Read me", [intro], color=BROWN)
+    workflow.group("1  Models", [host, encoder, shift, vae, clip, budget])
+    workflow.group("2  Opening", [video, parts, scaled, opening, sampler, sigmas])
+    workflow.group("3  Story", [storyboard, negative])
+    workflow.group("4  Film", [film, memory], [frames, made, saved, report], color=GREEN)
+    workflow.group("5  What the film's memory remembers", [*recalled, numbers], color=GREEN)
+    workflow.group(
+        "6  A real clip, remembered", [other, other_shift, real, real_parts, real_latents, real_memory], real_recalled,
+    )  # fmt: skip
+    return workflow
+
+
+ALL = (tiny_demo,)

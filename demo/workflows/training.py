@@ -1,0 +1,148 @@
+"""The workflows that train a memory and look at what it remembers. Node numbers are fixed: tests name them."""
+
+from __future__ import annotations
+
+from . import families
+from .films import BROWN, GREEN
+from .graph import Node, Workflow
+
+SIZE = {"width": 832, "height": 480}
+CLIPS = """
+1. Put videos into `input/training_clips`, each with its caption in a `.txt` of the same name. Some hundred clips of
+   5 seconds or more are a beginning; every tenth is kept for testing.
+2. Run. The clips are encoded once, into `output/video_memory_datasets/my_clips`.
+"""
+RUN = """
+A run can be cancelled and goes on from its last checkpoint when the workflow is queued again. It leaves the encoder in
+`output/memory_encoders` and the LoRA in `output/loras`; copy them to `models/memory_encoders` and `models/loras` for use.
+"""
+HARDWARE = """
+**Hardware.** Before the first step the node prints what it trains and an estimate of the memory that takes, and cuts a
+batch that does not fit into smaller steps. Training beside the 5B model wants more than the 12 GB that making films
+does; lower `width`, `height` and `rank` for a small card. Speed and memory of full-size runs have not been measured.
+"""
+
+
+def _trainer(workflow: Workflow, encoder: Node, output: int, loaded: families.Loaded, **settings: object) -> None:
+    """Dataset, training and what they show, as nodes 5 to 8."""
+    add = workflow.add
+    assert loaded.clip is not None
+    dataset = add(
+        "VideoMemoryDataset", "Encode the clips once", id=5, vae=loaded.vae[0], model=loaded.unet[0],
+        folder="training_clips", name="my_clips", rates="4x4x2", **SIZE, fps=24.0, window_seconds=5.0,
+        stride_seconds=0.0, heldout="0.1", on_bad="skip", scene_cuts=False, clip=loaded.clip[0],
+    )  # fmt: skip
+    report = add("PreviewAny", "What was encoded and what was left out", id=6, source=dataset[1])
+    train = add(
+        "VideoMemoryTrain", f"Train: {settings['stage']}", id=7, model=loaded.unet[0],
+        memory_encoder=encoder[output], dataset=dataset[0], steps=20000, batch_size=8, learning_rate=5e-05, rank=128,
+        seed=0, accumulate=1, section=8, picture_every=250, checkpoint_every=100, gradient_checkpointing=True,
+        mixed_precision="auto", vae=loaded.vae[0], **settings,
+    )  # fmt: skip
+    plot = add("PreviewImage", "Loss", id=8, images=train[3])
+    workflow.group("Read me", workflow.notes, color=BROWN)
+    workflow.group("1  Models", [*loaded.nodes(), encoder])
+    workflow.group("2  Clips", [dataset, report])
+    workflow.group("3  Training", [train], [plot], color=GREEN)
+
+
+def pretrain() -> Workflow:
+    """Stage I of the paper."""
+    workflow = Workflow("pretrain", "Pretrain", "Teach a memory to keep frames (stage 1)", "pretrain")
+    loaded = families.load_wan5(workflow)
+    encoder = workflow.add(
+        "VideoMemoryEncoderNew", "New memory encoder", model=loaded.unet[0], rate="4x4x2", variant="proposed"
+    )
+    workflow.note(
+        "Stage 1: retrieval",
+        "The encoder learns to keep frames, and a LoRA teaches the model to read them: it draws any frame of a clip "
+        "from the memory alone.\n" + CLIPS + RUN + "\nThen go on with the workflow *finetune*.",
+        (420, 400),
+    )
+    workflow.note("Hardware", HARDWARE, (420, 240))
+    _trainer(workflow, encoder, 0, loaded, stage="retrieval", run="my_memory")
+    return workflow
+
+
+def finetune() -> Workflow:
+    """Stage II of the paper."""
+    workflow = Workflow("finetune", "Finetune", "Teach the model to go on from a memory (stage 2)", "finetune")
+    loaded = families.load_wan5(workflow)
+    encoder = workflow.add(
+        "VideoMemoryEncoderLoader", "Load the pretrained encoder", size=(400, 170), model=loaded.unet[0],
+        encoder_name="my_memory.safetensors", lora_name="none", lora_strength=1.0,
+    )  # fmt: skip
+    workflow.note(
+        "Stage 2: continuation",
+        "The model learns to make the next section of a film from its memory. It begins with the encoder of stage 1.\n"
+        "`retrieval_share` lets every fifth step go on with stage 1, so that the LoRA does both.\n" + CLIPS + RUN,
+        (420, 400),
+    )
+    workflow.note("Hardware", HARDWARE, (420, 240))
+    _trainer(
+        workflow, encoder, 1, loaded, stage="continuation", run="my_film_memory", history_dropout=0.1,
+        retrieval_share=0.2,
+    )  # fmt: skip
+    return workflow
+
+
+def retrieval_check() -> Workflow:
+    """What a memory remembers of a clip, beside what comes without it."""
+    workflow = Workflow("retrieval_check", "Retrieval check", "What does your memory remember? In pictures and dB", "check")
+    add = workflow.add
+    loaded = families.load_wan5(workflow, with_text=False)
+    encoder = add(
+        "VideoMemoryEncoderLoader", "Load encoder and LoRA", id=3, size=(400, 170), model=loaded.unet[0],
+        encoder_name="my_memory.safetensors", lora_name="my_memory.safetensors", lora_strength=1.0,
+    )  # fmt: skip
+    shift = add("ModelSamplingSD3", "Shift of the noise schedule", id=4, model=encoder[0], shift=3.0)
+    video = add("LoadVideo", "A clip never trained on", id=5, file="clip.mp4")
+    parts = add("GetVideoComponents", "Its frames", id=6, video=video[0])
+    first = add("ImageFromBatch", "The first 81", id=7, image=parts[0], batch_index=0, length=81)
+    scaled = add("ImageScale", "Size", id=8, image=first[0], upscale_method="area", **SIZE, crop="center")
+    latents = add("VAEEncode", "As latents", id=9, pixels=scaled[0], vae=loaded.vae[0])
+    memory = add(
+        "VideoMemoryCompress", "Into memory", id=10, memory_encoder=encoder[1], model=shift[0], vae=loaded.vae[0],
+        latent=latents[0],
+    )  # fmt: skip
+    sampler = add("KSamplerSelect", "Sampler", id=11, sampler_name="euler")
+    sigmas = add("BasicScheduler", "Sigmas", id=12, model=shift[0], scheduler="simple", steps=20, denoise=1.0)
+    columns: list[list[Node]] = []
+    for start, strength, what, prefix in (
+        (13, 1.0, "with memory", "with_memory"),
+        (17, 0.0, "without memory", "without_memory"),
+    ):
+        retrieved = add(
+            "VideoMemoryRetrieve", f"Every frame, {what}", id=start, size=(360, 220), model=shift[0], memory=memory[0],
+            frame_indices="0-80", sampler=sampler[0], sigmas=sigmas[0], seed=0, strength=strength,
+        )  # fmt: skip
+        frames = add("VAEDecode", f"Frames {what}", id=start + 1, samples=retrieved[0], vae=loaded.vae[0])
+        report = add(
+            "VideoMemoryRetrievalReport", f"Compare, {what}", id=start + 2, original=scaled[0], retrieved=frames[0]
+        )
+        saved = add(
+            "SaveImage", f"Original and {what}", id=start + 3, images=report[0], filename_prefix=f"evaluate/{prefix}"
+        )
+        columns.append([retrieved, frames, report, saved])
+    for column, number, what in ((columns[0], 21, "With memory"), (columns[1], 22, "Without memory")):
+        column.append(add("PreviewAny", f"{what}, in numbers", id=number, source=column[2][1]))
+    workflow.note(
+        "What does the memory remember?",
+        """The clip is compressed into a memory, and the model draws every frame of it again from the memory alone.
+The same once more without memory, which shows what the model would guess.
+
+1. Choose encoder and LoRA: what *pretrain* left.
+2. Choose a clip that was not trained on, `input/clip.mp4`.
+3. Run, and compare the two sheets and their PSNR and SSIM. The difference is what the memory knows.
+""",
+        (400, 330),
+    )
+    workflow.group("Read me", workflow.notes, color=BROWN)
+    workflow.group("1  Models", [*loaded.nodes(), encoder, shift, sampler, sigmas])
+    workflow.group("2  The clip", [video, parts, first, scaled, latents, memory])
+    workflow.group("3  With memory", columns[0], color=GREEN)
+    workflow.group("4  Without memory", columns[1], color="#8a4b4b")
+    return workflow
+
+
+ALL = (retrieval_check, pretrain, finetune)

@@ -1,0 +1,49 @@
+/** Small helpers for elements inside of nodes. */
+
+/**
+ * An element. `properties` are set as properties, but `class`, `data` and names with a dash as attributes; handlers are
+ * given as `onclick` and the like. Text is always text, never markup.
+ */
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null) continue;
+    if (name === "class") made.className = value;
+    else if (name.includes("-") || name === "role") made.setAttribute(name, value);
+    else made[name] = value;
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+/** Sets a property or text only when it differs, so that running animations and selections stay. */
+export function update(target, name, value) {
+  if (target[name] !== value) target[name] = value;
+}
+
+/** Adds a style sheet to the page once. */
+export function style(id, text) {
+  if (document.getElementById(id)) return;
+  document.head.append(element("style", { id, textContent: text }));
+}
+
+/** Calls `run` once, `milliseconds` after the last call. */
+export function debounced(run, milliseconds) {
+  let timer = 0;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(run, milliseconds);
+  };
+}
+
+/**
+ * Height that the visible children of a column need, with its padding and gaps; `growing` takes what is left over and
+ * counts with `least`. Null while the column is not shown, when nothing can be measured.
+ */
+export function contentHeight(column, growing = null, least = 0) {
+  if (!column.isConnected || !column.offsetWidth) return null;
+  const { paddingTop, paddingBottom, borderTopWidth, borderBottomWidth, rowGap } = getComputedStyle(column);
+  const sum = [paddingTop, paddingBottom, borderTopWidth, borderBottomWidth].reduce((all, one) => all + parseFloat(one), 0);
+  const heights = [...column.children].filter((child) => !child.hidden).map((child) => (child === growing ? least : child.offsetHeight));
+  return Math.ceil(heights.reduce((all, one) => all + one, sum + (parseFloat(rowGap) || 0) * Math.max(heights.length - 1, 0)));
+}

@@ -1,0 +1,118 @@
+/** The render view on the Autoregressive Sampler. */
+
+import { api } from "/scripts/api.js";
+import { app } from "/scripts/app.js";
+
+import { debounced, style } from "./dom.mjs";
+import { filmPath } from "./film/clips.mjs";
+import { withDisk, withFailure, withMessage, withSuccess, emptyFilm } from "./film/state.mjs";
+import { STYLE } from "./film/style.mjs";
+import { formatLocks, formatRedo, parseLocks, parseRedo } from "./film/takes.mjs";
+import { FilmView } from "./film/view.mjs";
+import { followComfy } from "./i18n.mjs";
+import { addPanel, after, hide, isLinked, setWidgets, textOf, widgetOf } from "./panel.mjs";
+
+const NODE = "VideoMemorySampler";
+const WIDTH = 460;
+const open = new Set();
+
+class FilmOnNode {
+  constructor(node) {
+    this.node = node;
+    this.film = null;
+    this.view = new FilmView({
+      choices: () => this.choices(),
+      choose: (choices) => this.choose(choices),
+      queue: () => app.queuePrompt(0, 1),
+      address: (path) => api.apiURL(path),
+      resized: () => this.fit?.(),
+    });
+    hide(widgetOf(node, "redo"));
+    hide(widgetOf(node, "locks"));
+    this.fit = addPanel(node, "render_view", this.view.root, { minWidth: WIDTH, minHeight: () => this.view.height() });
+    this.refresh = debounced(() => this.read(), 150);
+    for (const name of ["film", "redo", "locks"]) {
+      const widget = widgetOf(node, name);
+      if (widget) after(widget, "callback", () => (name === "film" ? this.refresh() : this.view.show()));
+    }
+    after(node, "onConfigure", () => this.refresh());
+    after(node, "onConnectionsChange", () => this.refresh());
+    after(node, "onRemoved", () => this.close());
+    open.add(this);
+    this.refresh();
+  }
+
+  choices() {
+    const linked = isLinked(this.node, "redo") || isLinked(this.node, "locks");
+    return {
+      takes: parseRedo(String(widgetOf(this.node, "redo")?.value ?? "")),
+      locks: parseLocks(String(widgetOf(this.node, "locks")?.value ?? "")),
+      linked,
+    };
+  }
+
+  choose({ takes, locks }) {
+    setWidgets(app, this.node, { redo: formatRedo(takes), locks: formatLocks(locks) });
+    this.view.show();
+  }
+
+  /** Reads what is on disk of the film that the node names. */
+  async read() {
+    const film = textOf(this.node, "film") ?? this.film;
+    if (film === null) return this.view.show(emptyFilm(), "");
+    if (film !== this.film) this.view.show(emptyFilm(film), "");
+    this.film = film;
+    try {
+      const answer = await api.fetchApi(filmPath(film));
+      const data = await answer.json();
+      if (film !== this.film) return;
+      if (answer.ok) this.view.show(withDisk(this.view.state, data), "");
+      else this.view.show(emptyFilm(film), data.error ?? `HTTP ${answer.status}`);
+    } catch (error) {
+      this.view.show(this.view.state, String(error.message ?? error));
+    }
+  }
+
+  message(data) {
+    const film = textOf(this.node, "film");
+    const mine = String(data.node ?? "").split(":").at(-1) === String(this.node.id);
+    if (film === null ? !mine : data.film !== film) return;
+    this.film = data.film;
+    this.view.show(withMessage(this.view.state, data), "");
+    if (data.state === "started" || data.state === "done") this.refresh();
+  }
+
+  stopped({ node_id: node, exception_message: text }) {
+    const run = this.view.state.run;
+    if (run && (run.node === null || run.node === undefined || String(run.node) === String(node))) {
+      this.view.show(withFailure(this.view.state, text?.trim().split("\n")[0]));
+    }
+  }
+
+  finished() {
+    this.view.show(withSuccess(this.view.state));
+    this.refresh();
+  }
+
+  close() {
+    open.delete(this);
+    this.view.close();
+  }
+}
+
+app.registerExtension({
+  name: "VideoMemory.Film",
+  setup() {
+    followComfy(app);
+    const all = (act) => (event) => open.forEach((view) => act(view, event.detail ?? {}));
+    api.addEventListener("video_memory.section", all((view, data) => view.message(data)));
+    api.addEventListener("execution_error", all((view, data) => view.stopped(data)));
+    api.addEventListener("execution_interrupted", all((view, data) => view.stopped(data)));
+    api.addEventListener("execution_success", all((view) => view.finished()));
+  },
+  nodeCreated(node) {
+    if (node.comfyClass !== NODE) return;
+    style("vm-film-style", STYLE);
+    new FilmOnNode(node);
+  },
+});

@@ -1,0 +1,11 @@
+/** Where the server's preview clips of a film lie. */
+
+/** Address of a section's clip below ComfyUI's API; `still` asks for its first frame. */
+export function clipPath(film, tile, still = false) {
+  const path = `/video_memory/film/${encodeURIComponent(film)}/clip/${tile.index}?key=${encodeURIComponent(tile.key)}`;
+  return still ? `${path}&still=1` : path;
+}
+
+export function filmPath(film) {
+  return `/video_memory/film/${encodeURIComponent(film)}`;
+}

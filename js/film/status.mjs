@@ -1,0 +1,30 @@
+/** One line on how a film stands. */
+
+import { t } from "../i18n.mjs";
+import { clock, roughly } from "./time.mjs";
+
+export function statusOf(state, tiles, error) {
+  if (error) return t("film.error", { message: error });
+  if (!tiles.length) return "";
+  const { run, count } = state;
+  if (run?.state === "failed") {
+    const text = t("film.failed", { number: run.index + 1 });
+    return run.message ? `${text}: ${run.message}` : text;
+  }
+  if (run) {
+    const parts = [t("film.running", { number: run.index + 1, count })];
+    if (run.steps && run.step >= run.steps) parts.push(t("film.remembering"));
+    else if (run.steps) parts.push(t("film.step", { step: run.step, steps: run.steps }));
+    if (run.left !== null && run.left !== undefined) parts.push(t("film.left", { time: roughly(run.left) }));
+    return parts.join(" · ");
+  }
+  const done = state.sections.length;
+  if (done < count) return t("film.partly", { done, count });
+  return t("film.finished", { count, time: clock(tiles.reduce((sum, tile) => sum + tile.seconds, 0)) });
+}
+
+/** Share of the film that is done, 0 to 1. */
+export function progressOf({ run, count }) {
+  if (!run || !count) return 0;
+  return (run.index + (run.steps ? run.step / run.steps : 0)) / count;
+}

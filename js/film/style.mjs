@@ -1,0 +1,81 @@
+/** Look of the render view; colours are ComfyUI's, so that all its themes work. */
+
+export const STYLE = `
+.vm-film { --vm-accent: var(--p-primary-color, #3b82f6); --vm-ok: var(--p-green-500, #22c55e);
+  --vm-lock: var(--p-amber-500, #f59e0b); --vm-bad: var(--p-red-500, #ef4444);
+  display: flex; flex-direction: column; gap: 8px; box-sizing: border-box; width: 100%; height: 100%; padding: 8px;
+  overflow: hidden; border-radius: 8px; background: var(--comfy-menu-bg); color: var(--input-text);
+  border: 1px solid var(--border-color); font: 12px/1.35 system-ui, sans-serif; }
+.vm-film * { box-sizing: border-box; }
+.vm-film [hidden] { display: none !important; }
+.vm-film-head, .vm-film-detail-row, .vm-film-pending { display: flex; align-items: center; gap: 8px; min-width: 0; }
+.vm-film-status { flex: 1; min-width: 0; overflow: hidden; white-space: nowrap; text-overflow: ellipsis;
+  font-variant-numeric: tabular-nums; }
+.vm-film-status b { font-weight: 600; }
+.vm-film-dim { color: var(--descrip-text); }
+.vm-film button { font: inherit; color: var(--input-text); cursor: pointer; }
+.vm-film .vm-film-button { padding: 3px 9px; border: 1px solid var(--border-color); border-radius: 6px;
+  background: var(--comfy-input-bg); white-space: nowrap; }
+.vm-film .vm-film-button:hover:not(:disabled) { border-color: var(--vm-accent); }
+.vm-film .vm-film-button:disabled { opacity: 0.45; cursor: default; }
+.vm-film .vm-film-button.primary { background: var(--vm-accent); border-color: var(--vm-accent);
+  color: var(--p-primary-contrast-color, #fff); }
+.vm-film .vm-film-button[aria-pressed="true"] { border-color: var(--vm-lock); color: var(--vm-lock); }
+.vm-film :focus-visible { outline: 2px solid var(--vm-accent); outline-offset: 1px; }
+.vm-film-bar { height: 3px; border-radius: 2px; background: var(--border-color); overflow: hidden; flex: none; }
+.vm-film-bar > div { height: 100%; width: 0; background: var(--vm-accent); transition: width 0.3s; }
+.vm-film-strip { display: flex; gap: 6px; overflow-x: auto; overflow-y: hidden; flex: none; padding: 2px 2px 6px;
+  scrollbar-width: thin; scrollbar-color: var(--border-color) transparent; }
+.vm-film-tile { position: relative; display: flex; flex-direction: column; flex: none; width: 128px; padding: 0;
+  border: 1px solid var(--border-color); border-radius: 6px; background: var(--comfy-input-bg); overflow: hidden;
+  text-align: left; }
+.vm-film-tile[aria-selected="true"] { border-color: var(--vm-accent); box-shadow: 0 0 0 1px var(--vm-accent); }
+.vm-film-tile[data-state="failed"] { border-color: var(--vm-bad); }
+.vm-film-picture { position: relative; width: 100%; height: 76px; background: #00000055; display: grid;
+  place-items: center; overflow: hidden; }
+.vm-film-picture img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
+.vm-film-tile[data-state="waiting"] img, .vm-film-tile[data-state="failed"] img { opacity: 0.35;
+  filter: saturate(0.4); }
+.vm-film-number { position: absolute; left: 4px; top: 4px; padding: 0 5px; border-radius: 4px; background: #000a;
+  color: #fff; font-weight: 600; font-variant-numeric: tabular-nums; }
+.vm-film-lock { position: absolute; right: 4px; top: 4px; width: 18px; height: 18px; padding: 3px; border-radius: 4px;
+  background: #000a; color: var(--vm-lock); }
+.vm-film-lock svg { width: 100%; height: 100%; display: block; }
+.vm-film-next { position: absolute; right: 4px; bottom: 4px; padding: 0 5px; border-radius: 4px;
+  background: var(--vm-accent); color: var(--p-primary-contrast-color, #fff); font-size: 10.5px; }
+.vm-film-progress { position: absolute; left: 0; bottom: 0; height: 3px; background: var(--vm-accent); }
+.vm-film-text { padding: 3px 6px 4px; min-width: 0; }
+.vm-film-text > div { overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
+.vm-film-state { display: flex; align-items: center; gap: 5px; font-size: 11px; }
+.vm-film-state::before { content: ""; width: 7px; height: 7px; border-radius: 50%; background: var(--descrip-text);
+  flex: none; }
+[data-state="waiting"] .vm-film-state::before { background: transparent; border: 1.5px solid var(--descrip-text); }
+[data-state="sampling"] .vm-film-state::before { background: var(--vm-accent); animation: vm-film-pulse 1.2s infinite; }
+[data-state="stored"] .vm-film-state::before { background: var(--vm-ok); }
+[data-state="locked"] .vm-film-state::before { background: var(--vm-lock); }
+[data-state="failed"] .vm-film-state::before { background: var(--vm-bad); }
+@keyframes vm-film-pulse { 50% { opacity: 0.25; } }
+.vm-film-detail { display: flex; flex-direction: column; gap: 6px; flex: none; padding-top: 6px;
+  border-top: 1px solid var(--border-color); }
+.vm-film-prompt { flex: none; height: 2.7em; overflow: hidden; display: -webkit-box; -webkit-line-clamp: 2;
+  -webkit-box-orient: vertical; overflow-wrap: anywhere; }
+.vm-film-detail-row { flex-wrap: wrap; row-gap: 6px; }
+.vm-film-pending { padding: 4px 4px 4px 8px; border-radius: 6px; flex: none; min-height: 32px;
+  background: color-mix(in srgb, var(--vm-accent) 16%, transparent); }
+.vm-film-pending[data-bad="true"] { background: color-mix(in srgb, var(--vm-bad) 18%, transparent); }
+.vm-film-player { position: relative; flex: 1; min-height: 200px; border-radius: 6px; background: #000; color: #fff;
+  overflow: hidden; }
+.vm-film-player img { width: 100%; height: 100%; object-fit: contain; display: block; }
+.vm-film-caption { position: absolute; left: 0; right: 0; bottom: 0; padding: 14px 8px 7px; font-size: 11.5px;
+  background: linear-gradient(transparent, #000c); overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
+.vm-film-player .vm-film-bar { position: absolute; left: 0; right: 0; bottom: 0; border-radius: 0; }
+.vm-film-player .vm-film-bar > div { transition: none; }
+.vm-film-empty { flex: none; height: 96px; border: 1px dashed var(--border-color); border-radius: 6px; display: grid;
+  place-content: center; text-align: center; gap: 2px; padding: 8px; }
+@media (prefers-reduced-motion: reduce) { .vm-film-state::before { animation: none !important; } }
+`;
+
+/** Heights in pixels: of the player at least, and of the view before it can be measured. */
+export const PLAYER_HEIGHT = 200;
+export const FILM_HEIGHT = 292;
+export const EMPTY_HEIGHT = 158;

@@ -1,0 +1,181 @@
+/** The render view: status, player, strip of sections, and what can be done with the chosen one. */
+
+import { contentHeight, element, update } from "../dom.mjs";
+import { t } from "../i18n.mjs";
+import { clipPath } from "./clips.mjs";
+import { Detail } from "./detail.mjs";
+import { Player } from "./player.mjs";
+import { emptyFilm, pendingOf, tilesOf } from "./state.mjs";
+import { progressOf, statusOf } from "./status.mjs";
+import { EMPTY_HEIGHT, FILM_HEIGHT, PLAYER_HEIGHT } from "./style.mjs";
+import { formatLocks } from "./takes.mjs";
+import { Tile } from "./tile.mjs";
+
+export class FilmView {
+  /**
+   * `host` is what the view needs of the node: `choices()` gives `{takes, locks}`, each null when not understood, and
+   * `linked`; `choose(choices)` writes them; `queue()` runs the workflow; `address(path)` makes a full address;
+   * `resized()` is called when the view needs another height.
+   */
+  constructor(host) {
+    this.host = host;
+    this.state = emptyFilm();
+    this.error = "";
+    this.selected = 0;
+    this.tiles = [];
+    this.build();
+  }
+
+  build() {
+    this.status = element("div", { class: "vm-film-status", role: "status", "aria-live": "polite" });
+    this.playButton = element("button", {
+      type: "button", class: "vm-film-button", title: t("film.play.title"), onclick: () => this.togglePlayer(),
+    });
+    const head = element("div", { class: "vm-film-head" }, this.status, this.playButton);
+    this.done = element("div");
+    this.bar = element("div", { class: "vm-film-bar" }, this.done);
+    this.player = new Player(
+      async (tile) => (await fetch(this.clipAddress(tile, false))).blob(),
+      (index) => this.select(index, false),
+      () => this.show(),
+    );
+    this.strip = element("div", {
+      class: "vm-film-strip", role: "listbox", "aria-orientation": "horizontal", "aria-label": t("film.strip"),
+      "data-capture-wheel": "true", onkeydown: (event) => this.key(event), onwheel: (event) => this.wheel(event),
+    });
+    this.emptyTitle = element("div");
+    const hint = element("div", { class: "vm-film-dim", textContent: t("film.idle.hint") });
+    this.empty = element("div", { class: "vm-film-empty" }, this.emptyTitle, hint);
+    this.detail = new Detail((change) => this.change(change));
+    this.pendingText = element("div", { class: "vm-film-status" });
+    this.clearButton = element("button", {
+      type: "button", class: "vm-film-button", textContent: t("film.clear"), title: t("film.clear.title"),
+      onclick: () => this.host.choose({ takes: new Map(), locks: new Set() }),
+    });
+    this.runButton = element("button", {
+      type: "button", class: "vm-film-button primary", textContent: t("film.render"), title: t("film.render.title"),
+      onclick: () => this.host.queue(),
+    });
+    this.pending = element("div", { class: "vm-film-pending" }, this.pendingText, this.clearButton, this.runButton);
+    const parts = [head, this.bar, this.player.root, this.empty, this.strip, this.detail.root, this.pending];
+    this.root = element("div", { class: "vm-film" }, ...parts);
+    this.show();
+  }
+
+  /** Shows a new state, an error of the server, or the present ones again. */
+  show(state = this.state, error = this.error) {
+    const reached = state.run && state.run.index !== this.state.run?.index && state.run.state === "running";
+    this.state = state;
+    this.error = error;
+    const { takes, locks, linked } = this.host.choices();
+    this.shown = tilesOf(state, takes ?? new Map(), locks ?? new Set());
+    if (reached && !this.player.active && !this.strip.contains(document.activeElement)) this.selected = state.run.index;
+    this.selected = Math.max(0, Math.min(this.selected, this.shown.length - 1));
+    this.showTiles(reached);
+    const status = statusOf(state, this.shown, error);
+    update(this.status, "textContent", status);
+    update(this.status, "title", status);
+    update(this.bar, "hidden", state.run?.state !== "running");
+    update(this.done.style, "width", `${100 * progressOf(state)}%`);
+    update(this.empty, "hidden", this.shown.length > 0);
+    update(this.emptyTitle, "textContent", state.film ? t("film.idle") : t("film.unknown"));
+    update(this.playButton, "textContent", this.player.active ? `◼ ${t("film.stop")}` : `▶ ${t("film.play")}`);
+    update(this.playButton, "disabled", !this.player.active && !this.playable().length);
+    const usable = takes !== null && locks !== null && !linked;
+    this.detail.show(this.shown[this.selected], { takes, locks }, this.state, usable);
+    this.showPending(takes, locks, linked);
+    this.host.resized();
+  }
+
+  showTiles(reached) {
+    while (this.tiles.length > this.shown.length) this.tiles.pop().root.remove();
+    while (this.tiles.length < this.shown.length) {
+      const tile = new Tile(this.tiles.length, (of, still) => this.clipAddress(of, still), (index) => this.select(index));
+      this.tiles.push(tile);
+      this.strip.append(tile.root);
+    }
+    this.shown.forEach((tile, index) => this.tiles[index].show(tile, index === this.selected));
+    update(this.strip, "hidden", this.shown.length === 0);
+    if (reached) this.reveal();
+  }
+
+  showPending(takes, locks, linked) {
+    const bad = takes === null || locks === null;
+    const again = pendingOf(this.shown);
+    const parts = [];
+    if (again.length) parts.push(t("film.pending.redo", { sections: formatLocks(again) }));
+    if (locks?.size) parts.push(t("film.pending.locks", { sections: formatLocks(locks) }));
+    const text = bad ? t("film.bad") : linked ? t("film.linked") : parts.join(" · ");
+    const any = bad || takes.size > 0 || locks.size > 0;
+    update(this.pending, "hidden", !any);
+    update(this.pending.dataset, "bad", String(bad));
+    update(this.pendingText, "textContent", text || t("film.take.chosen", { count: takes?.size ?? 0 }));
+    update(this.pendingText, "title", this.pendingText.textContent);
+    update(this.clearButton, "hidden", linked);
+    update(this.runButton, "hidden", bad || !again.length || this.state.run?.state === "running");
+  }
+
+  /** Room in pixels that the view needs now. */
+  height() {
+    return contentHeight(this.root, this.player.root, PLAYER_HEIGHT) ?? (this.shown.length ? FILM_HEIGHT : EMPTY_HEIGHT);
+  }
+
+  select(index, focus = true) {
+    this.selected = index;
+    this.show();
+    if (focus) this.tiles[index]?.root.focus({ preventScroll: true });
+    this.reveal();
+  }
+
+  reveal() {
+    const tile = this.tiles[this.selected]?.root;
+    if (!tile) return;
+    const [left, width] = [tile.offsetLeft - this.strip.offsetLeft, this.strip.clientWidth];
+    // Not scrollIntoView, which would scroll the whole page as well.
+    if (left < this.strip.scrollLeft) this.strip.scrollLeft = left - 8;
+    else if (left + tile.offsetWidth > this.strip.scrollLeft + width) this.strip.scrollLeft = left + tile.offsetWidth - width + 8;
+  }
+
+  key(event) {
+    const steps = { ArrowLeft: -1, ArrowRight: 1, Home: -this.shown.length, End: this.shown.length };
+    const letters = { r: "redo", l: "lock" };
+    const plain = !event.ctrlKey && !event.metaKey && !event.altKey;
+    if (!plain || !(event.key in steps || event.key.toLowerCase() in letters)) return;
+    event.preventDefault();
+    event.stopPropagation(); // R and L are keys of ComfyUI too
+    if (event.key in steps) {
+      this.select(Math.max(0, Math.min(this.shown.length - 1, this.selected + steps[event.key])));
+    } else this.detail.press(letters[event.key.toLowerCase()]);
+  }
+
+  wheel(event) {
+    const room = this.strip.scrollWidth - this.strip.clientWidth;
+    if (room <= 0 || event.deltaY === 0 || event.ctrlKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.strip.scrollLeft += event.deltaY;
+  }
+
+  change(choices) {
+    this.host.choose(choices);
+  }
+
+  playable() {
+    return this.shown.filter((tile) => tile.clip);
+  }
+
+  togglePlayer() {
+    if (this.player.active) this.player.stop();
+    else this.player.play(this.playable());
+    this.show();
+  }
+
+  clipAddress(tile, still) {
+    return this.host.address(clipPath(this.state.film, tile, still));
+  }
+
+  /** Ends what goes on by itself; the node is gone. */
+  close() {
+    this.player.stop();
+  }
+}

@@ -1,0 +1,87 @@
+/** Puts the storyboard editor on the Storyboard node. */
+
+import { api } from "/scripts/api.js";
+import { app } from "/scripts/app.js";
+
+import { followComfy } from "./i18n.mjs";
+import { after, onChange, shareWithCanvas } from "./storyboard/comfy.mjs";
+import { StoryboardEditor } from "./storyboard/editor.mjs";
+import { ROUTE } from "./storyboard/plan.mjs";
+
+const NODE = "VideoMemoryStoryboard";
+const SIZE = [700, 720];
+const LEAST_HEIGHT = 440;
+
+/** ComfyUI's undo removes a node and makes it anew: what the old one's editor showed, for the new one. */
+let lastRemoved = null;
+
+const send = (body) => api.fetchApi(ROUTE, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+
+function addStyles() {
+  const link = document.createElement("link");
+  link.rel = "stylesheet";
+  link.href = new URL("./storyboard.css", import.meta.url).href;
+  document.head.append(link);
+}
+
+function attach(node) {
+  const widget = node.widgets?.find((candidate) => candidate.name === "storyboard");
+  if (!widget) return; // another version of the node
+  const editor = new StoryboardEditor(app, node, widget, send);
+  shareWithCanvas(app, editor.element);
+  const panel = node.addDOMWidget("storyboard_editor", "VIDEO_MEMORY_STORYBOARD", editor.element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => LEAST_HEIGHT,
+  });
+  panel.serialize = false;
+  const refresh = soon(() => node.graph && editor.refresh());
+  for (const input of node.widgets) if (input !== panel) onChange(input, refresh);
+  after(node, "onConnectionsChange", refresh);
+  after(node, "onAdded", () => {
+    api.addEventListener("graphChanged", refresh);
+    editor.open();
+  });
+  after(node, "onConfigure", () => (adoptView(node, editor), refresh()));
+  after(node, "onRemoved", () => {
+    lastRemoved = { id: node.id, view: editor.view() };
+    api.removeEventListener("graphChanged", refresh);
+    editor.close();
+  });
+  node.setSize?.([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])]);
+}
+
+/** Runs at most once in a frame, when the graph has settled. */
+function soon(run) {
+  let waiting = false;
+  return () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      run();
+    });
+  };
+}
+
+function adoptView(node, editor) {
+  if (lastRemoved?.id !== node.id) return;
+  const { view } = lastRemoved;
+  lastRemoved = null;
+  editor.adopt(view);
+  let frames = 90; // ComfyUI shows the element some frames later
+  const goTo = () => {
+    if (node.graph && !editor.goTo(view) && (frames -= 1) > 0) requestAnimationFrame(goTo);
+  };
+  requestAnimationFrame(goTo);
+}
+
+app.registerExtension({
+  name: "VideoMemory.Storyboard",
+  setup: addStyles,
+  nodeCreated(node) {
+    if (node.comfyClass !== NODE) return;
+    followComfy(app);
+    attach(node);
+  },
+});

@@ -1,0 +1,315 @@
+/**
+ * The storyboard editor of one node. The text of the node's STRING widget is the only state that is kept: everything
+ * shown is read from it, every edit writes it, and a text that is not ours is never written over without being asked.
+ */
+
+import { t } from "../i18n.mjs";
+import { asOneEdit, setHidden } from "./comfy.mjs";
+import { h } from "./dom.mjs";
+import * as edits from "./edits.mjs";
+import { findFilm, isLinked, numberOf, valueOf } from "./film.mjs";
+import { actionOf, takesKey } from "./keys.mjs";
+import { Notices } from "./notices.mjs";
+import { PastePanel } from "./paste_panel.mjs";
+import { OWN_FIELDS, PlanClient, askOnce, planRequest } from "./plan.mjs";
+import { PlanPanel } from "./plan_panel.mjs";
+import { ShotPanel } from "./shot_panel.mjs";
+import { formatStoryboard, parseStoryboard } from "./shots.mjs";
+import { Timeline } from "./timeline.mjs";
+import { Toolbar } from "./toolbar.mjs";
+
+export class StoryboardEditor {
+  /** `send(body)` posts a question to the server's plan route. */
+  constructor(app, node, widget, send) {
+    Object.assign(this, { app, node, widget, send });
+    this.selected = 0;
+    this.mark = null; // where a split would cut, in seconds; null is the middle of the shot
+    this.showText = false;
+    this.plan = null; // the last good answer
+    this.preview = null; // a storyboard while it is dragged
+    this.typed = false;
+    this.focused = false;
+    this.client = new PlanClient(send, (state) => this.#planned(state));
+    this.timeline = new Timeline({
+      select: (index, time) => this.select(index, time),
+      preview: (storyboard) => this.#show((this.preview = storyboard)),
+      commit: (storyboard, index) => this.commit(storyboard, index),
+      film: () => this.film(),
+    });
+    this.shotPanel = new ShotPanel({
+      type: (values) => this.#type(values),
+      finish: () => this.#finishTyping(),
+      change: (values) => this.commit(edits.changeShot(this.storyboard, this.selected, values)),
+      resize: (seconds) => this.commit(edits.resizeShot(this.storyboard, this.selected, seconds, this.film())),
+      leave: () => this.timeline.scroller.focus(),
+    });
+    this.planPanel = new PlanPanel({ select: (shot) => this.select(shot), set: (field, value) => this.#setOwn(field, value) });
+    this.pastePanel = new PastePanel({
+      read: (text) => askOnce(send, JSON.stringify(planRequest(text, this.numbers(), {}, {}))),
+      take: (text, atTheEnd) => this.#take(text, atTheEnd),
+      closed: () => this.timeline.scroller.focus(),
+    });
+    this.toolbar = new Toolbar((action) => this.act(action));
+    this.notices = new Notices({ convert: () => this.#convert(), shotsDecide: () => this.#shotsDecide(), retry: () => this.#ask(true) });
+    this.element = h(
+      "div",
+      { class: "vm-sb", role: "group", "aria-label": t("storyboard.editor") },
+      this.toolbar.element, this.notices.element, this.pastePanel.element, this.timeline.scroller, this.shotPanel.element, this.planPanel.element,
+    ); // prettier-ignore
+    this.element.addEventListener("keydown", (event) => this.#key(event));
+    this.element.addEventListener("focusin", () => (this.focused = true));
+    this.element.addEventListener("focusout", () => queueMicrotask(() => this.#blurred()));
+    this.element.addEventListener("paste", (event) => this.#paste(event));
+  }
+
+  /** The Storyboard node's own numbers. */
+  numbers() {
+    const read = (name, otherwise) => numberOf(this.node, name) ?? otherwise;
+    return { fps: read("fps", 16), section_seconds: read("section_seconds", 5), total_seconds: read("total_seconds", 0) };
+  }
+
+  /** The same for the edits: see edits.mjs. */
+  film() {
+    const { fps, section_seconds, total_seconds } = this.numbers();
+    return { fps, sectionSeconds: section_seconds, totalSeconds: total_seconds, step: 4 / fps };
+  }
+
+  /** Reads everything anew: the text, the graph around the node, the language of the renderer. */
+  refresh() {
+    this.linked = isLinked(this.node, "storyboard");
+    const text = this.linked ? valueOf(this.node, "storyboard") : this.widget.value;
+    this.text = typeof text === "string" ? text : null;
+    this.storyboard = this.text === null ? null : parseStoryboard(this.text);
+    this.editable = this.storyboard !== null && !this.linked;
+    this.found = findFilm(this.node);
+    this.#show(this.storyboard ?? this.#foreign());
+    setHidden(this.node, this.widget, this.editable && !this.showText);
+    this.#ask();
+  }
+
+  /** Selects a shot, and puts the mark of the next split where the pointer was. */
+  select(index, time = null) {
+    const shown = this.shown;
+    if (!shown) return;
+    this.selected = Math.max(0, Math.min(index, shown.shots.length - 1));
+    const times = edits.boundaries(shown, this.film());
+    const [start, end] = [times[this.selected], times[this.selected + 1]];
+    const inside = time !== null && time >= start && time <= end;
+    const steps = Math.round((time - start) / this.film().step);
+    this.mark = inside ? edits.tidy(start + steps * this.film().step) : this.#middle(times);
+    this.#show(shown);
+    this.timeline.reveal(this.selected);
+  }
+
+  /** One edit, one step of undo; the same storyboard again only draws anew. */
+  commit(storyboard, index = this.selected) {
+    this.preview = null;
+    if (!this.editable) return;
+    if (formatStoryboard(storyboard) !== formatStoryboard(this.storyboard)) asOneEdit(this.app, () => this.#write(storyboard));
+    this.shown = this.storyboard; // not what was shown while it was dragged
+    this.select(index, index === this.selected ? this.mark : null);
+  }
+
+  /** What buttons and keys ask for, by name. */
+  act(action) {
+    const film = this.film();
+    const { storyboard: now, selected: at } = this;
+    const anytime = {
+      previous: () => this.select(at - 1),
+      next: () => this.select(at + 1),
+      first: () => this.select(0),
+      last: () => this.select(Infinity),
+      zoomIn: () => this.timeline.setZoom(this.timeline.zoom * 1.5),
+      zoomOut: () => this.timeline.setZoom(this.timeline.zoom / 1.5),
+      zoomFit: () => this.timeline.setZoom(1),
+      text: () => this.#toggleText(),
+      paste: () => (this.linked ? null : this.pastePanel.open()),
+    };
+    if (action in anytime) return anytime[action]();
+    if (!this.editable) return undefined;
+    const length = () => edits.lengths(now, film)[at];
+    const edit = {
+      write: () => this.shotPanel.write(),
+      insert: () => (this.commit(edits.insertShot(now, at + 1, film), at + 1), this.shotPanel.write()),
+      split: () => this.#split(film),
+      duplicate: () => this.commit(edits.duplicateShot(now, at, film), at + 1),
+      delete: () => this.commit(edits.deleteShot(now, at, film), Math.min(at, Math.max(now.shots.length - 2, 0))),
+      moveBack: () => at > 0 && this.commit(edits.moveShot(now, at, at - 1, film), at - 1),
+      moveOn: () => at + 1 < now.shots.length && this.commit(edits.moveShot(now, at, at + 1, film), at + 1),
+      shorter: () => this.commit(edits.resizeShot(now, at, edits.snap(length() - film.step, film.step), film)),
+      longer: () => this.commit(edits.resizeShot(now, at, edits.snap(length() + film.step, film.step), film)),
+      lock: () => this.commit(edits.changeShot(now, at, { locked: !now.shots[at].locked })),
+      transition: () => this.commit(edits.changeShot(now, at, { transition: now.shots[at].transition === "cut" ? "continue" : "cut" })),
+      markBack: () => this.select(at, this.mark - film.step),
+      markOn: () => this.select(at, this.mark + film.step),
+    };
+    return edit[action]?.();
+  }
+
+  /** What a person sees beside the text: kept over an undo, which makes the node anew. */
+  view() {
+    const { selected, mark, showText, focused, timeline } = this;
+    return { selected, mark, showText, zoom: timeline.zoom, scroll: timeline.scroller.scrollLeft, focused };
+  }
+
+  /** Takes over what another editor of the same node showed. */
+  adopt({ selected, mark, showText, zoom }) {
+    Object.assign(this, { selected, mark, showText });
+    this.timeline.zoom = zoom;
+    this.refresh();
+  }
+
+  /** Goes to the place on the timeline where the other editor was; false while the element is not shown yet. */
+  goTo({ scroll, focused }) {
+    const { scroller } = this.timeline;
+    if (!scroller.clientWidth) return false;
+    scroller.scrollLeft = scroll;
+    if (!focused) return true;
+    scroller.focus({ preventScroll: true });
+    return document.activeElement === scroller;
+  }
+
+  /** Begins, or begins again: a node that goes into a subgraph is taken out of one graph and put into another. */
+  open() {
+    this.timeline.open();
+    this.refresh();
+  }
+
+  /** Forgets what is under way. */
+  close() {
+    this.client.stop();
+    this.timeline.close();
+  }
+
+  #foreign() {
+    return this.plan?.of === this.text ? parseStoryboard(this.plan.answer.storyboard) : null;
+  }
+
+  #show(storyboard) {
+    this.shown = storyboard;
+    this.element.classList.toggle("vm-sb-none", !storyboard);
+    this.toolbar.show(this);
+    this.notices.show(this);
+    if (!storyboard) return;
+    this.selected = Math.min(this.selected, storyboard.shots.length - 1);
+    const times = edits.boundaries(storyboard, this.film());
+    if (this.mark === null || this.mark < times[this.selected] || this.mark > times[this.selected + 1]) this.mark = this.#middle(times);
+    const sections = this.preview ? [] : (this.plan?.answer.sections ?? []);
+    const { selected, mark, editable } = this;
+    this.timeline.show({ storyboard, times, sections, selected, mark, editable });
+    const seconds = edits.tidy(times[selected + 1] - times[selected]);
+    const own = sections.filter((section) => section.shot === selected);
+    this.shotPanel.show({ shot: storyboard.shots[selected], index: selected, seconds, sections: own, editable });
+    this.planPanel.show({ answer: this.plan?.answer, found: this.found, own: this.#own(), selected });
+  }
+
+  /** An element that is taken out of the page loses the focus too; that is an undo, after which it should come back. */
+  #blurred() {
+    if (this.element.isConnected) this.focused = this.element.contains(document.activeElement);
+  }
+
+  #middle(times) {
+    const [start, end] = [times[this.selected], times[this.selected + 1]];
+    const { step } = this.film();
+    return edits.tidy(start + Math.round((end - start) / 2 / step) * step);
+  }
+
+  #own() {
+    const entries = Object.keys(OWN_FIELDS).map((field) => [field, this.node.properties?.[field]]);
+    return Object.fromEntries(entries.filter(([field, value]) => typeof value === typeof OWN_FIELDS[field]));
+  }
+
+  #setOwn(field, value) {
+    asOneEdit(this.app, () => {
+      if (value === null) delete this.node.properties[field];
+      else this.node.properties[field] = value;
+    });
+    this.refresh();
+  }
+
+  #ask(again = false) {
+    if (this.text === null) return;
+    this.client.ask(planRequest(this.text, this.numbers(), this.found, this.#own()), { again });
+    this.asked = this.text;
+  }
+
+  #planned(state) {
+    this.element.classList.toggle("vm-sb-busy", state.status === "busy");
+    if (state.status === "busy") return;
+    this.problem = state.status === "error" ? state : null;
+    if (state.status === "ok") this.plan = { of: this.asked, answer: state.answer };
+    if (!this.preview) this.#show(this.storyboard ?? this.#foreign());
+  }
+
+  #write(storyboard) {
+    this.storyboard = storyboard;
+    this.text = formatStoryboard(storyboard);
+    this.widget.value = this.text;
+    this.widget.callback?.(this.text, this.app.canvas, this.node);
+    this.refresh();
+  }
+
+  #type(values) {
+    this.typed = true;
+    this.#write(edits.changeShot(this.storyboard, this.selected, values));
+  }
+
+  #finishTyping() {
+    if (this.typed) asOneEdit(this.app, () => (this.typed = false));
+  }
+
+  #split(film) {
+    const { storyboard: now, selected: at } = this;
+    const result = edits.splitShot(now, at, this.mark, film);
+    if (result !== now) this.commit(result, at + 1);
+    else this.notices.say(t("storyboard.cannotSplit"));
+  }
+
+  #toggleText() {
+    this.showText = !this.showText;
+    this.refresh();
+  }
+
+  #convert() {
+    const canonical = this.#foreign();
+    if (!canonical || this.linked) return;
+    asOneEdit(this.app, () => this.#write(canonical));
+    this.timeline.scroller.focus();
+  }
+
+  #shotsDecide() {
+    const total = this.node.widgets.find((widget) => widget.name === "total_seconds");
+    asOneEdit(this.app, () => (total.value = 0));
+    this.refresh();
+  }
+
+  #take(text, atTheEnd) {
+    const pasted = parseStoryboard(text);
+    if (!pasted || this.linked) return t("storyboard.cannotTake");
+    if (atTheEnd && !this.storyboard) return t("storyboard.convertFirst");
+    const first = atTheEnd ? this.storyboard.shots.length : 0;
+    const result = atTheEnd ? edits.joinStoryboards(this.storyboard, pasted, this.film()) : pasted;
+    asOneEdit(this.app, () => this.#write(result));
+    this.select(first);
+    return null;
+  }
+
+  #key(event) {
+    if (takesKey(event.target, event.key)) return;
+    const action = actionOf(event);
+    if (!action) return;
+    // ComfyUI has meanings of its own for these keys: Delete would delete the node.
+    event.preventDefault();
+    event.stopPropagation();
+    this.act(action);
+  }
+
+  #paste(event) {
+    if (takesKey(event.target, "v")) return;
+    const text = event.clipboardData?.getData("text/plain") ?? "";
+    if (!text.trim() || this.linked) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.pastePanel.open(text);
+  }
+}

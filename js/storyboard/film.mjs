@@ -1,0 +1,123 @@
+/**
+ * What the graph says about the film of a Storyboard node: picture size, memory encoder and model.
+ *
+ * Works on ComfyUI's graph as plain data (nodes, links, widgets), one graph at a time; what it cannot find is left out, and
+ * the person's own fields take its place.
+ */
+
+const PASS_THROUGH = new Set(["Reroute"]);
+const MAX_NODES = 200; // a walk through a graph ends, also when the graph is a ring
+const LOADERS = /^(UNETLoader|UnetLoaderGGUF\w*|CheckpointLoader\w*|LoaderGGUF\w*)$/i;
+
+/**
+ * `{ width, height, encoder, rates, padding, host, bytes_per_weight, hasHistory, sampler }`, each only when known.
+ * Sizes are numbers; `encoder` is a file's name and replaces rates, padding and host.
+ */
+export function findFilm(node) {
+  const sampler = downstream(node, "VideoMemorySampler");
+  if (!sampler) return {};
+  const found = { sampler: sampler.id, width: numberOf(sampler, "width"), height: numberOf(sampler, "height") };
+  found.hasHistory = ["history", "memory"].some((name) => inputOf(sampler, name)?.link != null);
+  const encoder = originOf(sampler, "memory_encoder");
+  if (encoder?.type === "VideoMemoryEncoderLoader") found.encoder = valueOf(encoder, "encoder_name");
+  if (encoder?.type === "VideoMemoryEncoderNew") {
+    found.rates = valueOf(encoder, "rate");
+    found.padding = valueOf(encoder, "padding");
+  }
+  const file = modelFile(sampler);
+  if (file) Object.assign(found, { host: hostOf(file), bytes_per_weight: bytesPerWeight(file) });
+  return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined && value !== ""));
+}
+
+/** The published model behind a file's name, as far as names tell; undefined when they do not. */
+export function hostOf(file) {
+  const name = file.toLowerCase();
+  if (name.includes("hunyuan")) return "hunyuan";
+  if (!name.includes("wan")) return undefined;
+  if (/(^|[^\d.])5b/.test(name)) return "wan-5b";
+  if (/(^|[^\d.])1\.3b|1_3b/.test(name)) return "wan-1.3b";
+  if (/(^|[^\d.])14b|a14b/.test(name)) return "wan-14b";
+  return undefined;
+}
+
+/** Bytes a weight takes on the card, by the usual words in a file's name. */
+export function bytesPerWeight(file) {
+  const name = file.toLowerCase();
+  const quant = /q([2-8])(_|\.|-|k|$)/.exec(name);
+  if (quant) return { 2: 0.35, 3: 0.45, 4: 0.6, 5: 0.7, 6: 0.82, 8: 1.06 }[quant[1]];
+  if (/fp8|int8|e4m3|e5m2/.test(name)) return 1;
+  if (/nvfp4|fp4|nf4/.test(name)) return 0.6;
+  if (/fp32/.test(name)) return 4;
+  return /fp16|bf16/.test(name) ? 2 : undefined;
+}
+
+/** The value of a widget, or of the node that is connected to it when that is a plain value. */
+export function valueOf(node, name) {
+  const link = inputOf(node, name)?.link;
+  if (link == null) return node.widgets?.find((widget) => widget.name === name)?.value;
+  const origin = throughReroutes(node.graph, link);
+  return origin?.widgets?.find((widget) => widget.name === "value")?.value;
+}
+
+/** Whether a widget is fed by another node. */
+export function isLinked(node, name) {
+  return inputOf(node, name)?.link != null;
+}
+
+/** A widget's number, undefined when it is none or comes from a node that computes it. */
+export function numberOf(node, name) {
+  const value = valueOf(node, name);
+  return typeof value === "number" && Number.isFinite(value) ? value : undefined;
+}
+
+function downstream(node, type) {
+  const queue = [node];
+  const seen = new Set();
+  while (queue.length && seen.size < MAX_NODES) {
+    const at = queue.shift();
+    if (seen.has(at)) continue;
+    seen.add(at);
+    if (at.type === type) return at;
+    if (at !== node && !PASS_THROUGH.has(at.type)) continue;
+    // Only what carries the storyboard itself: its first output, or the one output of a reroute.
+    for (const id of at.outputs?.[0]?.links ?? []) {
+      const target = at.graph?.getNodeById(linkOf(at.graph, id)?.target_id);
+      if (target) queue.push(target);
+    }
+  }
+  return undefined;
+}
+
+function modelFile(sampler) {
+  let node = originOf(sampler, "model");
+  for (let steps = 0; node && steps < MAX_NODES; steps += 1) {
+    if (LOADERS.test(node.type ?? "")) {
+      const widget = node.widgets?.find((w) => /^(unet_name|ckpt_name|gguf_name|model_name)$/.test(w.name));
+      return typeof widget?.value === "string" ? widget.value : undefined;
+    }
+    node = originOf(node, "model");
+  }
+  return undefined;
+}
+
+function originOf(node, name) {
+  const link = inputOf(node, name)?.link;
+  return link == null ? undefined : throughReroutes(node.graph, link);
+}
+
+function throughReroutes(graph, id) {
+  let node = graph?.getNodeById(linkOf(graph, id)?.origin_id);
+  for (let steps = 0; node && PASS_THROUGH.has(node.type) && steps < MAX_NODES; steps += 1) {
+    const link = node.inputs?.[0]?.link;
+    node = link == null ? undefined : graph.getNodeById(linkOf(graph, link)?.origin_id);
+  }
+  return node ?? undefined;
+}
+
+function inputOf(node, name) {
+  return node.inputs?.find((input) => input.name === name);
+}
+
+function linkOf(graph, id) {
+  return graph?.getLink?.(id) ?? graph?.links?.get?.(id) ?? graph?.links?.[id];
+}

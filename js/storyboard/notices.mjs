@@ -1,0 +1,58 @@
+/** What a person has to know now, each with the button that helps. */
+
+import { t } from "../i18n.mjs";
+import { h } from "./dom.mjs";
+
+export class Notices {
+  /** `actions`: `convert`, `shotsDecide`, `retry`. */
+  constructor(actions) {
+    this.actions = actions;
+    this.element = h("div", { class: "vm-sb-notices", "aria-live": "polite" });
+    this.drawn = "";
+    this.once = "";
+  }
+
+  /** A notice until the next change. */
+  say(words) {
+    this.once = words;
+    this.show(this.last);
+    this.once = "";
+  }
+
+  /** Shows what the editor's state asks for. */
+  show(editor) {
+    this.last = editor;
+    const notices = this.#list(editor);
+    const key = JSON.stringify(notices.map(({ kind, text, action }) => [kind, text, action]));
+    if (key === this.drawn) return; // a screen reader would read them again
+    this.drawn = key;
+    this.element.replaceChildren(...notices.map((notice) => this.#row(notice)));
+  }
+
+  #list({ linked, text, storyboard, shown, problem, numbers, node }) {
+    const list = [];
+    if (linked) list.push({ kind: "info", text: t("storyboard.isLinked") });
+    else if (!storyboard && text?.trim()) {
+      const action = shown ? "convert" : undefined;
+      list.push({ kind: "info", text: t(shown ? "storyboard.isForeign" : "storyboard.isForeignText"), action });
+    }
+    if (problem) {
+      const server = problem.field === "server";
+      const words = server ? t("storyboard.noServer", { reason: problem.message }) : problem.message;
+      list.push({ kind: "error", text: words, action: server ? "retry" : undefined });
+    }
+    const total = node && numbers.call(this.last).total_seconds;
+    if (total > 0 && storyboard && !linked) list.push({ kind: "info", text: t("storyboard.isFixed", { seconds: total }), action: "shotsDecide" });
+    if (this.once) list.push({ kind: "info", text: this.once });
+    return list;
+  }
+
+  #row({ kind, text, action }) {
+    const row = h("div", { class: `vm-sb-notice vm-sb-${kind}`, role: kind === "error" ? "alert" : null }, h("span", { text }));
+    if (action) {
+      const click = () => this.actions[action]();
+      row.append(h("button", { type: "button", class: "vm-sb-button", text: t(`storyboard.${action}`), on: { click } }));
+    }
+    return row;
+  }
+}

@@ -1,0 +1,92 @@
+/**
+ * A storyboard as the editor holds it, read from and written as the canonical JSON of the Storyboard node.
+ *
+ * `{ shots: [{ start, end, prompt, seed, transition, name, locked }], negative }`; times are seconds, `end` may be null.
+ * `seed` is a text of digits or null: seeds go up to 2^64-1, which numbers here cannot hold. Values are never changed in
+ * place. Other formats are read by the server, which has the one parser for them.
+ */
+
+export const MAX_SECONDS = 86400;
+export const MAX_SHOTS = 10_000;
+export const MAX_SEED = 2n ** 64n - 1n;
+
+const FIELDS = new Set(["start", "end", "prompt", "seed", "transition", "name", "locked"]);
+const TOLERANCE = 1e-6;
+
+/** A shot with every field. */
+export function makeShot(values) {
+  return { start: 0, end: null, prompt: "", seed: null, transition: "cut", name: "", locked: false, ...values };
+}
+
+/**
+ * Reads the canonical JSON; null for any text that the editor could not write back without a loss.
+ * An empty prompt is accepted, since a new shot begins with one; the server says that it is missing.
+ */
+export function parseStoryboard(text) {
+  let data;
+  try {
+    data = JSON.parse(withTextSeeds(text));
+  } catch (error) {
+    if (error instanceof SyntaxError) return null;
+    throw error;
+  }
+  if (!isObject(data) || Object.keys(data).some((key) => !["version", "shots", "negative"].includes(key))) return null;
+  if ((data.version ?? 1) !== 1 || typeof (data.negative ?? "") !== "string") return null;
+  if (!Array.isArray(data.shots) || !data.shots.length || data.shots.length > MAX_SHOTS) return null;
+  const shots = data.shots.map(readShot);
+  return shots.every(Boolean) && inOrder(shots) ? { shots, negative: data.negative ?? "" } : null;
+}
+
+/** The canonical JSON, to the character as the library writes it, so that no edit looks like a change of everything. */
+export function formatStoryboard({ shots, negative }) {
+  const list = shots.map((shot) => {
+    const fields = [`"start": ${shot.start}`];
+    if (shot.end !== null) fields.push(`"end": ${shot.end}`);
+    fields.push(`"prompt": ${JSON.stringify(shot.prompt)}`);
+    if (shot.seed !== null) fields.push(`"seed": ${shot.seed}`);
+    fields.push(`"transition": "${shot.transition}"`);
+    if (shot.name) fields.push(`"name": ${JSON.stringify(shot.name)}`);
+    if (shot.locked) fields.push('"locked": true');
+    return `{${fields.join(", ")}}`;
+  });
+  return `{"version": 1, "shots": [${list.join(", ")}], "negative": ${JSON.stringify(negative)}}`;
+}
+
+/** Whether a text is a seed: a whole number from 0 to 2^64-1. */
+export function isSeed(text) {
+  return /^\d{1,20}$/.test(text) && BigInt(text) <= MAX_SEED;
+}
+
+/** Quotes long seeds before JSON.parse would round them. Inside of a JSON text, quotes are escaped and never match. */
+function withTextSeeds(text) {
+  return text.replace(/"seed"(\s*:\s*)(\d{16,})(?=\s*[,}])/g, '"seed"$1"$2"');
+}
+
+function readShot(data) {
+  if (!isObject(data) || Object.keys(data).some((key) => !FIELDS.has(key))) return null;
+  const { start, end = null, prompt, seed = null, transition = "cut", name = "", locked = false } = data;
+  const good =
+    isTime(start) &&
+    (end === null || (isTime(end) && end > start)) &&
+    typeof prompt === "string" &&
+    typeof name === "string" &&
+    typeof locked === "boolean" &&
+    ["cut", "continue"].includes(transition) &&
+    (seed === null || isSeed(String(seed)));
+  return good ? { start, end, prompt, seed: seed === null ? null : String(seed), transition, name, locked } : null;
+}
+
+function inOrder(shots) {
+  return shots.every((shot, i) => {
+    const next = shots[i + 1];
+    return !next || (next.start > shot.start && (shot.end === null || shot.end <= next.start + TOLERANCE));
+  });
+}
+
+function isTime(value) {
+  return typeof value === "number" && value >= 0 && value <= MAX_SECONDS;
+}
+
+function isObject(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,185 @@
+/** The timeline: a ruler, one block for each shot, and the sections below. Draws, and says what the mouse wants. */
+
+import { t } from "../i18n.mjs";
+import { h, icon } from "./dom.mjs";
+import { followDrag } from "./drag.mjs";
+import { clock, markEvery, pixelsPerSecond, visibleShots } from "./scale.mjs";
+
+const OVERSCAN = 200; // pixels drawn beyond what is seen, so that scrolling does not show a hole
+const HUES = [212, 152, 32, 282, 342, 182, 62, 252];
+
+let count = 0;
+
+export class Timeline {
+  /**
+   * `actions`: `select(index, time)`, `preview(storyboard)`, `commit(storyboard, index)`, `film()` and `storyboard()`.
+   */
+  constructor(actions) {
+    this.actions = actions;
+    this.zoom = 1;
+    this.held = null; // pixels per second during a drag, so that the film does not change its scale under the pointer
+    this.drop = null; // during a drag to another place: { index, time, shift }
+    this.prefix = `vm-sb-${(count += 1)}`;
+    this.ruler = h("div", { class: "vm-sb-ruler", "aria-hidden": "true" });
+    this.track = h("div", { class: "vm-sb-track" });
+    this.lane = h("div", { class: "vm-sb-lane", "aria-hidden": "true" });
+    this.mark = h("div", { class: "vm-sb-mark", "aria-hidden": "true" });
+    this.bubble = h("div", { class: "vm-sb-bubble", role: "status" });
+    this.content = h("div", { class: "vm-sb-content" }, this.ruler, this.track, this.lane, this.mark, this.bubble);
+    this.scroller = h(
+      "div",
+      { class: "vm-sb-timeline", tabindex: "0", role: "listbox", "aria-orientation": "horizontal", "aria-label": t("storyboard.timeline") },
+      this.content,
+    );
+    this.scroller.addEventListener("scroll", () => this.draw());
+    this.scroller.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    this.content.addEventListener("pointerdown", (event) => followDrag(this, event));
+    this.observer = new ResizeObserver(() => this.draw());
+  }
+
+  /** Watches its size. */
+  open() {
+    this.observer.observe(this.scroller);
+  }
+
+  /** Stops watching. */
+  close() {
+    this.observer.disconnect();
+  }
+
+  /** Shows other values: `{ storyboard, times, sections, selected, mark, editable, fps }`. */
+  show(state) {
+    this.state = state;
+    this.draw();
+  }
+
+  get scale() {
+    if (this.held !== null) return this.held;
+    const { times, storyboard } = this.state;
+    return pixelsPerSecond(this.scroller.clientWidth - 2, times.at(-1), storyboard.shots.length, this.zoom);
+  }
+
+  /** The film's time under a pointer event, whatever the canvas is zoomed to. */
+  timeAt(event) {
+    const box = this.content.getBoundingClientRect();
+    const stretch = box.width / (this.content.offsetWidth || 1) || 1;
+    return (event.clientX - box.left) / stretch / this.scale;
+  }
+
+  /** Another zoom, with the time at the middle of what is seen staying there. */
+  setZoom(zoom) {
+    const width = this.scroller.clientWidth;
+    const middle = (this.scroller.scrollLeft + width / 2) / this.scale;
+    this.zoom = Math.min(Math.max(zoom, 1), 64);
+    this.draw();
+    this.scroller.scrollLeft = middle * this.scale - width / 2;
+  }
+
+  /** Scrolls so that a shot is seen. */
+  reveal(index) {
+    const { times } = this.state;
+    const [left, right] = [times[index] * this.scale, times[index + 1] * this.scale];
+    const { scrollLeft, clientWidth } = this.scroller;
+    if (left < scrollLeft) this.scroller.scrollLeft = left - 20;
+    else if (right > scrollLeft + clientWidth) this.scroller.scrollLeft = Math.min(left - 20, right - clientWidth + 20);
+  }
+
+  draw() {
+    if (!this.state || !this.scroller.clientWidth) return;
+    const { times, selected, mark, editable } = this.state;
+    const scale = this.scale;
+    this.content.style.width = `${Math.ceil(times.at(-1) * scale)}px`;
+    const from = (this.scroller.scrollLeft - OVERSCAN) / scale;
+    const to = (this.scroller.scrollLeft + this.scroller.clientWidth + OVERSCAN) / scale;
+    this.ruler.replaceChildren(...this.#marks(scale, Math.max(from, 0), Math.min(to, times.at(-1))));
+    const [first, end] = visibleShots(times, from, to);
+    const blocks = [];
+    for (let i = first; i < end; i += 1) blocks.push(this.#block(i, scale));
+    if (this.drop) blocks.push(h("div", { class: "vm-sb-drop", style: { left: `${this.drop.time * scale}px` } }));
+    this.track.replaceChildren(...blocks);
+    this.lane.replaceChildren(...this.#sections(scale, from, to));
+    this.mark.style.left = `${mark * scale}px`;
+    this.mark.hidden = !editable || mark < times[selected] || mark > times[selected + 1];
+    this.scroller.classList.toggle("vm-sb-readonly", !editable);
+    this.scroller.setAttribute("aria-activedescendant", `${this.prefix}-${selected}`);
+    this.scroller.setAttribute("aria-readonly", String(!editable));
+  }
+
+  /** A few words beside the pointer while something is dragged; none hides them. */
+  say(words, time = 0) {
+    this.bubble.textContent = words;
+    this.bubble.hidden = !words;
+    const edge = this.content.offsetWidth - 130;
+    this.bubble.style.left = `${Math.max(0, Math.min(time * this.scale, edge))}px`;
+  }
+
+  #marks(scale, from, to) {
+    const every = markEvery(scale);
+    const marks = [];
+    for (let n = Math.floor(from / every); n * every <= to + 1e-6; n += 1) {
+      const time = n * every;
+      marks.push(h("span", { class: "vm-sb-tick", text: clock(time), style: { left: `${time * scale}px` } }));
+    }
+    return marks;
+  }
+
+  #block(index, scale) {
+    const { storyboard, times, selected, editable } = this.state;
+    const shot = storyboard.shots[index];
+    const width = (times[index + 1] - times[index]) * scale;
+    const length = clock(times[index + 1] - times[index]);
+    const joint = t(shot.transition === "cut" ? "storyboard.cut" : "storyboard.continue");
+    const label = t("storyboard.shotLabel", { number: index + 1, count: storyboard.shots.length, length, joint });
+    const state = shot.locked ? `, ${t("storyboard.locked")}` : "";
+    const moving = this.drop?.from === index;
+    const classes = ["vm-sb-shot", index === selected && "vm-sb-selected", shot.locked && "vm-sb-locked", moving && "vm-sb-moving"];
+    if (!shot.prompt.trim()) classes.push("vm-sb-empty");
+    const head = h("div", { class: "vm-sb-shot-head" }, h("b", { text: String(index + 1) }));
+    if (index > 0 && width > 34) head.append(icon(shot.transition === "cut" ? "cut" : "goOn"));
+    if (shot.locked && width > 50) head.append(icon("lock"));
+    if (width > 74) head.append(h("span", { class: "vm-sb-length", text: length }));
+    const block = h(
+      "div",
+      {
+        class: classes.filter(Boolean).join(" "),
+        id: `${this.prefix}-${index}`,
+        role: "option",
+        "aria-selected": String(index === selected),
+        "aria-label": `${label}${state}: ${shot.name || shot.prompt || t("storyboard.noPrompt")}`,
+        title: [shot.name, shot.prompt || t("storyboard.noPrompt")].filter(Boolean).join("\n"),
+        data: { index },
+        style: { left: `${times[index] * scale}px`, width: `${Math.max(width - 2, 2)}px`, "--hue": HUES[index % HUES.length] },
+      },
+      head,
+    );
+    if (width > 40) block.append(h("div", { class: "vm-sb-shot-text", text: shot.name || shot.prompt || t("storyboard.noPrompt") }));
+    if (editable) block.append(h("div", { class: "vm-sb-edge", data: { edge: index }, title: t("storyboard.edge") }));
+    if (moving) block.style.transform = `translateX(${this.drop.shift}px)`;
+    return block;
+  }
+
+  #sections(scale, from, to) {
+    const drawn = [];
+    for (const section of this.state.sections) {
+      const { start_seconds: start, seconds, index, shot } = section;
+      if (start + seconds < from || start > to) continue;
+      const words = t("storyboard.sectionLabel", { number: index + 1, shot: shot + 1, frames: section.frames });
+      const width = Math.max(seconds * scale - 1, 1);
+      const style = { left: `${start * scale}px`, width: `${width}px`, "--hue": HUES[shot % HUES.length] };
+      const text = width > 18 ? String(index + 1) : "";
+      drawn.push(h("span", { class: "vm-sb-section", title: `${words}\n${section.prompt}`, text, style }));
+    }
+    return drawn;
+  }
+
+  #wheel(event) {
+    // Sideways where there is something to scroll; all else is the canvas's, which zooms.
+    const { scrollLeft, scrollWidth, clientWidth } = this.scroller;
+    const way = event.deltaX || event.deltaY;
+    const room = way < 0 ? scrollLeft > 0 : scrollLeft + clientWidth < scrollWidth - 1;
+    if (event.ctrlKey || event.metaKey || !room) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.scroller.scrollLeft += way;
+  }
+}

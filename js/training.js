@@ -1,0 +1,88 @@
+/** The training view on Train Memory Encoder. */
+
+import { api } from "/scripts/api.js";
+import { app } from "/scripts/app.js";
+
+import { debounced, style } from "./dom.mjs";
+import { followComfy } from "./i18n.mjs";
+import { addPanel, after, isLinked, textOf, widgetOf } from "./panel.mjs";
+import { emptyRun, withDisk, withMessage } from "./training/losses.mjs";
+import { STYLE } from "./training/style.mjs";
+import { CURVE_HEIGHT, HEIGHT, runPath, TrainingView } from "./training/view.mjs";
+
+const open = new Set();
+
+class TrainingOnNode {
+  constructor(node) {
+    this.node = node;
+    this.run = null;
+    this.running = null; // id of the node that trains this run
+    this.view = new TrainingView((path) => api.apiURL(path), () => isLinked(node, "vae"));
+    const height = () => (this.view.state.recalled === null ? CURVE_HEIGHT : HEIGHT);
+    this.fit = addPanel(node, "training_view", this.view.root, { minWidth: 420, minHeight: height });
+    this.refresh = debounced(() => this.read(), 150);
+    const widget = widgetOf(node, "run");
+    if (widget) after(widget, "callback", () => this.refresh());
+    after(node, "onConfigure", () => this.refresh());
+    after(node, "onConnectionsChange", () => this.view.show());
+    after(node, "onRemoved", () => this.close());
+    open.add(this);
+    this.refresh();
+  }
+
+  async read() {
+    const run = textOf(this.node, "run") ?? this.run;
+    if (run === null) return;
+    if (run !== this.run) this.show(emptyRun(run));
+    this.run = run;
+    try {
+      const answer = await api.fetchApi(runPath(run));
+      const data = await answer.json();
+      if (run !== this.run) return;
+      const steps = Number(widgetOf(this.node, "steps")?.value ?? 0);
+      if (answer.ok) this.show({ ...withDisk(this.view.state, data), steps: this.view.state.steps || steps });
+      else this.show(emptyRun(run), data.error ?? `HTTP ${answer.status}`);
+    } catch (error) {
+      this.show(this.view.state, String(error.message ?? error));
+    }
+  }
+
+  message(data) {
+    if (data.run !== (textOf(this.node, "run") ?? data.run)) return;
+    this.run = data.run;
+    this.running = data.node;
+    this.show(withMessage({ ...this.view.state, run: data.run }, data));
+  }
+
+  stopped({ node_id: node, exception_message: text }) {
+    if (this.running === null || String(this.running) !== String(node)) return;
+    this.running = null;
+    this.show({ ...this.view.state, message: text?.trim().split("\n")[0] ?? "" });
+  }
+
+  show(state, error = "") {
+    this.view.show(state, error);
+    this.fit();
+  }
+
+  close() {
+    open.delete(this);
+    this.view.close();
+  }
+}
+
+app.registerExtension({
+  name: "VideoMemory.Training",
+  setup() {
+    followComfy(app);
+    const all = (act) => (event) => open.forEach((view) => act(view, event.detail ?? {}));
+    api.addEventListener("video_memory.training", all((view, data) => view.message(data)));
+    api.addEventListener("execution_error", all((view, data) => view.stopped(data)));
+    api.addEventListener("execution_interrupted", all((view, data) => view.stopped(data)));
+  },
+  nodeCreated(node) {
+    if (node.comfyClass !== "VideoMemoryTrain") return;
+    style("vm-train-style", STYLE);
+    new TrainingOnNode(node);
+  },
+});

@@ -1,0 +1,20 @@
+/** Look of the training view; colours are ComfyUI's, so that all its themes work. */
+
+export const STYLE = `
+.vm-train { --vm-loss: var(--p-primary-color, #3b82f6); --vm-heldout: var(--p-green-500, #22c55e);
+  display: flex; flex-direction: column; gap: 8px; box-sizing: border-box; width: 100%; height: 100%; padding: 8px;
+  overflow: hidden; border-radius: 8px; border: 1px solid var(--border-color); background: var(--comfy-menu-bg);
+  color: var(--input-text); font: 12px/1.35 system-ui, sans-serif; }
+.vm-train * { box-sizing: border-box; }
+.vm-train [hidden] { display: none !important; }
+.vm-train-head { display: flex; gap: 10px; flex: none; flex-wrap: wrap; row-gap: 2px; }
+.vm-train-status { flex: 1; min-width: 0; overflow: hidden; white-space: nowrap; text-overflow: ellipsis;
+  font-variant-numeric: tabular-nums; }
+.vm-train-legend { display: flex; gap: 12px; flex: none; color: var(--descrip-text); }
+.vm-train-key { display: inline-flex; align-items: center; gap: 5px; }
+.vm-train-key::before { content: ""; width: 12px; height: 2.5px; border-radius: 2px; background: var(--vm-loss); }
+.vm-train-key-heldout::before { background: var(--vm-heldout); }
+.vm-train-curve { flex: 2; min-height: 120px; width: 100%; border-radius: 6px; background: var(--comfy-input-bg); }
+.vm-train-picture { flex: 3; min-height: 0; width: 100%; object-fit: contain; object-position: center top; }
+.vm-train-none { flex: none; text-align: center; color: var(--descrip-text); }
+`;

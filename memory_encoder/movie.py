@@ -1,0 +1,142 @@
+"""Pictures as they come into an MP4 file, with sound beside them; the file appears under its name when it is whole."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .files import write_atomically
+
+ABANDONED = 3600.0  # seconds without a write after which a half file is taken for what a killed process left
+_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+
+
+class MovieError(ValueError):
+    """Pictures or sound that cannot be put into the file; the message says what to change."""
+
+
+def write_movie(
+    path: Path,
+    pictures: Iterable[Tensor],
+    fps: float,
+    crf: float = 18.0,
+    metadata: Mapping[str, Any] | None = None,
+    audio: Mapping[str, Any] | None = None,
+    watch: Callable[[int], None] = lambda frames: None,
+) -> int:
+    """Encodes pieces of pictures [T,H,W,3] in 0..1 as H.264 and returns the number of frames.
+
+    audio: `waveform` [1,channels,samples] and `sample_rate`; it ends with the pictures. metadata: values of any JSON
+    kind, for the file's tags. watch: called with the frames written so far, before each one; may raise to stop.
+    Raises OSError that names the file when it cannot be written, MovieError for pictures that H.264 cannot hold.
+    """
+    _remove_abandoned(path)
+    written = 0
+
+    def write(temporary: Path) -> None:
+        nonlocal written
+        written = _encode(temporary, pictures, fps, crf, metadata or {}, audio, watch)
+
+    write_atomically(path, write)
+    return written
+
+
+def _encode(
+    path: Path,
+    pictures: Iterable[Tensor],
+    fps: float,
+    crf: float,
+    metadata: Mapping[str, Any],
+    audio: Mapping[str, Any] | None,
+    watch: Callable[[int], None],
+) -> int:
+    import av  # comes with ComfyUI; the rest of the library does without
+
+    rate = Fraction(round(fps * 1000), 1000)
+    frames = 0
+    # The format is named since the temporary file's name does not tell it.
+    options = {"movflags": "use_metadata_tags+faststart"}
+    with av.open(str(path), mode="w", format="mp4", options=options) as container:
+        for name, value in metadata.items():
+            container.metadata[name] = json.dumps(value)
+        video: Any = container.add_stream("h264", rate=rate, options={"crf": f"{crf:g}"})
+        video.pix_fmt = "yuv420p"
+        sound = None if audio is None else _Sound(container, audio)
+        for piece in pictures:
+            if frames == 0:
+                video.height, video.width = _checked_size(piece)
+            for number in range(piece.shape[0]):
+                watch(frames)
+                frame = av.VideoFrame.from_ndarray(_bytes(piece[number]), format="rgb24")
+                container.mux(video.encode(frame.reformat(format="yuv420p")))
+                frames += 1
+            del piece  # before the next one is decoded
+            if sound is not None:
+                sound.until(frames / rate)
+        if frames == 0:
+            raise MovieError("there are no pictures to save")
+        container.mux(video.encode(None))
+        if sound is not None:
+            sound.finish()
+    return frames
+
+
+class _Sound:
+    """Feeds a waveform to the file in step with the pictures."""
+
+    def __init__(self, container: Any, audio: Mapping[str, Any]) -> None:
+        waveform: Tensor = audio["waveform"]
+        if waveform.ndim != 3 or waveform.shape[1] not in _LAYOUTS:
+            raise MovieError(f"audio has the shape {tuple(waveform.shape)}; give 1, 2 or 6 channels")
+        self.container, self.waveform = container, waveform[0].float().cpu()
+        self.rate = int(audio["sample_rate"])
+        self.layout = _LAYOUTS[waveform.shape[1]]
+        self.stream = container.add_stream("aac", rate=self.rate, layout=self.layout)
+        self.done = 0
+
+    def until(self, seconds: Fraction) -> None:
+        """Encodes the samples up to a time of the film."""
+        import av
+
+        end = min(self.waveform.shape[1], math.ceil(seconds * self.rate))
+        if end <= self.done:
+            return
+        samples = self.waveform[:, self.done : end].contiguous().numpy()
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self.layout)
+        frame.sample_rate, frame.pts, frame.time_base = self.rate, self.done, Fraction(1, self.rate)
+        self.container.mux(self.stream.encode(frame))
+        self.done = end
+
+    def finish(self) -> None:
+        if self.done:
+            self.container.mux(self.stream.encode(None))
+
+
+def _bytes(picture: Tensor) -> Any:
+    """[H,W,3] as bytes, rounded down as core's Save Video does, so that both make the same file."""
+    return (picture[..., :3].float() * 255).clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+
+def _checked_size(piece: Tensor) -> tuple[int, int]:
+    height, width = piece.shape[1:3]
+    if height % 2 or width % 2:
+        raise MovieError(f"pictures of {width}x{height} cannot be H.264; width and height must be even")
+    return height, width
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes half films that killed processes left in the folder; one still being written is newer."""
+    for left in path.parent.glob(".*.mp4.*.tmp"):
+        try:
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
+        except OSError:
+            continue  # another process was quicker, or the file is not ours

@@ -1,0 +1,84 @@
+"""Nodes that cut a memory at the end of an earlier section and put two memories one after the other."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..memory_encoder.branching import cut, join, section_ends
+from ..memory_encoder.memory import VideoMemory
+from .sockets import CATEGORY, VideoMemorySocket, memory_input
+
+
+class VideoMemoryCut(io.ComfyNode):
+    """The memory as it was after an earlier section."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryCut",
+            display_name="Cut Memory",
+            category=CATEGORY,
+            description="Forgets everything after a section; what goes on from there is as if that had never been.",
+            inputs=[
+                memory_input(tooltip="Memory of a film; it is left as it is."),
+                io.Int.Input(
+                    "section",
+                    default=1,
+                    min=-99999,
+                    max=99999,
+                    tooltip="How many sections are kept; -1 leaves out the last one, 0 keeps the opening clip alone.",
+                ),
+            ],
+            outputs=[
+                VideoMemorySocket.Output(display_name="memory", tooltip="The memory up to there."),
+                io.String.Output(display_name="report", tooltip="What the memory holds now."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, memory: VideoMemory, section: int) -> io.NodeOutput:
+        shorter = cut(memory, section)
+        report = describe(shorter)
+        return io.NodeOutput(shorter, report, ui={"text": [report]})
+
+
+class VideoMemoryJoin(io.ComfyNode):
+    """Two histories one after the other."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryJoin",
+            display_name="Join Memories",
+            category=CATEGORY,
+            description="Puts one memory behind another, such as a film behind the introduction of its characters.",
+            inputs=[
+                memory_input(tooltip="What comes first, such as a saved introduction of the characters."),
+                VideoMemorySocket.Input("memory_after", tooltip="What comes next; a film goes on from its end."),
+            ],
+            outputs=[
+                VideoMemorySocket.Output(display_name="memory", tooltip="Both."),
+                io.String.Output(display_name="report", tooltip="What the memory holds now."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, memory: VideoMemory, memory_after: VideoMemory) -> io.NodeOutput:
+        joined = join(memory, memory_after)
+        report = describe(joined)
+        return io.NodeOutput(joined, report, ui={"text": [report]})
+
+
+def describe(memory: VideoMemory) -> str:
+    """One line for each section, numbered as Cut Memory counts, then the whole."""
+    ends = section_ends(memory.sections)
+    number, lines = 0, []
+    for place, record in enumerate(memory.sections, 1):
+        begins = number + 1 < len(ends) and place > ends[number]
+        number += begins
+        name = f"{number:3d}" if begins else "  -"
+        lines.append(f"{name}  {record.latents:4d} latents  {record.prompt or 'clip'}")
+    return "\n".join([*lines, f"{memory.latents} latents, {memory.token_count} tokens"])
+
+
+NODES = [VideoMemoryCut, VideoMemoryJoin]

@@ -1,0 +1,189 @@
+"""What the sampler tells the page while a film is made: the plan, each section, steps, moving previews, time left.
+
+Beside every section's file lies a small animated preview of it, and `plan.json` beside the manifest says which sections
+the film is to have, so that a page that is loaded later sees the same strip. Nothing here may fail the film.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from ..memory_encoder.compressor import Codec
+from ..memory_encoder.files import write_bytes
+from ..memory_encoder.sections import SectionStore
+from ..memory_encoder.storyboard import Section, Shot
+from . import preview_clips
+from .events import running_node, send
+from .film_clock import FilmClock
+
+log = logging.getLogger("video_memory")
+PLAN = "plan.json"
+PLAN_VERSION = 1
+STEP_EVERY = 0.4  # seconds between messages of progress
+PREVIEW_EVERY = 1.2  # seconds between moving previews, which are some 20 KB each
+PREVIEW_SHARE = 0.05  # most of the time that drawing previews may take
+
+
+def _harmless(method: Callable[..., None]) -> Callable[..., None]:
+    """Turns errors into one warning: a preview that cannot be drawn is no reason to lose a film."""
+
+    @functools.wraps(method)
+    def guarded(self: FilmEvents, *args: Any, **kwargs: Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            if not self.warned:
+                kind = type(error).__name__
+                log.warning("film %s: the render view is not told (%s: %s)", self.store.film, kind, error)
+            self.warned = True
+
+    return guarded
+
+
+class FilmEvents:
+    """Tells the page about one run of one film.
+
+    model: MODEL whose latents are previewed. steps: sampling steps of a section. A section is locked through its shot
+    or by its index in `locks`.
+    """
+
+    def __init__(
+        self,
+        store: SectionStore,
+        plan: Sequence[Section],
+        model: Any,
+        steps: int,
+        shots: Sequence[Shot],
+        locks: Collection[int],
+    ) -> None:
+        self.store, self.plan, self.model, self.steps = store, plan, model, steps
+        self.shots, self.locks = shots, locks
+        self.clock, self.warned = FilmClock(steps), False
+        self.previewer: Any = None
+        self.section: Section | None = None
+        self.frames: list[Image.Image] = []  # of the section that was decoded last
+        self.told, self.previewed, self.preview_cost = 0.0, 0.0, 0.0
+
+    def locked(self, section: Section) -> bool:
+        """Whether the section keeps what was made in its place before."""
+        return section.index in self.locks or self.shots[section.shot_index].locked
+
+    @_harmless
+    def started(self) -> None:
+        """The film begins: the plan is written and sent."""
+        sections = [plan_record(section, self.shots[section.shot_index].locked) for section in self.plan]
+        content = {"version": PLAN_VERSION, "film": self.store.film, "sections": sections}
+        write_bytes(self.store.folder / PLAN, json.dumps(content, ensure_ascii=False).encode())
+        self._send("started", sections=sections)
+        self.previewer = preview_clips.previewer_of(self.model)
+
+    @_harmless
+    def sampling(self, section: Section) -> None:
+        """A section starts to be sampled."""
+        self.section, self.told, self.previewed = section, 0.0, 0.0
+        self.clock.begin()
+        self._send("sampling", index=section.index, left=self._left())
+
+    @_harmless
+    def step(self, done: int, denoised: Tensor) -> None:
+        """A step of the running section is done; `denoised` is the normalised guess of the clean latents."""
+        self.clock.step, now = done, time.monotonic()
+        if self.section is None or (now - self.told < STEP_EVERY and done < self.steps):
+            return
+        self.told = now
+        values = {"index": self.section.index, "step": done, "steps": self.steps, "left": self._left()}
+        self._send("step", **values)
+        if now - self.previewed >= max(PREVIEW_EVERY, self.preview_cost / PREVIEW_SHARE) and self.previewer is not None:
+            image = self._live(denoised)
+            self.previewed = time.monotonic()
+            self.preview_cost = self.previewed - now
+            self._send("preview", everyone=False, index=self.section.index, image=image)
+
+    def watched(self, section: Section, codec: Codec) -> Codec:
+        """The codec; what it decodes of a section on the way into the memory is kept for its preview clip."""
+        self.section, self.frames = section, []
+
+        def decode(latents: Tensor) -> Tensor:
+            pictures = codec.decode(latents)
+            self._keep(pictures)
+            return pictures
+
+        return replace(codec, decode=decode)
+
+    @_harmless
+    def done(self, section: Section, latents: Tensor) -> None:
+        """A section is on disk and in the memory; its preview clip is written when there is none."""
+        took = self.clock.finish()
+        record = next((r for r in self.store.manifest() if r.get("index") == section.index), None)
+        if record is not None:
+            self._write_clip(section, latents, clip_path(self.store, record))
+        self.section, self.frames = None, []
+        self._send("done", index=section.index, took=took, left=self._left(section.index + 1))
+
+    @_harmless
+    def _keep(self, pictures: Tensor) -> None:
+        # Fewer pictures than the section has frames means that it is decoded in pieces: latents serve instead.
+        if self.section is not None and pictures.shape[1] >= self.section.frames:
+            self.frames = preview_clips.picture_frames(pictures[0, -self.section.frames :], preview_clips.CLIP_FRAMES)
+
+    def _write_clip(self, section: Section, latents: Tensor, path: Path) -> None:
+        if path.is_file():
+            return
+        frames = self.frames
+        if not frames and self.previewer is not None:
+            normalised = self.model.get_model_object("latent_format").process_in(latents)
+            frames = preview_clips.latent_frames(self.previewer, normalised, preview_clips.CLIP_FRAMES)
+        if frames:
+            write_bytes(path, preview_clips.animated_webp([preview_clips.fitted(f) for f in frames], section.seconds))
+
+    def _live(self, denoised: Tensor) -> str:
+        assert self.section is not None
+        frames = preview_clips.latent_frames(self.previewer, denoised, preview_clips.LIVE_FRAMES)
+        fitted = [preview_clips.fitted(frame) for frame in frames]
+        content = preview_clips.animated_webp(fitted, min(self.section.seconds, 4.0), quality=60)
+        return "data:image/webp;base64," + base64.b64encode(content).decode()
+
+    def _left(self, following: int | None = None) -> float | None:
+        """Seconds left; sections before `following`, by default those up to the running one, are done."""
+        if following is None:
+            following = 0 if self.section is None else self.section.index + 1
+        return self.clock.left(sum(not self.locked(section) for section in self.plan[following:]))
+
+    def _send(self, state: str, everyone: bool = True, **values: Any) -> None:
+        data = {"node": running_node(), "film": self.store.film, "count": len(self.plan), "state": state}
+        send("video_memory.section", data | values, everyone)
+
+
+def plan_record(section: Section, shot_locked: bool) -> dict[str, Any]:
+    """What the strip shows of a section before it is made."""
+    return {
+        "index": section.index,
+        "shot": section.shot_index,
+        "prompt": section.prompt,
+        "start_seconds": section.start_seconds,
+        "seconds": section.seconds,
+        "frames": section.frames,
+        "locked": shot_locked,
+    }
+
+
+def clip_path(store: SectionStore, record: Mapping[str, Any]) -> Path:
+    """Where the preview of a manifest's section lies; raises ValueError for a record that is not one of ours.
+
+    The record's own `file` is not trusted: a film's folder may come from elsewhere.
+    """
+    key, index = record.get("key"), record.get("index")
+    if not isinstance(key, str) or isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 1_000_000:
+        raise ValueError("the manifest has a record without key and index; render the film again")
+    return store.path(key, index).with_suffix(".webp")

@@ -1,0 +1,119 @@
+"""What a film opens with: a clip, the last picture of a memory, or the first sections of another film."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..memory_encoder.compressor import Codec
+from ..memory_encoder.memory import VideoMemory
+from ..memory_encoder.opening import Opening, Piece, StoredFilmError, stored_film
+from ..memory_encoder.sections import section_key
+from . import runtime
+from .managed import ManagedEncoder
+
+
+@dataclass(frozen=True)
+class FilmFacts:
+    """What the manifest of a film says of it, so that another film can begin with its sections."""
+
+    width: int
+    height: int
+    fps: float
+    latent_format: str
+    memory: str  # digest of the memory that the film continues, if any
+
+
+def branch_inputs() -> list[io.Input]:
+    """Where a film branches off another one."""
+    return [
+        io.String.Input(
+            "branch_film",
+            default="",
+            optional=True,
+            tooltip="Name of an earlier film whose first sections open this one, as they are. Empty: none.",
+        ),
+        io.Int.Input(
+            "branch_section",
+            default=1,
+            min=0,
+            max=99999,
+            optional=True,
+            tooltip="How many sections of branch_film are kept; this film goes on after them.",
+        ),
+    ]
+
+
+def facts_of(model: Any, memory: VideoMemory | None, width: int, height: int, fps: float) -> FilmFacts:
+    digest = "" if memory is None else section_key("", {"tokens": memory.all_tokens()})
+    return FilmFacts(width, height, fps, type(model.get_model_object("latent_format")).__name__, digest)
+
+
+def opening_of(
+    model: Any, history: dict[str, Any] | None, memory: VideoMemory | None, branch: Opening | None
+) -> Opening | None:
+    """Latents before the first section: another film's, the history, the last picture of the memory, or None.
+
+    A causal VAE turns the first latent of a film into one frame; without a leading picture the first section would
+    lose three.
+    """
+    if branch is not None:
+        return branch
+    if history is not None:
+        latents = history["samples"].cpu().float()
+        return Opening(latents, (Piece(latents.shape[2], "history"),))
+    if memory is not None and memory.recent.shape[2]:
+        return Opening(runtime.latents_of(model, memory.recent[:, :, -1:]).cpu().float())
+    return None
+
+
+def branch_of(
+    root: Path, film: str, facts: FilmFacts, branch_film: str, branch_section: int, history: dict[str, Any] | None
+) -> Opening | None:
+    """The first sections of another film, or None when none is named. That film is only read.
+
+    Raises StoredFilmError that names the input for a film that is not there, not whole or does not fit.
+    """
+    if not branch_film.strip():
+        return None
+    if branch_film == film:
+        raise StoredFilmError(f"branch_film: {film!r} is the film itself; give `film` another name for the branch")
+    if history is not None:
+        raise StoredFilmError("history and branch_film are two openings; disconnect history or empty branch_film")
+    source = stored_film(root, branch_film, "branch_film")
+    for name, what in (("width", "width"), ("height", "height"), ("fps", "fps"), ("latent_format", "latent space")):
+        theirs, ours = source.fact(name), getattr(facts, name)
+        if theirs is not None and theirs != ours:
+            raise StoredFilmError(
+                f"branch_film: film {branch_film!r} has {what} {theirs}, this one has {ours}; a branch keeps "
+                "the size, the fps and the kind of model of the film that it comes from"
+            )
+    continued = source.fact("memory")
+    if continued is not None and continued != facts.memory:
+        cure = "connect the memory that it continues" if continued else "it continues no memory: disconnect memory"
+        raise StoredFilmError(f"branch_film: film {branch_film!r} was made after another memory; {cure}")
+    return source.until(branch_section)
+
+
+def remembered(encoder: ManagedEncoder, codec: Codec, memory: VideoMemory, model: Any, opening: Opening) -> VideoMemory:
+    """The memory with the opening in it, appended piece by piece as its film did, which gives the same bits."""
+    for latents, piece in opening.appended():
+        runtime.stop_if_interrupted()
+        normalised = runtime.normalised_history(model, {"samples": latents}, "history")
+        memory = runtime.compress(encoder, codec, memory, normalised, piece.prompt, piece.seed)
+    return memory
+
+
+def check_branch_size(branch: Opening | None, size: tuple[int, int, int]) -> None:
+    """Raises StoredFilmError when the latents of a branch are not of the film's channels, height and width."""
+    if branch is None:
+        return
+    found = tuple(branch.latents.shape[i] for i in (1, 3, 4))
+    if found != size:
+        raise StoredFilmError(
+            f"branch_film: its latents have {found[0]} channels and the size {found[2]}x{found[1]}, this film's have "
+            f"{size[0]} and {size[2]}x{size[1]}; use its model, width and height"
+        )

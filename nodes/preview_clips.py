@@ -1,0 +1,73 @@
+"""Small moving pictures of a section: animated WebP from frames, and frames from latents by core's previewer."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import latent_preview
+import torch
+from PIL import Image
+from torch import Tensor
+
+MAX_WIDTH = 256
+CLIP_FRAMES = 24  # of a stored section
+LIVE_FRAMES = 8  # of a section that is being sampled; it is sent every few seconds
+SHORTEST_FRAME_MS = 20  # browsers slow faster animations down
+
+
+def previewer_of(model: Any) -> Any:
+    """Core's latent previewer for a MODEL, its cheapest one where the server draws none; None when there is none."""
+    latent_format = model.get_model_object("latent_format")
+    chosen = latent_preview.get_previewer(model.load_device, latent_format)
+    if chosen is not None or latent_format.latent_rgb_factors is None:
+        return chosen
+    return latent_preview.Latent2RGBPreviewer(
+        latent_format.latent_rgb_factors,
+        getattr(latent_format, "latent_rgb_factors_bias", None),
+        getattr(latent_format, "latent_rgb_factors_reshape", None),
+    )
+
+
+def latent_frames(previewer: Any, latents: Tensor, count: int) -> list[Image.Image]:
+    """Pictures of at most `count` latents, evenly chosen, of normalised latents [B,C,T,H,W]."""
+    return [previewer.decode_latent_to_preview(latents[:1, :, i : i + 1]) for i in chosen(latents.shape[2], count)]
+
+
+def picture_frames(pictures: Tensor, count: int) -> list[Image.Image]:
+    """At most `count` of the frames [T,H,W,3] in 0..1, evenly chosen, no wider than a tile needs."""
+    picked = pictures[chosen(pictures.shape[0], count), ..., :3]
+    data = (picked.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return [fitted(Image.fromarray(frame)) for frame in data]
+
+
+def fitted(image: Image.Image) -> Image.Image:
+    """The image, scaled down when it is wider than `MAX_WIDTH`."""
+    if image.width <= MAX_WIDTH:
+        return image
+    return image.resize((MAX_WIDTH, max(1, round(image.height * MAX_WIDTH / image.width))), Image.Resampling.BILINEAR)
+
+
+def animated_webp(frames: Sequence[Image.Image], seconds: float, quality: int = 70) -> bytes:
+    """An endless animation of `seconds`. Raises OSError or KeyError where Pillow has no WebP."""
+    duration = max(SHORTEST_FRAME_MS, round(1000 * seconds / len(frames)))
+    content = io.BytesIO()
+    first, *rest = (frame.convert("RGB") for frame in frames)
+    first.save(content, "WEBP", save_all=True, append_images=rest, duration=duration, loop=0, quality=quality, method=2)
+    return content.getvalue()
+
+
+def poster(content: bytes) -> bytes:
+    """The middle frame of an animation, as WebP; after a cut the first one may still show the shot before."""
+    with Image.open(io.BytesIO(content)) as image:
+        image.seek(getattr(image, "n_frames", 1) // 2)
+        still = io.BytesIO()
+        image.convert("RGB").save(still, "WEBP", quality=75)
+    return still.getvalue()
+
+
+def chosen(length: int, count: int) -> list[int]:
+    """At most `count` indices below `length`, evenly spread, first and last among them."""
+    count = min(length, count)
+    return [round(i * (length - 1) / max(count - 1, 1)) for i in range(count)]

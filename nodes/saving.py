@@ -1,0 +1,199 @@
+"""The node that writes a film of any length as a video file, decoding it piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.utils
+import folder_paths
+import torch
+from comfy.cli_args import args
+from comfy_api.latest import InputImpl, io, ui
+from torch import Tensor
+
+from ..memory_encoder.decoding import Decoder, decode_film
+from ..memory_encoder.movie import write_movie
+from ..memory_encoder.opening import stored_film
+from ..memory_encoder.sections import MANIFEST, FilmNameError, film_folder
+from . import runtime
+from .sockets import CATEGORY, vae_input
+
+LAYOUT = "video_memory"  # what the sampler's LATENT says of its film: {"sections": latents of each part, "fps": ...}
+
+
+@dataclass(frozen=True)
+class FilmSource:
+    """Latents of a film, part by part, wherever they are; `parts` may be called more than once."""
+
+    parts: Callable[[], Iterator[Tensor]]
+    latents: int
+    fps: float | None
+    sections: int
+
+    @property
+    def first(self) -> Tensor:
+        return next(self.parts())
+
+
+class VideoMemorySaveFilm(io.ComfyNode):
+    """Decodes and encodes section by section: the memory it takes does not grow with the film."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemorySaveFilm",
+            display_name="Save Film",
+            category=CATEGORY,
+            description="Saves a film as MP4, decoded piece by piece: RAM and VRAM stay flat however long it is.",
+            inputs=[
+                vae_input(),
+                io.String.Input(
+                    "filename_prefix", default="video/film", tooltip="Name in the output folder; a number is added."
+                ),
+                io.Float.Input(
+                    "fps", default=0.0, min=0.0, max=240.0, step=0.01,
+                    tooltip="Frames in a second; 0 takes those of the storyboard.",
+                ),
+                io.Float.Input(
+                    "crf", default=18.0, min=0.0, max=51.0, step=1.0,
+                    tooltip="Lower values give better pictures and larger files; Save Video uses 23.",
+                ),
+                io.Boolean.Input(
+                    "match_colours", default=False,
+                    tooltip="Moves brightness, contrast and tint of later sections gently towards the first one. "
+                    "Against slow drift; decodes twice.",
+                ),
+                io.Latent.Input("latent", optional=True, tooltip="The film, from the Autoregressive Sampler."),
+                io.String.Input(
+                    "film", default="", optional=True,
+                    tooltip="Instead of latent: name of a film in output/video_memory, finished or not.",
+                ),
+                io.Audio.Input("audio", optional=True, tooltip="Sound of the film; cut where the film ends."),
+            ],
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="The saved file."),
+                io.String.Output(display_name="report", tooltip="File, frames and length."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, film: Any = "", **_: Any) -> str:
+        """Changes when the film on disk does."""
+        return film_stamp(film)
+
+    @classmethod
+    def execute(
+        cls, vae, filename_prefix: str, fps: float, crf: float, match_colours: bool, latent: dict | None = None,
+        film: str = "", audio: dict | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        source = film_source(latent, film, match_colours)
+        rate = fps or source.fps
+        if not rate:
+            raise ValueError("fps: the film does not say at how many frames a second it runs; set fps")
+        decoder = decoder_of(vae, source.first)
+        height, width = (n * decoder.spatial for n in source.first.shape[3:])
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory(), width, height
+        )
+        path = Path(folder) / f"{name}_{counter:05}_.mp4"
+        progress = SavingProgress(source.latents, decoder.temporal)
+        frames = write_movie(
+            path, progress.counted(decode_film(source.parts(), decoder, match_colours)), rate, crf,
+            metadata_of(cls.hidden), audio, progress.frame,
+        )  # fmt: skip
+        report = f"{path.name}: {source.sections} parts, {frames} frames ({frames / rate:.2f} s) at {rate:g} fps"
+        shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)]).as_dict()
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), report, ui=shown | {"text": [report]})
+
+
+def film_latent(parts: Sequence[Tensor], fps: float) -> dict[str, Any]:
+    """LATENT of a whole film that also says where its parts begin and how fast it runs; other nodes do not mind."""
+    return {
+        "samples": torch.cat(list(parts), dim=2),
+        LAYOUT: {"sections": [part.shape[2] for part in parts], "fps": fps},
+    }
+
+
+def film_source(latent: dict[str, Any] | None, film: str, match_colours: bool = False) -> FilmSource:
+    """Where the film comes from. Raises ValueError when that is not clear or it does not hold one film."""
+    if (latent is None) == (not film.strip()):
+        raise ValueError("connect latent, or write the name of a film in output/video_memory; one of the two")
+    if latent is None:
+        stored = stored_film(runtime.film_root(), film)
+        latents = sum(record.get("latents", 0) for record in stored.records)
+        return FilmSource(stored.latents, latents, stored.fact("fps"), len(stored.records))
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False) or samples.ndim != 5:
+        raise ValueError("latent is not one of a video; connect the LATENT of the Autoregressive Sampler")
+    if samples.shape[0] != 1:
+        raise ValueError(f"latent holds a batch of {samples.shape[0]} clips; pick one with Latent From Batch")
+    layout = latent.get(LAYOUT) or {}
+    sizes = list(layout.get("sections", ()))
+    if sum(sizes) != samples.shape[2]:  # another node has cut or joined it since
+        if match_colours:
+            raise ValueError(
+                "match_colours: this latent does not say where its sections begin; connect the Autoregressive Sampler "
+                "directly, or give the name of the film instead of latent"
+            )
+        sizes = [samples.shape[2]]
+    return FilmSource(lambda: iter(samples.split(sizes, dim=2)), samples.shape[2], layout.get("fps"), len(sizes))
+
+
+def decoder_of(vae: Any, latents: Tensor) -> Decoder:
+    """The VAE as the library sees it; raises ValueError when the latents are not its own."""
+    if vae.latent_dim != 3 or vae.latent_channels != latents.shape[1]:
+        raise ValueError(
+            f"vae makes {vae.latent_dim}D latents of {vae.latent_channels} channels, but the film has 3D latents of "
+            f"{latents.shape[1]}; load the VAE that belongs to the film's model"
+        )
+    return Decoder(vae.decode, vae.temporal_compression_decode() or 4, vae.spacial_compression_decode())
+
+
+def metadata_of(hidden: Any) -> dict[str, Any]:
+    """Workflow and prompt for the file, unless ComfyUI was started with --disable-metadata."""
+    if args.disable_metadata:
+        return {}
+    prompt = {} if hidden.prompt is None else {"prompt": hidden.prompt}
+    return dict(hidden.extra_pnginfo or {}) | prompt
+
+
+def film_stamp(film: Any) -> str:
+    """Time and size of a film's manifest, empty where there is none."""
+    if not isinstance(film, str) or not film.strip():
+        return ""
+    try:
+        status = (film_folder(runtime.film_root(), film) / MANIFEST).stat()
+    except (FilmNameError, OSError):
+        return ""  # the run itself will say what is wrong
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+class SavingProgress:
+    """The node's progress bar over the frames of a film; stops when the user cancels."""
+
+    def __init__(self, latents: int, temporal: int) -> None:
+        self.total = max(1, temporal * latents)
+        self.bar = comfy.utils.ProgressBar(self.total)
+
+    def counted(self, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The same pieces, with a look at the cancel button before each is decoded."""
+        while True:
+            runtime.stop_if_interrupted()
+            piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
+            del piece
+
+    def frame(self, written: int) -> None:
+        """Called before each frame is written."""
+        runtime.stop_if_interrupted()
+        self.bar.update_absolute(min(written + 1, self.total), self.total)
+
+
+NODES = [VideoMemorySaveFilm]

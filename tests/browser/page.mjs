@@ -1,0 +1,212 @@
+/** A page of the real ComfyUI in a real browser, for tests: nothing leaves the machine, nothing goes wrong unseen. */
+
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+
+export const SERVER = process.env.VIDEO_MEMORY_TEST_URL;
+export const RENDERERS = ["classic", "nodes2"];
+const PLAYWRIGHT = process.env.VIDEO_MEMORY_PLAYWRIGHT;
+const PICTURES = process.env.VIDEO_MEMORY_SCREENSHOTS;
+
+/** Settings of every test page: no tours, no news, and the frontend's own check of workflow files. */
+const SETTINGS = {
+  "Comfy.InstalledVersion": "1.0.0",
+  "Comfy.TutorialCompleted": true,
+  "Comfy.Notification.ShowVersionUpdates": false,
+  "Comfy.Release.Status": "skipped",
+  "Comfy.Validation.Workflows": true,
+  "Comfy.Workflow.Persist": false,
+  "Comfy.Workflow.WarnBlueprintOverwrite": false,
+};
+
+/** What ComfyUI's own pages log as errors; each with its reason. */
+const NOT_OURS = [
+  // Optional files of the user that ComfyUI asks for and that a fresh installation lacks.
+  /Failed to load resource: .*404.*\/(userdata|user\.css|api\/userdata)/,
+  // With --disable-api-nodes the server forbids other hosts; core's front end tries them all the same.
+  // Whether it was ours is seen by `watchPolicy`.
+  /(Refused to connect|violates the following Content Security Policy|Content Security Policy directive)/,
+  // Core's own stores look at the graph before core has made it.
+  /ComfyApp graph accessed before initialization/,
+];
+
+/** The browser; one for a test file is enough. Close it in `after`. */
+export async function openBrowser() {
+  const { chromium } = await import(pathToFileURL(join(PLAYWRIGHT, "index.mjs")).href);
+  return chromium.launch({
+    executablePath: process.env.VIDEO_MEMORY_CHROMIUM,
+    args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=srgb", "--lang=en-US"],
+  });
+}
+
+/** Changes settings on the server, as the settings dialog does. Pages opened afterwards have them. */
+export async function setSettings(values) {
+  const answer = await fetch(`${SERVER}/api/settings`, { method: "POST", body: JSON.stringify(values) });
+  const text = await answer.text(); // an unread answer keeps its connection, and with it the test process
+  if (!answer.ok) throw new Error(`settings were refused: HTTP ${answer.status} ${text}`);
+}
+
+/**
+ * A page with ComfyUI ready to use and an empty graph.
+ *
+ * `renderer` is "classic" or "nodes2". Returns `{ page, errors, outside, quiet, close }`: `errors` collects console
+ * errors and uncaught exceptions, `outside` the requests to other hosts, each aborted; `quiet()` throws when there are any.
+ */
+export async function openPage(browser, { renderer = "classic", locale = "en", settings = {}, size = [1600, 950] } = {}) {
+  const nodes2 = { "Comfy.VueNodes.Enabled": renderer === "nodes2" };
+  await setSettings({ ...SETTINGS, "Comfy.Locale": locale, ...nodes2, ...settings });
+  const context = await browser.newContext({ viewport: { width: size[0], height: size[1] }, serviceWorkers: "block" });
+  const page = await context.newPage();
+  const watched = watch(page);
+  await context.route("**/*", (route) => {
+    const url = route.request().url();
+    if (isLocal(url)) return route.continue();
+    watched.outside.push(url);
+    return route.abort();
+  });
+  await watchPolicy(page, watched.outside);
+  await page.goto(SERVER, { waitUntil: "domcontentloaded" });
+  await ready(page);
+  await clear(page);
+  return { page, ...watched, close: () => context.close() };
+}
+
+function isLocal(url) {
+  return url.startsWith(`${SERVER}/`) || /^(data|blob|about):/.test(url);
+}
+
+function watch(page) {
+  const errors = [];
+  const outside = [];
+  page.on("console", (message) => {
+    if (message.type() !== "error") return;
+    const text = `${message.text()} (${message.location().url})`;
+    if (!NOT_OURS.some((pattern) => pattern.test(text))) errors.push(text);
+  });
+  page.on("pageerror", (error) => errors.push(error.stack ?? String(error)));
+  /** Throws when anything was logged as an error or sent to another host so far. */
+  const quiet = () => {
+    if (errors.length) throw new Error(`errors in the page:\n${errors.join("\n")}`);
+    if (outside.length) throw new Error(`requests left the machine:\n${outside.join("\n")}`);
+  };
+  return { errors, outside, quiet };
+}
+
+/** Adds what the pack's own scripts tried to reach and the server's policy stopped, which no route sees. */
+async function watchPolicy(page, outside) {
+  await page.exposeFunction("reportViolation", (url, source) => {
+    if (source.includes("/extensions/") && !isLocal(url)) outside.push(`${url} from ${source}`);
+  });
+  await page.addInitScript(() => {
+    document.addEventListener("securitypolicyviolation", (event) => {
+      window.reportViolation(event.blockedURI, event.sourceFile ?? "");
+    });
+  });
+}
+
+/** Waits until the graph and all extensions are there. */
+export async function ready(page) {
+  await page.waitForFunction(() => window.app?.isGraphReady && window.app.extensionManager && window.app.canvas, null, {
+    timeout: 120_000,
+  });
+  await page.locator("#graph-canvas").waitFor();
+  await settle(page);
+}
+
+/** Waits for the next frames, so that layout and drawing are done. */
+export async function settle(page, frames = 6) {
+  await page.evaluate(
+    (count) =>
+      new Promise((done) => {
+        const step = () => (count-- > 0 ? requestAnimationFrame(step) : done());
+        step();
+      }),
+    frames,
+  );
+}
+
+/** Empties the graph. */
+export async function clear(page) {
+  await page.evaluate(() => window.app.graph.clear());
+  await settle(page);
+}
+
+/** Adds a node by its id and returns its number in the graph. */
+export async function addNode(page, type, position = [100, 120]) {
+  const id = await page.evaluate(
+    ([name, place]) => {
+      const node = window.LiteGraph.createNode(name);
+      if (!node) return null;
+      node.pos = place;
+      window.app.graph.add(node);
+      return node.id;
+    },
+    [type, position],
+  );
+  if (id === null) throw new Error(`there is no node ${type}`);
+  await settle(page);
+  return id;
+}
+
+/** Loads a workflow in UI form, as opening the file does. */
+export async function loadWorkflow(page, workflow, name = "test") {
+  await page.evaluate(([data, title]) => window.app.loadGraphData(data, true, true, title), [workflow, name]);
+  await settle(page, 12);
+}
+
+/** Loads a prompt in API form. */
+export async function loadPrompt(page, prompt, name = "test") {
+  await page.evaluate(([data, title]) => window.app.loadApiJson(data, title), [prompt, name]);
+  await settle(page, 12);
+}
+
+/** What would be queued now: the prompt in API form. */
+export function queuedPrompt(page) {
+  return page.evaluate(async () => (await window.app.graphToPrompt()).output);
+}
+
+/** The value of a widget. */
+export function widgetValue(page, nodeId, name) {
+  return page.evaluate(
+    ([id, widget]) => window.app.graph.getNodeById(id)?.widgets?.find((w) => w.name === widget)?.value,
+    [nodeId, name],
+  );
+}
+
+/** Queues the graph and waits for its end; returns the history entry. Throws when a node failed. */
+export async function queueAndWait(page, timeoutMs = 300_000) {
+  const answer = await page.evaluate(async () => {
+    const prompt = await window.app.graphToPrompt();
+    return window.app.api.queuePrompt(0, prompt);
+  });
+  if (!answer.prompt_id) throw new Error(`not queued: ${JSON.stringify(answer)}`);
+  const end = Date.now() + timeoutMs;
+  while (Date.now() < end) {
+    const entry = (await (await fetch(`${SERVER}/history/${answer.prompt_id}`)).json())[answer.prompt_id];
+    if (entry?.status?.status_str === "error") throw new Error(JSON.stringify(entry.status.messages.at(-1)));
+    if (entry) return entry;
+    await new Promise((done) => setTimeout(done, 250));
+  }
+  throw new Error(`not done after ${timeoutMs / 1000} s`);
+}
+
+/** Shows the whole graph, or one node, with some space around it. */
+export async function fit(page, nodeId = null) {
+  await page.evaluate((id) => {
+    const { canvas, graph } = window.app;
+    const nodes = id === null ? graph._nodes : [graph.getNodeById(id)];
+    const [left, top] = [0, 1].map((i) => Math.min(...nodes.map((n) => n.pos[i] - (i ? 40 : 0))));
+    const [right, bottom] = [0, 1].map((i) => Math.max(...nodes.map((n) => n.pos[i] + n.size[i])));
+    canvas.ds.fitToBounds([left, top, right - left, bottom - top], { zoom: 0.9 });
+    canvas.setDirty(true, true);
+  }, nodeId);
+  await settle(page, 12);
+}
+
+/** Saves a picture of the page, or of `clip`, where VIDEO_MEMORY_SCREENSHOTS names a folder. */
+export async function picture(page, name, options = {}) {
+  if (!PICTURES) return;
+  await mkdir(PICTURES, { recursive: true });
+  await page.screenshot({ path: join(PICTURES, `${name}.png`), ...options });
+}

@@ -1,0 +1,307 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import { RENDERERS, addNode, fit, loadPrompt, openBrowser, openPage, picture, queuedPrompt, settle, widgetValue } from "./page.mjs";
+
+const SHOTS = [
+  { start: 0, end: 5, prompt: "a kitchen" },
+  { start: 5, end: 10, prompt: "a street" },
+  { start: 10, end: 15, prompt: "a garden" },
+];
+let browser;
+
+before(async () => {
+  browser = await openBrowser();
+});
+after(() => browser?.close());
+
+/** A page with one Storyboard node that shows `text`, and what a test does with it. */
+async function openEditor(renderer, text = JSON.stringify({ version: 1, shots: SHOTS }), options = {}) {
+  const opened = await openPage(browser, { renderer, ...options });
+  const { page, errors, outside } = opened;
+  const id = await addNode(page, "VideoMemoryStoryboard");
+  const editor = page.locator(".vm-sb");
+  const write = (value) => setWidget(page, id, "storyboard", value);
+  const read = () => widgetValue(page, id, "storyboard");
+  await write(text);
+  await fit(page, id);
+  await editor.locator(".vm-sb-sum").filter({ hasText: "241" }).waitFor();
+  const shots = async () => JSON.parse(await read()).shots;
+  const times = async () => (await shots()).map((shot) => [shot.start, shot.end, shot.prompt]);
+  const focus = () => editor.locator(".vm-sb-timeline").focus();
+  const keys = async (...names) => {
+    for (const name of names) await page.keyboard.press(name);
+    await settle(page);
+  };
+  /** Nothing went wrong, but for the answers to texts that are refused on purpose. */
+  const quiet = () => {
+    assert.deepEqual(errors.filter((text) => !/status of 400 .*video_memory\/plan/.test(text)), []);
+    assert.deepEqual(outside, []);
+  };
+  return { ...opened, quiet, id, editor, write, read, shots, times, focus, keys };
+}
+
+/** Sets a widget as one step of undo, as a person's edit would be. */
+async function setWidget(page, id, name, value) {
+  await page.evaluate(
+    ([node, widget, text]) => {
+      const { canvas, graph } = window.app;
+      const found = graph.getNodeById(node).widgets.find((w) => w.name === widget);
+      canvas.emitBeforeChange();
+      found.value = text;
+      found.callback?.(text);
+      canvas.emitAfterChange();
+    },
+    [id, name, value],
+  );
+  await settle(page);
+}
+
+const undoSteps = (page) => page.evaluate(() => window.app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length);
+
+/** Drags from the middle of an element, or its right edge, by pixels of the screen. */
+async function drag(page, locator, dx, { edge = false, shift = false, cancel = false } = {}) {
+  await page.locator(".vm-sb:not(.vm-sb-busy)").waitFor();
+  await locator.waitFor();
+  await settle(page);
+  const box = await locator.boundingBox();
+  const [x, y] = [edge ? box.x + box.width - 3 : box.x + box.width / 2, box.y + box.height / 2];
+  await page.mouse.move(x, y);
+  await page.mouse.down();
+  if (shift) await page.keyboard.down("Shift");
+  for (const part of [0.3, 0.7, 1]) await page.mouse.move(x + dx * part, y);
+  await settle(page, 2);
+  if (cancel) await page.keyboard.press("Escape");
+  await page.mouse.up();
+  if (shift) await page.keyboard.up("Shift");
+  await settle(page);
+}
+
+for (const renderer of RENDERERS) {
+  test(`shots are resized, moved and taken back with the mouse, one step of undo each, ${renderer}`, async () => {
+    const { page, id, editor, times, keys, quiet, close } = await openEditor(renderer);
+    const shot = (number) => editor.locator(`.vm-sb-shot[data-index="${number - 1}"]`);
+    const second = (await shot(1).boundingBox()).width / 5;
+    const before = await undoSteps(page);
+
+    await drag(page, shot(1), second * 1.1, { edge: true });
+    assert.deepEqual(await times(), [[0, 6, "a kitchen"], [6, 11, "a street"], [11, 16, "a garden"]]); // prettier-ignore
+    assert.equal(await undoSteps(page), before + 1);
+
+    await keys("Control+z");
+    assert.deepEqual(await times(), SHOTS.map(({ start, end, prompt }) => [start, end, prompt])); // prettier-ignore
+    await shot(1).waitFor();
+
+    await drag(page, shot(1), -second, { edge: true, shift: true });
+    assert.deepEqual(await times(), [[0, 4, "a kitchen"], [4, 10, "a street"], [10, 15, "a garden"]]); // prettier-ignore
+
+    await drag(page, shot(3), -second * 12);
+    assert.deepEqual(await times(), [[0, 5, "a garden"], [5, 9, "a kitchen"], [9, 15, "a street"]]); // prettier-ignore
+    assert.equal(await editor.locator(".vm-sb-shot-panel .vm-sb-panel-title").textContent(), "Shot 1");
+
+    const unchanged = await undoSteps(page);
+    await drag(page, shot(2), second * 3, { edge: true, cancel: true });
+    await shot(2).click();
+    assert.deepEqual(await times(), [[0, 5, "a garden"], [5, 9, "a kitchen"], [9, 15, "a street"]]); // prettier-ignore
+    assert.equal(await undoSteps(page), unchanged, "looking is no edit");
+    assert.equal((await queuedPrompt(page))[id].inputs.storyboard, await widgetValue(page, id, "storyboard"));
+    quiet();
+    await close();
+  });
+
+  test(`a storyboard is written with the keyboard alone, ${renderer}`, async () => {
+    const { page, id, shots, focus, keys, quiet, close } = await openEditor(renderer);
+    await focus();
+    await keys("ArrowRight", "Shift+ArrowRight", "n");
+    await page.keyboard.type("rain on the window");
+    await keys("Escape", "c", "l", "Alt+ArrowLeft", "d", "Delete", "Home", "s");
+    const now = await shots();
+    assert.deepEqual(
+      now.map((shot) => [shot.start, shot.end, shot.prompt, shot.transition, Boolean(shot.locked)]),
+      [
+        [0, 2.5, "a kitchen", "cut", false],
+        [2.5, 5, "a kitchen", "continue", false],
+        [5, 10, "rain on the window", "continue", true],
+        [10, 15, "a garden", "cut", false],
+      ].toSpliced(3, 0, [10, 15.25, "a street", "cut", false]).map((row, i) => (i === 4 ? [15.25, 20.25, ...row.slice(2)] : row)),
+    ); // prettier-ignore
+    assert.equal(await page.evaluate((node) => Boolean(window.app.graph.getNodeById(node)), id), true, "Delete deletes shots, not the node");
+    await keys("Control+z");
+    assert.equal((await shots()).length, 4, "the split is taken back");
+    await page.waitForFunction(() => document.activeElement?.classList.contains("vm-sb-timeline"));
+    await keys("s");
+    assert.equal((await shots()).length, 5, "after an undo the keyboard goes on where it was");
+    await keys("Control+z", "Control+z");
+    await page.keyboard.press("Control+Shift+z");
+    await settle(page);
+    assert.equal((await shots()).length, 4);
+    quiet();
+    await close();
+  });
+
+  test(`a prompt is one step of undo however long it is, and is in the queue at once, ${renderer}`, async () => {
+    const { page, id, editor, shots, focus, keys, quiet, close } = await openEditor(renderer);
+    const before = await undoSteps(page);
+    await focus();
+    await keys("Enter");
+    await page.keyboard.type(" at night, a lamp");
+    assert.match((await queuedPrompt(page))[id].inputs.storyboard, /a kitchen at night, a lamp/);
+    await keys("Escape");
+    assert.equal(await undoSteps(page), before + 1);
+    await editor.locator(".vm-sb-seed").fill("18446744073709551615");
+    await editor.locator(".vm-sb-seed").press("Enter");
+    assert.match(await widgetValue(page, id, "storyboard"), /"seed": 18446744073709551615,/);
+    await editor.locator(".vm-sb-seed").fill("a seed");
+    await editor.locator(".vm-sb-seed").press("Enter");
+    assert.equal(await editor.locator(".vm-sb-seed").getAttribute("aria-invalid"), "true");
+    assert.equal((await shots())[0].prompt, "a kitchen at night, a lamp");
+    quiet();
+    await close();
+  });
+
+  test(`a text in another format is left alone until it is converted, ${renderer}`, async () => {
+    const { page, editor, read, write, keys, quiet, close } = await openEditor(renderer);
+    for (const text of ["[0s: a kitchen] [5s-10s: a street]", "a kitchen | a street", '"0": "a kitchen", "5": "a street"']) {
+      await write(text);
+      await editor.getByText("This text is in another format").waitFor();
+      await editor.locator(".vm-sb-shot").nth(1).click();
+      await editor.locator(".vm-sb-timeline").focus();
+      await keys("d", "Delete", "l", "Shift+ArrowRight");
+      assert.equal(await read(), text);
+    }
+    await picture(page, `storyboard-foreign-${renderer}`);
+    await editor.getByRole("button", { name: "Convert" }).click();
+    await settle(page);
+    assert.deepEqual(JSON.parse(await read()).shots.map((shot) => shot.prompt), ["a kitchen", "a street"]); // prettier-ignore
+
+    const broken = '{"version": 1, "shots": [{"start": 0, "prompt": "a", "camera": 1}]}';
+    await write(broken);
+    await editor.getByText("unknown field 'camera'").waitFor();
+    assert.equal(await editor.getByRole("button", { name: "Convert" }).count(), 0);
+    assert.equal(await read(), broken);
+    quiet();
+    await close();
+  });
+
+  test(`storyboards in all five formats are pasted, and a refused one stays in the field, ${renderer}`, async () => {
+    const { page, editor, times, focus, quiet, close } = await openEditor(renderer);
+    const field = editor.locator(".vm-sb-paste textarea");
+    const open = () => editor.locator('[data-action="paste"]').click();
+    const formats = [
+      "[0s: one] [5s: two]", "one | two", '"0": "one", "5": "two"',
+      '{"shots": [{"start": 0, "end": 5, "prompt": "one"}, {"start": 5, "end": 10, "prompt": "two"}]}',
+      '{"scenes": [{"video_prompts": ["one", "two"], "cut": [true, false]}]}',
+    ]; // prettier-ignore
+    for (const text of formats) {
+      await open();
+      await field.fill(text);
+      await editor.getByRole("button", { name: "Replace all shots" }).click();
+      await editor.locator(".vm-sb-paste").waitFor({ state: "hidden" });
+      assert.deepEqual((await times()).map((row) => [row[0], row[2]]), [[0, "one"], [5, "two"]]); // prettier-ignore
+    }
+    await open();
+    await field.fill("[0s: one");
+    await editor.getByRole("button", { name: "Replace all shots" }).click();
+    await editor.getByText("the bracket is not closed").waitFor();
+    assert.equal(await field.inputValue(), "[0s: one");
+    await field.fill("three");
+    await editor.getByRole("button", { name: "Add at the end" }).click();
+    await editor.locator(".vm-sb-paste").waitFor({ state: "hidden" });
+    assert.equal((await times()).length, 3);
+    await focus();
+    quiet();
+    await close();
+  });
+
+  test(`the plan follows the graph and the typing, and a refusal loses nothing, ${renderer}`, async () => {
+    const { page, id, editor, read, close } = await openEditor(renderer);
+    const tokens = () => editor.locator(".vm-sb-numbers").textContent();
+    assert.match(await tokens(), /3,120 tokens/);
+    await page.evaluate((node) => {
+      const sampler = window.LiteGraph.createNode("VideoMemorySampler");
+      window.app.canvas.emitBeforeChange();
+      window.app.graph.add(sampler);
+      sampler.pos = [900, 100];
+      window.app.graph.getNodeById(node).connect(0, sampler, "storyboard");
+      sampler.widgets.find((widget) => widget.name === "width").value = 1280;
+      sampler.widgets.find((widget) => widget.name === "height").value = 704;
+      window.app.canvas.emitAfterChange();
+    }, id);
+    await editor.getByText("Planned for wan-14b, 1280×704").waitFor();
+    await setWidget(page, id, "section_seconds", 2.5);
+    await editor.getByText("6 sections").waitFor();
+    const text = await read();
+    await setWidget(page, id, "storyboard", text.replace("a street", ""));
+    await editor.getByText("shot 2: the prompt is empty").waitFor();
+    assert.equal(await editor.locator(".vm-sb-shot").count(), 3, "the shots stay where they are");
+
+    await page.route("**/video_memory/plan", (route) => route.abort());
+    await editor.locator(".vm-sb-shot").nth(1).click();
+    await editor.locator(".vm-sb-shot-panel textarea").fill("a street again");
+    await editor.getByText("The plan is not available").waitFor();
+    assert.equal(JSON.parse(await read()).shots[1].prompt, "a street again");
+    await page.unroute("**/video_memory/plan");
+    await editor.getByRole("button", { name: "Try again" }).click();
+    await editor.getByText("6 sections").waitFor();
+    await editor.getByText("The plan is not available").waitFor({ state: "hidden" });
+    await close();
+  });
+
+  test(`the text stays reachable, and a connected text is shown as such, ${renderer}`, async () => {
+    const { page, id, editor, quiet, close } = await openEditor(renderer);
+    const hidden = () => page.evaluate((node) => window.app.graph.getNodeById(node).widgets.find((w) => w.name === "storyboard").hidden, id);
+    assert.equal(await hidden(), true);
+    await editor.locator('[data-action="text"]').click();
+    await settle(page, 12);
+    assert.equal(await hidden(), false);
+    await fit(page, id);
+    const box = page.locator("textarea:not(.vm-sb textarea)").first();
+    await box.waitFor({ state: "visible" });
+    await box.fill('{"version": 1, "shots": [{"start": 0, "end": 3, "prompt": "typed"}]}');
+    await editor.locator(".vm-sb-shot", { hasText: "typed" }).waitFor();
+    await picture(page, `storyboard-text-${renderer}`);
+    await page.evaluate((node) => {
+      const text = window.LiteGraph.createNode("PrimitiveStringMultiline");
+      text.pos = [-420, 120];
+      window.app.graph.add(text);
+      text.widgets[0].value = "from afar";
+      const board = window.app.graph.getNodeById(node);
+      text.connect(0, board, board.inputs.findIndex((input) => input.name === "storyboard"));
+    }, id);
+    await editor.getByText("The storyboard comes from a connected node").waitFor();
+    assert.equal(await editor.locator('[data-action="insert"]').isDisabled(), true);
+    quiet();
+    await close();
+  });
+
+  test(`a node is copied, saved and loaded with its storyboard and nothing else, ${renderer}`, async () => {
+    const { page, id, focus, keys, quiet, close } = await openEditor(renderer);
+    await focus();
+    await keys("l");
+    const [saved, prompt] = await page.evaluate(async () => [window.app.graph.serialize(), (await window.app.graphToPrompt()).output]);
+    const node = saved.nodes.find((entry) => String(entry.id) === String(id));
+    assert.equal(node.widgets_values.length, 4);
+    assert.deepEqual(Object.keys(prompt[id].inputs).sort(), ["fps", "section_seconds", "storyboard", "total_seconds"]);
+    await page.evaluate((node) => window.app.graph.add(window.app.graph.getNodeById(node).clone()), id);
+    await settle(page, 12);
+    assert.equal(await page.locator(".vm-sb").count(), 2);
+    await page.evaluate((data) => window.app.loadGraphData(data), saved);
+    await settle(page, 12);
+    assert.match(await widgetValue(page, id, "storyboard"), /"locked": true/);
+    assert.equal(await page.locator(".vm-sb").count(), 1);
+    await loadPrompt(page, prompt);
+    await page.locator(".vm-sb-shot").nth(2).waitFor();
+    quiet();
+    await close();
+  });
+}
+
+test("the editor is there in light colours and in each language", async () => {
+  for (const [locale, theme, word] of [["en", "light", "Duplicate"], ["zh", "dark", "复制"], ["ja", "light", "複製"]]) {
+    const { page, editor, quiet, close } = await openEditor("nodes2", undefined, { locale, settings: { "Comfy.ColorPalette": theme } }); // prettier-ignore
+    await editor.locator('[data-action="duplicate"]', { hasText: word }).waitFor();
+    await picture(page, `storyboard-${locale}-${theme}`);
+    quiet();
+    await close();
+  }
+});

@@ -1,0 +1,188 @@
+"""Save Film in the real ComfyUI: the pictures core makes, in pieces, from latent or disk, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from demo.tiny_family.clips import HELD_OUT_SEED
+from demo.tiny_family.install import VAE_NAME, install_models
+from demo.tiny_family.procedural import make_film
+from memory_encoder.decoding import Decoder, decode_film
+
+from .worlds import World, make_world
+
+PACK = "video_memory_saving_test"
+
+
+@pytest.fixture(scope="module")
+def world(
+    comfy: Any, load_pack: Callable[..., ModuleType], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    out = tmp_path_factory.mktemp("saving")
+    before, comfy.folder_paths.output_directory = comfy.folder_paths.output_directory, str(out)
+    yield make_world(comfy, load_pack, PACK, out)
+    comfy.folder_paths.output_directory = before
+
+
+@pytest.fixture(scope="module")
+def trained(comfy: Any) -> Any:
+    """The tiny family's VAE through core's loader."""
+    install_models(comfy.base / "models")
+    with torch.inference_mode():
+        return comfy.nodes.VAELoader().load_vae(VAE_NAME)[0]
+
+
+@pytest.fixture(scope="module")
+def latents(trained: Any) -> torch.Tensor:
+    """25 latents of a film that was never trained on, with cuts, at 64x48."""
+    frames = make_film(HELD_OUT_SEED + 51, shots=4).frames[:97, ::2, ::2]
+    with torch.inference_mode():
+        return trained.encode(torch.from_numpy(frames.astype(np.float32) / 255))
+
+
+def save(world: World, **values: Any) -> Any:
+    """What Save Film returns; defaults as in the node."""
+    defaults = {"vae": world.inputs["vae"], "filename_prefix": "video/film", "fps": 0.0, "crf": 18.0}
+    return world.run("VideoMemorySaveFilm", **defaults | {"match_colours": False} | values)
+
+
+def frames_of(path: str | Path) -> np.ndarray:
+    with av.open(str(path)) as file:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+
+
+def saved_path(world: World, output: Any) -> Path:
+    shown = output.ui["images"][0]
+    return world.out / shown["subfolder"] / shown["filename"]
+
+
+@pytest.mark.parametrize("piece", [4, 8])
+def test_pieces_are_the_whole_decode_within_an_eighth_of_a_level(
+    trained: Any, latents: torch.Tensor, piece: int
+) -> None:
+    decoder = Decoder(trained.decode, trained.temporal_compression_decode(), trained.spacial_compression_decode())
+    with torch.inference_mode():
+        whole = trained.decode(latents)[0]
+        pieces = torch.cat(list(decode_film([latents], decoder, length=piece)))
+    assert pieces.shape == whole.shape == (97, 48, 64, 3)
+    assert (pieces - whole).abs().max() < 0.125 / 255
+
+
+def test_file_has_the_pictures_of_decode_create_and_save_video(
+    comfy: Any, world: World, trained: Any, latents: torch.Tensor, tmp_path: Path
+) -> None:
+    """A film of one piece, so that nothing but the encoding could differ from core's three nodes."""
+    output = save(world, vae=trained, latent={"samples": latents}, fps=16.0)
+    api = comfy.module("comfy_api.latest")
+    with torch.inference_mode():
+        components = api.Types.VideoComponents(images=trained.decode(latents)[0], frame_rate=Fraction(16))
+    api.InputImpl.VideoFromComponents(components).save_to(str(tmp_path / "core.mp4"), crf=18.0)
+    ours = frames_of(saved_path(world, output))
+    assert ours.shape == (97, 48, 64, 3)
+    assert np.array_equal(ours, frames_of(tmp_path / "core.mp4"))
+    assert output.result[0].get_dimensions() == (64, 48)
+
+
+def test_film_from_its_latent_and_from_disk_is_the_same_with_its_own_fps(world: World) -> None:
+    latent, _, _ = world.film("saved", "a door", "rain", "a garden")
+    first = save(world, latent=latent)
+    second = save(world, film="saved")
+    paths = [saved_path(world, output) for output in (first, second)]
+    assert paths[0] != paths[1] and all(path.parent == world.out / "video" for path in paths)
+    assert np.array_equal(*map(frames_of, paths))
+    with av.open(str(paths[1])) as file:
+        assert file.streams.video[0].average_rate == 16 and file.streams.video[0].frames == 25
+    assert "3 parts, 25 frames (1.56 s) at 16 fps" in second.result[1] and second.ui["text"] == [second.result[1]]
+
+
+def test_film_that_opens_with_a_clip_is_saved_from_disk_with_it(world: World, trained: Any) -> None:
+    clip = {"samples": torch.randn(1, 16, 3, 6, 8)}
+    latent, _, _ = world.film("continued", "a door", history=clip)
+    outputs = save(world, latent=latent), save(world, film="continued")
+    assert np.array_equal(*(frames_of(saved_path(world, output)) for output in outputs))
+    assert len(frames_of(saved_path(world, outputs[1]))) == 1 + 4 * (latent["samples"].shape[2] - 1)
+
+
+def test_prompt_and_workflow_are_in_the_file_unless_switched_off(comfy: Any, world: World, monkeypatch: Any) -> None:
+    hidden = SimpleNamespace(prompt={"1": {"class_type": "A"}}, extra_pnginfo={"workflow": {"nodes": []}})
+    monkeypatch.setattr(world.nodes["VideoMemorySaveFilm"], "hidden", hidden)
+    latent = {"samples": torch.randn(1, 16, 2, 6, 8)}
+
+    def tags() -> dict[str, Any]:
+        with av.open(str(saved_path(world, save(world, latent=latent, fps=8.0)))) as file:
+            return {name: json.loads(file.metadata[name]) for name in ("prompt", "workflow") if name in file.metadata}
+
+    assert tags() == {"prompt": hidden.prompt, "workflow": {"nodes": []}}
+    monkeypatch.setattr(comfy.module("comfy.cli_args").args, "disable_metadata", True)
+    assert tags() == {}
+
+
+def test_colours_are_matched_only_on_request_and_need_the_sections(world: World) -> None:
+    latent, _, _ = world.film("colours", "a door", "rain on a street")
+    plain, matched = (save(world, latent=latent, match_colours=on) for on in (False, True))
+    frames = [frames_of(saved_path(world, output)).astype(int) for output in (plain, matched)]
+    cut = 9  # frames of the first section
+    assert np.abs(frames[0][: cut - 1] - frames[1][: cut - 1]).max() <= 8  # the same, but for what the encoder makes
+    assert np.abs(frames[0][cut:] - frames[1][cut:]).mean() > 1
+    means = [frame[:cut].mean() for frame in frames], [frame[cut:].mean() for frame in frames]
+    assert abs(means[1][1] - means[0][1]) < abs(means[1][0] - means[0][0])
+    with pytest.raises(ValueError, match="where its sections begin"):
+        save(world, latent={"samples": latent["samples"]}, fps=16.0, match_colours=True)
+
+
+def test_cancel_while_a_film_is_saved_stops_at_once_and_leaves_no_file(comfy: Any, world: World) -> None:
+    management = comfy.model_management
+    vae, calls = world.inputs["vae"], []
+
+    def decode(latents: torch.Tensor) -> torch.Tensor:
+        calls.append(latents.shape)
+        if len(calls) == 2:
+            management.interrupt_current_processing(True)
+        return vae.decode(latents)
+
+    watched = SimpleNamespace(
+        decode=decode,
+        latent_dim=3,
+        latent_channels=16,
+        temporal_compression_decode=lambda: 4,
+        spacial_compression_decode=lambda: 8,
+    )
+    before = sorted(world.out.rglob("*"))
+    with pytest.raises(management.InterruptProcessingException):
+        save(world, vae=watched, latent={"samples": torch.randn(1, 16, 100, 6, 8)}, fps=16.0)
+    assert len(calls) == 2 and sorted(world.out.rglob("*")) == before
+
+
+def test_what_cannot_be_saved_is_refused_with_the_cure(world: World) -> None:
+    latent = {"samples": torch.randn(1, 16, 2, 6, 8)}
+    for values, words in (
+        ({}, "one of the two"),
+        ({"latent": latent, "film": "saved"}, "one of the two"),
+        ({"latent": latent}, "set fps"),
+        ({"latent": {"samples": torch.zeros(2, 16, 2, 6, 8)}, "fps": 8.0}, "batch of 2"),
+        ({"latent": {"samples": torch.zeros(1, 4, 6, 8)}, "fps": 8.0}, "not one of a video"),
+        ({"latent": {"samples": torch.zeros(1, 48, 2, 6, 8)}, "fps": 8.0}, "48"),
+        ({"film": "never made"}, "no film 'never made'"),
+        ({"film": "../saved"}, "film: the name"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            save(world, **values)
+
+
+def test_a_film_on_disk_is_saved_again_when_it_has_changed(world: World) -> None:
+    fingerprint = world.nodes["VideoMemorySaveFilm"].fingerprint_inputs
+    assert fingerprint(film="") == fingerprint(film="never made") == fingerprint(film="a/b") == ""
+    world.film("growing", "a door")
+    first = fingerprint(film="growing")
+    world.film("growing", "a door", "rain")
+    assert first and fingerprint(film="growing") not in ("", first)

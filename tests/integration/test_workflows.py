@@ -1,0 +1,119 @@
+"""The shipped workflows, without a browser: what they declare, what comfy-cli says, and films on small models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.browser_server import WORKFLOWS, browser_server
+from demo.comfy_cli import find_comfy_cli, validate
+from demo.comfy_server import ComfyServer
+from demo.environment import ROOT, Environment
+
+from .films import write_models
+
+NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+FILMS = ("wan22_5b_film", "wan22_14b_film", "hunyuan_film", "two_memories", "image_to_film", "continue_video",
+         "any_sampler", "continue_memory")  # fmt: skip
+# Files that a user makes and no one can download.
+OWN = ("tiny_", "my_memory", "host", "vae")
+SMALL: dict[str, dict[str, Any]] = {
+    "UNETLoader": {"unet_name": "host.safetensors", "weight_dtype": "default"},
+    "VAELoader": {"vae_name": "vae.safetensors"},
+    "VideoMemoryStoryboard": {"storyboard": "a red door | a red door at night", "fps": 16.0, "section_seconds": 0.5},
+    "VideoMemorySampler": {"width": 64, "height": 48},
+    "VideoMemoryBudget": {"width": 64, "height": 48},
+    "ImageFromBatch": {"length": 9},
+    "ImageScale": {"width": 64, "height": 48},
+    "BasicScheduler": {"steps": 2},
+    "KSampler": {"steps": 2},
+}
+# What stands in for nodes that need a text encoder or the latents of Wan 2.2 5B.
+STANDINS: dict[str, tuple[str, dict[str, Any]]] = {
+    "CLIPLoader": ("VideoMemoryDemoTextEncoder", {}),
+    "DualCLIPLoader": ("VideoMemoryDemoTextEncoder", {}),
+    "Wan22ImageToVideoLatent": (
+        "EmptyHunyuanLatentVideo", {"width": 64, "height": 48, "length": 9, "batch_size": 1},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(
+    comfy: Any, comfy_environment: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ComfyServer]:
+    """ComfyUI with what the workflows choose from, and models of two blocks."""
+    work = tmp_path_factory.mktemp("workflows")
+    write_models(work / "models")
+    with browser_server(work, comfy_environment) as running:
+        yield running
+
+
+def read(*path: str) -> dict[str, Any]:
+    return json.loads(WORKFLOWS.joinpath(*path).read_text(encoding="utf-8"))
+
+
+def test_each_workflow_has_ui_form_api_form_thumbnail_and_a_note() -> None:
+    assert len(NAMES) >= 9
+    for name in NAMES:
+        workflow = read(f"{name}.json")
+        assert workflow["version"] == 0.4 and workflow["groups"], name
+        notes = [node for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
+        assert notes and all(len(node["widgets_values"][0]) > 80 for node in notes), name
+        assert read("api", f"{name}.json"), name
+        picture = (WORKFLOWS / f"{name}.jpg").read_bytes()
+        assert picture[:3] == b"\xff\xd8\xff" and len(picture) < 150_000, name
+
+
+def test_every_downloadable_model_is_declared_on_its_loader_with_address_and_folder() -> None:
+    for name in NAMES:
+        for node in read(f"{name}.json")["nodes"]:
+            declared = {model["name"]: model for model in node["properties"].get("models", [])}
+            values = [v for v in node.get("widgets_values") or [] if isinstance(v, str)]
+            files = [v for v in values if v.endswith(".safetensors") and not v.startswith((*OWN, "film_"))]
+            assert sorted(files) == sorted(declared), f"{name}, {node['type']}"
+            for model in declared.values():
+                assert model["url"].startswith("https://") and model["url"].endswith(f"/{model['name']}")
+                assert model["directory"] in {"diffusion_models", "text_encoders", "vae", "loras"}
+
+
+def test_comfy_cli_finds_no_fault_in_any_workflow(server: ComfyServer, tmp_path: Path) -> None:
+    cli = find_comfy_cli()
+    if cli is None:
+        pytest.skip("no comfy-cli; run `python -m demo.comfy_cli`")
+    nodes = tmp_path / "object_info.json"
+    nodes.write_text(json.dumps(server.get("/object_info")))
+    for name in NAMES:
+        for path in (WORKFLOWS / f"{name}.json", WORKFLOWS / "api" / f"{name}.json"):
+            verdict = validate(cli, path, nodes)
+            assert verdict["valid"] and not verdict["warnings"], f"{path.relative_to(ROOT)}: {verdict}"
+
+
+def small(name: str, memory: str) -> dict[str, Any]:
+    """A shipped film workflow with tiny models and sizes."""
+    prompt = read("api", f"{name}.json")
+    for entry in prompt.values():
+        kind = entry["class_type"]
+        if kind in STANDINS:
+            entry["class_type"], entry["inputs"] = STANDINS[kind][0], dict(STANDINS[kind][1])
+        unknown = set(SMALL.get(kind, {})) - set(entry["inputs"])
+        assert not unknown, f"{name}: {kind} has no {unknown}"
+        entry["inputs"] |= SMALL.get(kind, {})
+        if kind == "VideoMemoryLoad":
+            entry["inputs"]["memory_name"] = memory
+    return prompt
+
+
+def test_every_film_workflow_makes_its_film_on_small_models(server: ComfyServer) -> None:
+    memory = "film_00001.safetensors"
+    for name in FILMS:
+        entry = server.run(small(name, memory))
+        videos = [path for path in server.files(entry) if path.suffix == ".mp4"]
+        assert len(videos) == 1 and videos[0].stat().st_size > 500, name
+        if name == "continue_video":
+            memory = "continue_video_00001.safetensors"
+            assert (server.output_dir / "video_memories" / memory).is_file()

@@ -1,0 +1,104 @@
+"""The plan that the storyboard editor asks for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from memory_encoder.budget import Plan, describe, estimate, named_host
+from memory_encoder.config import EncoderConfig
+from memory_encoder.film_plan import SHOWN_CHARACTERS, SHOWN_SECTIONS, PlanError, PlanRequest, film_plan
+from memory_encoder.storyboard import StoryboardError, parse_storyboard, plan_sections
+
+TEXT = "[0s: a kitchen] [5s: a street] [10s-15s: the kitchen again]"
+
+
+def plan(**values: Any) -> dict[str, Any]:
+    return film_plan(PlanRequest.from_dict({"storyboard": TEXT} | values))
+
+
+def test_the_plan_has_the_sections_of_the_storyboard_node() -> None:
+    answer = plan(section_seconds=2.5)
+    wanted = plan_sections(parse_storyboard(TEXT, section_seconds=2.5), fps=16, section_seconds=2.5)
+    found = [(s["shot"], s["start_frame"], s["frames"], s["prompt"], s["transition"]) for s in answer["sections"]]
+    assert found == [(s.shot_index, s.start_frame, s.frames, s.prompt, s.transition) for s in wanted]
+    assert answer["frames"] == 241 and answer["section_count"] == 6
+
+
+def test_the_budget_is_that_of_the_budget_node() -> None:
+    answer = plan(width=640, height=352, host="wan-1.3b", card_gib=8, bytes_per_weight=2)["budget"]
+    same = Plan(named_host("wan-1.3b"), 640, 352, 16, 15, 5, card_gib=8, bytes_per_weight=2)
+    assert answer["memory_tokens"] == estimate(same).memory_tokens
+    assert answer["section_tokens"] == estimate(same).section_tokens
+    assert answer["report"] == describe(same, "wan-1.3b")
+
+
+def test_every_text_format_comes_back_as_the_canonical_json() -> None:
+    for text in (TEXT, "a | b", '"0": "a", "5": "b"', '{"scenes": [{"video_prompts": ["a"], "cut": [true]}]}', "one"):
+        canonical = plan(storyboard=text)["storyboard"]
+        assert json.loads(canonical)["version"] == 1
+        assert plan(storyboard=canonical)["storyboard"] == canonical
+
+
+def test_a_history_adds_its_tokens_and_no_opening_frame() -> None:
+    alone, after = plan(), plan(history_latents=21)
+    assert after["frames"] == alone["frames"] - 1
+    assert after["budget"]["memory_tokens"] > alone["budget"]["memory_tokens"]
+
+
+def test_a_budget_that_cannot_be_made_leaves_the_sections() -> None:
+    answer = plan(width=840)
+    assert answer["budget"] is None and "width 840 is not a multiple of 16" in answer["budget_error"]
+    assert len(answer["sections"]) == 3
+
+
+def test_an_encoder_file_replaces_rate_padding_and_host() -> None:
+    config = EncoderConfig("wan", 3072, 48, rate="2x2x2", padding="floor")
+    answer = film_plan(PlanRequest.from_dict({"storyboard": TEXT, "rates": ["8x8x2"], "host": "hunyuan"}), config)
+    assert answer["budget"]["host"] == "wan-5b" and answer["budget"]["rates"] == ["2x2x2"]
+
+
+def test_a_long_film_is_answered_in_part_and_says_so() -> None:
+    text = json.dumps({"shots": [{"start": 0, "end": 3000, "prompt": "x" * 9000}]})
+    answer = plan(storyboard=text, section_seconds=0.5)
+    assert len(answer["sections"]) == SHOWN_SECTIONS < answer["section_count"] == 6000
+    assert "4000 more sections" in answer["schedule"]
+    assert all(len(section["prompt"]) == SHOWN_CHARACTERS for section in answer["sections"])
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "words"),
+    [
+        ({"fps": "16"}, "fps", "give a number from 1 to 240"),
+        ({"fps": float("nan")}, "fps", "give a number"),
+        ({"fps": True}, "fps", "give a number"),
+        ({"fps": 10**400}, "fps", "a very large number"),
+        ({"width": 832.5}, "width", "whole number"),
+        ({"history_latents": -1}, "history_latents", "from 0"),
+        ({"rates": []}, "rates", "one to four"),
+        ({"rates": "4x3x2"}, "rates", "power of two"),
+        ({"padding": "round"}, "padding", "ceil or floor"),
+        ({"host": "sora"}, "host", "choose one of"),
+        ({"host": 3}, "host", "send text"),
+        ({"storyboard": None}, "storyboard", "send text"),
+        ({"storyboard": "x" * 300_000}, "storyboard", "at most"),
+        ({"colour": 1}, "request", "unknown field 'colour'"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_cure(values: dict[str, Any], field: str, words: str) -> None:
+    with pytest.raises(PlanError, match=words) as error:
+        plan(**values)
+    assert error.value.field == field
+
+
+def test_a_request_that_is_no_object_or_lacks_the_storyboard_is_refused() -> None:
+    for data in ([], None, {}):
+        with pytest.raises(PlanError, match="storyboard"):
+            PlanRequest.from_dict(data)
+
+
+def test_a_storyboard_past_the_films_end_is_refused_with_the_shot() -> None:
+    with pytest.raises(StoryboardError, match="shot 3"):
+        plan(total_seconds=8)

@@ -1,0 +1,134 @@
+"""What a film opens with, and films on disk as the beginning of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from memory_encoder.film import Film, render_film
+from memory_encoder.memory import VideoMemory
+from memory_encoder.opening import Opening, Piece, StoredFilmError, stored_film
+from memory_encoder.sections import MANIFEST, SectionStore
+
+from .test_compressor import CHANNELS
+from .test_film import World, plan
+
+FACTS = {"width": 16, "height": 16, "fps": 8.0, "latent_format": "Wan21", "memory": ""}
+
+
+def opening_clip(latents: int = 3) -> Opening:
+    values = torch.randn(1, CHANNELS, latents, 4, 4, generator=torch.Generator().manual_seed(3))
+    return Opening(values, (Piece(latents, "history"),))
+
+
+def make(root: Path, name: str, prompts: str, opening: Opening | None = None, **changes: Any) -> Film:
+    """A film by the stand-in world, its opening in the memory piece by piece."""
+    world, store = World(), SectionStore(root, name)
+    memory = VideoMemory.empty(world.encoder.config)
+    for latents, piece in opening.appended() if opening else ():
+        section = plan("x")[0]
+        memory = world.append(memory, latents, section, piece.seed)  # type: ignore[arg-type]
+    ingredients = {"history": opening.latents if opening else None} | changes
+    about = FACTS | {"opening": opening.keep(store) if opening else ""}
+    return render_film(plan(prompts), store, memory, ingredients, 7, world, about=about)
+
+
+@pytest.mark.parametrize("opening", [None, opening_clip()])
+def test_stored_film_is_read_whole_in_order_with_its_opening_and_facts(tmp_path: Path, opening: Opening | None):
+    film = make(tmp_path, "first", "abc", opening)
+    stored = stored_film(tmp_path, "first")
+    parts = [*([opening.latents] if opening else []), *film.latents]
+    assert [torch.equal(a, b) for a, b in zip(stored.latents(), parts, strict=True)] == [True] * len(parts)
+    assert {name: stored.fact(name) for name in FACTS} == FACTS
+    found = stored.opening()
+    assert (found and found.key) == (opening and opening.key)
+
+
+def test_branch_holds_the_opening_and_the_first_sections_and_what_they_were_made_of(tmp_path: Path):
+    film = make(tmp_path, "first", "abc", opening_clip())
+    branch = stored_film(tmp_path, "first").until(2)
+    assert torch.equal(branch.latents, torch.cat([opening_clip().latents, *film.latents[:2]], dim=2))
+    assert [piece.prompt for piece in branch.pieces] == ["history", "a", "b"]
+    assert [piece.seed for piece in branch.pieces] == [None, film.sections[0].seed, film.sections[1].seed]
+    pieces = list(branch.appended())
+    assert all(torch.equal(a[0], b) for a, b in zip(pieces[1:], film.latents[:2], strict=True))
+
+
+def test_memory_after_the_pieces_of_a_branch_is_the_films_own_at_that_place_to_the_bit(tmp_path: Path):
+    whole, short = make(tmp_path, "first", "abc"), make(tmp_path, "second", "ab")
+    branch = stored_film(tmp_path, "first").until(2)
+    world = World()
+    memory = VideoMemory.empty(world.encoder.config)
+    for (latents, piece), section in zip(branch.appended(), plan("ab"), strict=True):
+        assert piece.seed is not None
+        memory = world.append(memory, latents, section, piece.seed)
+    assert torch.equal(memory.all_tokens(), short.memory.all_tokens()) and memory.sections == short.memory.sections
+    assert memory.latents < whole.memory.latents
+
+
+def test_branch_of_a_branch_goes_back_to_the_first_film(tmp_path: Path):
+    make(tmp_path, "first", "abc", opening_clip())
+    second = make(tmp_path, "second", "xy", stored_film(tmp_path, "first").until(1))
+    branch = stored_film(tmp_path, "second").until(1)
+    assert [piece.prompt for piece in branch.pieces] == ["history", "a", "x"]
+    assert torch.equal(branch.latents[:, :, -second.latents[0].shape[2] :], second.latents[0])
+
+
+def test_opening_of_which_the_first_latents_are_remembered_already_appends_the_rest():
+    latents = torch.arange(5.0).reshape(1, 1, 5, 1, 1)
+    pieces = [part.flatten().tolist() for part, _ in Opening(latents, (Piece(2), Piece(2))).appended()]
+    assert pieces == [[1, 2], [3, 4]]
+    assert list(Opening(latents).appended()) == []
+
+
+def test_films_that_are_not_there_or_not_whole_are_refused_with_the_cure(tmp_path: Path):
+    with pytest.raises(StoredFilmError, match="branch_film: no film 'other'"):
+        stored_film(tmp_path, "other", "branch_film")
+    film = make(tmp_path, "first", "abc")
+    with pytest.raises(StoredFilmError, match="there are first"):
+        stored_film(tmp_path, "other")
+    with pytest.raises(StoredFilmError, match=r"branch_film.*'\.\./first'"):
+        stored_film(tmp_path, "../first", "branch_film")
+    stored = stored_film(tmp_path, "first")
+    for section in (4, -1):
+        with pytest.raises(StoredFilmError, match="0 to 3"):
+            stored.until(section)
+    with pytest.raises(StoredFilmError, match="no opening"):
+        stored.until(0)
+    path = stored.store.path(film.sections[1].key, 1)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(StoredFilmError, match="section 2 is missing or damaged"):
+        stored.until(2)
+    assert stored.until(1).pieces[0].prompt == "a"
+
+
+def test_film_that_was_begun_anew_and_stopped_is_refused(tmp_path: Path):
+    make(tmp_path, "first", "abc", opening_clip())
+    store = SectionStore(tmp_path, "first")
+    first, *rest = store.manifest()
+    store.write_manifest([first | {"opening": opening_clip(2).keep(store)}, *rest])
+    with pytest.raises(StoredFilmError, match="section 2 is from before"):
+        stored_film(tmp_path, "first")
+
+
+def test_film_of_an_earlier_version_is_read_unless_it_lacks_its_opening(tmp_path: Path):
+    store = SectionStore(tmp_path, "old")
+    for name, frames in (("plain", 9), ("continued", 12)):
+        store = SectionStore(tmp_path, name)
+        store.put("a" * 64, 0, {"latents": torch.zeros(1, CHANNELS, 3, 4, 4)}, {})
+        store.write_manifest([{"index": 0, "key": "a" * 64, "status": "stored", "frames": frames, "latents": 3}])
+    assert len(list(stored_film(tmp_path, "plain").latents())) == 1
+    with pytest.raises(StoredFilmError, match="earlier version"):
+        list(stored_film(tmp_path, "continued").latents())
+
+
+def test_reading_a_film_changes_nothing_on_disk(tmp_path: Path):
+    make(tmp_path, "first", "abc", opening_clip())
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    stored_film(tmp_path, "first").until(3)
+    list(stored_film(tmp_path, "first").latents())
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    assert (tmp_path / "first" / MANIFEST) in before
