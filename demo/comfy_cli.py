@@ -1,6 +1,6 @@
 """comfy-cli in an environment of its own, to check workflow files without a running ComfyUI. Standard library only.
 
-    python -m demo.comfy_cli     install it into the cache folder of demo/environment.py
+python -m demo.comfy_cli     install it into the cache folder of demo/environment.py
 """
 
 from __future__ import annotations

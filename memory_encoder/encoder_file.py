@@ -58,7 +58,9 @@ def cross_settings(host: Host, cross_attention: bool) -> dict[str, int]:
     return {"cross_blocks": len(host.slots()), "head_dim": host.head_dim} if cross_attention else {"cross_blocks": 0}
 
 
-def with_paths(encoder: MemoryEncoder, host: Host, cross_attention: bool, memory_attention: str, seed: int) -> MemoryEncoder:
+def with_paths(
+    encoder: MemoryEncoder, host: Host, cross_attention: bool, memory_attention: str, seed: int
+) -> MemoryEncoder:
     """An encoder with the same weights and other ways into the host, to be trained on; a new branch starts at zero."""
     changed = EncoderConfig.from_dict(
         {**asdict(encoder.config), **cross_settings(host, cross_attention), "memory_attention": memory_attention}

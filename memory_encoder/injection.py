@@ -18,6 +18,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
+from .budget import cache_bytes
 from .cached import cached_patches, hooked
 from .cross_attention import CrossMemory
 from .hosts import Host, HostError, MemoryTokens, find_host
@@ -53,8 +54,16 @@ def inject(
     if injected.tokens.shape[1] == 0:  # a strength below one token
         return patched
     patched.add_wrapper_with_key(DIFFUSION_MODEL, KEY, DiffusionModelWrapper(injected))
-    patched.add_wrapper_with_key(PREPARE_SAMPLING, KEY, PrepareSamplingWrapper(injected.tokens.shape[1], host.patch))
+    planned = PrepareSamplingWrapper(injected.tokens.shape[1], host.patch, kept_on_device(injected, host))
+    patched.add_wrapper_with_key(PREPARE_SAMPLING, KEY, planned)
     return patched
+
+
+def kept_on_device(memory: InjectedMemory, host: Host) -> int:
+    """Bytes of keys and values that a cached memory keeps beside the model for both prompts."""
+    if memory.cache is None or memory.cache.keep_on is not None:
+        return 0
+    return 2 * cache_bytes(len(host.slots()), memory.tokens.shape[1], host.width)
 
 
 def is_injected(model: Any) -> bool:
@@ -147,15 +156,21 @@ def with_cross_attention(
 
 
 class PrepareSamplingWrapper:
-    """Declares the memory's tokens to the VRAM planner by enlarging the noise shape (WrappersMP.PREPARE_SAMPLING)."""
+    """Declares the memory's tokens to the VRAM planner by enlarging the noise shape (WrappersMP.PREPARE_SAMPLING).
 
-    def __init__(self, tokens: int, patch: tuple[int, int, int]) -> None:
-        self.tokens, self.patch = tokens, patch
+    kept_bytes: what stays on the device through all steps, such as cached keys and values.
+    """
+
+    def __init__(self, tokens: int, patch: tuple[int, int, int], kept_bytes: int = 0) -> None:
+        self.tokens, self.patch, self.kept_bytes = tokens, patch, kept_bytes
 
     def __call__(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
         refuse_context_windows(model.model_options)
         # The planner multiplies the sizes behind the channels, so that one long axis counts the same.
-        area = math.prod(noise_shape[2:]) + self.tokens * math.prod(self.patch)
+        plain = math.prod(noise_shape[2:])
+        area = plain + self.tokens * math.prod(self.patch)
+        if self.kept_bytes:
+            area += math.ceil(plain * self.kept_bytes / model.model.memory_required(list(noise_shape)))
         return executor(model, [*noise_shape[:2], area, *[1] * (len(noise_shape) - 3)], conds, *args, **kwargs)
 
 

@@ -15,6 +15,7 @@ from ..memory_encoder.selection import MemorySettings
 from ..memory_encoder.storyboard import Section
 from . import runtime
 from .film_events import FilmEvents
+from .lead import Given, LeadPicture
 from .managed import ManagedEncoder
 
 
@@ -57,32 +58,39 @@ class SectionRenderer:
     latent_size: tuple[int, int, int]
     progress: runtime.FilmProgress
     events: FilmEvents
+    lead: LeadPicture | None = None
 
     def sample(self, section: Section, seed: int, memory: VideoMemory) -> Tensor:
         """Latents [1,C,T,H,W] of a section in VAE space."""
         channels, height, width = self.latent_size
         latent = torch.zeros(1, channels, section.latents, height, width)
-        noise = runtime.noise_like(latent, seed)
+        given = Given(latent, self.conditioning[section.prompt], self.negative)
         self.events.sampling(section)
+        if self.lead is not None:
+            given = self.lead.given(section, memory, given.latent, given.positive, given.negative)
+        latent = given.latent
+        noise, shift = runtime.noise_like(latent, seed), float(given.lead - memory.latents)
         steps = 0
         for number, expert in enumerate(self.experts):
             runtime.stop_if_interrupted()
-            model = runtime.with_memory(expert.model, memory if expert.sees_memory else None, self._settings(section))
+            seen = memory if expert.sees_memory else None
+            model = runtime.with_memory(expert.model, seen, self._settings(section), shift)
             latent = runtime.sample(
                 model,
                 noise if number == 0 else torch.zeros_like(noise),
                 latent,
-                self.conditioning[section.prompt],
-                self.negative,
+                given.positive,
+                given.negative,
                 self.cfg,
                 self.sampler,
                 expert.sigmas,
                 seed,
                 self._callback(steps),
+                given.noise_mask,
             )
             steps += len(expert.sigmas) - 1
             self.progress.advance(len(expert.sigmas) - 1)
-        return latent.float()
+        return latent[:, :, given.lead :].float()
 
     def _settings(self, section: Section) -> MemorySettings:
         """After a cut the last pictures would only pull the section back to what they show."""

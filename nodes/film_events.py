@@ -21,11 +21,11 @@ from torch import Tensor
 
 from ..memory_encoder.compressor import Codec
 from ..memory_encoder.files import write_bytes
+from ..memory_encoder.film_clock import FilmClock
 from ..memory_encoder.sections import SectionStore
 from ..memory_encoder.storyboard import Section, Shot
 from . import preview_clips
 from .events import running_node, send
-from .film_clock import FilmClock
 
 log = logging.getLogger("video_memory")
 PLAN = "plan.json"

@@ -73,7 +73,9 @@ class VideoMemoryApply(io.ComfyNode):
                 memory_input(),
                 *injection_inputs(optional=False),
                 guidance_input(),
-                encoder_input(optional=True, tooltip="Only for encoders with cross-attention that Load did not attach."),
+                encoder_input(
+                    optional=True, tooltip="Only for encoders with cross-attention that Load did not attach."
+                ),
             ],
             outputs=[io.Model.Output(tooltip="Model that sees the memory.")],
         )

@@ -117,3 +117,10 @@ def check_branch_size(branch: Opening | None, size: tuple[int, int, int]) -> Non
             f"branch_film: its latents have {found[0]} channels and the size {found[2]}x{found[1]}, this film's have "
             f"{size[0]} and {size[2]}x{size[1]}; use its model, width and height"
         )
+
+
+def refuse_two_openings(history: Any, memory: VideoMemory | None, branch_film: str) -> None:
+    """Raises StoredFilmError when a start image is not the only thing that the film begins with."""
+    for name, given in (("history", history is not None), ("memory", memory is not None), ("branch_film", branch_film)):
+        if given:
+            raise StoredFilmError(f"start_image and {name} are two openings; a film begins with one of them")

@@ -165,10 +165,11 @@ def sample(
     sigmas: Tensor,
     seed: int,
     callback: Any = None,
+    noise_mask: Tensor | None = None,
 ) -> Tensor:
     """One run of core's custom sampling; latents go in and come out in VAE space."""
     return comfy.sample.sample_custom(
-        model, noise, cfg, sampler, sigmas, positive, negative, latent, callback=callback, seed=seed
+        model, noise, cfg, sampler, sigmas, positive, negative, latent, noise_mask, callback, seed=seed
     )
 
 

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 
 from ..memory_encoder.film import Film, render_film
 from ..memory_encoder.identity import conditioning as hashable
-from ..memory_encoder.identity import upstream
 from ..memory_encoder.memory import VideoMemory
 from ..memory_encoder.sections import SectionStore
 from ..memory_encoder.takes import parse_locks, parse_takes
 from . import runtime
 from .film import SectionRenderer, split_experts
 from .film_events import FilmEvents
+from .film_inputs import check_size, describe_sampler, latent_size, models_of
 from .history import settings_from
+from .lead import image_inputs, lead_picture, resized
 from .managed import ManagedEncoder
-from .opening import branch_inputs, branch_of, check_branch_size, facts_of, opening_of, remembered
+from .opening import (
+    branch_inputs,
+    branch_of,
+    check_branch_size,
+    facts_of,
+    opening_of,
+    refuse_two_openings,
+    remembered,
+)
 from .saving import film_latent, film_stamp
 from .sockets import (
     CATEGORY,
@@ -87,6 +97,7 @@ class VideoMemorySampler(io.ComfyNode):
                 guidance_input(),
                 *take_inputs(),
                 *branch_inputs(),
+                *image_inputs(),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The whole film; decode it once."),
@@ -130,6 +141,8 @@ class VideoMemorySampler(io.ComfyNode):
         locks: str = "",
         branch_film: str = "",
         branch_section: int = 1,
+        start_image: torch.Tensor | None = None,
+        clip_vision=None,
     ) -> io.NodeOutput:
         settings = settings_from(strength, history_timestep, sliding_window, attention_mode, history_guidance)
         host = runtime.host_of(model)
@@ -140,6 +153,10 @@ class VideoMemorySampler(io.ComfyNode):
         size = latent_size(host, codec, width, height)
         low_noise = None if model_low_noise is None else memory_encoder.attach(model_low_noise)
         experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory)
+        picture = None if start_image is None else resized(start_image, width, height)
+        if picture is not None:
+            refuse_two_openings(history, memory, branch_film)
+            history = {"samples": vae.encode(picture)}
         clip = None if history is None else runtime.normalised_history(model, history, "history")
         check_size(clip, memory, size)
         store = SectionStore(runtime.film_root(), film)
@@ -161,9 +178,9 @@ class VideoMemorySampler(io.ComfyNode):
             "history": clip,
             "memory": start.all_tokens() if memory else None,
             "experts": [boundary, low_noise_memory] if model_low_noise is not None else None,
+            "branch": None if branch is None else branch.key,
+            "picture": picture,
         }
-        if branch is not None:
-            made_of["branch"] = branch.key
         if opening is not None:
             start = remembered(memory_encoder, codec, start, model, opening)
         plan = storyboard.plan(codec.temporal, start.latents)
@@ -182,6 +199,7 @@ class VideoMemorySampler(io.ComfyNode):
             size,
             runtime.FilmProgress(model, len(plan), len(sigmas) - 1),
             events,
+            lead_picture(host, codec, vae, picture, clip_vision),
         )
         result = render_film(
             plan,
@@ -198,50 +216,6 @@ class VideoMemorySampler(io.ComfyNode):
         parts = [*([] if opening is None else [opening.latents]), *result.latents]
         report = film_report(result, storyboard.fps)
         return io.NodeOutput(film_latent(parts, storyboard.fps), result.memory, report, ui={"text": [report]})
-
-
-def models_of(hidden: Any) -> dict[str, str] | None:
-    """Digests of what feeds the model inputs of the node that runs."""
-    inputs = ("model", "memory_encoder", "vae", "sampler", "model_low_noise")
-    return upstream(hidden.prompt, hidden.unique_id, inputs, runtime.file_stamp)
-
-
-def latent_size(host: Any, codec: Any, width: int, height: int) -> tuple[int, int, int]:
-    """Channels, height and width of the latents; raises ValueError for sizes the host cannot patchify."""
-    cell_h, cell_w = codec.spatial * host.patch[1], codec.spatial * host.patch[2]
-    for name, value, cell in (("width", width, cell_w), ("height", height, cell_h)):
-        if value % cell:
-            raise ValueError(f"{name} {value} is not a multiple of {cell}; try {max(cell, round(value / cell) * cell)}")
-    return host.latent_channels, height // codec.spatial, width // codec.spatial
-
-
-def check_size(opening: Any, memory: VideoMemory | None, size: tuple[int, int, int]) -> None:
-    """Raises ValueError when the film's size differs from its history's."""
-    for name, found in (
-        ("history", None if opening is None else tuple(opening.shape[3:])),
-        ("memory", memory.state.size if memory is not None and memory.latents else None),
-    ):
-        if found is not None and found != size[1:]:
-            raise ValueError(
-                f"{name} has latents of {found[1]}x{found[0]}, but width and height give {size[2]}x{size[1]}; "
-                "set width and height to those of the history"
-            )
-    for name, batch in (
-        ("history", 1 if opening is None else opening.shape[0]),
-        ("memory", 1 if memory is None else memory.tokens.shape[0]),
-    ):
-        if batch != 1:
-            raise ValueError(f"{name} holds a batch of {batch} clips; a film continues one: use Latent From Batch")
-
-
-def describe_sampler(sampler: Any) -> list[Any]:
-    """Name and options of a SAMPLER, as far as they can be hashed."""
-    function = getattr(sampler, "sampler_function", None)
-    return [
-        type(sampler).__qualname__,
-        getattr(function, "__name__", None),
-        hashable(getattr(sampler, "extra_options", {})),
-    ]
 
 
 def film_report(film: Film, fps: float) -> str:

@@ -59,7 +59,7 @@ class VideoMemorySaveFilm(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "crf", default=18.0, min=0.0, max=51.0, step=1.0,
-                    tooltip="Lower values give better pictures and larger files; Save Video uses 23.",
+                    tooltip="Lower is better and larger: 23 is what Save Video takes, 0 loses nothing.",
                 ),
                 io.Boolean.Input(
                     "match_colours", default=False,

@@ -61,7 +61,7 @@ def prepare(prompt: dict[str, Any], storyboard: str, film: str, seed: int | None
     if seed is not None:
         sampler["seed"] = seed
     for node in prompt.values():
-        if node["class_type"] == "SaveVideo":
+        if node["class_type"] in ("SaveVideo", "VideoMemorySaveFilm"):
             node["inputs"]["filename_prefix"] = f"video/{film}"
 
 
@@ -82,7 +82,7 @@ def show(server: Server, entry: dict[str, Any], save: Path | None) -> int:
         items = [item for values in output.values() for item in values if isinstance(item, dict)]
         films += [item for item in items if str(item.get("filename", "")).endswith((".mp4", ".webm", ".mkv"))]
     if not films:
-        raise QueueError("the workflow saved no video; add Create Video and Save Video")
+        raise QueueError("the workflow saved no video; add Save Film")
     for item in films:
         place = "/".join(part for part in (item.get("type", "output"), item.get("subfolder"), item["filename"]) if part)
         print(f"film: {place}, in ComfyUI's folder")

@@ -1,16 +1,20 @@
 """Does a film use its memory? The last shot of held-out films, in which the first shot's character returns.
 
     python -m demo.tiny_family.evaluate_film --out FOLDER [--rates 4x4x2,2x2x2] [--films 8] [--seeds 3]
+        [--guidance 1.5]
 
-The history is four true shots; the model makes the fifth from its prompt, which gives the name alone. PSNR against the
-true shot, over whole pictures and inside the character's box, with the memory, without it, and with the whole history
-uncompressed. Writes ``film_RATE.json`` and ``film_RATE.jpg`` (true shot, with memory, without) and prints a table.
+The history is four true shots; the model makes the fifth from its prompt, which gives the name alone: films of one
+character, and of two. Measured against the true shot: PSNR over whole pictures and inside the character's box, and how
+far off the mean colour of the clothes is. With the memory, with that of another film, without one, and with the whole
+history uncompressed. Writes ``film_RATE.json`` and ``film_RATE.jpg`` (history, true shot, with memory, with the other
+film's, without) and prints a table.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,68 +30,113 @@ from memory_encoder.training.windows import low_resolution_latents
 
 from .evaluate_family import FIRST_FILM, Judge
 from .install import WEIGHTS
-from .prepare import SHORT_SHOT, film_of
+from .prepare import SHORT_SHOT, SOLO_SEED, film_of
 from .procedural import Film
 
-KINDS = ("memory", "none", "full")
+KINDS = ("memory", "other", "none", "full")
 SECTION, CONTEXT = 4, 3  # latents of a shot, and of the history that is decoded again before it
-CFG, STEPS = 2.5, 12
-COLUMNS = 4
+CFG, STEPS = 2.5, 16
+MEASURES = {"picture": "dB", "character": "dB", "clothes": "of 255"}
 
 
-def make_last_shot(judge: Judge, film: Film, kind: str, seed: int) -> np.ndarray:
-    """The last shot [16,H,W,3] in 0..1, from the true shots before it."""
-    pictures = torch.from_numpy(film.frames).float()[None] / 255
-    before = pictures[:, :-SHORT_SHOT]
-    history, module = judge.codec.encode(before), judge.module
-    lr = low_resolution_latents(before, history.shape[2], module.encoder.config, judge.codec)
-    memory = {
-        "memory": lambda: module.compress(history, lr),
-        "none": lambda: None,
-        "full": lambda: module.uncompressed(history),
-    }
-    texts = [{"context": judge.text.encode(text)} for text in (film.shots[-1].prompt, "")]
+@dataclass(frozen=True)
+class Past:
+    """A film's true shots before the last: latents of both branches."""
+
+    history: Tensor
+    lr: Tensor
+
+    @classmethod
+    def of(cls, judge: Judge, film: Film) -> Past:
+        before = torch.from_numpy(film.frames[:-SHORT_SHOT]).float()[None] / 255
+        history = judge.codec.encode(before)
+        return cls(history, low_resolution_latents(before, history.shape[2], judge.module.encoder.config, judge.codec))
+
+    def memory(self, judge: Judge, kind: str, other: Past) -> Any:
+        if kind == "none":
+            return None
+        if kind == "full":
+            return judge.module.uncompressed(self.history)
+        past = self if kind == "memory" else other
+        return judge.module.compress(past.history, past.lr)
+
+
+def make_last_shot(judge: Judge, film: Film, past: Past, memory: Any, seed: int, guidance: float) -> np.ndarray:
+    """The last shot [16,H,W,3] in 0..1, with history guidance as in `memory_encoder.guidance`; 0 is for none."""
+    module, history = judge.module, past.history
+    prompt, empty = ({"context": judge.text.encode(text)} for text in (film.shots[-1].prompt, ""))
 
     def predict(x: Tensor, t: Tensor, shown: Any, first: int) -> Tensor:
-        prompted, plain = (module.predict(x, t, shown, first, text) for text in texts)
-        return plain + CFG * (prompted - plain)
+        seen = module.predict(x, t, shown, first, prompt)
+        if guidance == 0 or shown is None:
+            plain = module.predict(x, t, shown, first, empty)
+            return plain + CFG * (seen - plain)
+        plain = module.predict(x, t, None, first, empty)
+        if guidance == 1:
+            return plain + CFG * (seen - plain)
+        blind = module.predict(x, t, None, first, prompt)
+        return plain + CFG * (blind - plain + guidance * (seen - blind))
 
     noise = torch.randn(1, history.shape[1], SECTION, *history.shape[3:], generator=torch.Generator().manual_seed(seed))
-    made = draw_frames(predict, memory[kind](), noise, history.shape[2], STEPS)
+    made = draw_frames(predict, memory, noise, history.shape[2], STEPS)
     frames = judge.codec.decode(torch.cat([history[:, :, -CONTEXT:], made], dim=2))[0, -SHORT_SHOT:]
     return frames.clamp(0, 1).numpy()
 
 
-def in_box_psnr(film: Film, made: np.ndarray) -> float:
-    """PSNR inside the box of the character who returns, over all frames of the shot."""
-    shot, errors = film.shots[-1], []
-    boxes = shot.boxes[shot.characters[0].name]["body"]
+def in_box(film: Film, made: np.ndarray, part: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """True and made pixels inside the box of the character who returns, for each frame; the box may be cut off."""
+    shot, found = film.shots[-1], []
     height, width = made.shape[1:3]
-    for true, frame, box in zip(film.frames[shot.start :], made, boxes, strict=True):
+    boxes = shot.boxes[shot.characters[0].name][part]
+    for true, frame, box in zip(film.frames[shot.start :] / 255, made, boxes, strict=True):
         x0, y0, x1, y1 = (int(v) for v in np.clip(np.round(box), 0, [width, height, width, height]))
-        errors.append(np.square(true[y0:y1, x0:x1] / 255 - frame[y0:y1, x0:x1]).mean())
-    return float(-10 * np.log10(np.mean(errors)))
+        if x1 > x0 and y1 > y0:
+            found.append((true[y0:y1, x0:x1], frame[y0:y1, x0:x1]))
+    return found
 
 
-def scores_of(
-    judge: Judge, film: Film, seeds: int
-) -> tuple[dict[str, list[tuple[float, float]]], dict[str, np.ndarray]]:
-    """For each kind (whole picture, box) of each seed, and the pictures of the first seed."""
+def measured(film: Film, made: np.ndarray) -> dict[str, float]:
+    """PSNR over the pictures and in the character's box, and the distance of the clothes' mean colour, of 255."""
     true = torch.from_numpy(film.frames[film.shots[-1].start :]).float() / 255
-    found: dict[str, list[tuple[float, float]]] = {}
-    shown = {"true": true.numpy()}
-    for kind in KINDS:
-        made = [make_last_shot(judge, film, kind, seed) for seed in range(seeds)]
-        found[kind] = [(float(psnr(true, torch.from_numpy(m)).mean()), in_box_psnr(film, m)) for m in made]
-        shown[kind] = made[0]
-    return found, shown
+    body = np.mean([np.square(a - b).mean() for a, b in in_box(film, made, "body")])
+    clothes = [np.abs(a.mean((0, 1)) - b.mean((0, 1))).mean() for a, b in in_box(film, made, "torso")]
+    return {
+        "picture": float(psnr(true, torch.from_numpy(made)).mean()),
+        "character": float(-10 * np.log10(body)),
+        "clothes": float(255 * np.mean(clothes)),
+    }
 
 
-def row_of(shown: dict[str, np.ndarray]) -> np.ndarray:
-    """One line of pictures: true shot, with memory, without."""
-    chosen = np.linspace(0, SHORT_SHOT - 1, COLUMNS).round().astype(int)
-    strips = [np.concatenate(list(shown[kind][chosen]), axis=1) for kind in ("true", "memory", "none")]
-    return (np.concatenate(strips, axis=1)[..., ::-1] * 255).round().astype(np.uint8)
+def row_of(film: Film, shown: dict[str, np.ndarray]) -> np.ndarray:
+    """One line of pictures: the first two shots, the true last one, and what was made of it."""
+    middle = SHORT_SHOT // 2
+    cells = [film.frames[shot.start + middle] / 255 for shot in (film.shots[0], film.shots[1], film.shots[-1])]
+    cells += [shown[kind][middle] for kind in KINDS]
+    return (np.concatenate(cells, axis=1)[..., ::-1] * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def evaluate(judge: Judge, films: list[Film], seeds: int, guidance: float) -> tuple[dict[str, Any], np.ndarray]:
+    """For each kind and measure mean and standard error over films, and a picture with a row for each film."""
+    pasts = [Past.of(judge, film) for film in films]
+    values: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    rows = []
+    for number, (film, past) in enumerate(zip(films, pasts, strict=True)):
+        shown = {}
+        for kind in KINDS:
+            memory = past.memory(judge, kind, pasts[number - 1])
+            made = [make_last_shot(judge, film, past, memory, seed, guidance) for seed in range(seeds)]
+            found = [measured(film, one) for one in made]
+            values[kind].append({name: float(np.mean([one[name] for one in found])) for name in MEASURES})
+            shown[kind] = made[0]
+        rows.append(row_of(film, shown))
+    table = {}
+    for kind, found in values.items():
+        columns = {name: np.array([one[name] for one in found]) for name in MEASURES}
+        table[kind] = {
+            name: {"mean": float(v.mean()), "standard_error": float(v.std(ddof=1) / len(v) ** 0.5) if len(v) > 1 else 0.0}
+            for name, v in columns.items()
+        }
+    return table, np.concatenate(rows, axis=0)
 
 
 @torch.no_grad()
@@ -98,36 +147,24 @@ def main() -> None:
     parser.add_argument("--rates", default="4x4x2,2x2x2")
     parser.add_argument("--films", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--guidance", type=float, default=1.5, help="history guidance; 0 for none")
     parser.add_argument("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
     args = parser.parse_args()
+    groups = {"one character": FIRST_FILM + SOLO_SEED, "two characters": FIRST_FILM}
     for rate in args.rates.split(","):
         judge = Judge(rate, args.weights, args.comfy)
-        values, rows = {kind: [] for kind in KINDS}, []
-        for seed in range(FIRST_FILM, FIRST_FILM + args.films):
-            found, shown = scores_of(judge, film_of(seed, long=False), args.seeds)
-            rows.append(row_of(shown))
+        tables, sheets = {}, []
+        for group, first in groups.items():
+            films = [film_of(seed, long=False) for seed in range(first, first + args.films)]
+            tables[group], sheet = evaluate(judge, films, args.seeds, args.guidance)
+            sheets.append(sheet)
             for kind in KINDS:
-                values[kind].append(found[kind])
-        means = {kind: np.array(v).mean(0) for kind, v in values.items()}  # [seeds, (picture, box)]
-        table = {
-            kind: {
-                name: {"mean": float(m[:, i].mean()), "standard_error": float(m[:, i].std(ddof=1) / len(m) ** 0.5)}
-                for i, name in enumerate(("picture", "character"))
-            }
-            for kind, m in means.items()
-        }
-        write_bytes(
-            args.out / f"film_{rate}.json",
-            json.dumps({"films": args.films, "seeds": args.seeds, **table}, indent=1).encode(),
-        )
-        picture: Any = cv2.imencode(".jpg", np.concatenate(rows, axis=0))[1]
+                cells = [f"{v['mean']:.2f} ± {v['standard_error']:.2f}" for v in tables[group][kind].values()]
+                print(f"| {rate} | {group} | {kind} | " + " | ".join(cells) + " |", flush=True)
+        facts = {"films": args.films, "seeds": args.seeds, "cfg": CFG, "guidance": args.guidance, "steps": STEPS}
+        write_bytes(args.out / f"film_{rate}.json", json.dumps(facts | tables, indent=1).encode())
+        picture: Any = cv2.imencode(".jpg", np.concatenate(sheets, axis=0))[1]
         write_bytes(args.out / f"film_{rate}.jpg", picture.tobytes())
-        for kind in KINDS:
-            cells = [
-                f"{table[kind][n]['mean']:.2f} ± {table[kind][n]['standard_error']:.2f} dB"
-                for n in ("picture", "character")
-            ]
-            print(f"| {rate} | {kind} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

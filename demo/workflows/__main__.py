@@ -45,7 +45,9 @@ def main(names: list[str]) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         work, out = Path(temporary) / "comfyui", Path(temporary) / "out"
         plans = Path(temporary) / "plans.json"
-        plans.write_text(json.dumps([workflow.plan() | {"stamp": stamp(workflow.name), "packs": packs()} for workflow in chosen]))
+        plans.write_text(
+            json.dumps([workflow.plan() | {"stamp": stamp(workflow.name), "packs": packs()} for workflow in chosen])
+        )
         with browser_server(work, prepare()) as server:
             for script in ("convert.mjs", "thumbnails.mjs"):
                 path = ROOT / "demo" / "workflows" / script

@@ -28,57 +28,29 @@ def load_clip(workflow: Workflow, vae: Node, frames: int) -> tuple[list[Node], N
 
 
 def image_to_film() -> Workflow:
-    """Core's image to video makes the first shot; the film goes on from it."""
-    workflow = Workflow("image_to_film", "Image to film", "A picture becomes the first shot, the story goes on", "image")
+    """A picture is the first frame of the film."""
+    workflow = Workflow("image_to_film", "Image to film", "A picture becomes the first frame, the story goes on", "image")
     loaded = families.load_wan5(workflow)
-    parts = FilmParts(workflow, WAN5, loaded, texts.AFTER_PICTURE)
-    add, clip = workflow.add, loaded.clip
-    assert clip is not None
-    picture = add("LoadImage", "First picture", image="start.png")
-    start = add(
-        "Wan22ImageToVideoLatent",
-        "First shot: size and length",
-        vae=loaded.vae[0],
-        start_image=picture[0],
-        width=WAN5.width,
-        height=WAN5.height,
-        length=121,
-        batch_size=1,
-    )
-    prompt = add("CLIPTextEncode", "First shot: prompt", clip=clip[0], text="the person in the picture begins to smile")
-    first = add(
-        "KSampler",
-        "First shot",
-        model=parts.shift[0],
-        positive=prompt[0],
-        negative=parts.negative[0],
-        latent_image=start[0],
-        seed=7,
-        steps=WAN5.steps,
-        cfg=WAN5.cfg,
-        sampler_name=WAN5.sampler,
-        scheduler="simple",
-        denoise=1.0,
-    )
-    film = parts.film(workflow.name, history=first[0], sliding_window=3)
+    parts = FilmParts(workflow, WAN5, loaded, texts.FROM_PICTURE)
+    picture = workflow.add("LoadImage", "First frame", image="start.png")
+    film = parts.film(workflow.name, start_image=picture[0])
     saved = parts.save(film, workflow.name)
-    report = add("PreviewAny", "What was made and reused", source=film[2])
+    report = workflow.add("PreviewAny", "What was made and reused", source=film[2])
     how = """
-1. Choose the picture.
-2. Say what happens in the first shot; ComfyUI's own image to video of Wan 2.2 5B makes it.
-3. Write the shots that follow in **Storyboard**. The first shot opens the film and is the first thing in its memory.
+1. Choose the picture. It is cropped to the film's size.
+2. Write the shots in **Storyboard**. The first one begins with the picture: say what happens in it.
+3. Run. Wan 2.2 5B begins the first section with the picture itself; later sections see it in the memory.
 
-`sliding_window` 3 also shows the end of the shot before as it is, which makes joins smoother.
+A shot whose transition is *continue* begins with the last frame of the shot before in the same way.
 """
     intro = workflow.note("A film from a picture", how, (400, 300))
     about = workflow.note("About the memory", texts.UNTRAINED, (400, 330))
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", parts.models_column())
-    workflow.group("2  First shot", [picture, start, prompt, first], color=GREEN)
-    workflow.group("3  Memory and sampling", [*parts.encoders, parts.budget, parts.sampler, parts.sigmas])
-    workflow.group("4  Story", [parts.storyboard, parts.negative])
-    workflow.group("5  Film", [film], color=GREEN)
-    workflow.group("6  Result", [*saved, report], color=GREEN)
+    workflow.group("2  Picture, memory and sampling", [picture, *parts.encoders, parts.sampler, parts.sigmas])
+    workflow.group("3  Story", [parts.storyboard, parts.negative])
+    workflow.group("4  Film", [film, parts.budget], color=GREEN)
+    workflow.group("5  Result", [saved, report], color=GREEN)
     return workflow
 
 
@@ -109,7 +81,7 @@ The memory of the whole film is saved too; the workflow *continue_memory* goes o
     workflow.group("3  Memory and sampling", [*parts.encoders, parts.budget, parts.sampler, parts.sigmas])
     workflow.group("4  Story", [parts.storyboard, parts.negative])
     workflow.group("5  Film", [film, memory], color=GREEN)
-    workflow.group("6  Result", [*saved, report], color=GREEN)
+    workflow.group("6  Result", [saved, report], color=GREEN)
     return workflow
 
 
@@ -121,9 +93,7 @@ def continue_memory() -> Workflow:
     memory = workflow.add("VideoMemoryLoad", "The memory of the film so far", memory_name="film_00001.safetensors")
     film = parts.film(workflow.name, memory=memory[0], sliding_window=3)
     saved = parts.save(film, workflow.name)
-    longer = workflow.add(
-        "VideoMemorySave", "Save the longer memory", memory=film[1], filename_prefix=workflow.name
-    )
+    longer = workflow.add("VideoMemorySave", "Save the longer memory", memory=film[1], filename_prefix=workflow.name)
     report = workflow.add("PreviewAny", "What was made and reused", source=film[2])
     how = """
 1. Choose a memory that **Save Video Memory** wrote (`output/video_memories`). Press R if it is not in the list.
@@ -139,7 +109,44 @@ The result begins with the last picture of the film before, from which the VAE d
     workflow.group("2  Memory and sampling", [memory, *parts.encoders, parts.budget, parts.sampler, parts.sigmas])
     workflow.group("3  Story", [parts.storyboard, parts.negative])
     workflow.group("4  Film", [film, longer], color=GREEN)
-    workflow.group("5  Result", [*saved, report], color=GREEN)
+    workflow.group("5  Result", [saved, report], color=GREEN)
+    return workflow
+
+
+def another_ending() -> Workflow:
+    """Cut Memory and Join Memories before the sampler."""
+    workflow = Workflow(
+        "another_ending", "Another ending", "Forget the last section, add the cast, go on differently", "memory"
+    )
+    loaded = families.load_wan5(workflow)
+    parts = FilmParts(workflow, WAN5, loaded, texts.ENDING)
+    add = workflow.add
+    cast = add("VideoMemoryLoad", "Memory of the cast", memory_name="film_00001.safetensors")
+    earlier = add("VideoMemoryLoad", "Memory of the film", memory_name="film_00001.safetensors")
+    cut = add("VideoMemoryCut", "Without its last section", memory=earlier[0], section=-1)
+    joined = add("VideoMemoryJoin", "The cast, then the film", memory=cast[0], memory_after=cut[0])
+    holds = add("PreviewAny", "What the memory holds", size=(380, 200), source=joined[1])
+    film = parts.film(workflow.name, memory=joined[0])
+    saved = parts.save(film, workflow.name)
+    report = add("PreviewAny", "What was made and reused", source=film[2])
+    how = """
+1. **Memory of the film**: what *Save Video Memory* wrote at the end of a film. **Cut Memory** forgets its last section,
+   as if it had never been.
+2. **Memory of the cast**: a clip that shows the people, compressed and saved once. **Join Memories** puts it before the
+   film. Leave it out by connecting *Cut Memory* to the sampler.
+3. Write the other ending in **Storyboard** and run.
+
+Both memories must come from the same encoder and the same picture size.
+"""
+    intro = workflow.note("Another ending", how, (400, 330))
+    about = workflow.note("About the memory", texts.UNTRAINED, (400, 330))
+    workflow.group("Read me", [intro, about], color=BROWN)
+    workflow.group("1  Models", parts.models_column())
+    workflow.group("2  What is remembered", [cast, earlier, cut, joined, holds], color=GREEN)
+    workflow.group("3  Memory and sampling", [*parts.encoders, parts.budget, parts.sampler, parts.sigmas])
+    workflow.group("4  Story", [parts.storyboard, parts.negative])
+    workflow.group("5  Film", [film], color=GREEN)
+    workflow.group("6  Result", [saved, report], color=GREEN)
     return workflow
 
 
@@ -196,4 +203,4 @@ The **Autoregressive Sampler** does all this for every section by itself; take t
     return workflow
 
 
-ALL = (image_to_film, continue_video, continue_memory, any_sampler)
+ALL = (image_to_film, continue_video, continue_memory, another_ending, any_sampler)

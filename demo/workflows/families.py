@@ -64,9 +64,7 @@ class Loaded:
 
 
 def load_unet(workflow: Workflow, file: ModelFile, title: str, dtype: str = "default") -> Node:
-    return workflow.add(
-        "UNETLoader", title, models=[file], size=(400, 110), unet_name=file.name, weight_dtype=dtype
-    )
+    return workflow.add("UNETLoader", title, models=[file], size=(400, 110), unet_name=file.name, weight_dtype=dtype)
 
 
 def load_vae(workflow: Workflow, file: ModelFile) -> Node:

@@ -21,9 +21,7 @@ class FilmParts:
         self.shift = add("ModelSamplingSD3", "Shift of the noise schedule", model=loaded.unet[0], shift=family.shift)
         self.shift_low: Node | None = None
         if loaded.low_noise is not None:
-            self.shift_low = add(
-                "ModelSamplingSD3", "Shift, low noise", model=loaded.low_noise[0], shift=family.shift
-            )
+            self.shift_low = add("ModelSamplingSD3", "Shift, low noise", model=loaded.low_noise[0], shift=family.shift)
         self.encoders = [add("VideoMemoryEncoderNew", "New Memory Encoder (untrained)", model=self.shift[0])]
         if second_rate:
             self.encoders.append(
@@ -82,22 +80,22 @@ class FilmParts:
             **optional,
         )
 
-    def save(self, film: Node, name: str) -> list[Node]:
-        """Decode, video, file."""
-        add = self.workflow.add
-        frames = add("VAEDecode", "Decode the film once", samples=film[0], vae=self.loaded.vae[0])
-        video = add("CreateVideo", "Video", images=frames[0], fps=self.family.fps)
-        saved = add("SaveVideo", "Save the film", video=video[0], filename_prefix=f"video/{name}")
-        return [frames, video, saved]
+    def save(self, film: Node, name: str) -> Node:
+        """The film as a file, decoded piece by piece, so that a long one fits into RAM."""
+        return self.workflow.add(
+            "VideoMemorySaveFilm",
+            "Save Film",
+            vae=self.loaded.vae[0],
+            latent=film[0],
+            filename_prefix=f"video/{name}",
+        )
 
     def models_column(self) -> list[Node]:
         shifts = [self.shift] if self.shift_low is None else [self.shift, self.shift_low]
         return [*self.loaded.nodes(), *shifts]
 
 
-def _film(
-    workflow: Workflow, title: str, family: Family, loaded: Loaded, size: str, second_rate: str = ""
-) -> Workflow:
+def _film(workflow: Workflow, title: str, family: Family, loaded: Loaded, size: str, second_rate: str = "") -> Workflow:
     """A film from a storyboard alone."""
     name = workflow.name
     parts = FilmParts(workflow, family, loaded, texts.STORY, second_rate)
@@ -112,7 +110,7 @@ def _film(
     workflow.group("2  Memory and sampling", [*parts.encoders, parts.budget, parts.sampler, parts.sigmas])
     workflow.group("3  Story", [parts.storyboard, parts.negative])
     workflow.group("4  Film", [film, memory], color=GREEN)
-    workflow.group("5  Result", [*saved, report], color=GREEN)
+    workflow.group("5  Result", [saved, report], color=GREEN)
     return workflow
 
 

@@ -138,6 +138,7 @@ SIZES: dict[str, tuple[int, int]] = {
     "VideoMemoryBudget": (380, 420),
     "CLIPTextEncode": (420, 160),
     "SaveVideo": (480, 420),
+    "VideoMemorySaveFilm": (480, 560),
     "SaveImage": (480, 360),
     "PreviewImage": (480, 360),
     "PreviewAny": (480, 240),

@@ -18,18 +18,20 @@ CONTINUATION = (
     "the camera moves on and shows the rest of the place, the same light, the same people",
     "a close shot of the person seen at the beginning, the same clothes",
 )
-AFTER_PICTURE = (
-    "the camera pulls back slowly and shows the whole room around the person",
-    "the same person walks out of the door into the street, the same clothes, evening light",
-    "the same person comes back into the room and sits down",
+FROM_PICTURE = (
+    "the person in the picture turns to the window and smiles, the same light, the camera is still",
+    "the same person walks through a busy street in the evening, the same clothes, lights in the shop windows",
+    "the same person sits in the first room again and looks at the camera, the same clothes, the same light",
+)
+ENDING = (
+    f"{MIRA}, and {TOM}, stand on the gallery of the lighthouse at night, the light turns above them, wide shot",
+    f"{MIRA}, waves from a small boat, {TOM}, waves back from the pier, dawn, the camera rises slowly",
 )
 
 
 def storyboard(prompts: tuple[str, ...], seconds: float) -> str:
     """The canonical text of shots of equal length."""
-    return Storyboard(
-        tuple(Shot(prompt, i * seconds, (i + 1) * seconds) for i, prompt in enumerate(prompts))
-    ).to_json()
+    return Storyboard(tuple(Shot(prompt, i * seconds, (i + 1) * seconds) for i, prompt in enumerate(prompts))).to_json()
 
 
 UNTRAINED = """

@@ -88,7 +88,9 @@ def finetune() -> Workflow:
 
 def retrieval_check() -> Workflow:
     """What a memory remembers of a clip, beside what comes without it."""
-    workflow = Workflow("retrieval_check", "Retrieval check", "What does your memory remember? In pictures and dB", "check")
+    workflow = Workflow(
+        "retrieval_check", "Retrieval check", "What does your memory remember? In pictures and dB", "check"
+    )
     add = workflow.add
     loaded = families.load_wan5(workflow, with_text=False)
     encoder = add(

@@ -20,7 +20,7 @@ export function withMessage(state, message) {
   const { state: what, count, index, node } = message;
   const base = { ...state, count: count ?? state.count };
   const run = state.run?.state === "running" ? state.run : null;
-  const live = run?.index === index ? run.live : null;
+  const live = run && run.index === index ? run.live : null;
   switch (what) {
     case "started":
       return { ...base, plan: message.sections, run: { ...newRun(node), index: 0 } };

@@ -17,7 +17,10 @@ export function setHidden(node, widget, hidden) {
   widget.hidden = hidden;
   widget.options ??= {};
   widget.options.hidden = hidden;
-  node.widgets = [...node.widgets]; // Nodes 2.0 looks at the options again only when the list changes
+  // Nodes 2.0 looks at the options again only when the list changes, and the same entries are no change to it.
+  const widgets = [...node.widgets];
+  node.widgets = [];
+  node.widgets = widgets;
   node.graph?.setDirtyCanvas?.(true, true);
 }
 

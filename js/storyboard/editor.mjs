@@ -9,6 +9,7 @@ import { h } from "./dom.mjs";
 import * as edits from "./edits.mjs";
 import { findFilm, isLinked, numberOf, valueOf } from "./film.mjs";
 import { actionOf, takesKey } from "./keys.mjs";
+import { NegativeField } from "./negative_field.mjs";
 import { Notices } from "./notices.mjs";
 import { PastePanel } from "./paste_panel.mjs";
 import { OWN_FIELDS, PlanClient, askOnce, planRequest } from "./plan.mjs";
@@ -43,6 +44,7 @@ export class StoryboardEditor {
       resize: (seconds) => this.commit(edits.resizeShot(this.storyboard, this.selected, seconds, this.film())),
       leave: () => this.timeline.scroller.focus(),
     });
+    this.negative = new NegativeField({ type: (negative) => this.#typeNegative(negative), finish: () => this.#finishTyping() });
     this.planPanel = new PlanPanel({ select: (shot) => this.select(shot), set: (field, value) => this.#setOwn(field, value) });
     this.pastePanel = new PastePanel({
       read: (text) => askOnce(send, JSON.stringify(planRequest(text, this.numbers(), {}, {}))),
@@ -54,7 +56,7 @@ export class StoryboardEditor {
     this.element = h(
       "div",
       { class: "vm-sb", role: "group", "aria-label": t("storyboard.editor") },
-      this.toolbar.element, this.notices.element, this.pastePanel.element, this.timeline.scroller, this.shotPanel.element, this.planPanel.element,
+      this.toolbar.element, this.notices.element, this.pastePanel.element, this.timeline.scroller, this.shotPanel.element, this.negative.element, this.planPanel.element,
     ); // prettier-ignore
     this.element.addEventListener("keydown", (event) => this.#key(event));
     this.element.addEventListener("focusin", () => (this.focused = true));
@@ -200,6 +202,7 @@ export class StoryboardEditor {
     const seconds = edits.tidy(times[selected + 1] - times[selected]);
     const own = sections.filter((section) => section.shot === selected);
     this.shotPanel.show({ shot: storyboard.shots[selected], index: selected, seconds, sections: own, editable });
+    this.negative.show(storyboard.negative, editable);
     this.planPanel.show({ answer: this.plan?.answer, found: this.found, own: this.#own(), selected });
   }
 
@@ -252,6 +255,11 @@ export class StoryboardEditor {
   #type(values) {
     this.typed = true;
     this.#write(edits.changeShot(this.storyboard, this.selected, values));
+  }
+
+  #typeNegative(negative) {
+    this.typed = true;
+    this.#write({ ...this.storyboard, negative });
   }
 
   #finishTyping() {

@@ -54,8 +54,8 @@ export class PastePanel {
     for (const button of this.buttons) setAttribute(button, "disabled", false);
     const problem = state.status === "ok" ? this.actions.take(state.answer.storyboard, atTheEnd) : state.message;
     this.message.textContent = problem ?? "";
-    if (problem) return;
+    if (problem) return this.text.focus();
     this.text.value = "";
-    this.close();
+    return this.close();
   }
 }

@@ -76,6 +76,8 @@ export class PlanPanel {
   }
 
   #showList(answer, selected) {
+    if (this.listed?.answer === answer && this.listed.selected === selected) return;
+    this.listed = { answer, selected };
     const rows = answer.sections.slice(0, LISTED).map((section) => {
       const end = section.start_seconds + section.seconds;
       const goesOn = section.transition === "continue" ? `${t("storyboard.goesOn")} ` : "";

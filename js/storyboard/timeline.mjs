@@ -95,7 +95,7 @@ export class Timeline {
     const [first, end] = visibleShots(times, from, to);
     const blocks = [];
     for (let i = first; i < end; i += 1) blocks.push(this.#block(i, scale));
-    if (this.drop) blocks.push(h("div", { class: "vm-sb-drop", style: { left: `${this.drop.time * scale}px` } }));
+    if (this.drop) blocks.push(h("div", { class: "vm-sb-drop", style: { left: `${Math.max(this.drop.time * scale, 3)}px` } }));
     this.track.replaceChildren(...blocks);
     this.lane.replaceChildren(...this.#sections(scale, from, to));
     this.mark.style.left = `${mark * scale}px`;
@@ -134,7 +134,8 @@ export class Timeline {
     const moving = this.drop?.from === index;
     const classes = ["vm-sb-shot", index === selected && "vm-sb-selected", shot.locked && "vm-sb-locked", moving && "vm-sb-moving"];
     if (!shot.prompt.trim()) classes.push("vm-sb-empty");
-    const head = h("div", { class: "vm-sb-shot-head" }, h("b", { text: String(index + 1) }));
+    const digits = String(index + 1);
+    const head = h("div", { class: "vm-sb-shot-head" }, h("b", { text: width > 8 + 8 * digits.length ? digits : "" }));
     if (index > 0 && width > 34) head.append(icon(shot.transition === "cut" ? "cut" : "goOn"));
     if (shot.locked && width > 50) head.append(icon("lock"));
     if (width > 74) head.append(h("span", { class: "vm-sb-length", text: length }));

@@ -79,7 +79,7 @@ export function ticks(low, high, count) {
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const result = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i += 1) {
-    result.push({ value: i * step, text: (i * step).toFixed(digits) });
+    result.push({ value: i * step || 0, text: (i * step).toFixed(digits) });
   }
   return result;
 }

@@ -15,7 +15,8 @@ export class TrainingView {
     this.hasVae = hasVae;
     this.state = emptyRun();
     this.status = element("div", { class: "vm-train-status", role: "status" });
-    this.legend = element("div", { class: "vm-train-legend" }, key("loss"), key("heldout"));
+    this.heldoutKey = key("heldout");
+    this.legend = element("div", { class: "vm-train-legend" }, key("loss"), this.heldoutKey);
     this.canvas = element("canvas", { class: "vm-train-curve", role: "img" });
     this.picture = element("img", { class: "vm-train-picture", draggable: false, alt: t("training.recalled"), title: t("training.recalled") });
     this.none = element("div", { class: "vm-train-none" });
@@ -39,6 +40,8 @@ export class TrainingView {
     if (source && source !== this.source) this.picture.src = source;
     if (!source) this.showPicture(false);
     this.source = source;
+    update(this.heldoutKey, "hidden", !state.heldout.length);
+    update(this.legend, "hidden", !state.losses.length);
     update(this.none, "hidden", !state.losses.length || source !== "");
     update(this.none, "textContent", t(this.hasVae() ? "training.recalled.later" : "training.recalled.none"));
     this.draw();

@@ -47,7 +47,10 @@ class MemoryPass(Protocol):
 
 
 class Host(Protocol):
-    """A diffusion transformer seen from the memory: its first projection, its positions and its blocks."""
+    """A diffusion transformer seen from the memory: its first projection, its positions and its blocks.
+
+    image_channels: channels of its input beside the latent's, for a start image and its mask; 0 in text-to-video models.
+    """
 
     name: str
     model: Any
@@ -57,6 +60,7 @@ class Host(Protocol):
     text_width: int
     pooled_width: int | None
     head_dim: int
+    image_channels: int
 
     @classmethod
     def matches(cls, model: Any) -> bool:

@@ -27,6 +27,7 @@ class HunyuanHost:
         self.text_width: int = model.params.context_in_dim
         self.pooled_width: int | None = model.params.vec_in_dim
         self.head_dim: int = model.hidden_size // model.num_heads
+        self.image_channels: int = model.img_in.proj.weight.shape[1] - self.latent_channels
 
     @classmethod
     def matches(cls, model: Any) -> bool:
@@ -73,9 +74,7 @@ class HunyuanHost:
         if mask is not None and not torch.is_floating_point(mask):
             mask = (mask - 1).to(dtype) * torch.finfo(dtype).max
         options = call["transformer_options"]
-        return self.model.txt_in(
-            call["context"], torch.zeros_like(call["timestep"]), mask, transformer_options=options
-        )
+        return self.model.txt_in(call["context"], torch.zeros_like(call["timestep"]), mask, transformer_options=options)
 
     def _shift(self, call: Mapping[str, Any]) -> Tensor:
         """time_in(0) - time_in(t), [B,D]: turns a modulation vector of timestep t into one of timestep 0."""
@@ -101,9 +100,7 @@ class _HunyuanMemoryPass:
         changed: BlockArgs = {
             "vec": (vec if vec.ndim == 2 else vec[:, -1]) + self.shift.to(vec),
             "pe": torch.cat([pe[:, :, :text], rotary], dim=2),
-            "attention_mask": None
-            if mask is None
-            else torch.nn.functional.pad(mask[..., :text], (0, self.tokens)),
+            "attention_mask": None if mask is None else torch.nn.functional.pad(mask[..., :text], (0, self.tokens)),
         }
         # Core's blocks add in place.
         if "txt" in args:

@@ -25,6 +25,7 @@ class WanHost:
         self.text_width: int = model.text_dim
         self.pooled_width: int | None = None
         self.head_dim: int = model.dim // model.num_heads
+        self.image_channels: int = model.patch_embedding.weight.shape[1] - self.latent_channels
 
     @classmethod
     def matches(cls, model: Any) -> bool:

@@ -18,7 +18,9 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--variant", default="proposed", choices=("proposed", "only_lr", "without_lr", "large_patchifier"))
     add("--attention", default="frame", choices=("frame", "causal", "full"))
     add("--cross-attention", action="store_true", default=None, help="a branch from the encoder into every block")
-    add("--memory-attention", choices=("joint", "cached"), help="how the host reads the memory; joint for a new encoder")
+    add(
+        "--memory-attention", choices=("joint", "cached"), help="how the host reads the memory; joint for a new encoder"
+    )
     add("--channels", help="of a new encoder's convolutions, such as 64,128,256,512")
     add("--vae", help="VAE file, to draw recalled frames as the run goes")
     for name in ("steps", "batch-size", "accumulate", "warmup", "cooldown", "rank", "seed", "section", "window"):

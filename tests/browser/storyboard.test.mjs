@@ -155,6 +155,8 @@ for (const renderer of RENDERERS) {
     await editor.locator(".vm-sb-seed").press("Enter");
     assert.equal(await editor.locator(".vm-sb-seed").getAttribute("aria-invalid"), "true");
     assert.equal((await shots())[0].prompt, "a kitchen at night, a lamp");
+    await editor.locator(".vm-sb-negative input").fill("blurred");
+    assert.equal(JSON.parse((await queuedPrompt(page))[id].inputs.storyboard).negative, "blurred");
     quiet();
     await close();
   });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import urllib.error
 import urllib.request
@@ -99,3 +100,9 @@ def test_thousands_of_shots_are_answered(server: ComfyServer) -> None:
     text = json.dumps({"shots": [{"start": n, "end": n + 1, "prompt": "x"} for n in range(5000)]})
     status, answer = ask(server, {"storyboard": text})
     assert status == 200 and answer["section_count"] == 5000
+
+
+def test_without_a_server_the_pack_loads_and_serves_nothing(comfy: Any, load_pack: Any) -> None:
+    routes = importlib.import_module(f"{load_pack().__name__}.nodes.routes")
+    assert routes.prompt_server() is None
+    routes.register_routes()

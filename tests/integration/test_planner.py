@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from memory_encoder.injection import inject
 from memory_encoder.memory import VideoMemory
@@ -72,3 +74,19 @@ def test_the_model_itself_gets_latents_of_the_same_shape(models: TinyModels, nam
     result = model.sample(injected.on(inject(model.patcher, random_memory(model.host, TOKENS))))
     assert injected.shapes == plain.shapes and plain.shapes[0][2:] == model.size[1:]
     assert tuple(result.shape) == (1, *model.size)
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_keys_and_values_that_stay_on_the_device_are_planned(
+    models: TinyModels, planned: list[tuple[float, float]], away: bool
+) -> None:
+    model = models["wan_t2v"]
+    memory = random_memory(model.host, TOKENS)
+    memory = replace(memory, config=replace(memory.config, memory_attention="cached"))
+    patcher = inject(model.patcher, memory, MemorySettings(cache_on=torch.device("cpu") if away else None))
+    kept = 0 if away else 2 * 2 * len(model.host.slots()) * TOKENS * model.host.width * 2
+    model.sample(steps=1)
+    model.sample(patcher, steps=1)
+    (plain, _), (asked, _) = planned
+    tokens = plain * (model.video_tokens + TOKENS) / model.video_tokens
+    assert asked - tokens >= kept * 0.99 and asked - tokens < kept * 2.2 + 1

@@ -44,15 +44,15 @@ def trained(comfy: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def latents(trained: Any) -> torch.Tensor:
-    """25 latents of a film that was never trained on, with cuts, at 64x48."""
-    frames = make_film(HELD_OUT_SEED + 51, shots=4).frames[:97, ::2, ::2]
+    """17 latents of a film that was never trained on, with cuts, at 64x48."""
+    frames = make_film(HELD_OUT_SEED + 51, shots=4).frames[:65, ::2, ::2]
     with torch.inference_mode():
         return trained.encode(torch.from_numpy(frames.astype(np.float32) / 255))
 
 
 def save(world: World, **values: Any) -> Any:
-    """What Save Film returns; defaults as in the node."""
-    defaults = {"vae": world.inputs["vae"], "filename_prefix": "video/film", "fps": 0.0, "crf": 18.0}
+    """What Save Film returns. Without loss, since x264 does not make the same bits twice."""
+    defaults = {"vae": world.inputs["vae"], "filename_prefix": "video/film", "fps": 0.0, "crf": 0.0}
     return world.run("VideoMemorySaveFilm", **defaults | {"match_colours": False} | values)
 
 
@@ -66,15 +66,12 @@ def saved_path(world: World, output: Any) -> Path:
     return world.out / shown["subfolder"] / shown["filename"]
 
 
-@pytest.mark.parametrize("piece", [4, 8])
-def test_pieces_are_the_whole_decode_within_an_eighth_of_a_level(
-    trained: Any, latents: torch.Tensor, piece: int
-) -> None:
+def test_pieces_are_the_whole_decode_within_an_eighth_of_a_level(trained: Any, latents: torch.Tensor) -> None:
     decoder = Decoder(trained.decode, trained.temporal_compression_decode(), trained.spacial_compression_decode())
     with torch.inference_mode():
         whole = trained.decode(latents)[0]
-        pieces = torch.cat(list(decode_film([latents], decoder, length=piece)))
-    assert pieces.shape == whole.shape == (97, 48, 64, 3)
+        pieces = torch.cat(list(decode_film([latents], decoder, length=7)))
+    assert pieces.shape == whole.shape == (65, 48, 64, 3)
     assert (pieces - whole).abs().max() < 0.125 / 255
 
 
@@ -86,9 +83,9 @@ def test_file_has_the_pictures_of_decode_create_and_save_video(
     api = comfy.module("comfy_api.latest")
     with torch.inference_mode():
         components = api.Types.VideoComponents(images=trained.decode(latents)[0], frame_rate=Fraction(16))
-    api.InputImpl.VideoFromComponents(components).save_to(str(tmp_path / "core.mp4"), crf=18.0)
+    api.InputImpl.VideoFromComponents(components).save_to(str(tmp_path / "core.mp4"), crf=0.0)
     ours = frames_of(saved_path(world, output))
-    assert ours.shape == (97, 48, 64, 3)
+    assert ours.shape == (65, 48, 64, 3)
     assert np.array_equal(ours, frames_of(tmp_path / "core.mp4"))
     assert output.result[0].get_dimensions() == (64, 48)
 
@@ -132,7 +129,7 @@ def test_colours_are_matched_only_on_request_and_need_the_sections(world: World)
     plain, matched = (save(world, latent=latent, match_colours=on) for on in (False, True))
     frames = [frames_of(saved_path(world, output)).astype(int) for output in (plain, matched)]
     cut = 9  # frames of the first section
-    assert np.abs(frames[0][: cut - 1] - frames[1][: cut - 1]).max() <= 8  # the same, but for what the encoder makes
+    assert np.array_equal(frames[0][:cut], frames[1][:cut])
     assert np.abs(frames[0][cut:] - frames[1][cut:]).mean() > 1
     means = [frame[:cut].mean() for frame in frames], [frame[cut:].mean() for frame in frames]
     assert abs(means[1][1] - means[0][1]) < abs(means[1][0] - means[0][0])

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from demo.comfy_server import ComfyServer
-from demo.translations.build import CATEGORY, LANGUAGES, LOCALES, english, main_texts, node_texts, texts_of, translations
+from demo.translations.build import (
+    CATEGORY,
+    LANGUAGES,
+    LOCALES,
+    english,
+    main_texts,
+    node_texts,
+    texts_of,
+    translations,
+)
 
 AGAIN = "translate it in demo/translations, then: python demo/environment.py run -m demo.translations"
 # Scripts of a language; names of models and files stay as they are.

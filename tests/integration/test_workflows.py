@@ -18,7 +18,7 @@ from .films import write_models
 
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 FILMS = ("wan22_5b_film", "wan22_14b_film", "hunyuan_film", "two_memories", "image_to_film", "continue_video",
-         "any_sampler", "continue_memory")  # fmt: skip
+         "any_sampler", "continue_memory", "another_ending")  # fmt: skip
 # Files that a user makes and no one can download.
 OWN = ("tiny_", "my_memory", "host", "vae")
 SMALL: dict[str, dict[str, Any]] = {

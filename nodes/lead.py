@@ -1,0 +1,115 @@
+"""The picture that an image-to-video checkpoint begins a section with: a start image, or the last frame of the film so far.
+
+The section is made one latent longer, with the picture as its first, where the last latent of the history lies;
+that latent is dropped, so that no join of the film has passed through the VAE twice. Not from the paper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import comfy.utils
+import node_helpers
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..memory_encoder.compressor import DECODE_CONTEXT, Codec
+from ..memory_encoder.hosts import Host
+from ..memory_encoder.memory import VideoMemory
+from ..memory_encoder.storyboard import Section
+
+GREY = 0.5  # what Wan's image-to-video models see where no picture is given
+TI2V_CHANNELS = 48  # Wan 2.2 5B makes video from text and from images alike
+
+
+def image_inputs() -> list[io.Input]:
+    """What a film can begin with as a picture."""
+    return [
+        io.Image.Input(
+            "start_image",
+            optional=True,
+            tooltip="The film's first frame. Image-to-video models begin with it, others see it in their memory.",
+        ),
+        io.ClipVision.Input(
+            "clip_vision", optional=True, tooltip="For Wan 2.1 image-to-video, which also wants CLIP vision's view."
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class Given:
+    """Inputs of core's sampling for one section. `lead` latents at the beginning are dropped from the result."""
+
+    latent: Tensor
+    positive: Any
+    negative: Any
+    noise_mask: Tensor | None = None
+    lead: int = 0
+
+
+@dataclass(frozen=True)
+class LeadPicture:
+    """How one model takes a picture: in channels beside the latent's, or as a first latent that is kept."""
+
+    vae: Any
+    codec: Codec
+    kind: Literal["channels", "mask"]
+    fill: bool
+    start: Tensor | None = None
+    clip_vision: Any = None
+
+    def given(self, section: Section, memory: VideoMemory, latent: Tensor, positive: Any, negative: Any) -> Given:
+        """latent: zeros [1,C,T,h,w] of the section in VAE space."""
+        picture = self._picture(section, memory)
+        lead = 0 if picture is None else 1
+        latent = torch.nn.functional.pad(latent, (0, 0, 0, 0, lead, 0))
+        if self.kind == "mask":
+            if picture is None:
+                return Given(latent, positive, negative)
+            latent[:, :, :1] = self.vae.encode(picture)[:, :, :1].to(latent)
+            mask = torch.ones(1, 1, *latent.shape[2:])
+            mask[:, :, :1] = 0
+            return Given(latent, positive, negative, mask, lead)
+        values = self._channels(picture, latent)
+        conds = (node_helpers.conditioning_set_values(cond, values) for cond in (positive, negative))
+        return Given(latent, *conds, lead=lead)
+
+    def _picture(self, section: Section, memory: VideoMemory) -> Tensor | None:
+        """[1,H,W,3] in 0..1, or None after a cut."""
+        if section.index == 0 and self.start is not None:
+            return self.start
+        if section.transition != "continue" or memory.recent.shape[2] == 0:
+            return None
+        return self.codec.decode(memory.recent[:, :, -1 - DECODE_CONTEXT :])[0, -1:].float().cpu().clamp(0, 1)
+
+    def _channels(self, picture: Tensor | None, latent: Tensor) -> dict[str, Any]:
+        """The entries of CONDITIONING that core's image-to-video nodes set."""
+        frames = 1 + self.codec.temporal * (latent.shape[2] - 1)
+        size = [self.codec.spatial * side for side in latent.shape[3:]]
+        mask = torch.ones(1, 1, *latent.shape[2:])
+        if picture is None and not self.fill:
+            return {}
+        pixels = torch.full((frames if self.fill else 1, *size, 3), GREY)
+        values: dict[str, Any] = {"concat_mask": mask}
+        if picture is not None:
+            pixels[:1], mask[:, :, :1] = picture, 0
+            if self.clip_vision is not None:
+                values["clip_vision_output"] = self.clip_vision.encode_image(picture)
+        return values | {"concat_latent_image": self.vae.encode(pixels)}
+
+
+def lead_picture(host: Host, codec: Codec, vae: Any, start: Tensor | None, clip_vision: Any) -> LeadPicture | None:
+    """How this model is given pictures; None for text-to-video models, which see them in their memory alone."""
+    if host.image_channels:
+        return LeadPicture(vae, codec, "channels", host.name == "wan", start, clip_vision)
+    if host.latent_channels == TI2V_CHANNELS:
+        return LeadPicture(vae, codec, "mask", False, start)
+    return None
+
+
+def resized(start_image: Tensor, width: int, height: int) -> Tensor:
+    """The first image of a batch at the film's size, [1,H,W,3], as core's image-to-video nodes resize."""
+    picture = start_image[:1, :, :, :3].movedim(-1, 1)
+    return comfy.utils.common_upscale(picture, width, height, "bilinear", "center").movedim(1, -1)

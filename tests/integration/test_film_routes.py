@@ -1,0 +1,240 @@
+"""What the page is told and can ask about films and training runs, through the real ComfyUI's server."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from demo.comfy_server import ComfyError, ComfyServer
+from demo.environment import ROOT
+
+from .films import PROMPTS, SAMPLER, film, latent_bytes, write_models
+
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+BAD_NAMES = ["..", "a/b", "a\\b", "%00", " ", "con", ".hidden", "x" * 300, "a:b"]
+
+
+@pytest.fixture(scope="module")
+def server(comfy: Any, comfy_environment: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """ComfyUI with the pack and untrained models of two blocks."""
+    work = tmp_path_factory.mktemp("routes_server")
+    write_models(work / "models")
+    with ComfyServer(work, environment=comfy_environment, custom_nodes=[ROOT / "demo" / "nodes"]) as running:
+        yield running
+
+
+def ask(server: ComfyServer, path: str) -> tuple[int, bytes, str]:
+    """Status, body and type of an answer, also of a refusal."""
+    try:
+        with OPENER.open(server.url + path, timeout=30) as answer:
+            return answer.status, answer.read(), answer.headers.get_content_type()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read(), error.headers.get_content_type()
+
+
+def state(server: ComfyServer, name: str) -> dict[str, Any]:
+    status, body, _ = ask(server, f"/video_memory/film/{urllib.parse.quote(name)}")
+    assert status == 200
+    return json.loads(body)
+
+
+def statuses(server: ComfyServer, name: str) -> list[str]:
+    return [record["status"] for record in state(server, name)["sections"]]
+
+
+@pytest.fixture(scope="module")
+def told(server: ComfyServer) -> list[dict[str, Any]]:
+    """What the page is told while the film "told" of two sections is made."""
+    messages: list[dict[str, Any]] = []
+
+    def listen(message: dict[str, Any]) -> None:
+        if message["type"] == "video_memory.section":
+            messages.append(message["data"])
+
+    prompt = film("told", PROMPTS[:2], steps=20)
+    server.wait(server.queue(prompt), on_progress=listen)
+    return messages
+
+
+def test_page_is_told_of_the_plan_every_section_and_every_end(told: list[dict[str, Any]]) -> None:
+    assert all(message["film"] == "told" and message["node"] == SAMPLER and message["count"] == 2 for message in told)
+    order = [(m["state"], m.get("index")) for m in told if m["state"] not in ("step", "preview")]
+    assert order == [("started", None), ("sampling", 0), ("done", 0), ("sampling", 1), ("done", 1)]
+    assert [entry["prompt"] for entry in told[0]["sections"]] == list(PROMPTS[:2])
+    steps = [message for message in told if message["state"] == "step"]
+    assert {message["index"] for message in steps} == {0, 1}
+    assert all(0 < message["step"] <= 20 == message["steps"] and message["left"] >= 0 for message in steps)
+
+
+def test_live_preview_is_a_small_moving_picture(told: list[dict[str, Any]]) -> None:
+    previews = [message["image"] for message in told if message["state"] == "preview"]
+    assert previews
+    for image in previews:
+        kind, data = image.split(",")
+        assert kind == "data:image/webp;base64" and len(data) < 100_000
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            assert picture.n_frames > 1 and picture.width <= 256  # type: ignore[attr-defined]
+
+
+def test_finished_film_is_read_from_disk_after_a_restart(server: ComfyServer, told: list[dict[str, Any]]) -> None:
+    before = state(server, "told")
+    server.stop()
+    server.start()
+    after = state(server, "told")
+    assert after == before
+    assert [record["clip"] for record in after["sections"]] == [True, True]
+    assert [record["take"] for record in after["sections"]] == [0, 0]
+    assert [entry["seconds"] for entry in after["plan"]] == [record["seconds"] for record in after["sections"]]
+
+
+def test_clip_moves_and_its_still_is_one_picture(server: ComfyServer, told: list[dict[str, Any]]) -> None:
+    key = state(server, "told")["sections"][1]["key"]
+    for query, moves in (("", True), (f"?key={key}", True), (f"?key={key}&still=1", False)):
+        status, body, kind = ask(server, f"/video_memory/film/told/clip/1{query}")
+        assert (status, kind) == (200, "image/webp")
+        with Image.open(io.BytesIO(body)) as picture:
+            assert picture.size == (64, 48) and (getattr(picture, "n_frames", 1) > 1) is moves
+    assert ask(server, f"/video_memory/film/told/clip/1?key={'0' * 64}")[0] == 404, "a take that is no more"
+
+
+def test_unknown_film_is_empty_and_what_is_not_there_is_404(server: ComfyServer) -> None:
+    assert state(server, "never made") == {"film": "never made", "plan": [], "sections": []}
+    assert not (server.output_dir / "video_memory" / "never made").exists(), "asking creates nothing"
+    for path in ("film/never%20made/clip/0", "training/never%20made/recalled"):
+        assert ask(server, f"/video_memory/{path}")[0] == 404
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_name_that_is_not_one_folder_is_refused_with_its_reason(server: ComfyServer, name: str) -> None:
+    quoted = name if name == "%00" else urllib.parse.quote(name, safe="")
+    for path in (f"film/{quoted}", f"film/{quoted}/clip/0", f"training/{quoted}", f"training/{quoted}/recalled"):
+        status, body, _ = ask(server, f"/video_memory/{path}")
+        # ".." never arrives: HTTP resolves it, or the server knows no such route.
+        assert status == 400 or (name == ".." and status in (404, 405)), (path, status)
+        if status == 400:
+            assert json.loads(body)["error"]
+
+
+@pytest.mark.parametrize("index", ["-1", "1.0", "x", "99999999", "%D9%A1"])
+def test_section_that_is_no_number_is_refused(server: ComfyServer, index: str) -> None:
+    assert ask(server, f"/video_memory/film/told/clip/{index}")[0] == 400
+
+
+def test_manifest_that_names_another_file_leads_nowhere(server: ComfyServer) -> None:
+    folder = server.output_dir / "video_memory" / "foreign"
+    folder.mkdir(parents=True)
+    (server.output_dir / "secret.webp").write_bytes(b"secret")
+    good = {"index": 0, "key": "a" * 64, "status": "stored", "file": "../../secret.webp"}
+    bad = [good | {"key": "../../secret"}, good | {"index": "0/../../.."}, good | {"index": True}, good | {"key": None}]
+    (folder / "manifest.json").write_text(json.dumps({"version": 1, "film": "foreign", "sections": [good, *bad]}))
+    (folder / "plan.json").write_text("[" * 100_000)
+    assert [record["key"] for record in state(server, "foreign")["sections"]] == ["a" * 64]
+    assert ask(server, "/video_memory/film/foreign/clip/0")[0] == 404
+
+
+def test_redo_makes_one_section_anew_and_its_first_take_comes_back_from_disk(server: ComfyServer) -> None:
+    prompts = PROMPTS[:3]
+    server.run(film("takes", prompts))
+    first = latent_bytes(server, "takes")
+    server.run(film("takes", prompts, redo='{"2": 1}', locks="3"))
+    assert statuses(server, "takes") == ["reused", "stored", "locked"]
+    assert [record["take"] for record in state(server, "takes")["sections"]] == [0, 1, 0]
+    assert latent_bytes(server, "takes") != first
+    server.run(film("takes", prompts, redo='{"2": 0}'))
+    assert statuses(server, "takes") == ["reused"] * 3
+    assert latent_bytes(server, "takes") == first
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [({"redo": "2"}, "no object"), ({"redo": '{"9": 1}'}, "the film has 2"), ({"locks": "0"}, "counted from 1")],
+)
+def test_redo_and_locks_that_make_no_sense_are_refused(
+    server: ComfyServer, inputs: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(ComfyError, match=reason):
+        server.run(film("told", PROMPTS[:2], steps=20, **inputs))
+
+
+def test_clip_that_was_deleted_is_made_again_without_sampling(server: ComfyServer, told: list[dict[str, Any]]) -> None:
+    clips = sorted((server.output_dir / "video_memory" / "told").glob("*.webp"))
+    assert len(clips) == 2
+    content = clips[0].read_bytes()
+    clips[0].unlink()
+    server.run(film("told", PROMPTS[:2], steps=20, locks="1"))
+    assert clips[0].read_bytes() == content
+
+
+def test_run_of_a_training_is_read_without_what_is_no_number(server: ComfyServer) -> None:
+    folder = server.output_dir / "video_memory_training" / "a run"
+    folder.mkdir(parents=True)
+    lines = [
+        '{"step": 0, "loss": 1.5}',
+        '{"step": 1, "loss": NaN}',
+        '{"step": 1, "heldout": 2.0}',
+        "[1]",
+        '{"step": 2, "lo',
+    ]
+    (folder / "losses.jsonl").write_text("\n".join(lines))
+    Image.new("RGB", (8, 8)).save(folder / "recalled.png")
+    answer = json.loads(ask(server, "/video_memory/training/a%20run")[1])
+    assert (answer["losses"], answer["heldout"]) == ([[0, 1.5]], [[1, 2.0]]) and answer["recalled"] > 0
+    status, _, kind = ask(server, "/video_memory/training/a%20run/recalled")
+    assert (status, kind) == (200, "image/png")
+
+
+def test_preview_that_cannot_be_drawn_does_not_fail_the_film(
+    comfy: Any, load_pack: Callable[..., ModuleType], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    events = pack_module(load_pack, "film_events")
+    store = pack_module(load_pack, "film_events").SectionStore(tmp_path, "film")
+    (tmp_path / "film").write_text("a file in the folder's place")
+    told = events.FilmEvents(store, [], object(), 4, [], ())
+    told.started()
+    told.started()
+    assert sum("render view is not told" in record.message for record in caplog.records) == 1, "one warning is enough"
+
+
+def test_inspector_gets_psnr_of_every_frame_and_pictures_of_a_bounded_number(
+    comfy: Any, load_pack: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(comfy.folder_paths, "temp_directory", str(tmp_path))
+    inspection = pack_module(load_pack, "inspection")
+    original = torch.rand(200, 12, 16, 3, generator=torch.Generator().manual_seed(0))
+    recalled = original.clone()
+    recalled[5:] = (recalled[5:] + 0.1).clamp(0, 1)
+    (shown,) = inspection.recall_ui(original, recalled)["video_memory_recall"]
+    assert shown["psnr"][:5] == [None] * 5 and all(20 <= value < 25 for value in shown["psnr"][5:])
+    frames = [pair["frame"] for pair in shown["pairs"]]
+    assert (
+        len(frames) == inspection.MAX_PAIRS and frames[0] == 0 and frames[-1] == 199 and frames == sorted(set(frames))
+    )
+    for pair in (shown["pairs"][0], shown["pairs"][-1]):
+        with Image.open(tmp_path / shown["subfolder"] / pair["recalled"]) as picture:
+            assert picture.size == (16, 12)
+    json.dumps(shown, allow_nan=False)
+
+
+def test_timeline_counts_frames_as_the_causal_vae_does(comfy: Any, load_pack: Callable[..., ModuleType]) -> None:
+    inspection = pack_module(load_pack, "inspection")
+    assert [inspection.first_frame(k, 4) for k in (0, 1, 2)] == [0, 1, 5]
+    assert [inspection.last_frame(k, 4) for k in (0, 1, 2)] == [0, 4, 8]
+
+
+def pack_module(load_pack: Callable[..., ModuleType], name: str) -> ModuleType:
+    import importlib
+
+    pack = load_pack("video_memory_pack")
+    return importlib.import_module(f"{pack.__name__}.nodes.{name}")

@@ -1,0 +1,84 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { emptyFilm, finishedOf, pendingOf, tilesOf, withDisk, withFailure, withMessage, withSuccess } from "../../js/film/state.mjs";
+import { progressOf, statusOf } from "../../js/film/status.mjs";
+import { clock, place, roughly } from "../../js/film/time.mjs";
+
+const plan = ["a door", "a street", "a garden"].map((prompt, index) => ({ index, prompt, start_seconds: index, seconds: 1, locked: index === 2 }));
+const record = (index, status = "stored", take = 0) => ({ ...plan[index], locked: undefined, key: "abc"[index], status, take, clip: true });
+const message = (state, values = {}) => ({ node: "4", film: "f", count: 3, state, ...values });
+const states = (film) => tilesOf(film, new Map(), new Set()).map((tile) => tile.state);
+
+function played(...messages) {
+  return messages.reduce(withMessage, withDisk(emptyFilm("f"), { film: "f", plan: [], sections: [] }));
+}
+
+test("a film that was never begun has no tiles", () => {
+  assert.deepEqual(states(emptyFilm("f")), []);
+});
+
+test("after a reload the strip is what plan and manifest say", () => {
+  const film = withDisk(emptyFilm("f"), { film: "f", plan, sections: [record(0, "reused"), record(1)] });
+  assert.deepEqual(states(film), ["reused", "stored", "waiting"]);
+  assert.equal(tilesOf(film, new Map(), new Set())[2].prompt, "a garden");
+  assert.deepEqual(finishedOf(film), [0, 1]);
+  assert.equal(statusOf(film, tilesOf(film, new Map(), new Set()), ""), "2 of 3 sections done");
+});
+
+test("a run goes from waiting over sampling to what the manifest says", () => {
+  let film = played(message("started", { sections: plan }));
+  assert.deepEqual(states(film), ["waiting", "waiting", "waiting"]);
+  film = withMessage(film, message("sampling", { index: 0, left: null }));
+  film = withMessage(film, message("step", { index: 0, step: 2, steps: 4, left: 90 }));
+  film = withMessage(film, message("preview", { index: 0, image: "data:x" }));
+  assert.deepEqual(states(film), ["sampling", "waiting", "waiting"]);
+  assert.equal(tilesOf(film, new Map(), new Set())[0].live, "data:x");
+  assert.equal(progressOf(film), 0.5 / 3);
+  assert.match(statusOf(film, tilesOf(film, new Map(), new Set()), ""), /Section 1 of 3 · step 2 of 4 · 2 min left/);
+  film = withMessage(film, message("step", { index: 0, step: 3, steps: 4, left: 60 }));
+  assert.equal(tilesOf(film, new Map(), new Set())[0].live, "data:x", "a step keeps the picture");
+  film = withDisk(withMessage(film, message("done", { index: 0, left: 50 })), { film: "f", plan, sections: [record(0)] });
+  assert.deepEqual(states(film), ["stored", "waiting", "waiting"]);
+  assert.equal(tilesOf(film, new Map(), new Set())[1].live, null, "the next section does not show the last one's picture");
+});
+
+test("sections that an earlier run made wait again while a new run has not reached them", () => {
+  const disk = withDisk(emptyFilm("f"), { film: "f", plan, sections: [0, 1, 2].map((index) => record(index)) });
+  const film = withMessage(withMessage(disk, message("started", { sections: plan })), message("sampling", { index: 1 }));
+  assert.deepEqual(states(film), ["stored", "sampling", "waiting"]);
+});
+
+test("a page that is loaded in the middle of a run finds its place with the next step", () => {
+  const disk = withDisk(emptyFilm("f"), { film: "f", plan, sections: [record(0)] });
+  const film = withMessage(disk, message("step", { index: 1, step: 1, steps: 4, left: 9 }));
+  assert.deepEqual(states(film), ["stored", "sampling", "waiting"]);
+});
+
+test("an error or an interruption marks the section that ran, a late one marks nothing", () => {
+  const film = played(message("started", { sections: plan }), message("sampling", { index: 1 }));
+  const failed = withFailure(film, "out of memory");
+  assert.equal(states(failed)[1], "failed");
+  assert.equal(statusOf(failed, tilesOf(failed, new Map(), new Set()), ""), "Stopped in section 2: out of memory");
+  const over = withMessage(film, message("done", { index: 2 }));
+  assert.equal(withFailure(over, "other").run, null);
+  assert.equal(withSuccess(film).run, null);
+});
+
+test("a chosen take is pending until it is on disk, and never on a locked section", () => {
+  const film = withDisk(emptyFilm("f"), { film: "f", plan, sections: [record(0), record(1, "stored", 1), record(2)] });
+  const takes = new Map([[0, 1], [1, 1], [2, 4]]);
+  assert.deepEqual(pendingOf(tilesOf(film, takes, new Set())), [0], "section 2 has the take, section 3 is locked by its shot");
+  assert.deepEqual(pendingOf(tilesOf(film, takes, new Set([0]))), []);
+  assert.deepEqual(pendingOf(tilesOf(film, new Map(), new Set())), [1], "back to the first take");
+});
+
+test("an error of the server is said in place of the state", () => {
+  assert.equal(statusOf(emptyFilm("f"), [], "film: bad"), "The film cannot be read: film: bad");
+});
+
+test("times are written as people read them", () => {
+  assert.deepEqual([0, 75.4, 3675].map(clock), ["0:00", "1:15", "1:01:15"]);
+  assert.deepEqual([0.2, 9.6, 42, 89, 100, 3599, 11400].map(roughly), ["1 s", "10 s", "40 s", "90 s", "2 min", "1 h 0 min", "3 h 10 min"]);
+  assert.deepEqual([0, 2.54, 61.06, 59.96].map(place), ["0:00.0", "0:02.5", "1:01.1", "1:00.0"]);
+});

@@ -1,0 +1,52 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { emptyRun, extent, smoothed, thinned, ticks, withDisk, withMessage } from "../../js/training/losses.mjs";
+
+const message = (state, values) => ({ node: "7", run: "r", steps: 10, state, ...values });
+
+test("live losses go on where the disk ends, and points that came twice stay once", () => {
+  const disk = withDisk(emptyRun("r"), { run: "r", losses: [[0, 1], [1, 0.9]], heldout: [[0, 2]], recalled: null });
+  const run = withMessage(disk, message("losses", { losses: [[1, 0.9], [2, 0.8]] }));
+  assert.deepEqual(run.losses, [[0, 1], [1, 0.9], [2, 0.8]]);
+  assert.equal(run.steps, 10);
+});
+
+test("a run that goes on from a checkpoint drops the steps that it makes again", () => {
+  const run = { ...emptyRun("r"), losses: [[0, 1], [5, 0.5], [6, 0.4]], heldout: [[5, 1]], message: "stopped" };
+  const again = withMessage(run, message("started", { first_step: 5 }));
+  assert.deepEqual([again.losses, again.heldout, again.message], [[[0, 1]], [], ""]);
+});
+
+test("new recalled frames change the picture's address", () => {
+  assert.equal(withMessage(emptyRun("r"), message("recalled", { step: 20 })).recalled, "step-20");
+});
+
+test("a long run is thinned to means that end at its last step", () => {
+  const points = Array.from({ length: 1000 }, (_, step) => [step, step % 2]);
+  const few = thinned(points, 100);
+  assert.ok(few.length <= 100);
+  assert.deepEqual(few.at(-1), [999, 0.5]);
+  assert.equal(thinned(points.slice(0, 199), 100).length, 199, "nothing is lost before there are twice as many");
+});
+
+test("smoothing begins at the first value and follows the others", () => {
+  const line = smoothed([[0, 4], [1, 4], [2, 0]]);
+  assert.equal(line[0][1], 4);
+  assert.ok(Math.abs(line[1][1] - 4) < 1e-9 && line[2][1] < 4 && line[2][1] > 2);
+});
+
+test("the axes hold all points but for a rare loss far above the others", () => {
+  const plain = extent([[0, 1], [9, 3]], [[4, 5]], 20);
+  assert.ok(plain.low <= 1 && plain.high >= 5 && plain.last === 19);
+  const points = Array.from({ length: 500 }, (_, step) => [step, step === 3 ? 1e6 : 1 + (step % 5)]);
+  assert.ok(extent(points, []).high < 10);
+  assert.equal(extent([], []), null);
+  assert.ok(extent([[0, 0.5]], []).high > extent([[0, 0.5]], []).low, "one point has room");
+});
+
+test("axis labels are round and inside of the axis", () => {
+  assert.deepEqual(ticks(0.31, 1.42, 3).map((tick) => tick.text), ["0.5", "1.0"]);
+  assert.deepEqual(ticks(0, 1999, 4).map((tick) => tick.value), [0, 500, 1000, 1500]);
+  assert.deepEqual(ticks(0.001, 0.0042, 3).map((tick) => tick.text), ["0.002", "0.004"]);
+});
