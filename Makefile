@@ -3,17 +3,23 @@ PYTHON ?= python3
 ENVIRONMENT := $(PYTHON) demo/environment.py
 RUN := $(ENVIRONMENT) run
 
-.PHONY: help environment demo test lint unit bench clean
+.PHONY: help environment tools demo test lint unit bench workflows clean
 
 help:
 	@echo "make demo    a film with memory from the real ComfyUI, on the CPU"
-	@echo "make test    lint, then unit and integration tests (real ComfyUI)"
+	@echo "make test    lint, then unit and integration tests (real ComfyUI, real browser)"
 	@echo "make unit    unit tests only"
 	@echo "make lint    ruff and pyright"
 	@echo "make bench   step time with and without memory"
+	@echo "make workflows  write workflows/ and locales/ anew, after a node has changed"
 
 environment:
 	@$(ENVIRONMENT)
+
+# A browser and comfy-cli; tests that lack one of them are skipped, unless VIDEO_MEMORY_REQUIRE_BROWSER=1.
+tools: environment
+	@$(RUN) -m demo.browser
+	@-$(RUN) -m demo.comfy_cli
 
 demo: environment
 	$(RUN) -m demo.run_demo
@@ -26,8 +32,12 @@ unit: environment
 	$(RUN) -m pytest tests/unit
 
 # One pytest run, so that its closing line counts all tests.
-test: lint
+test: lint tools
 	VIDEO_MEMORY_REQUIRE_COMFY=1 $(RUN) -m pytest
+
+workflows: tools
+	$(RUN) -m demo.translations
+	$(RUN) -m demo.workflows
 
 bench: environment
 	$(RUN) -m benchmarks.step_time

@@ -40,12 +40,20 @@ def block_flops(shape: WanShape, tokens: int) -> int:
     return self_attention + cross_attention + 4 * tokens * width * shape.ffn
 
 
-def step_flops(shape: WanShape, section: int, memory: int = 0, context: int = 0) -> int:
+def cross_flops(shape: WanShape, section: int, memory: int, inner: int) -> int:
+    """One branch of cross-attention of width `inner` from the section to the memory's hidden states."""
+    return 4 * section * shape.width * inner + 4 * memory * inner**2 + 4 * section * memory * inner
+
+
+def step_flops(
+    shape: WanShape, section: int, memory: int = 0, context: int = 0, cached: int = 0, cross: int = 0
+) -> int:
     """One forward pass with batch 1, in FLOPs.
 
     section: tokens that are denoised. memory: tokens that are in the blocks alone, with a second timestep embedding.
     context: tokens of core's context latents, which also pass the first projection and the head and whose rotary
-    embedding is turned once more, by 2x2 matrices.
+    embedding is turned once more, by 2x2 matrices. cached: tokens whose keys and values are there already. cross: width
+    of a cross-attention branch to the hidden states of `memory`.
     """
     width = shape.width
     embedded = section + context
@@ -54,4 +62,7 @@ def step_flops(shape: WanShape, section: int, memory: int = 0, context: int = 0)
     time = 2 * width * (TIME_WIDTH + 7 * width) * (2 if memory else 1)
     head = 2 * embedded * shape.patch_values * width
     rotary = 8 * context * (width // shape.heads)
-    return patchify + text + time + head + rotary + shape.layers * block_flops(shape, section + memory + context)
+    block = block_flops(shape, section + memory + context) + 4 * section * cached * width
+    if cross:
+        block += cross_flops(shape, section, memory, cross)
+    return patchify + text + time + head + rotary + shape.layers * block

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import machine
 from benchmarks.flops import WanShape, step_flops
-from benchmarks.settings import CASES, Settings, parser, settings_from
+from benchmarks.settings import CASES, ENHANCEMENTS, SECOND_RATE, WINDOW, Settings, parser, settings_from
 from benchmarks.timing import Times, difference, measure
 from benchmarks.wan_host import Bench, Comfy, SetupError, start_comfy
 from memory_encoder.budget import Plan, full_tokens, token_count
@@ -25,6 +25,10 @@ LABELS = {
     "strength 0": "memory, strength 0",
     "memory": "memory",
     "history": "whole history (core context latents)",
+    "cached": "memory, cached",
+    "window": "memory and sliding window",
+    "cross": "memory and cross-attention",
+    "two": "memory at two rates",
 }
 CANNOT_RUN = 2
 
@@ -74,7 +78,7 @@ def run(settings: Settings, plan: Plan, comfy: Comfy) -> dict[str, Any]:
     bench = Bench(comfy, shape, plan, device, dtype, settings.seed)
     with torch.inference_mode():
         bench.warm_up()
-        times = measure(bench.cases(), settings.cases, settings.warmup, settings.repeats, device)
+        times = measure(bench.cases(settings.cross_width()), settings.cases, settings.warmup, settings.repeats, device)
     total_ram = comfy.management.get_total_memory(torch.device("cpu"))
     about = machine.describe(device, total_ram, comfy.version)
     return {
@@ -87,7 +91,7 @@ def run(settings: Settings, plan: Plan, comfy: Comfy) -> dict[str, Any]:
         "settings": asdict(settings),
         "host": asdict(shape),
         "tokens": counts(plan),
-        "rows": [asdict(row) for row in rows(shape, counts(plan), times)],
+        "rows": [asdict(row) for row in rows(shape, counts(plan), times, settings)],
         "strength_0_difference": (difference(times["without"], times["strength 0"]) if "strength 0" in times else None),
     }
 
@@ -98,16 +102,26 @@ def counts(plan: Plan) -> dict[str, int]:
         "section": full_tokens(plan, plan.section_seconds),
         "memory": token_count(plan, plan.rates[0]),
         "history": full_tokens(plan, plan.history_seconds),
+        "window": WINDOW * plan.grid[0] * plan.grid[1],
+        "second": token_count(plan, SECOND_RATE),
     }
 
 
-def rows(shape: WanShape, tokens: Mapping[str, int], times: Mapping[str, Times]) -> list[Row]:
-    """All cases, measured or not, in the order of the table."""
-    section, base = tokens["section"], times["without"]
-    extra: dict[str, dict[str, int]] = {"without": {}, "strength 0": {}}
-    extra |= {"memory": {"memory": tokens["memory"]}, "history": {"context": tokens["history"]}}
+def rows(shape: WanShape, tokens: Mapping[str, int], times: Mapping[str, Times], settings: Settings) -> list[Row]:
+    """The cases of the run, measured or not, in the order of the table."""
+    section, memory, base = tokens["section"], tokens["memory"], times["without"]
+    extra: dict[str, dict[str, int]] = {
+        "without": {},
+        "strength 0": {},
+        "memory": {"memory": memory},
+        "history": {"context": tokens["history"]},
+        "cached": {"cached": memory},
+        "window": {"memory": memory + tokens["window"]},
+        "cross": {"memory": memory, "cross": settings.cross_width()},
+        "two": {"memory": memory + tokens["second"]},
+    }
     result = []
-    for case in CASES:
+    for case in ENHANCEMENTS if "cached" in settings.cases else CASES:
         flops = step_flops(shape, section, **extra[case])
         values: dict[str, Any] = {}
         if case in times:
@@ -121,7 +135,7 @@ def rows(shape: WanShape, tokens: Mapping[str, int], times: Mapping[str, Times])
                 "all_seconds": tuple(of.seconds),
                 "all_cpu_seconds": tuple(of.cpu_seconds),
             }
-        seen = section + sum(extra[case].values())
+        seen = section + sum(count for name, count in extra[case].items() if name != "cross")
         result.append(Row(case, seen, flops, flops / step_flops(shape, section), **values))
     return result
 
@@ -158,6 +172,7 @@ def text(result: Mapping[str, Any]) -> str:
 def save(result: Mapping[str, Any], folder: Path) -> Path:
     """Writes the JSON atomically; runs of both presets on one machine lie side by side."""
     suffix = "-real" if result["settings"]["preset"] == "real" else ""
+    suffix += "-enhancements" if "cached" in result["settings"]["cases"] else ""
     path = folder / f"step_time-{machine.short_name(result['machine'])}{suffix}.json"
 
     def write(temporary: Path) -> None:

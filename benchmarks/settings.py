@@ -18,6 +18,10 @@ TEXT_TOKENS = 512
 # Width of a published Wan (1.3B, 5B, 14B): its feed-forward width and the channels of its VAE.
 PUBLISHED = {1536: (8960, 16), 3072: (14336, 48), 5120: (13824, 16)}
 CASES = ("without", "strength 0", "memory", "history")
+ENHANCEMENTS = ("without", "memory", "cached", "window", "cross", "two")
+WINDOW = 3  # uncompressed latents
+SECOND_RATE = "2x2x8"
+CROSS_WIDTH = 512  # of phi's hidden states
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -66,6 +70,10 @@ class Settings:
             text_tokens=round(TEXT_TOKENS / self.scale),
         )
 
+    def cross_width(self) -> int:
+        """Width of the cross-attention branch: whole heads."""
+        return max(HEAD_WIDTH, CROSS_WIDTH // self.scale // HEAD_WIDTH * HEAD_WIDTH)
+
     def _plan(self, scale: int) -> Plan:
         host = nearest_host("wan", self.width)
         assert host is not None, f"the command line allows published widths alone, not {self.width}"
@@ -89,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--real", action="store_true", help="real token counts (default on a GPU) instead of a tenth")
     p.add_argument("--full", action="store_true", help="real token counts with the whole history (hours on a CPU)")
+    p.add_argument("--enhancements", action="store_true", help="the enhancements instead of the whole history")
     p.add_argument("--scale", type=int, help="divide lengths, widths, heads and text by this (default 10; 1 is real)")
     p.add_argument("--width", type=int, choices=sorted(PUBLISHED), help="published Wan to take the sizes from")
     p.add_argument("--layers", type=int, help="blocks of the host (default 2, on a CPU at real size 1)")
@@ -114,6 +123,8 @@ def settings_from(args: argparse.Namespace, gpu: bool) -> Settings:
     cases: Sequence[str] = CASES
     if slow and not args.full:
         cases = ("without", "memory")
+    if args.enhancements:
+        cases = ENHANCEMENTS
     chosen = {"layers": 1 if slow else 2, "repeats": 1 if slow else 5 if gpu else 3, "warmup": 0 if slow else 1}
     chosen |= {name: getattr(args, name) for name in chosen if getattr(args, name) is not None}
     settings = Settings(

@@ -7,7 +7,8 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.flops import WanShape
+from benchmarks.settings import HEAD_WIDTH, SECOND_RATE, WINDOW
 from memory_encoder.budget import Plan, token_count
 from memory_encoder.config import EncoderConfig
+from memory_encoder.cross_attention import CrossAttention
 from memory_encoder.encoder import StreamState
 from memory_encoder.injection import inject
 from memory_encoder.memory import VideoMemory
 from memory_encoder.positions import cell_coordinates, grid_for
-from memory_encoder.selection import MemorySettings
+from memory_encoder.selection import MemorySettings, encoder_key
 
 STANDINS = Path(__file__).resolve().parent.parent / "demo" / "standins"
 SIGMA_TIMESTEP = 700.0  # any timestep costs the same
@@ -100,8 +103,11 @@ class Bench:
     def latent_size(self) -> tuple[int, int]:
         return self.plan.height // self.shape.spatial, self.plan.width // self.shape.spatial
 
-    def cases(self) -> dict[str, Callable[[], Tensor]]:
-        """Forward passes by name; inputs of a case are made when it first runs, so that skipped ones cost nothing."""
+    def cases(self, cross_width: int = HEAD_WIDTH) -> dict[str, Callable[[], Tensor]]:
+        """Forward passes by name; inputs of a case are made when it first runs, so that skipped ones cost nothing.
+
+        `cached` is a step after the first, in which keys and values are there.
+        """
         latents = self.plan.latents(self.plan.history_seconds)
         memory = self.memory()
         patcher = self.comfy.patcher.ModelPatcher(Holder(self.model), self.device, torch.device("cpu"))
@@ -114,7 +120,22 @@ class Bench:
                 history.append(self._random(1, self.shape.channels, latents, *self.latent_size))
             return self.step(patcher, context_latents=history)
 
-        return {
+        patchers: dict[str, Any] = {}
+
+        def with_settings(name: str, make: Callable[[], Any]) -> Tensor:
+            if name not in patchers:
+                patchers[name] = make()
+                if name == "cached":
+                    self.step(patchers[name])
+            return self.step(patchers[name])
+
+        enhanced = {
+            "cached": lambda: inject(patcher, self.memory(memory_attention="cached")),
+            "window": lambda: inject(patcher, self.memory(window=True), MemorySettings(sliding_window=WINDOW)),
+            "cross": lambda: self.with_cross(patcher, cross_width),
+            "two": lambda: inject(patcher, replace(memory, others=(self.memory(rate=SECOND_RATE),))),
+        }
+        return {name: partial(with_settings, name, make) for name, make in enhanced.items()} | {
             "without": lambda: self.step(patcher),
             "strength 0": lambda: self.step(at_zero),
             "memory": lambda: self.step(with_memory),
@@ -126,13 +147,29 @@ class Bench:
         patcher = self.comfy.patcher.ModelPatcher(Holder(self.model), self.device, torch.device("cpu"))
         self.step(patcher, section=self.section[:, :, :1])
 
-    def memory(self) -> VideoMemory:
+    def with_cross(self, patcher: Any, width: int) -> Any:
+        """The memory with hidden states of `width`, and an encoder's branch attached to the model."""
+        settings = {"channels": (width,), "heads": 1, "cross_blocks": self.shape.layers, "head_dim": HEAD_WIDTH}
+        memory = self.memory(**settings)
+        memory = replace(memory, hidden=self._random(1, memory.token_count, width), encoder_id="bench")
+        memory = replace(memory, tail_hidden=torch.zeros_like(memory.hidden[:, :0]))  # type: ignore[index]
+        branch = Holder(nn.Identity())
+        cross = CrossAttention(memory.config, dtype=self.dtype)
+        cross.reset_parameters(self.generator)
+        branch.cross = cross.to(self.device)
+        model = patcher.clone()
+        owner = self.comfy.patcher.ModelPatcher(branch, self.device, torch.device("cpu"))
+        model.set_additional_models(encoder_key("bench"), [owner])
+        return inject(model, memory)
+
+    def memory(self, rate: str | None = None, window: bool = False, **config: Any) -> VideoMemory:
         """Random tokens at the places where the encoder puts them; their number is that of `token_count`."""
         shape, plan = self.shape, self.plan
-        config = EncoderConfig("wan", shape.width, shape.channels, rate=plan.rates[0], padding=plan.padding)
+        rate = rate or plan.rates[0]
+        config = EncoderConfig("wan", shape.width, shape.channels, rate=rate, padding=plan.padding, **config)
         latents, size = plan.latents(plan.history_seconds), self.latent_size
         grid = grid_for(*size, config)
-        cells = token_count(plan, plan.rates[0]) // (grid[0] * grid[1])
+        cells = token_count(plan, rate) // (grid[0] * grid[1])
         coordinates = cell_coordinates(0, cells, grid, config, latents)
         return VideoMemory(
             config=config,
@@ -140,13 +177,13 @@ class Bench:
             coordinates=coordinates,
             tail=torch.zeros(1, 0, shape.width, device=self.device, dtype=self.dtype),
             tail_coordinates=coordinates[:0],
-            recent=torch.zeros(1, shape.channels, 0, *size),
+            recent=torch.zeros(1, shape.channels, WINDOW if window else 0, *size),
             state=StreamState(latents=latents, size=size),
         )
 
     def step(self, patcher: Any, section: Tensor | None = None, **extra: Any) -> Tensor:
         """One forward pass as core's sampler runs it, with the patcher's wrappers in transformer_options."""
-        options = {**patcher.model_options["transformer_options"], "wrappers": patcher.wrappers}
+        options = {**patcher.model_options["transformer_options"], "wrappers": patcher.wrappers, "uuids": ["bench"]}
         x = self.section if section is None else section
         return self.model(x, self.timestep, self.text, transformer_options=options, **extra)
 

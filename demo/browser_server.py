@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from demo.browser import BrowserTools, find
@@ -55,8 +56,6 @@ def browser_server(work: Path, environment: Environment) -> Iterator[ComfyServer
 
 
 def write_picture(path: Path, frame: np.ndarray) -> None:
-    import cv2
-
     cv2.imwrite(str(path), frame[..., ::-1])
 
 

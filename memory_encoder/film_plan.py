@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
@@ -28,7 +28,8 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "history_latents": (0, MAX_HISTORY_LATENTS),
 }
 _WHOLE = ("width", "height", "history_latents")
-_TEXTS = {"storyboard": MAX_TEXT_BYTES, "host": 100, "padding": 10, "encoder": 1000}
+_TEXTS = {"storyboard": MAX_TEXT_BYTES, "host": 100, "padding": 10}
+MAX_ENCODERS = 4
 
 
 class PlanError(ValueError):
@@ -43,7 +44,8 @@ class PlanError(ValueError):
 class PlanRequest:
     """The film as the nodes know it: storyboard, Storyboard node's numbers, picture size, memory and card.
 
-    `encoder` is the name of an encoder's file; its rate, padding and host count then, and not the three given here.
+    `encoders` names files of encoders: host and padding are theirs then, and `rates` adds encoders that have no file.
+    `cached` is the memory attention of the latter.
     """
 
     storyboard: str
@@ -53,9 +55,10 @@ class PlanRequest:
     width: int = 832
     height: int = 480
     host: str = "wan-14b"
-    rates: tuple[str, ...] = ("4x4x2",)
+    rates: tuple[str, ...] = ()  # without encoders 4x4x2
     padding: str = "ceil"
-    encoder: str = ""
+    cached: bool = False
+    encoders: tuple[str, ...] = ()
     card_gib: float = 12.0
     bytes_per_weight: float = 1.0
     history_latents: int = 0
@@ -73,8 +76,8 @@ class PlanRequest:
         return cls(**{name: _checked(name, value) for name, value in data.items()})
 
 
-def film_plan(request: PlanRequest, config: EncoderConfig | None = None) -> dict[str, Any]:
-    """Sections and budget of a film as JSON values; `config` is that of `request.encoder`.
+def film_plan(request: PlanRequest, configs: Sequence[EncoderConfig] = ()) -> dict[str, Any]:
+    """Sections and budget of a film as JSON values; `configs` are those of `request.encoders`.
 
     A budget that cannot be made does not hide the sections: `budget` is null then and `budget_error` says why. The
     memory is that of the whole film, the section the longest one, as in the node Memory Budget.
@@ -82,7 +85,7 @@ def film_plan(request: PlanRequest, config: EncoderConfig | None = None) -> dict
     Raises PlanError or StoryboardError for a storyboard that cannot be used.
     """
     try:
-        host, name = (named_host(request.host), request.host) if config is None else host_of_encoder(config)
+        host, name = host_of_encoder(configs[0]) if configs else (named_host(request.host), request.host)
     except ValueError as error:
         raise PlanError(str(error), "host") from error
     storyboard = parse_storyboard(request.storyboard, section_seconds=request.section_seconds, fps=request.fps)
@@ -96,7 +99,7 @@ def film_plan(request: PlanRequest, config: EncoderConfig | None = None) -> dict
     )
     budget, problem = None, None
     try:
-        budget = _budget(request, host, name, config, sections)
+        budget = _budget(request, host, name, configs, sections)
     except ValueError as error:
         problem = str(error)
     return _answer(request, storyboard, sections, host) | {"budget": budget, "budget_error": problem}
@@ -136,7 +139,7 @@ def _shown(section: Section) -> dict[str, Any]:
 
 
 def _budget(
-    request: PlanRequest, host: HostShape, name: str, config: EncoderConfig | None, sections: tuple[Section, ...]
+    request: PlanRequest, host: HostShape, name: str, configs: Sequence[EncoderConfig], sections: tuple[Section, ...]
 ) -> dict[str, Any]:
     def seconds(latents: int) -> float:
         return latents * host.temporal / request.fps
@@ -144,6 +147,8 @@ def _budget(
     # The single-frame latent that opens a film is left out, as the node and the paper's table do.
     steps = [section.frames // host.temporal for section in sections]
     history = max(request.history_latents - 1, 0) + sum(steps)
+    rates = request.rates or (() if configs else ("4x4x2",))
+    cached = [config.memory_attention == "cached" for config in configs] + [request.cached for _ in rates]
     plan = Plan(
         host=host,
         width=request.width,
@@ -151,10 +156,11 @@ def _budget(
         fps=request.fps,
         history_seconds=seconds(history),
         section_seconds=seconds(max(steps)),
-        rates=request.rates if config is None else (config.rate,),
-        padding=cast(Padding, request.padding) if config is None else config.padding,
+        rates=(*(config.rate for config in configs), *rates),
+        padding=configs[0].padding if configs else cast(Padding, request.padding),
         card_gib=request.card_gib,
         bytes_per_weight=request.bytes_per_weight,
+        cached=all(cached),
     )
     result = estimate(plan)
     return {
@@ -177,6 +183,12 @@ def _checked(name: str, value: object) -> Any:
         return _checked_number(name, value)
     if name == "rates":
         return _checked_rates(value)
+    if name == "encoders":
+        return _checked_names(value)
+    if name == "cached":
+        if not isinstance(value, bool):
+            raise PlanError(f"cached is {_short(value)}; send true or false", name)
+        return value
     if not isinstance(value, str) or len(value) > _TEXTS[name]:
         raise PlanError(f"{name} is no text of at most {_TEXTS[name]} characters; send text", name)
     if name == "padding" and value not in ("ceil", "floor"):
@@ -204,6 +216,13 @@ def _checked_rates(value: object) -> tuple[str, ...]:
         return tuple(str(CompressionRate.parse(rate)) for rate in rates)
     except ValueError as error:
         raise PlanError(str(error), "rates") from error
+
+
+def _checked_names(value: object) -> tuple[str, ...]:
+    texts = isinstance(value, list) and all(isinstance(name, str) and 0 < len(name) <= 1000 for name in value)
+    if not texts or len(value) > MAX_ENCODERS:  # type: ignore[arg-type]
+        raise PlanError(f"encoders is no list of at most {MAX_ENCODERS} names of files; send names", "encoders")
+    return tuple(value)  # type: ignore[arg-type]
 
 
 def _short(value: object) -> str:

@@ -59,18 +59,18 @@ def answer(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise PlanError("the request is no JSON; send an object with a storyboard", "request") from error
     request = PlanRequest.from_dict(data)
-    return film_plan(request, _config(request.encoder) if request.encoder else None)
+    return film_plan(request, [_config(name) for name in request.encoders])
 
 
 def _config(name: str) -> EncoderConfig:
     """Configuration of a file in models/memory_encoders; only files that ComfyUI lists are opened."""
     path = folder_paths.get_full_path(ENCODERS, name) if name in folder_paths.get_filename_list(ENCODERS) else None
     if path is None:
-        raise PlanError(f"encoder {name[:80]!r} is not in models/memory_encoders; choose a file of the list", "encoder")
+        raise PlanError(f"encoder {name[:80]!r} is not in models/memory_encoders; choose one of the list", "encoders")
     try:
         return read_config(Path(path))
     except ValueError as error:
-        raise PlanError(str(error), "encoder") from error
+        raise PlanError(str(error), "encoders") from error
 
 
 def _refusal(message: str, field: str, status: int = 400) -> web.Response:

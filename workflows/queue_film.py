@@ -3,8 +3,8 @@
     python queue_film.py story.json                                  with the workflow for Wan 2.2 5B
     python queue_film.py story.txt --workflow api/wan22_14b_film.json --film lighthouse --seed 7 --save film.mp4
 
-The storyboard is any of the pack's formats. ComfyUI has to run (--server, default http://127.0.0.1:8188) and to have the
-models that the workflow names. Queue the same film again after a change: sections before the change are reused.
+The storyboard is in any of the pack's formats. ComfyUI has to run (--server, default http://127.0.0.1:8188) and to have
+the models that the workflow names. Queue the same film again after a change: sections before the change are reused.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ def load_clip(workflow: Workflow, vae: Node, frames: int) -> tuple[list[Node], N
 
 def image_to_film() -> Workflow:
     """A picture is the first frame of the film."""
-    workflow = Workflow("image_to_film", "Image to film", "A picture becomes the first frame, the story goes on", "image")
+    line = "A picture becomes the first frame, the story goes on"
+    workflow = Workflow("image_to_film", "Image to film", line, "image")
     loaded = families.load_wan5(workflow)
     parts = FilmParts(workflow, WAN5, loaded, texts.FROM_PICTURE)
     picture = workflow.add("LoadImage", "First frame", image="start.png")

@@ -29,8 +29,15 @@ opening, and another memory for a real clip.
 """
 
 
-def _recall(workflow: Workflow, ids: tuple[int, int, int, int], model: Node, memory: list[object], rest: dict[str, Node],
-            original: list[object], titles: tuple[str, str]) -> list[Node]:  # fmt: skip
+def _recall(
+    workflow: Workflow,
+    ids: tuple[int, int, int, int],
+    model: Node,
+    memory: list[object],
+    rest: dict[str, Node],
+    original: list[object],
+    titles: tuple[str, str],
+) -> list[Node]:
     """Ask a memory for frames 0 to 32 and lay them beside the originals."""
     add = workflow.add
     asked, decoded, compared, saved = ids

@@ -14,7 +14,7 @@ CLIPS = """
 """
 RUN = """
 A run can be cancelled and goes on from its last checkpoint when the workflow is queued again. It leaves the encoder in
-`output/memory_encoders` and the LoRA in `output/loras`; copy them to `models/memory_encoders` and `models/loras` for use.
+`output/memory_encoders` and the LoRA in `output/loras`, where the loaders find them (press R).
 """
 HARDWARE = """
 **Hardware.** Before the first step the node prints what it trains and an estimate of the memory that takes, and cuts a

@@ -7,23 +7,20 @@
 
 const PASS_THROUGH = new Set(["Reroute"]);
 const MAX_NODES = 200; // a walk through a graph ends, also when the graph is a ring
+const COMBINE = "VideoMemoryEncoderCombine";
+const MOST_ENCODERS = 4;
 const LOADERS = /^(UNETLoader|UnetLoaderGGUF\w*|CheckpointLoader\w*|LoaderGGUF\w*)$/i;
 
 /**
- * `{ width, height, encoder, rates, padding, host, bytes_per_weight, hasHistory, sampler }`, each only when known.
- * Sizes are numbers; `encoder` is a file's name and replaces rates, padding and host.
+ * `{ width, height, encoders, rates, padding, cached, host, bytes_per_weight, hasHistory, sampler }`, each only when known.
+ * Sizes are numbers; `encoders` are files, which know their rates; `rates` are those of encoders without a file.
  */
 export function findFilm(node) {
   const sampler = downstream(node, "VideoMemorySampler");
   if (!sampler) return {};
   const found = { sampler: sampler.id, width: numberOf(sampler, "width"), height: numberOf(sampler, "height") };
   found.hasHistory = ["history", "memory"].some((name) => inputOf(sampler, name)?.link != null);
-  const encoder = originOf(sampler, "memory_encoder");
-  if (encoder?.type === "VideoMemoryEncoderLoader") found.encoder = valueOf(encoder, "encoder_name");
-  if (encoder?.type === "VideoMemoryEncoderNew") {
-    found.rates = valueOf(encoder, "rate");
-    found.padding = valueOf(encoder, "padding");
-  }
+  Object.assign(found, describeEncoders(encodersOf(sampler)));
   const file = modelFile(sampler);
   if (file) Object.assign(found, { host: hostOf(file), bytes_per_weight: bytesPerWeight(file) });
   return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined && value !== ""));
@@ -86,6 +83,29 @@ function downstream(node, type) {
     }
   }
   return undefined;
+}
+
+/** The encoder nodes behind an input, combined ones in their order. */
+function encodersOf(node, depth = 0) {
+  const inputs = node.type === COMBINE ? ["memory_encoder", "second_encoder"] : ["memory_encoder"];
+  return inputs.flatMap((name) => {
+    const encoder = originOf(node, name);
+    if (!encoder || depth > MOST_ENCODERS) return [];
+    return encoder.type === COMBINE ? encodersOf(encoder, depth + 1) : [encoder];
+  });
+}
+
+function describeEncoders(nodes) {
+  const loaded = nodes.filter((node) => node.type === "VideoMemoryEncoderLoader").map((node) => valueOf(node, "encoder_name"));
+  const made = nodes.filter((node) => node.type === "VideoMemoryEncoderNew");
+  const found = {};
+  if (loaded.length && loaded.every((name) => typeof name === "string")) found.encoders = loaded;
+  if (made.length) {
+    found.rates = made.map((node) => valueOf(node, "rate")).join(" + ");
+    found.padding = valueOf(made[0], "padding");
+    found.cached = made.every((node) => valueOf(node, "memory_attention") === "cached");
+  }
+  return found;
 }
 
 function modelFile(sampler) {

@@ -29,7 +29,8 @@ export function planRequest(storyboard, numbers, found, own) {
     bytes_per_weight: own.plan_bytes_per_weight ?? found.bytes_per_weight ?? fields.plan_bytes_per_weight,
     history_latents: openingLatents(fields.plan_opening_seconds, numbers.fps),
   };
-  if (found.encoder) return { ...request, encoder: found.encoder };
+  if (found.cached !== undefined) request.cached = found.cached;
+  if (found.encoders) return { ...request, encoders: found.encoders, ...(found.rates ? { rates: found.rates } : {}) };
   return {
     ...request,
     host: found.host ?? fields.plan_host,

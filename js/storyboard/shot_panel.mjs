@@ -12,17 +12,19 @@ export class ShotPanel {
    */
   constructor(actions) {
     this.actions = actions;
+    this.unfinished = new Set(); // number fields with what is not in the storyboard yet
+    this.refused = false; // whether the seed field has been refused
     this.title = h("b", { class: "vm-sb-panel-title" });
     this.name = this.#text("input", "name", { type: "text", placeholder: t("storyboard.namePlaceholder"), maxlength: "200", "aria-label": t("storyboard.name") });
     this.prompt = this.#text("textarea", "prompt", { placeholder: t("storyboard.promptPlaceholder"), "aria-label": t("storyboard.prompt"), rows: "3", maxlength: "10000" });
     this.cut = this.#choice("cut", t("storyboard.cut"), t("storyboard.cutHint"));
     this.goOn = this.#choice("continue", t("storyboard.continue"), t("storyboard.continueHint"));
     this.lock = button("unlock", t("storyboard.lock"), () => this.actions.change({ locked: !this.shot.locked }), { label: t("storyboard.lockShort"), keys: "L" });
-    this.length = h("input", { type: "number", min: "0", step: "any", class: "vm-sb-number", "aria-label": t("storyboard.length"), on: { change: () => this.#lengthDone() } });
+    this.length = h("input", { type: "number", min: "0", step: "any", class: "vm-sb-number", "aria-label": t("storyboard.length"), on: { input: () => this.unfinished.add(this.length), change: () => this.#lengthDone() } });
     this.frames = h("span", { class: "vm-sb-dim" });
-    this.seed = h("input", { type: "text", inputmode: "numeric", class: "vm-sb-seed", placeholder: t("storyboard.seedPlaceholder"), title: t("storyboard.seedHint"), "aria-label": t("storyboard.seed"), on: { change: () => this.#seedDone() } });
-    this.dice = button("dice", t("storyboard.dice"), () => this.actions.change({ seed: randomSeed() }));
-    this.noSeed = button("clear", t("storyboard.noSeed"), () => this.actions.change({ seed: null }));
+    this.seed = h("input", { type: "text", inputmode: "numeric", class: "vm-sb-seed", placeholder: t("storyboard.seedPlaceholder"), title: t("storyboard.seedHint"), "aria-label": t("storyboard.seed"), on: { input: () => this.unfinished.add(this.seed), change: () => this.#seedDone() } });
+    this.dice = button("dice", t("storyboard.dice"), () => this.#changeSeed(randomSeed()));
+    this.noSeed = button("clear", t("storyboard.noSeed"), () => this.#changeSeed(null));
     this.joint = h("div", { class: "vm-sb-choice", role: "group", "aria-label": t("storyboard.joint") }, this.cut, this.goOn);
     this.element = h(
       "div",
@@ -44,14 +46,15 @@ export class ShotPanel {
 
   /** Shows a shot: `{ shot, index, seconds, sections, editable }`; `sections` are those of the plan that belong to it. */
   show({ shot, index, seconds, sections, editable }) {
-    this.shot = shot;
-    this.seconds = seconds;
+    if (index !== this.index) this.unfinished.clear();
+    Object.assign(this, { shot, index, seconds });
     this.title.textContent = t("storyboard.shotTitle", { number: index + 1 });
     setValue(this.name, shot.name);
     setValue(this.prompt, shot.prompt);
-    setValue(this.length, String(Number(seconds.toFixed(3))));
-    setValue(this.seed, shot.seed ?? "");
-    this.seed.removeAttribute("aria-invalid");
+    // A number that is being typed, or was refused, stays when the plan comes in between.
+    if (!this.unfinished.has(this.length)) setValue(this.length, String(Number(seconds.toFixed(3))));
+    if (!this.unfinished.has(this.seed)) setValue(this.seed, shot.seed ?? "");
+    setAttribute(this.seed, "aria-invalid", this.unfinished.has(this.seed) && this.refused ? "true" : null);
     for (const [choice, value] of [[this.cut, "cut"], [this.goOn, "continue"]]) // prettier-ignore
       choice.setAttribute("aria-pressed", String(shot.transition === value));
     this.lock.setAttribute("aria-pressed", String(shot.locked));
@@ -91,15 +94,22 @@ export class ShotPanel {
 
   #lengthDone() {
     const seconds = Number(this.length.value);
+    this.unfinished.delete(this.length);
     if (seconds > 0 && Number.isFinite(seconds)) this.actions.resize(seconds);
     else setValue(this.length, String(Number(this.seconds.toFixed(3))));
   }
 
   #seedDone() {
     const text = this.seed.value.trim();
-    if (text === "") this.actions.change({ seed: null });
-    else if (isSeed(text)) this.actions.change({ seed: String(BigInt(text)) });
-    else this.seed.setAttribute("aria-invalid", "true"); // what was typed stays, to be corrected
+    this.refused = text !== "" && !isSeed(text);
+    setAttribute(this.seed, "aria-invalid", this.refused ? "true" : null);
+    if (this.refused) return; // what was typed stays, to be corrected
+    this.#changeSeed(text === "" ? null : String(BigInt(text)));
+  }
+
+  #changeSeed(seed) {
+    this.unfinished.delete(this.seed);
+    this.actions.change({ seed });
   }
 }
 

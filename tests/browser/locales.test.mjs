@@ -21,10 +21,10 @@ for (const locale of ["en", "zh", "ja"]) {
       const shown = await page.evaluate(described, id);
       assert.equal(shown.title, texts.display_name, name);
       for (const [input, label] of Object.entries(shown.labels)) {
-        assert.equal(label, texts.inputs[input].name, `${name}, ${input}`);
+        assert.equal(label, texts.inputs[input]?.name, `${name}, ${input}`);
       }
       for (const [input, tooltip] of Object.entries(shown.tooltips)) {
-        assert.equal(tooltip, texts.inputs[input].tooltip, `${name}, ${input}`);
+        assert.equal(tooltip, texts.inputs[input]?.tooltip, `${name}, ${input}`);
       }
       assert.deepEqual(shown.outputs, Object.values(texts.outputs).map((output) => output.name), name);
       await fit(page, id);

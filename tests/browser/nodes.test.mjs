@@ -40,3 +40,17 @@ function widgetNames({ input }) {
   const isWidget = ([type, options]) => (Array.isArray(type) || widgets.has(type)) && !options?.forceInput;
   return all.filter(([, spec]) => isWidget(spec)).map(([name]) => name).sort();
 }
+
+test("every node has a help page, and its pictures come from this server", async () => {
+  for (const [name] of definitions.filter(([id]) => !id.startsWith("VideoMemoryDemo"))) {
+    const base = `${SERVER}/extensions/ComfyUI-VideoMemory/docs/`; // where the help panel looks
+    const page = await (await fetch(`${base}${name}.md`)).text();
+    const pictures = [...page.matchAll(/!\[[^\]]+\]\(([^)]+)\)/g)].map((match) => match[1]);
+    assert.ok(page.startsWith("# ") && pictures.length > 0, name);
+    for (const path of pictures) {
+      const answer = await fetch(new URL(path, base));
+      await answer.arrayBuffer();
+      assert.ok(answer.ok && answer.headers.get("content-type") === "image/jpeg", `${name}: ${path}`);
+    }
+  }
+});

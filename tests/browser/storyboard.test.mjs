@@ -154,6 +154,8 @@ for (const renderer of RENDERERS) {
     await editor.locator(".vm-sb-seed").fill("a seed");
     await editor.locator(".vm-sb-seed").press("Enter");
     assert.equal(await editor.locator(".vm-sb-seed").getAttribute("aria-invalid"), "true");
+    await page.locator(".vm-sb:not(.vm-sb-busy)").waitFor();
+    assert.equal(await editor.locator(".vm-sb-seed").inputValue(), "a seed", "a refused seed stays, to be corrected");
     assert.equal((await shots())[0].prompt, "a kitchen at night, a lamp");
     await editor.locator(".vm-sb-negative input").fill("blurred");
     assert.equal(JSON.parse((await queuedPrompt(page))[id].inputs.storyboard).negative, "blurred");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,11 @@ def result(comfy: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     return json.loads(written.read_text())
 
 
-def counted(bench: Bench) -> dict[str, int]:
+def counted(cases: dict[str, Callable[[], Any]]) -> dict[str, int]:
     """FLOPs of every case, counted by PyTorch operation by operation; unfused attention is what its counter knows."""
     flops = {}
     with torch.no_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        for name, case in bench.cases().items():
+        for name, case in cases.items():
             with FlopCounterMode(display=False) as counter:
                 case()
             flops[name] = counter.get_total_flops()
@@ -67,11 +68,29 @@ def test_strength_zero_computes_what_no_memory_does(result: dict[str, Any]) -> N
 def test_flops_and_their_ratios_are_those_that_pytorch_counts(comfy: Any, result: dict[str, Any]) -> None:
     settings = settings_from(parser().parse_args(TINY), gpu=False)
     bench = Bench(start_comfy(cpu=True), settings.shape(), settings.plan(), torch.device("cpu"), torch.float32, seed=0)
-    flops = counted(bench)
+    flops = counted(bench.cases())
     assert flops["without"] < flops["memory"] < flops["history"]
     for row in result["rows"]:
         assert row["flops"] == flops[row["case"]], row["case"]
         assert row["flops_ratio"] == pytest.approx(flops[row["case"]] / flops["without"], rel=1e-12)
+
+
+def test_flops_of_the_enhancements_are_those_that_pytorch_counts(comfy: Any, tmp_path: Path) -> None:
+    arguments = [*TINY, "--enhancements", "--repeats", "1", "--warmup", "0"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    (written,) = tmp_path.iterdir()
+    rows = {row["case"]: row for row in json.loads(written.read_text())["rows"]}
+    settings = settings_from(parser().parse_args(arguments), gpu=False)
+    bench = Bench(start_comfy(cpu=True), settings.shape(), settings.plan(), torch.device("cpu"), torch.float32, seed=0)
+    cases = bench.cases(settings.cross_width())
+    with torch.no_grad():
+        for case in cases.values():
+            case()  # what is computed once a section is there
+    flops = counted(cases)
+    assert set(rows) == {"without", "memory", "cached", "window", "cross", "two"}
+    for name, row in rows.items():
+        assert row["flops"] == flops[name], name
+    assert rows["without"]["flops"] < rows["cached"]["flops"] < rows["memory"]["flops"] < rows["two"]["flops"]
 
 
 def test_case_that_is_not_run_keeps_its_flops_ratio(

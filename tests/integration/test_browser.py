@@ -1,7 +1,7 @@
 """The pack in a real browser on one real ComfyUI: each file of tests/browser runs under `node --test`.
 
-One file alone: `python -m demo.browser_server node --test tests/browser/NAME.test.mjs`. VIDEO_MEMORY_SCREENSHOTS names a
-folder for pictures of what the tests see.
+One file alone: `python -m demo.browser_server node --test tests/browser/NAME.test.mjs`. VIDEO_MEMORY_SCREENSHOTS names
+a folder for pictures of what the tests see.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def test_the_route_answers_with_the_librarys_own_plan(server: ComfyServer, path:
 def test_the_budget_equals_the_nodes(server: ComfyServer) -> None:
     """The tiny encoder's file, asked by its name, against Memory Budget run on the loaded encoder."""
     name = "tiny_memory_2x2x2.safetensors"
-    status, answer = ask(server, {"storyboard": TEXT, "encoder": name, "width": 128, "height": 96})
+    status, answer = ask(server, {"storyboard": TEXT, "encoders": [name], "width": 128, "height": 96})
     assert status == 200 and answer["budget"]["rates"] == ["2x2x2"]
     inputs = {"width": 128, "height": 96, "fps": 16.0, "history_seconds": 15.0, "section_seconds": 5.0}
     prompt = {
@@ -77,10 +77,14 @@ def test_the_budget_equals_the_nodes(server: ComfyServer) -> None:
         ({"storyboard": ""}, "storyboard", "is empty"),
         ({"storyboard": "[0s: a"}, "storyboard", "the bracket is not closed"),
         ({"storyboard": '"\ud800"'}, "storyboard", "control character"),
-        ({"storyboard": "a", "encoder": "none.safetensors"}, "encoder", "not in models/memory_encoders"),
-        ({"storyboard": "a", "encoder": "../vae/tiny_wan_vae.safetensors"}, "encoder", "not in models/memory_encoders"),
-        ({"storyboard": "a", "encoder": "/etc/passwd"}, "encoder", "not in models/memory_encoders"),
-        ({"storyboard": "a", "encoder": "broken.safetensors"}, "encoder", "download the file again"),
+        ({"storyboard": "a", "encoders": ["none.safetensors"]}, "encoders", "not in models/memory_encoders"),
+        (
+            {"storyboard": "a", "encoders": ["../vae/tiny_wan_vae.safetensors"]},
+            "encoders",
+            "not in models/memory_encoders",
+        ),
+        ({"storyboard": "a", "encoders": ["/etc/passwd"]}, "encoders", "not in models/memory_encoders"),
+        ({"storyboard": "a", "encoders": ["broken.safetensors"]}, "encoders", "download the file again"),
     ],
 )
 def test_a_wrong_question_is_refused_with_its_field_and_cure(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,3 +119,38 @@ def test_every_film_workflow_makes_its_film_on_small_models(server: ComfyServer)
         if name == "continue_video":
             memory = "continue_video_00001.safetensors"
             assert (server.output_dir / "video_memories" / memory).is_file()
+
+
+def queue_film(server: ComfyServer, folder: Path, story: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """The shipped script with a small workflow and a storyboard file."""
+    (folder / "story.txt").write_text(story)
+    (folder / "small.json").write_text(json.dumps(small("wan22_5b_film", "")))
+    command = [
+        sys.executable,
+        "-I",
+        str(WORKFLOWS / "queue_film.py"),
+        str(folder / "story.txt"),
+        "--server",
+        server.url,
+    ]
+    command += ["--workflow", str(folder / "small.json"), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_script_makes_the_film_of_a_storyboard_file_and_saves_it(server: ComfyServer, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    done = queue_film(server, tmp_path, "a blue cup | a green hat", "--film", "by_script", "--save", str(film))
+    assert done.returncode == 0, done.stderr
+    assert "a green hat" in done.stdout and "output/video/by_script" in done.stdout
+    assert film.read_bytes()[4:8] == b"ftyp"
+    assert (server.output_dir / "video_memory" / "by_script").is_dir()
+    again = queue_film(server, tmp_path, "a blue cup | a red hat", "--film", "by_script")
+    assert "2 sections, 1 reused" in again.stdout, again.stdout
+
+
+def test_the_script_says_what_is_wrong_in_one_line(server: ComfyServer, tmp_path: Path) -> None:
+    refused = queue_film(server, tmp_path, '{"version": 1, "shots": []}')
+    assert refused.returncode == 1 and refused.stderr.startswith("error: VideoMemoryStoryboard (node")
+    alone = queue_film(server, tmp_path, "a cup", "--server", "http://127.0.0.1:9")
+    assert alone.returncode == 1 and "no ComfyUI at http://127.0.0.1:9" in alone.stderr
+    assert "Traceback" not in refused.stderr + alone.stderr

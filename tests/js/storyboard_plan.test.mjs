@@ -44,7 +44,7 @@ const FILM = {
 test("size, encoder and model are found through reroutes, patches and connected numbers", () => {
   assert.deepEqual(findFilm(graphOf(FILM)("board")), {
     sampler: "sampler", width: 1280, height: 704, hasHistory: false,
-    rates: "2x2x2", padding: "floor", host: "wan-5b", bytes_per_weight: 1,
+    rates: "2x2x2", padding: "floor", cached: false, host: "wan-5b", bytes_per_weight: 1,
   }); // prettier-ignore
 });
 
@@ -56,8 +56,21 @@ test("a loaded encoder is named by its file, and a history is noticed", () => {
     sampler: [FILM.sampler[0], FILM.sampler[1], { ...FILM.sampler[2], history: ["clip", 0] }],
   };
   const found = findFilm(graphOf(graph)("board"));
-  assert.equal(found.encoder, "film.safetensors");
+  assert.deepEqual(found.encoders, ["film.safetensors"]);
   assert.equal(found.hasHistory, true);
+});
+
+test("combined encoders are all found, with a file or without", () => {
+  const graph = {
+    ...FILM,
+    file: ["VideoMemoryEncoderLoader", { encoder_name: "film.safetensors" }],
+    inner: ["VideoMemoryEncoderCombine", {}, { memory_encoder: ["encoder", 0], second_encoder: ["file", 1] }],
+    cached: ["VideoMemoryEncoderNew", { rate: "2x2x8", padding: "ceil", memory_attention: "cached" }],
+    outer: ["VideoMemoryEncoderCombine", {}, { memory_encoder: ["inner", 0], second_encoder: ["cached", 0] }],
+    sampler: [FILM.sampler[0], FILM.sampler[1], { ...FILM.sampler[2], memory_encoder: ["outer", 0] }],
+  };
+  const found = findFilm(graphOf(graph)("board"));
+  assert.deepEqual([found.encoders, found.rates, found.padding, found.cached], [["film.safetensors"], "2x2x2 + 2x2x8", "floor", false]);
 });
 
 test("without a sampler, or with a ring of reroutes, nothing is claimed", () => {
@@ -83,8 +96,8 @@ test("the question takes the graph before the person's fields, and an encoder's 
   const asked = planRequest("a", numbers, { width: 1280, host: "wan-5b" }, own);
   assert.deepEqual([asked.width, asked.height, asked.card_gib, asked.host, asked.rates], [1280, 480, 8, "wan-5b", "4x4x2"]);
   assert.equal(asked.history_latents, 9);
-  const loaded = planRequest("a", numbers, { encoder: "e.safetensors", host: "wan-5b" }, {});
-  assert.deepEqual([loaded.encoder, loaded.host, loaded.rates], ["e.safetensors", undefined, undefined]);
+  const loaded = planRequest("a", numbers, { encoders: ["e.safetensors"], host: "wan-5b" }, {});
+  assert.deepEqual([loaded.encoders, loaded.host, loaded.rates], [["e.safetensors"], undefined, undefined]);
   assert.equal(openingLatents(0, 16), 0);
 });
 

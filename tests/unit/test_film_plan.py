@@ -54,10 +54,19 @@ def test_a_budget_that_cannot_be_made_leaves_the_sections() -> None:
     assert len(answer["sections"]) == 3
 
 
-def test_an_encoder_file_replaces_rate_padding_and_host() -> None:
+def test_an_encoders_file_gives_rate_padding_and_host() -> None:
     config = EncoderConfig("wan", 3072, 48, rate="2x2x2", padding="floor")
-    answer = film_plan(PlanRequest.from_dict({"storyboard": TEXT, "rates": ["8x8x2"], "host": "hunyuan"}), config)
+    answer = film_plan(PlanRequest.from_dict({"storyboard": TEXT, "host": "hunyuan"}), [config])
     assert answer["budget"]["host"] == "wan-5b" and answer["budget"]["rates"] == ["2x2x2"]
+
+
+def test_combined_encoders_add_their_tokens_and_are_cached_only_together() -> None:
+    detail, wide = (EncoderConfig("wan", 5120, 16, rate=rate, memory_attention="cached") for rate in ("4x4x2", "2x2x8"))
+    both = film_plan(PlanRequest.from_dict({"storyboard": TEXT}), [detail, wide])["budget"]
+    added = film_plan(PlanRequest.from_dict({"storyboard": TEXT, "rates": ["2x2x8"]}), [detail])["budget"]
+    alone = film_plan(PlanRequest.from_dict({"storyboard": TEXT}), [detail])["budget"]
+    assert both["memory_tokens"] == added["memory_tokens"] > alone["memory_tokens"]
+    assert "Cached keys" in both["report"] and "Cached keys" not in added["report"]
 
 
 def test_a_long_film_is_answered_in_part_and_says_so() -> None:
@@ -79,6 +88,10 @@ def test_a_long_film_is_answered_in_part_and_says_so() -> None:
         ({"history_latents": -1}, "history_latents", "from 0"),
         ({"rates": []}, "rates", "one to four"),
         ({"rates": "4x3x2"}, "rates", "power of two"),
+        ({"encoders": "one.safetensors"}, "encoders", "send names"),
+        ({"encoders": ["a"] * 5}, "encoders", "at most 4"),
+        ({"encoders": [""]}, "encoders", "send names"),
+        ({"cached": 1}, "cached", "true or false"),
         ({"padding": "round"}, "padding", "ceil or floor"),
         ({"host": "sora"}, "host", "choose one of"),
         ({"host": 3}, "host", "send text"),

@@ -1,0 +1,139 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, before, test } from "node:test";
+
+import { RENDERERS, clear, fit, loadPrompt, openBrowser, openPage, picture, queueAndWait, widgetValue } from "./page.mjs";
+
+const DEMO = new URL("../../workflows/api/tiny_demo.json", import.meta.url);
+const PROMPTS = ["Leo waves in the garden", "Max talks on the beach", "Mira in the kitchen"];
+const PATIENCE = 240_000; // a busy machine; a section takes a second or two
+
+let browser;
+let demo;
+
+before(async () => {
+  browser = await openBrowser();
+  demo = JSON.parse(await readFile(DEMO, "utf8"));
+});
+after(() => browser?.close());
+
+/** The shipped demo's nodes of these kinds, by their numbers. */
+function numbered(kind) {
+  return Object.keys(demo).filter((id) => demo[id].class_type === kind);
+}
+
+/** A prompt that makes a film of three sections of half a second with the tiny family. */
+function film(name) {
+  const [sampler] = numbered("VideoMemorySampler");
+  const prompt = {};
+  const take = (id) => {
+    if (prompt[id]) return;
+    prompt[id] = structuredClone(demo[id]);
+    if (id === sampler) delete prompt[id].inputs.history;
+    Object.values(prompt[id].inputs).filter(Array.isArray).forEach(([from]) => take(from));
+  };
+  take(sampler);
+  const shots = PROMPTS.map((text, i) => ({ start: i / 2, end: (i + 1) / 2, prompt: text, transition: "cut" }));
+  prompt[numbered("VideoMemoryStoryboard")[0]].inputs.storyboard = JSON.stringify({ version: 1, shots });
+  prompt[prompt[sampler].inputs.sigmas[0]].inputs.steps = 4;
+  prompt[sampler].inputs.film = name;
+  prompt.report = { class_type: "PreviewAny", inputs: { source: [sampler, 2] } };
+  return prompt;
+}
+
+async function nodeOf(page, type) {
+  return page.evaluate((name) => window.app.graph._nodes.find((node) => node.type === name).id, type);
+}
+
+async function states(page) {
+  return page.locator(".vm-film-tile").evaluateAll((tiles) => tiles.map((tile) => tile.dataset.state));
+}
+
+async function shows(page, expected) {
+  await page.waitForFunction(
+    (wanted) => JSON.stringify([...document.querySelectorAll(".vm-film-tile")].map((tile) => tile.dataset.state)) === wanted,
+    JSON.stringify(expected),
+    { timeout: 20_000 },
+  ).catch(async () => assert.deepEqual(await states(page), expected));
+}
+
+for (const renderer of RENDERERS) {
+  test(`a film is made, seen after a reload, redone and locked, ${renderer}`, { timeout: 2 * PATIENCE }, async () => {
+    const prompt = film(`browser ${renderer}`);
+    let { page, quiet, close } = await openPage(browser, { renderer });
+    await loadPrompt(page, prompt);
+    let id = await nodeOf(page, "VideoMemorySampler");
+    await page.getByText("Not rendered yet").waitFor();
+
+    // Every state that a tile goes through, and whether a live picture was in it, noted in the page itself.
+    await page.evaluate(() => {
+      window.seen = new Set();
+      new MutationObserver(() => {
+        for (const tile of document.querySelectorAll(".vm-film-tile")) window.seen.add(tile.dataset.state);
+        if (document.querySelector('.vm-film-tile img[src^="data:image/webp"]')) window.seen.add("live picture");
+      }).observe(document.querySelector(".vm-film"), { subtree: true, childList: true, attributes: true });
+    });
+    await queueAndWait(page, PATIENCE);
+    await shows(page, ["stored", "stored", "stored"]);
+    const seen = await page.evaluate(() => [...window.seen]);
+    for (const state of ["waiting", "sampling", "live picture", "stored"]) assert.ok(seen.includes(state), `${state}: ${seen}`);
+    await fit(page, id);
+    await picture(page, `film-finished-${renderer}`);
+    quiet();
+    await close();
+
+    ({ page, quiet, close } = await openPage(browser, { renderer }));
+    await loadPrompt(page, prompt);
+    id = await nodeOf(page, "VideoMemorySampler");
+    await shows(page, ["stored", "stored", "stored"]);
+    await page.waitForFunction(() => document.querySelectorAll(".vm-film-tile img:not([hidden])").length === 3);
+
+    await page.locator(".vm-film-tile").nth(1).click();
+    await page.getByRole("button", { name: "Redo", exact: true }).click();
+    assert.equal(await widgetValue(page, id, "redo"), '{"2":1}');
+    assert.equal(await widgetValue(page, id, "locks"), "3");
+    await page.getByText("new takes: 2 · locked: 3").waitFor();
+    await fit(page, id);
+    await picture(page, `film-redo-${renderer}`);
+    await queueAndWait(page, PATIENCE);
+    await shows(page, ["reused", "stored", "locked"]);
+
+    await page.locator(".vm-film-tile").nth(1).focus();
+    await page.keyboard.press("l");
+    assert.equal(await widgetValue(page, id, "locks"), "2-3", "a key locks the chosen section");
+    await page.keyboard.press("ArrowLeft");
+    await page.getByRole("button", { name: "Continue from here" }).click();
+    assert.equal(await widgetValue(page, id, "redo"), '{"1":1,"2":2,"3":1}');
+    assert.equal(await widgetValue(page, id, "locks"), "");
+    await page.getByRole("button", { name: "Clear takes and locks" }).click();
+    assert.equal(await widgetValue(page, id, "redo"), "");
+
+    await page.getByRole("button", { name: /Play film/ }).click();
+    await page.locator(".vm-film-player img[src^='blob:']").waitFor();
+    await fit(page, id);
+    await picture(page, `film-playing-${renderer}`);
+    await page.locator(".vm-film-player").waitFor({ state: "hidden" }); // it ends by itself
+    quiet();
+    await close();
+  });
+
+  test(`the render view is no part of the workflow and says when it cannot read takes, ${renderer}`, async () => {
+    const { page, quiet, close } = await openPage(browser, { renderer });
+    await loadPrompt(page, film(`browser ${renderer}`));
+    const id = await nodeOf(page, "VideoMemorySampler");
+    await page.locator(".vm-film-tile").first().waitFor();
+    const saved = await page.evaluate((node) => window.app.graph.getNodeById(node).serialize().widgets_values, id);
+    assert.ok(saved.every((value) => value === null || typeof value !== "object"), JSON.stringify(saved));
+    await page.evaluate((node) => {
+      const widget = window.app.graph.getNodeById(node).widgets.find((w) => w.name === "redo");
+      widget.value = "second";
+      widget.callback?.("second");
+    }, id);
+    await page.getByText("not understood").waitFor();
+    assert.ok(await page.getByRole("button", { name: "Redo", exact: true }).isDisabled());
+    assert.equal(await widgetValue(page, id, "redo"), "second", "nothing is overwritten without a click");
+    await clear(page);
+    quiet();
+    await close();
+  });
+}

@@ -1,0 +1,57 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { actionOf, takesKey } from "../../js/storyboard/keys.mjs";
+import { clock, dropIndex, markEvery, pixelsPerSecond, visibleShots } from "../../js/storyboard/scale.mjs";
+
+const press = (key, held = {}) => actionOf({ key, altKey: false, shiftKey: false, ctrlKey: false, metaKey: false, ...held });
+
+test("a key means one thing, with Alt and with Shift another, and with Ctrl it is ComfyUI's", () => {
+  assert.equal(press("ArrowRight"), "next");
+  assert.equal(press("ArrowRight", { altKey: true }), "moveOn");
+  assert.equal(press("ArrowRight", { shiftKey: true }), "longer");
+  assert.equal(press("D"), "duplicate");
+  assert.equal(press("Delete"), "delete");
+  for (const key of ["z", "c", "v", "Enter", "d"]) assert.equal(press(key, { ctrlKey: true }), null);
+  for (const key of ["q", "Tab", "Escape", " "]) assert.equal(press(key), null);
+  assert.equal(press("d", { shiftKey: true }), null);
+});
+
+test("text fields keep all keys, buttons those that press them", () => {
+  assert.ok(takesKey({ tagName: "TEXTAREA" }, "d"));
+  assert.ok(takesKey({ tagName: "INPUT" }, "Delete"));
+  assert.ok(takesKey({ tagName: "BUTTON" }, "Enter"));
+  assert.ok(!takesKey({ tagName: "BUTTON" }, "Delete"));
+  assert.ok(!takesKey({ tagName: "DIV" }, "Enter"));
+});
+
+test("a film fills the timeline until its shots become too narrow", () => {
+  assert.equal(pixelsPerSecond(600, 15, 3, 1), 40);
+  assert.equal(pixelsPerSecond(600, 15, 3, 2), 80);
+  assert.equal(pixelsPerSecond(600, 1000, 1000, 1), 7);
+});
+
+test("marks of the ruler keep their distance", () => {
+  for (const scale of [0.01, 0.5, 3, 40, 700]) assert.ok(markEvery(scale) * scale >= 64, String(scale));
+  assert.equal(markEvery(40), 2);
+});
+
+test("times read as people write them", () => {
+  const shown = { 0: "0 s", 5: "5 s", 5.0625: "5.06 s", 59.5: "59.5 s", 60: "1:00", 65.25: "1:05.25", 3725: "1:02:05" };
+  for (const [seconds, text] of Object.entries(shown)) assert.equal(clock(Number(seconds)), text);
+});
+
+test("only the shots in the window are drawn, the cut ones at its edges included", () => {
+  const times = Array.from({ length: 10_001 }, (_, i) => i);
+  assert.deepEqual(visibleShots(times, 99.5, 103.5), [99, 104]);
+  assert.deepEqual(visibleShots(times, -50, 2.5), [0, 3]);
+  assert.deepEqual(visibleShots(times, 9998.5, 20_000), [9998, 10_000]);
+});
+
+test("a shot is dropped where the middles of the others leave room", () => {
+  const times = [0, 5, 10, 15];
+  assert.equal(dropIndex(times, 0, 2.5), 0);
+  assert.equal(dropIndex(times, 0, 7.6), 1);
+  assert.equal(dropIndex(times, 0, 13), 2);
+  assert.equal(dropIndex(times, 2, -4), 0);
+});

@@ -1,0 +1,27 @@
+"""Every node has a help page with a picture of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "js" / "docs"
+NODES = sorted(
+    name for path in (ROOT / "nodes").glob("*.py") for name in re.findall(r'node_id="(\w+)"', path.read_text())
+)
+
+
+def test_every_page_belongs_to_a_node() -> None:
+    assert sorted(path.stem for path in DOCS.glob("*.md")) == NODES
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_the_page_shows_a_picture_that_is_there_and_small(node: str) -> None:
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (DOCS / f"{node}.md").read_text())
+    assert pictures, f"{node}: take one with demo/workflows/pictures.mjs"
+    for picture in pictures:
+        content = (DOCS / picture).read_bytes()
+        assert content[:3] == b"\xff\xd8\xff" and len(content) < 250_000, picture
