@@ -44,8 +44,8 @@ def image_to_film() -> Workflow:
 
 A shot whose transition is *continue* begins with the last frame of the shot before in the same way.
 """
-    intro = workflow.note("A film from a picture", how, (400, 300))
-    about = workflow.note("About the memory", texts.UNTRAINED, (400, 330))
+    intro = workflow.note("A film from a picture", how)
+    about = workflow.note("About the memory", texts.UNTRAINED)
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", parts.models_column())
     workflow.group("2  Picture, memory and sampling", [picture, *parts.encoders, parts.sampler, parts.sigmas])
@@ -74,8 +74,8 @@ def continue_video() -> Workflow:
 
 The memory of the whole film is saved too; the workflow *continue_memory* goes on from it.
 """
-    intro = workflow.note("Continue a video", how, (400, 300))
-    about = workflow.note("About the memory", texts.UNTRAINED, (400, 330))
+    intro = workflow.note("Continue a video", how)
+    about = workflow.note("About the memory", texts.UNTRAINED)
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", parts.models_column())
     workflow.group("2  The clip", clip_nodes, color=GREEN)
@@ -103,8 +103,8 @@ def continue_memory() -> Workflow:
 
 The result begins with the last picture of the film before, from which the VAE decodes all new frames.
 """
-    intro = workflow.note("Go on from a saved memory", how, (400, 300))
-    about = workflow.note("About the memory", texts.UNTRAINED, (400, 330))
+    intro = workflow.note("Go on from a saved memory", how)
+    about = workflow.note("About the memory", texts.UNTRAINED)
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", parts.models_column())
     workflow.group("2  Memory and sampling", [memory, *parts.encoders, parts.budget, parts.sampler, parts.sigmas])
@@ -139,8 +139,8 @@ def another_ending() -> Workflow:
 
 Both memories must come from the same encoder and the same picture size.
 """
-    intro = workflow.note("Another ending", how, (400, 330))
-    about = workflow.note("About the memory", texts.UNTRAINED, (400, 330))
+    intro = workflow.note("Another ending", how)
+    about = workflow.note("About the memory", texts.UNTRAINED)
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", parts.models_column())
     workflow.group("2  What is remembered", [cast, earlier, cut, joined, holds], color=GREEN)
@@ -193,8 +193,8 @@ Decode clip and continuation together: decoded alone, the first new latent would
 
 The **Autoregressive Sampler** does all this for every section by itself; take this way for your own sampling graphs.
 """
-    intro = workflow.note("A memory for any sampler", how, (400, 320))
-    about = workflow.note("About the memory", texts.UNTRAINED, (400, 330))
+    intro = workflow.note("A memory for any sampler", how)
+    about = workflow.note("About the memory", texts.UNTRAINED)
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", [*loaded.nodes(), shift, encoder])
     workflow.group("2  The clip", clip_nodes, color=GREEN)

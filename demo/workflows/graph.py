@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+NOTE_WIDTH, CHARACTERS = 420, 52  # of a note, and in a line of it
 NOTE_ID = 900  # notes are numbered from here, so that nodes keep their numbers when one is added
 
 
@@ -81,9 +84,12 @@ class Workflow:
         self.nodes.append(node)
         return node
 
-    def note(self, title: str, text: str, size: tuple[int, int] = (380, 300)) -> Node:
-        """A note in Markdown."""
-        node = Node(NOTE_ID + len(self.notes), "MarkdownNote", title, size=size, text=text.strip())
+    def note(self, title: str, text: str) -> Node:
+        """A note in Markdown, as high as its text needs."""
+        text = text.strip().replace("`", "**")  # Nodes 2.0 prints code in blue on blue, which no one can read here
+        paragraphs = re.split(r"\n\s*\n|\n(?=\d\.)", text)
+        height = 70 + sum(20 * math.ceil(len(paragraph) / CHARACTERS) + 14 for paragraph in paragraphs)
+        node = Node(NOTE_ID + len(self.notes), "MarkdownNote", title, size=(NOTE_WIDTH, height), text=text)
         self.notes.append(node)
         return node
 

@@ -2,7 +2,7 @@
  * Pictures of every node for its help page, from real workflows in a real ComfyUI:
  * python demo/environment.py run -m demo.browser_server node demo/workflows/pictures.mjs js/docs/pictures
  *
- * The tiny demo is queued first, so that its nodes show what they made.
+ * With --run the tiny demo is queued first (minutes on a quiet machine), so that its nodes show what they made.
  */
 
 import { mkdir, readFile } from "node:fs/promises";
@@ -10,7 +10,7 @@ import { join } from "node:path";
 
 import { fit, loadWorkflow, openBrowser, openPage, queueAndWait, settle } from "../../tests/browser/page.mjs";
 
-const out = process.argv[2];
+const [out, option] = process.argv.slice(2);
 const WORKFLOWS = join(import.meta.dirname, "..", "..", "workflows");
 const MARGIN = 26;
 const STEPS = 5; // of the demo's 12, and shots half as long: enough to see what nodes show
@@ -30,7 +30,7 @@ try {
   const { page, close } = await openPage(browser, { renderer: "nodes2", size: [1700, 1500] });
   for (const [name, nodes] of Object.entries(SHOWN)) {
     await loadWorkflow(page, JSON.parse(await readFile(join(WORKFLOWS, `${name}.json`), "utf8")), name);
-    if (name === "tiny_demo") await run(page);
+    if (name === "tiny_demo" && option === "--run") await run(page);
     for (const node of nodes) await nodePicture(page, `VideoMemory${node}`);
     if (name === "wan22_5b_film") await graphPicture(page, "workflow");
   }

@@ -123,7 +123,7 @@ def tiny_demo() -> Workflow:
         workflow, (36, 37, 38, 39), other_shift, real_memory[0], rest, real_parts[0],
         ("Ask for its frames", "real_clip"),
     )  # fmt: skip
-    intro = workflow.note("The tiny demo", NOTE, (420, 480))
+    intro = workflow.note("The tiny demo", NOTE)
     workflow.group("Read me", [intro], color=BROWN)
     workflow.group("1  Models", [host, encoder, shift, vae, clip, budget])
     workflow.group("2  Opening", [video, parts, scaled, opening, sampler, sigmas])

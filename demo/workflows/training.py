@@ -57,9 +57,8 @@ def pretrain() -> Workflow:
         "Stage 1: retrieval",
         "The encoder learns to keep frames, and a LoRA teaches the model to read them: it draws any frame of a clip "
         "from the memory alone.\n" + CLIPS + RUN + "\nThen go on with the workflow *finetune*.",
-        (420, 400),
     )
-    workflow.note("Hardware", HARDWARE, (420, 240))
+    workflow.note("Hardware", HARDWARE)
     _trainer(workflow, encoder, 0, loaded, stage="retrieval", run="my_memory")
     return workflow
 
@@ -76,9 +75,8 @@ def finetune() -> Workflow:
         "Stage 2: continuation",
         "The model learns to make the next section of a film from its memory. It begins with the encoder of stage 1.\n"
         "`retrieval_share` lets every fifth step go on with stage 1, so that the LoRA does both.\n" + CLIPS + RUN,
-        (420, 400),
     )
-    workflow.note("Hardware", HARDWARE, (420, 240))
+    workflow.note("Hardware", HARDWARE)
     _trainer(
         workflow, encoder, 1, loaded, stage="continuation", run="my_film_memory", history_dropout=0.1,
         retrieval_share=0.2,
@@ -137,7 +135,6 @@ The same once more without memory, which shows what the model would guess.
 2. Choose a clip that was not trained on, `input/clip.mp4`.
 3. Run, and compare the two sheets and their PSNR and SSIM. The difference is what the memory knows.
 """,
-        (400, 330),
     )
     workflow.group("Read me", workflow.notes, color=BROWN)
     workflow.group("1  Models", [*loaded.nodes(), encoder, shift, sampler, sigmas])

@@ -22,7 +22,11 @@ export class Tile {
     const picture = element("div", { class: "vm-film-picture" }, this.none, this.image, number, this.lock, this.next, this.progress);
     const text = element("div", { class: "vm-film-text" }, this.state, this.prompt);
     this.root = element("button", { type: "button", class: "vm-film-tile", role: "option", onclick: () => chosen(index) }, picture, text);
-    this.root.onpointerenter = this.root.onfocus = () => this.move(true);
+    this.root.onpointerenter = () => this.move(true);
+    this.root.onfocus = () => {
+      this.move(true);
+      if (this.root.tabIndex < 0) chosen(index); // keys act on the section that has the focus
+    };
     this.root.onpointerleave = this.root.onblur = () => this.move(false);
     // The clip of a section that was made anew meanwhile is gone; the next answer of the server names the new one.
     this.image.onerror = () => update(this.image, "hidden", true);

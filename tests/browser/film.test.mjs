@@ -6,6 +6,7 @@ import { RENDERERS, clear, fit, loadPrompt, openBrowser, openPage, picture, queu
 
 const DEMO = new URL("../../workflows/api/tiny_demo.json", import.meta.url);
 const PROMPTS = ["Leo waves in the garden", "Max talks on the beach", "Mira in the kitchen"];
+const RUN = Date.now(); // a film of an earlier run would be reused
 const PATIENCE = 240_000; // a busy machine; a section takes a second or two
 
 let browser;
@@ -41,8 +42,12 @@ function film(name) {
   return prompt;
 }
 
-async function nodeOf(page, type) {
-  return page.evaluate((name) => window.app.graph._nodes.find((node) => node.type === name).id, type);
+/** Loads the film and shows the sampler, since ComfyUI hides what lies outside of the window; returns its number. */
+async function open(page, prompt) {
+  await loadPrompt(page, prompt);
+  const id = await page.evaluate(() => window.app.graph._nodes.find((node) => node.type === "VideoMemorySampler").id);
+  await fit(page, id);
+  return id;
 }
 
 async function states(page) {
@@ -59,10 +64,9 @@ async function shows(page, expected) {
 
 for (const renderer of RENDERERS) {
   test(`a film is made, seen after a reload, redone and locked, ${renderer}`, { timeout: 2 * PATIENCE }, async () => {
-    const prompt = film(`browser ${renderer}`);
+    const prompt = film(`${renderer} ${RUN}`);
     let { page, quiet, close } = await openPage(browser, { renderer });
-    await loadPrompt(page, prompt);
-    let id = await nodeOf(page, "VideoMemorySampler");
+    let id = await open(page, prompt);
     await page.getByText("Not rendered yet").waitFor();
 
     // Every state that a tile goes through, and whether a live picture was in it, noted in the page itself.
@@ -83,9 +87,9 @@ for (const renderer of RENDERERS) {
     await close();
 
     ({ page, quiet, close } = await openPage(browser, { renderer }));
-    await loadPrompt(page, prompt);
-    id = await nodeOf(page, "VideoMemorySampler");
+    id = await open(page, prompt);
     await shows(page, ["stored", "stored", "stored"]);
+    await fit(page, id); // the view has grown
     await page.waitForFunction(() => document.querySelectorAll(".vm-film-tile img:not([hidden])").length === 3);
 
     await page.locator(".vm-film-tile").nth(1).click();
@@ -119,9 +123,9 @@ for (const renderer of RENDERERS) {
 
   test(`the render view is no part of the workflow and says when it cannot read takes, ${renderer}`, async () => {
     const { page, quiet, close } = await openPage(browser, { renderer });
-    await loadPrompt(page, film(`browser ${renderer}`));
-    const id = await nodeOf(page, "VideoMemorySampler");
-    await page.locator(".vm-film-tile").first().waitFor();
+    const id = await open(page, film(`${renderer} ${RUN}`));
+    await page.waitForFunction(() => document.querySelectorAll(".vm-film-tile").length === 3);
+    await fit(page, id);
     const saved = await page.evaluate((node) => window.app.graph.getNodeById(node).serialize().widgets_values, id);
     assert.ok(saved.every((value) => value === null || typeof value !== "object"), JSON.stringify(saved));
     await page.evaluate((node) => {

@@ -72,6 +72,7 @@ for (const renderer of RENDERERS) {
     assert.equal(await widgetValue(page, retrieve, "frame_indices"), "9-16");
 
     const shown = { subfolder: RECALL, type: "temp", psnr: [20, 15.5, null, 18], pairs: await pairs(page, 4) };
+    await fit(page); // ComfyUI hides what lies outside of the window
     await executed(page, report, { video_memory_recall: [shown] });
     // The node of the frames shows what its report compares, under the frames' numbers in the film.
     const [first, second] = [page.locator(".vm-inspect-scrubber").nth(0), page.locator(".vm-inspect-scrubber").nth(1)];
@@ -83,7 +84,6 @@ for (const renderer of RENDERERS) {
     await page.keyboard.press("End");
     await second.getByText("Frame 3 of 3 · PSNR 18.00 dB").waitFor();
     await page.waitForFunction(() => [...document.querySelectorAll(".vm-inspect-pair img")].every((image) => image.naturalWidth === 64));
-    await fit(page, retrieve);
     await picture(page, `inspector-${renderer}`);
     quiet();
     await close();
