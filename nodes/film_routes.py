@@ -65,11 +65,11 @@ async def _clip(request: web.Request) -> web.StreamResponse:
 
 def _clip_content(film: str, index: int, key: str | None, still: bool) -> bytes:
     store = SectionStore(runtime.film_root(), film)
-    record = next((record for record in store.manifest() if record.get("index") == index), None)
+    # Earlier takes stay on disk, so that a page that has not heard of the newest one yet still finds its own.
+    record = {"index": index, "key": key} if key is not None else None
+    record = record or next((record for record in store.manifest() if record.get("index") == index), None)
     if record is None:
         raise FileNotFoundError(f"film {film!r} has no section {index + 1}")
-    if key is not None and record.get("key") != key:
-        raise FileNotFoundError(f"section {index + 1} of film {film!r} has been made anew; ask for the film again")
     path = clip_path(store, record)
     if not path.is_file():
         raise FileNotFoundError(f"section {index + 1} of film {film!r} has no preview; render the film once more")

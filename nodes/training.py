@@ -154,6 +154,7 @@ class NodeListener(PictureListener):
         runtime.log.info("%s", text)
 
     def started(self, first_step: int, last_step: int) -> None:
+        super().started(first_step, last_step)
         self.progress = runtime.TrainingProgress(first_step, last_step)
         self.events.started(first_step)
 

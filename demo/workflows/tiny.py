@@ -10,10 +10,10 @@ from .graph import Node, Workflow
 
 SIZE = {"width": 128, "height": 96}
 SHOTS = (
-    "Leo waves in the garden",
-    "Max talks on the beach",
-    "Max waves in the garden",
-    "Leo talks in the bedroom with a yellow bed",
+    "Max talks in the garden",
+    "Max waves on the street",
+    "Max sits on a stool in the kitchen",
+    "Max talks in the bedroom with a yellow bed",
 )
 NOTE = """
 A whole film in minutes, without a graphics card. The models come with the pack's source and are trained; the pictures
@@ -24,7 +24,7 @@ are cartoons of 128x96 pixels.
 3. Put the two clips of the demo into `input`, or choose your own: *opening.mp4* opens the film, *real.mp4* is a real
    clip to be remembered. `make demo` makes both and runs this workflow by itself.
 
-Two drawn shots introduce the people, the model makes the four after them. Below, the film's memory is asked for the
+Two drawn shots introduce Max, the model makes the four after them; their prompts give his name and nothing of his looks. Below, the film's memory is asked for the
 opening, and another memory for a real clip.
 """
 
@@ -86,7 +86,7 @@ def tiny_demo() -> Workflow:
     film = add(
         "VideoMemorySampler", "Autoregressive Sampler", id=14, model=shift[0], memory_encoder=encoder[1], vae=vae[0],
         storyboard=storyboard[0], negative=negative[0], sampler=sampler[0], sigmas=sigmas[0], cfg=2.5, seed=7, **SIZE,
-        film="tiny_demo", history=opening[0],
+        film="tiny_demo", history=opening[0], history_guidance=1.5,
     )  # fmt: skip
     frames = add("VAEDecode", "Decode the film once", id=15, samples=film[0], vae=vae[0])
     made = add("CreateVideo", "Film", id=16, images=frames[0], fps=16.0)

@@ -2,17 +2,18 @@
  * What the render view knows of a film: the server's answer about the disk, and the messages of a run.
  *
  * A state is `{film, plan, sections, count, run}`. `run` is null, or `{node, state, index, step, steps, left, live}` with
- * `state` "running" or "failed"; sections before `index` were reached by this run, those after it were not.
+ * `state` "running" or "failed"; sections before `index` were reached by this run, those after it were not. `last` is
+ * the live picture of a section that is done, until the disk has been read again.
  */
 
 export function emptyFilm(film = "") {
-  return { film, plan: [], sections: [], count: 0, run: null };
+  return { film, plan: [], sections: [], count: 0, run: null, last: null };
 }
 
 /** The state with the server's answer in it; a run that goes on is kept. */
 export function withDisk(state, { film, plan, sections }) {
   const known = plan.length || sections.length;
-  return { ...state, film, plan, sections, count: state.run ? Math.max(state.count, plan.length) : known };
+  return { ...state, film, plan, sections, last: null, count: state.run ? Math.max(state.count, plan.length) : known };
 }
 
 /** The state after one message `video_memory.section`. */
@@ -31,8 +32,8 @@ export function withMessage(state, message) {
     case "preview":
       return { ...base, run: { ...(run ?? newRun(node)), index, sampling: true, live: message.image } };
     case "done":
-      if (index + 1 >= base.count) return { ...base, run: null };
-      return { ...base, run: { ...newRun(node), index: index + 1, left: message.left } };
+      if (index + 1 >= base.count) return { ...base, last: { index, live }, run: null };
+      return { ...base, last: { index, live }, run: { ...newRun(node), index: index + 1, left: message.left } };
     default:
       return base;
   }
@@ -75,7 +76,7 @@ export function tilesOf(state, takes, locks) {
       nextTake: takes.get(index) ?? 0,
       locked: locks.has(index) || Boolean(planned.get(index)?.locked),
       lockedHere: locks.has(index),
-      live: state.run?.index === index ? state.run.live : null,
+      live: [state.run, state.last].find((one) => one?.index === index)?.live ?? null,
       progress: state.run?.index === index && state.run.steps ? state.run.step / state.run.steps : 0,
     };
   });

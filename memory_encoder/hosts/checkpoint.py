@@ -53,7 +53,7 @@ def load_comfy(path: str | None = None, arguments: Sequence[str] = ()) -> None:
             sys.path.insert(0, str(root))
     if importlib.util.find_spec("comfy") is None:
         raise CheckpointError(f"ComfyUI was not found; set {COMFYUI_PATH} to its folder, or give --comfy FOLDER")
-    options = [*arguments, *([] if _has_accelerator() or "--cpu" in arguments else ["--cpu"])]
+    options = [*arguments, *([] if has_accelerator() or "--cpu" in arguments else ["--cpu"])]
     ours, sys.argv = sys.argv, [sys.argv[0], *options]
     parsing = _comfy("options")
     try:
@@ -246,7 +246,7 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _has_accelerator() -> bool:
+def has_accelerator() -> bool:
     found = getattr(torch, "accelerator", None)  # new in torch 2.6
     if found is not None:
         return bool(found.is_available())

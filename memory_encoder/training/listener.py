@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
+from .checkpoint import LOSSES, read_losses
 from .module import Batch
 from .pictures import loss_plot, recall_picture, write_picture
 
@@ -51,6 +52,12 @@ class PictureListener(Listener):
 
     def plan(self, text: str) -> None:
         """Told what will be trained, before it starts."""
+
+    def started(self, first_step: int, last_step: int) -> None:
+        """A run that goes on shows its curve from the beginning."""
+        before = [entry for entry in read_losses(self.folder / LOSSES) if entry["step"] < first_step]
+        self.losses = [(entry["step"], entry["loss"]) for entry in before if "loss" in entry]
+        self.heldout_losses = [(entry["step"], entry["heldout"]) for entry in before if "heldout" in entry]
 
     def step(self, step: int, loss: float) -> None:
         self.losses.append((step, loss))

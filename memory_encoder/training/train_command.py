@@ -77,6 +77,7 @@ class Teller(PictureListener):
         print(text, flush=True)
 
     def started(self, first_step: int, last_step: int) -> None:
+        super().started(first_step, last_step)
         print(f"steps {first_step} to {last_step}", flush=True)
 
     def step(self, step: int, loss: float) -> None:

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
 from torch import Tensor
 
+from ..hosts.checkpoint import has_accelerator
 from .checkpoint import (
     ENCODER,
     HOST,
@@ -57,7 +58,7 @@ class Trainer:
         self.accelerator = Accelerator(
             mixed_precision=options.mixed_precision,
             gradient_accumulation_steps=options.accumulate,
-            cpu=cpu,
+            cpu=cpu or not has_accelerator(),  # else several processes on CPUs would not find each other
             log_with="tensorboard" if _has_tensorboard() else None,
             project_dir=str(folder),
             # A step without memory leaves the encoder without gradients.

@@ -26,7 +26,10 @@ for (const locale of ["en", "zh", "ja"]) {
       for (const [input, tooltip] of Object.entries(shown.tooltips)) {
         assert.equal(tooltip, texts.inputs[input]?.tooltip, `${name}, ${input}`);
       }
-      assert.deepEqual(shown.outputs, Object.values(texts.outputs).map((output) => output.name), name);
+      for (const { name: type, label, index } of shown.outputs) {
+        if (type === type.toUpperCase()) continue; // an output that is named after its type has core's word for it
+        assert.equal(label, texts.outputs[index].name, `${name}, output ${type}`);
+      }
       await fit(page, id);
       await picture(page, `locale-${locale}-${name}`);
       await clear(page);
@@ -39,12 +42,13 @@ for (const locale of ["en", "zh", "ja"]) {
 /** In the page: what a node shows. */
 function described(id) {
   const node = window.app.graph.getNodeById(id);
-  const widgets = (node.widgets ?? []).filter((w) => w.label && w.name !== "control_after_generate");
+  // Core's own control beside a seed is named after its setting where a node gives one.
+  const widgets = (node.widgets ?? []).filter((w) => w.label && !["control_after_generate", "fixed"].includes(w.name));
   const named = (items, key) => Object.fromEntries(items.filter((i) => i[key]).map((i) => [i.name, i[key]]));
   return {
     title: node.title,
     labels: { ...named(node.inputs ?? [], "localized_name"), ...named(widgets, "label") },
     tooltips: named(widgets, "tooltip"),
-    outputs: (node.outputs ?? []).map((output) => output.localized_name ?? output.name),
+    outputs: (node.outputs ?? []).map(({ name, localized_name }, index) => ({ name, label: localized_name, index })),
   };
 }

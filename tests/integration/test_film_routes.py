@@ -106,7 +106,8 @@ def test_clip_moves_and_its_still_is_one_picture(server: ComfyServer, told: list
         assert (status, kind) == (200, "image/webp")
         with Image.open(io.BytesIO(body)) as picture:
             assert picture.size == (64, 48) and (getattr(picture, "n_frames", 1) > 1) is moves
-    assert ask(server, f"/video_memory/film/told/clip/1?key={'0' * 64}")[0] == 404, "a take that is no more"
+    assert ask(server, f"/video_memory/film/told/clip/1?key={'0' * 64}")[0] == 404, "a take that never was"
+    assert ask(server, "/video_memory/film/told/clip/1?key=../../secret")[0] == 400
 
 
 def test_unknown_film_is_empty_and_what_is_not_there_is_404(server: ComfyServer) -> None:

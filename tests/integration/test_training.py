@@ -31,7 +31,7 @@ from memory_encoder.training.checkpoint import (
     save_lora,
 )
 from memory_encoder.training.draws import draw_rows
-from memory_encoder.training.listener import Listener
+from memory_encoder.training.listener import Listener, PictureListener
 from memory_encoder.training.lora import add_lora, load_lora_state, lora_state, remove_lora
 from memory_encoder.training.trainer import Trainer
 
@@ -291,6 +291,13 @@ def test_lora_of_another_rank_is_refused(comfy: Any) -> None:
     add_lora(other, 8, 0)
     with pytest.raises(ValueError, match="rank"):
         load_lora_state(other, state)
+
+
+def test_a_run_that_goes_on_draws_its_curve_from_the_beginning(comfy: Any, tmp_path: Path) -> None:
+    for steps in (3, 6):
+        options, listener = tiny_options(steps=steps, checkpoint_every=3), PictureListener(tmp_path)
+        Trainer(tiny_module(options), OneClip(), options, tmp_path, listener, cpu=True).run()
+    assert [step for step, _ in listener.losses] == list(range(6))
 
 
 @pytest.mark.parametrize("change", [{"window_share": 1.0}, {"aligned": 1.0}, {"corruption": 0.5}])

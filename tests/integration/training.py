@@ -100,7 +100,7 @@ def main() -> None:
     comfy.model_management.in_training = True
     own = {"train_host": True, "optimizer": "muon", "context": 0.5} if stage == "host" else {}
     options = tiny_options(steps=steps, stage=stage, **own)
-    trainer = Trainer(tiny_module(options), OneClip(8), options, folder, cpu=True)
+    trainer = Trainer(tiny_module(options), OneClip(8), options, folder)
     sys.stdout.write(f"{trainer.accelerator.num_processes} processes\n")
     trainer.run()
 

@@ -38,8 +38,10 @@ test("a run goes from waiting over sampling to what the manifest says", () => {
   assert.match(statusOf(film, tilesOf(film, new Map(), new Set()), ""), /Section 1 of 3 · step 2 of 4 · 2 min left/);
   film = withMessage(film, message("step", { index: 0, step: 3, steps: 4, left: 60 }));
   assert.equal(tilesOf(film, new Map(), new Set())[0].live, "data:x", "a step keeps the picture");
+  assert.equal(tilesOf(withMessage(film, message("done", { index: 0 })), new Map(), new Set())[0].live, "data:x", "not the take before");
   film = withDisk(withMessage(film, message("done", { index: 0, left: 50 })), { film: "f", plan, sections: [record(0)] });
   assert.deepEqual(states(film), ["stored", "waiting", "waiting"]);
+  assert.equal(tilesOf(film, new Map(), new Set())[0].live, null, "the stored clip takes its place");
   assert.equal(tilesOf(film, new Map(), new Set())[1].live, null, "the next section does not show the last one's picture");
 });
 
