@@ -170,8 +170,8 @@ def describe(plan: Plan, name: str) -> str:
     ]
     if result.cache_bytes:
         lines.append(
-            f"Cached keys and values of the memory: {result.cache_bytes / GIB:.1f} GiB for both prompts, on the card or, "
-            "when it is tight, in system RAM"
+            f"Cached keys and values of the memory: {result.cache_bytes / GIB:.1f} GiB for both prompts, on the card "
+            "or, when it is tight, in system RAM"
         )
     verdict = "Fits." if result.whole_bytes < 0.9 * plan.card_gib * GIB else "Fits, but closely: close other programs."
     return "\n".join([*lines, *(advice(plan, result) or [verdict])])

@@ -3,7 +3,8 @@
     D = D(c) + cfg * (D(c, H) - D()), generalised to D() + cfg * (D(c) - D() + w * (D(c, H) - D(c)))
 
 c is the prompt, H the memory. Without guidance the memory stands beside both prompts. Guided, it stands beside the
-positive prompt alone, so that its weight is w * cfg; at w = 1 this takes no pass more than cfg itself. Not from the paper.
+positive prompt alone, so that its weight is w * cfg; at w = 1 this takes no pass more than cfg itself.
+Not from the paper.
 """
 
 from __future__ import annotations

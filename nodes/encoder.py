@@ -159,8 +159,8 @@ class VideoMemoryEncoderCombine(io.ComfyNode):
             node_id="VideoMemoryEncoderCombine",
             display_name="Combine Memory Encoders",
             category=CATEGORY,
-            description="Both encoders compress the film; the model sees the tokens of both. For example 4x4x2 and 2x2x8. "
-            "Use more of these nodes for more encoders.",
+            description="Both encoders compress the film; the model sees the tokens of both. "
+            "For example 4x4x2 and 2x2x8. Use more of these nodes for more encoders.",
             inputs=[
                 encoder_input(),
                 MemoryEncoderSocket.Input("second_encoder", tooltip="Another memory encoder for the same model."),

@@ -1,4 +1,4 @@
-"""The picture that an image-to-video checkpoint begins a section with: a start image, or the last frame of the film so far.
+"""The picture that an image-to-video checkpoint begins a section with: a start image, or the film's last frame.
 
 The section is made one latent longer, with the picture as its first, where the last latent of the history lies;
 that latent is dropped, so that no join of the film has passed through the VAE twice. Not from the paper.

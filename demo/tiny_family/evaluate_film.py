@@ -133,7 +133,10 @@ def evaluate(judge: Judge, films: list[Film], seeds: int, guidance: float) -> tu
     for kind, found in values.items():
         columns = {name: np.array([one[name] for one in found]) for name in MEASURES}
         table[kind] = {
-            name: {"mean": float(v.mean()), "standard_error": float(v.std(ddof=1) / len(v) ** 0.5) if len(v) > 1 else 0.0}
+            name: {
+                "mean": float(v.mean()),
+                "standard_error": float(v.std(ddof=1) / len(v) ** 0.5) if len(v) > 1 else 0.0,
+            }
             for name, v in columns.items()
         }
     return table, np.concatenate(rows, axis=0)

@@ -59,7 +59,7 @@ SOLO_SEED = 500_000  # films of one character, from here on
 
 def cast_of(seed: int) -> int:
     """Characters of a film: two, but one from SOLO_SEED on, where whoever appears is the one the prompt means."""
-    return 1 if SOLO_SEED <= seed % HELD_OUT_SEED else 2
+    return 1 if seed % HELD_OUT_SEED >= SOLO_SEED else 2
 
 
 def film_of(seed: int, long: bool) -> Film:

@@ -12,7 +12,7 @@ SIZE = {"width": 128, "height": 96}
 SHOTS = (
     "Max talks in the garden",
     "Max waves on the street",
-    "Max sits on a stool in the kitchen",
+    "Max waves in the kitchen",
     "Max talks in the bedroom with a yellow bed",
 )
 NOTE = """
@@ -24,8 +24,8 @@ are cartoons of 128x96 pixels.
 3. Put the two clips of the demo into `input`, or choose your own: *opening.mp4* opens the film, *real.mp4* is a real
    clip to be remembered. `make demo` makes both and runs this workflow by itself.
 
-Two drawn shots introduce Max, the model makes the four after them; their prompts give his name and nothing of his looks. Below, the film's memory is asked for the
-opening, and another memory for a real clip.
+Two drawn shots introduce Max, the model makes the four after them; their prompts give his name and nothing of his
+looks. Below, the film's memory is asked for the opening, and another memory for a real clip.
 """
 
 
@@ -85,8 +85,8 @@ def tiny_demo() -> Workflow:
     sigmas = add("BasicScheduler", "Sigmas", id=13, model=shift[0], scheduler="simple", steps=12, denoise=1.0)
     film = add(
         "VideoMemorySampler", "Autoregressive Sampler", id=14, model=shift[0], memory_encoder=encoder[1], vae=vae[0],
-        storyboard=storyboard[0], negative=negative[0], sampler=sampler[0], sigmas=sigmas[0], cfg=2.5, seed=7, **SIZE,
-        film="tiny_demo", history=opening[0], history_guidance=1.5,
+        storyboard=storyboard[0], negative=negative[0], sampler=sampler[0], sigmas=sigmas[0], cfg=4.0, seed=7, **SIZE,
+        film="tiny_demo", history=opening[0], history_guidance=0.7,
     )  # fmt: skip
     frames = add("VAEDecode", "Decode the film once", id=15, samples=film[0], vae=vae[0])
     made = add("CreateVideo", "Film", id=16, images=frames[0], fps=16.0)

@@ -49,7 +49,7 @@ class MemoryPass(Protocol):
 class Host(Protocol):
     """A diffusion transformer seen from the memory: its first projection, its positions and its blocks.
 
-    image_channels: channels of its input beside the latent's, for a start image and its mask; 0 in text-to-video models.
+    image_channels: channels of its input beside the latent's, for a start image and its mask; 0 in text-to-video.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A film begins with a picture: image-to-video checkpoints are given it in their own way, others see it in their memory."""
+"""A film begins with a picture: image-to-video models are given it in their own way, others see it in their memory."""
 
 from __future__ import annotations
 
@@ -118,7 +118,14 @@ def test_clip_vision_sees_every_picture_that_is_given(world: World, models: Tiny
     encoder = world.call("VideoMemoryEncoderNew", model, "2x2x2", "proposed", "frame", False, 0)[0]
     story = shots(world, ("cut", "continue", "cut"))
     world.film(
-        "seen", "a", model=model, memory_encoder=encoder, cfg=1.0, start_image=picture(), storyboard=story, clip_vision=vision
+        "seen",
+        "a",
+        model=model,
+        memory_encoder=encoder,
+        cfg=1.0,
+        start_image=picture(),
+        storyboard=story,
+        clip_vision=vision,
     )
     assert [tuple(image.shape) for image in vision.seen] == [(1, 48, 64, 3)] * 2
     assert inputs.vision == [True] * 4 + [False] * 2
@@ -138,7 +145,9 @@ def test_wan_5b_keeps_the_picture_as_its_first_latent(world: World, models: Tiny
     codec = Codec(lambda p: p, lambda z: z, host.embed, 4, 16)
     given = lead.lead_picture(host, codec, Vae(), torch.full((1, 64, 96, 3), 0.8), None)
     section = shots(world, ("cut",)).plan(4, 1)[0]
-    memory = world.call("VideoMemoryEncoderNew", tiny.patcher, "2x2x2", "proposed", "frame", False, 0)[0].empty_memory(1)
+    memory = world.call("VideoMemoryEncoderNew", tiny.patcher, "2x2x2", "proposed", "frame", False, 0)[0].empty_memory(
+        1
+    )
     made = given.given(section, memory, torch.zeros(1, 48, 2, 4, 6), [], [])
     assert made.lead == 1 and made.latent.shape[2] == 3
     assert torch.allclose(made.latent[:, :, 0], torch.tensor(0.8)) and (made.latent[:, :, 1:] == 0).all()
