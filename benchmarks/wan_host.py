@@ -162,11 +162,11 @@ class Bench:
         model.set_additional_models(encoder_key("bench"), [owner])
         return inject(model, memory)
 
-    def memory(self, rate: str | None = None, window: bool = False, **config: Any) -> VideoMemory:
+    def memory(self, rate: str | None = None, window: bool = False, **more: Any) -> VideoMemory:
         """Random tokens at the places where the encoder puts them; their number is that of `token_count`."""
         shape, plan = self.shape, self.plan
         rate = rate or plan.rates[0]
-        config = EncoderConfig("wan", shape.width, shape.channels, rate=rate, padding=plan.padding, **config)
+        config = EncoderConfig("wan", shape.width, shape.channels, rate=rate, padding=plan.padding, **more)
         latents, size = plan.latents(plan.history_seconds), self.latent_size
         grid = grid_for(*size, config)
         cells = token_count(plan, rate) // (grid[0] * grid[1])

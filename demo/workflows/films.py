@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import families, texts
 from .families import HUNYUAN_VIDEO, WAN5, WAN14, Family, Loaded
 from .graph import Node, Workflow
@@ -58,7 +60,7 @@ class FilmParts:
             "BasicScheduler", "Sigmas", model=self.shift[0], scheduler="simple", steps=family.steps, denoise=1.0
         )
 
-    def film(self, name: str, **optional: object) -> Node:
+    def film(self, name: str, **optional: Any) -> Node:
         """The sampler; `optional` are its optional inputs."""
         if self.shift_low is not None:
             optional["model_low_noise"] = self.shift_low[0]

@@ -3,12 +3,14 @@ names them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from memory_encoder.storyboard import Shot, Storyboard
 
 from .films import BROWN, GREEN
 from .graph import Node, Workflow
 
-SIZE = {"width": 128, "height": 96}
+SIZE: dict[str, Any] = {"width": 128, "height": 96}
 SHOTS = (
     "Max talks in the garden",
     "Max waves on the street",

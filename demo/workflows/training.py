@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import families
 from .films import BROWN, GREEN
 from .graph import Node, Workflow
 
-SIZE = {"width": 832, "height": 480}
+SIZE: dict[str, Any] = {"width": 832, "height": 480}
 CLIPS = """
 1. Put videos into `input/training_clips`, each with its caption in a `.txt` of the same name. Some hundred clips of
    5 seconds or more are a beginning; every tenth is kept for testing.
@@ -23,7 +25,7 @@ does; lower `width`, `height` and `rank` for a small card. Speed and memory of f
 """
 
 
-def _trainer(workflow: Workflow, encoder: Node, output: int, loaded: families.Loaded, **settings: object) -> None:
+def _trainer(workflow: Workflow, encoder: Node, output: int, loaded: families.Loaded, **settings: Any) -> None:
     """Dataset, training and what they show, as nodes 5 to 8."""
     add = workflow.add
     assert loaded.clip is not None

@@ -106,9 +106,8 @@ class _HunyuanMemoryPass:
         if "txt" in args:
             dims = {"modulation_dims_img": None, "modulation_dims_txt": None}
             return {**args, **changed, **dims, "img": self.memory.tokens.clone(), "txt": self.text.clone()}
-        if self.single is None:
-            self.single = torch.cat([self.text, self.memory.tokens], dim=1)
-        return {**args, **changed, "modulation_dims": None, "img": self.single.clone()}
+        single = torch.cat([self.text, self.memory.tokens], dim=1) if self.single is None else self.single
+        return {**args, **changed, "modulation_dims": None, "img": single.clone()}
 
     def took(self, out: BlockArgs) -> None:
         if "txt" in out:

@@ -19,7 +19,7 @@ from demo.comfy_server import ComfyServer
 from demo.environment import ROOT, Environment
 
 FILES = sorted((ROOT / "tests" / "browser").glob("*.test.mjs"))
-LIMIT = 540  # seconds for one file
+LIMIT = 900  # seconds for one file
 
 
 @pytest.fixture(scope="module")
