@@ -3,17 +3,32 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
-import { openBrowser, openPage, queuedPrompt, settle } from "../../tests/browser/page.mjs";
+import { SERVER, openBrowser, openPage, queuedPrompt, settle } from "../../tests/browser/page.mjs";
 
 const [plansFile, out] = process.argv.slice(2);
 const plans = JSON.parse(await readFile(plansFile, "utf8"));
 await mkdir(join(out, "api"), { recursive: true });
+const definitions = await (await fetch(`${SERVER}/object_info`)).json();
+for (const plan of plans) Object.values(plan.prompt).forEach(withDefaults);
 const browser = await openBrowser();
 try {
   await measure();
   await convert();
 } finally {
   await browser.close();
+}
+
+/**
+ * Writes the default of every widget that the description leaves out. Without it the frontend may take the value that a
+ * node of the same number had in the workflow before.
+ */
+function withDefaults({ class_type: type, inputs }) {
+  const { required, optional } = definitions[type].input;
+  for (const [name, [kind, options]] of Object.entries({ ...required, ...optional })) {
+    const first = Array.isArray(kind) ? kind[0] : options?.options?.[0];
+    const value = options?.default ?? (kind === "COMBO" || Array.isArray(kind) ? first : undefined);
+    if (!(name in inputs) && ["string", "number", "boolean"].includes(typeof value)) inputs[name] = value;
+  }
 }
 
 /** Notes the height that each node takes in Nodes 2.0, which draws widgets with more room than the canvas. */

@@ -15,6 +15,7 @@ from demo.browser_server import WORKFLOWS, browser_server
 from demo.comfy_cli import find_comfy_cli, validate
 from demo.comfy_server import ComfyServer
 from demo.environment import ROOT, Environment
+from demo.workflows.__main__ import ALL
 
 from .films import write_models
 
@@ -93,6 +94,21 @@ def test_comfy_cli_finds_no_fault_in_any_workflow(server: ComfyServer, tmp_path:
         for path in (WORKFLOWS / f"{name}.json", WORKFLOWS / "api" / f"{name}.json"):
             verdict = validate(cli, path, nodes)
             assert verdict["valid"] and not verdict["warnings"], f"{path.relative_to(ROOT)}: {verdict}"
+
+
+def test_values_that_a_workflow_does_not_set_are_the_defaults_of_the_nodes(server: ComfyServer) -> None:
+    nodes = server.get("/object_info")
+    described = {workflow.name: workflow for workflow in (make() for make in ALL)}
+    assert set(described) == set(NAMES)
+    for name, workflow in described.items():
+        shipped = read("api", f"{name}.json")
+        for node in workflow.nodes:
+            spec = {**nodes[node.kind]["input"].get("required", {}), **nodes[node.kind]["input"].get("optional", {})}
+            for key, value in shipped[str(node.id)]["inputs"].items():
+                if key in node.inputs:
+                    assert value == node.inputs[key], f"{name}, {node.kind}, {key}"
+                elif "default" in (spec.get(key, [None, {}])[1:] or [{}])[0]:
+                    assert value == spec[key][1]["default"], f"{name}, {node.kind}, {key}"
 
 
 def small(name: str, memory: str) -> dict[str, Any]:
