@@ -224,6 +224,9 @@ class ComfyServer:
             entry = self._history(prompt_id)
             self._report(prompt_id, on_progress)
             if entry is not None:
+                if on_progress is not None:
+                    time.sleep(1.0)  # the last messages may still be on their way
+                    self._report(prompt_id, on_progress)
                 return _checked(entry)
             if time.monotonic() > end:
                 raise TimeoutError(f"prompt {prompt_id} was not done after {timeout:g} s")
