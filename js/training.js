@@ -39,6 +39,8 @@ class TrainingOnNode {
       const answer = await api.fetchApi(runPath(run));
       const data = await answer.json();
       if (run !== this.run) return;
+      // Messages may have overtaken the answer, which then knows less than they told.
+      if (answer.ok && data.losses.length < this.view.state.losses.length) return;
       const steps = Number(widgetOf(this.node, "steps")?.value ?? 0);
       if (answer.ok) this.show({ ...withDisk(this.view.state, data), steps: this.view.state.steps || steps });
       else this.show(emptyRun(run), data.error ?? `HTTP ${answer.status}`);

@@ -104,11 +104,13 @@ for (const renderer of RENDERERS) {
     ]);
     await page.getByText(/Step 200 of 400 · loss 0\.\d{4} · held-out 0\.5000/).waitFor();
     await fit(page, id);
-    const drawn = await page.locator(".vm-train-curve").evaluate((canvas) => {
+    // Drawn anew when the node has been resized, which takes a frame or two.
+    await page.waitForFunction(() => {
+      const canvas = document.querySelector(".vm-train-curve");
+      if (!canvas?.width || !canvas.height) return false;
       const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-      return new Set(Array.from({ length: data.length / 4 }, (_, i) => data.slice(4 * i, 4 * i + 3).join())).size;
+      return new Set(Array.from({ length: data.length / 4 }, (_, i) => data.slice(4 * i, 4 * i + 3).join())).size > 10;
     });
-    assert.ok(drawn > 10, "the curve is on the canvas");
     await picture(page, `training-${renderer}`);
     const answer = await (await fetch(`${SERVER}/video_memory/training/my_memory`)).json();
     assert.deepEqual(answer, { run: "my_memory", losses: [], heldout: [], recalled: null });
