@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .memory import SectionRecord, VideoMemory
+from .memory import SectionRecord, VideoMemory, concatenated
 from .positions import cells_for
 
 
@@ -100,7 +100,7 @@ def _join(first: VideoMemory, second: VideoMemory) -> VideoMemory:
             *first.sections,
             *(replace(record, start_latent=record.start_latent + latents) for record in second.sections),
         ),
-        hidden=_concatenated(first.hidden, first.tail_hidden, second.hidden),
+        hidden=concatenated(first.hidden, first.tail_hidden, second.hidden),
         others=(),
         boundaries=(*kept, *moved),
         origin=latents + second.origin,
@@ -125,8 +125,3 @@ def _check_kin(first: VideoMemory, second: VideoMemory) -> None:
 
 def _moved(coordinates: Tensor, latents: int) -> Tensor:
     return coordinates + coordinates.new_tensor([latents, 0, 0])
-
-
-def _concatenated(*parts: Tensor | None) -> Tensor | None:
-    found = [part for part in parts if part is not None]
-    return torch.cat(found, dim=1) if found else None

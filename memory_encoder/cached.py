@@ -51,13 +51,13 @@ class CachedPatch:
     """The patch of one block."""
 
     def __init__(
-        self, index: int, memory: MemoryPass, entries: dict[int, KeysValues], keep_on: torch.device | None
+        self, index: int, memory: MemoryPass | None, entries: dict[int, KeysValues], keep_on: torch.device | None
     ) -> None:
         self.index, self.memory, self.entries, self.keep_on = index, memory, entries, keep_on
 
     def __call__(self, args: BlockArgs, block: Block) -> BlockArgs:
         found = self.entries.get(self.index)
-        if found is None:
+        if found is None and self.memory is not None:
             taken = _Take(self.memory)
             self.memory.took(block({**self.memory.arguments(args), HOOK: taken}))
             found = taken.found
@@ -65,6 +65,7 @@ class CachedPatch:
                 self.entries[self.index] = found
             else:
                 self.entries[self.index] = (found[0].to(self.keep_on), found[1].to(self.keep_on))
+        assert found is not None, "a block without keys and values has a memory pass"
         return block({**args, HOOK: _Give(found)})
 
 
@@ -134,7 +135,10 @@ class _Give:
 
 
 def cached_patches(
-    slots: list[tuple[str, int]], memory: MemoryPass, entries: dict[int, KeysValues], keep_on: torch.device | None
+    slots: list[tuple[str, int]],
+    memory: MemoryPass | None,
+    entries: dict[int, KeysValues],
+    keep_on: torch.device | None,
 ) -> dict[tuple[str, int], BlockPatch]:
-    """One patch for each block, in the order in which the host runs them."""
+    """One patch for each block, in the order in which the host runs them; memory is None when no entry is missing."""
     return {slot: CachedPatch(index, memory, entries, keep_on) for index, slot in enumerate(slots)}

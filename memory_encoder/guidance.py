@@ -1,6 +1,6 @@
 """History guidance: a weight of its own on the memory (after History-Guided Video Diffusion, arXiv 2502.06764).
 
-    D = D(c) + cfg * (D(c, H) - D()), generalised to D() + cfg * (D(c) - D() + w * (D(c, H) - D(c)))
+    D() + cfg * (D(c) - D() + w * (D(c, H) - D(c)))
 
 c is the prompt, H the memory. Without guidance the memory stands beside both prompts. Guided, it stands beside the
 positive prompt alone, so that its weight is w * cfg; at w = 1 this takes no pass more than cfg itself.

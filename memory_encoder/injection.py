@@ -127,7 +127,10 @@ class DiffusionModelWrapper:
         if cache is None:
             patches = host.block_patches(state, call)
         else:
-            patches = cached_patches(host.slots(), host.memory_pass(state, call), cache.of(call), cache.keep_on)
+            slots, entries = host.slots(), cache.of(call)
+            # With all keys and values there the memory has no pass of its own, nor what one would compute beforehand.
+            memory = None if len(entries) == len(slots) else host.memory_pass(state, call)
+            patches = cached_patches(slots, memory, entries, cache.keep_on)
         for one in self.memory.cross:
             patches = with_cross_attention(host, patches, one, call["x"])
         return patches

@@ -106,7 +106,7 @@ class VideoMemory:
             state=replace(encoded.state, caches=tuple(cache.clone() for cache in encoded.state.caches)),
             lr_frames=lr_frames,
             sections=(*self.sections, record),
-            hidden=_joined(self.hidden, encoded.hidden),
+            hidden=concatenated(self.hidden, encoded.hidden),
             tail_hidden=encoded.tail_hidden,
             boundaries=self.boundaries_with_end(),
         )
@@ -238,11 +238,10 @@ class VideoMemory:
         return memory
 
 
-def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """Concatenation along the tokens where either side may be absent."""
-    if first is None or second is None:
-        return second if first is None else first
-    return torch.cat([first.to(second.dtype), second], dim=1)
+def concatenated(*parts: Tensor | None) -> Tensor | None:
+    """Concatenation along the tokens of the parts that are there, in the type of the last."""
+    found = [part for part in parts if part is not None]
+    return torch.cat([part.to(found[-1].dtype) for part in found], dim=1) if found else None
 
 
 def _later(coordinates: Tensor, latents: int) -> Tensor:
