@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .config import CompressionRate, EncoderConfig, Padding
+from .config import CompressionRate, EncoderConfig, Padding, parse_schedule
 
 GIB = 1024**3
 RESERVED = 1.2 * GIB  # what ComfyUI keeps free for itself and the driver
@@ -76,9 +76,22 @@ class Plan:
 
 
 def token_count(plan: Plan, rate: str) -> int:
-    """Memory tokens of the plan's history at one rate (paper Figure 3: 5460 for 20 s at 832x480, 4x4x2, floor)."""
-    compression = CompressionRate.parse(rate)
-    sizes = (plan.latents(plan.history_seconds), *plan.grid)
+    """Memory tokens of the plan's history at one rate (paper Figure 3: 5460 for 20 s at 832x480, 4x4x2, floor).
+
+    A rate such as 1@1x1x1+2@2x2x2 is a schedule of the last latents, see `config.parse_schedule`.
+    """
+    latents, tokens = plan.latents(plan.history_seconds), 0
+    if "@" not in rate:
+        return _cells(plan, latents, CompressionRate.parse(rate))
+    for piece in parse_schedule(rate):
+        seen = min(piece.latents, latents)
+        latents -= seen
+        tokens += _cells(plan, seen, piece.rate)
+    return tokens
+
+
+def _cells(plan: Plan, latents: int, compression: CompressionRate) -> int:
+    sizes = (latents, *plan.grid)
     divisors = (compression.time, compression.height, compression.width)
     total = 1
     for size, divisor in zip(sizes, divisors, strict=True):

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 SCHEMA_VERSION = 1
 FORMAT = "video_memory_encoder"
 
-Variant = Literal["proposed", "only_lr", "without_lr", "large_patchifier"]
+Variant = Literal["proposed", "only_lr", "without_lr", "large_patchifier", "recent"]
+Positions = Literal["physical", "index"]
 AttentionScope = Literal["frame", "causal", "full"]
 Padding = Literal["ceil", "floor"]
 MemoryAttention = Literal["joint", "cached"]
@@ -46,12 +47,42 @@ class CompressionRate:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """The next older `latents` latent frames of a history, at one rate."""
+
+    latents: int
+    rate: CompressionRate
+
+
+def parse_schedule(text: str) -> tuple[Piece, ...]:
+    """Reads "1@1x1x1+2@2x2x2+16@4x4x4", newest first: FramePack's schedule in latent frames. 3@1x1x1 is a sliding window.
+
+    Raises ValueError that shows the expected form.
+    """
+    pieces = []
+    for part in text.split("+"):
+        match = re.fullmatch(r"\s*(\d{1,5})@(.+)", part)
+        if match is None:
+            raise ValueError(
+                f"rate {text!r} is no list of LATENTS@RATE, newest first; write for example 1@1x1x1+2@2x2x2+16@4x4x4"
+            )
+        latents, rate = int(match[1]), CompressionRate.parse(match[2])
+        if latents < 1 or latents % rate.time:
+            raise ValueError(f"rate {text!r}: {latents} latents are no multiple of {rate.time}, the last number of {rate}")
+        pieces.append(Piece(latents, rate))
+    return tuple(pieces)
+
+
+@dataclass(frozen=True)
 class EncoderConfig:
     """Everything needed to rebuild a memory encoder.
 
     The channel pattern and the rates are the paper's (section 4.1); kernel size 3, one attention layer with 8
     heads, `frame` attention and `ceil` padding are not from the paper, which leaves them open.
 
+    variant `recent` is the baseline without a memory of everything: only the last latents, coarser with age, by the
+        schedule in `rate` (see `parse_schedule`). positions: `physical` midpoints, or `index`, the cells' numbers, as an
+        ablation.
     memory_attention: how the host was trained to read the memory: `joint`, memory and video attend to each other, or
         `cached`, the memory attends to itself and the text alone. cross_blocks: blocks of the host that have a
         cross-attention branch to phi's hidden states (paper section 4.5), 0 for none, with heads of head_dim.
@@ -70,12 +101,14 @@ class EncoderConfig:
     memory_attention: MemoryAttention = "joint"
     cross_blocks: int = 0
     head_dim: int = 128
+    positions: Positions = "physical"
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("variant", self.variant, get_args(Variant)),
             ("attention", self.attention, get_args(AttentionScope)),
             ("padding", self.padding, get_args(Padding)),
+            ("positions", self.positions, get_args(Positions)),
             ("memory_attention", self.memory_attention, get_args(MemoryAttention)),
         ):
             if value not in allowed:
@@ -91,11 +124,17 @@ class EncoderConfig:
                 f"channels {self.channels} must end in a multiple of the host's head width {self.head_dim} for "
                 "cross-attention"
             )
-        _ = self.compression  # a malformed rate is refused here, not at the first use
+        _ = self.schedule if self.variant == "recent" else self.compression  # a malformed rate is refused here
 
     @property
     def compression(self) -> CompressionRate:
-        return CompressionRate.parse(self.rate)
+        """The rate of all tokens; that of variant recent lies on the token grid itself."""
+        return CompressionRate(1, 1, 1) if self.variant == "recent" else CompressionRate.parse(self.rate)
+
+    @property
+    def schedule(self) -> tuple[Piece, ...]:
+        """Pieces of variant recent, newest first."""
+        return parse_schedule(self.rate)
 
     @property
     def stride(self) -> tuple[int, int, int]:

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .attention import MemoryAttention
 from .config import EncoderConfig
 from .cross_attention import CrossAttention
 from .positions import cell_coordinates, cells_for, grid_for
-from .trunk import LargePatchifier, Trunk
+from .recent import RecentHistory
+from .trunk import LargePatchifier, Trunk, fit
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,12 @@ class MemoryEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.trunk: Trunk | LargePatchifier | None = None
+        self.trunk: Trunk | LargePatchifier | RecentHistory | None = None
         self.attention: MemoryAttention | None = None
         if config.variant == "large_patchifier":
             self.trunk = LargePatchifier(config, operations, device, dtype)
+        elif config.variant == "recent":
+            self.trunk = RecentHistory(config, operations, device, dtype)
         elif config.has_hr:
             width = config.channels[-1]
             self.trunk = Trunk(config, operations, device, dtype)
@@ -115,11 +117,14 @@ class MemoryEncoder(nn.Module):
     def reset_parameters(self, generator: torch.Generator, patchifier: tuple[Tensor, Tensor] | None = None) -> None:
         """Initialises all weights from `generator`; the global random state is not touched.
 
-        `patchifier` is the host's first projection, weight [D,C,1,ph,pw] and bias [D]; large_patchifier needs it.
+        `patchifier` is the host's first projection, weight [D,C,1,ph,pw] and bias [D]; large_patchifier and recent
+        need it.
         """
-        if isinstance(self.trunk, LargePatchifier):
+        if isinstance(self.trunk, LargePatchifier | RecentHistory):
             if patchifier is None:
-                raise ValueError("variant large_patchifier starts from the host's patchifier: pass its weight and bias")
+                raise ValueError(
+                    f"variant {self.config.variant} starts from the host's patchifier: pass its weight and bias"
+                )
             self.trunk.from_patchifier(*patchifier)
         elif self.trunk is not None and self.attention is not None:
             self.trunk.reset_parameters(generator)
@@ -145,6 +150,8 @@ class MemoryEncoder(nn.Module):
         """
         state = state or StreamState()
         batch, _, frames, height, width = self._checked(latents_BCTHW, state).shape
+        if isinstance(self.trunk, RecentHistory):
+            return self._recent(self.trunk, latents_BCTHW, state)
         grid = grid_for(height, width, self.config)
         stride, total = self.config.stride[0], state.latents + frames
         done, _ = cells_for(state.latents, stride)
@@ -173,6 +180,19 @@ class MemoryEncoder(nn.Module):
                 features=_joined(state.features, new) if keeps else None,
                 lr=_joined(state.lr, lr[:, :, : complete - done]) if full and lr is not None else None,
             ),
+        )
+
+    def _recent(self, trunk: RecentHistory, latents: Tensor, state: StreamState) -> Encoded:
+        """All tokens may change with the next append."""
+        total = state.latents + latents.shape[2]
+        seen = torch.cat([*state.caches, latents], dim=2)[:, :, -trunk.latents :]
+        tail, places = trunk(seen, total)
+        return Encoded(
+            tokens=tail[:, :0],
+            coordinates=places[:0],
+            tail=tail,
+            tail_coordinates=places,
+            state=StreamState(latents=total, size=(latents.shape[3], latents.shape[4]), caches=(seen,)),
         )
 
     def _features(
@@ -223,14 +243,6 @@ class MemoryEncoder(nn.Module):
             found = None if lr is None else tuple(lr.shape)
             raise ValueError(f"LR tokens {found} do not match the HR branch, which needs {shape}")
         return lr
-
-
-def fit(latents: Tensor, grid: tuple[int, int], config: EncoderConfig) -> Tensor:
-    """Crops or pads (last row and column repeated) a latent [B,C,T,H,W] to whole cells."""
-    height, width = grid[0] * config.stride[1], grid[1] * config.stride[2]
-    latents = latents[..., :height, :width]
-    missing = (0, width - latents.shape[-1], 0, height - latents.shape[-2], 0, 0)
-    return F.pad(latents, missing, mode="replicate") if any(missing) else latents
 
 
 def _flat(tokens_BDthw: Tensor) -> Tensor:

@@ -46,6 +46,8 @@ def cell_times(first: int, last: int, stride: int, latents: int) -> Tensor:
 
 def cell_coordinates(first: int, last: int, grid: tuple[int, int], config: EncoderConfig, latents: int) -> Tensor:
     """Coordinates [(last-first)*h*w, 3] as (time, height, width), time counted from the film's first latent."""
+    if config.positions == "index":
+        return lattice_coordinates(last - first, *grid, start=first)
     rate = config.compression
     time = cell_times(first, last, config.stride[0], latents)
     height = torch.arange(grid[0], dtype=torch.float32) * rate.height + (rate.height - 1) / 2

@@ -113,6 +113,14 @@ class LargePatchifier(nn.Module):
         return tokens, (cache,)
 
 
+def fit(latents: Tensor, grid: tuple[int, int], config: EncoderConfig) -> Tensor:
+    """Crops or pads (last row and column repeated) a latent [B,C,T,H,W] to whole cells."""
+    height, width = grid[0] * config.stride[1], grid[1] * config.stride[2]
+    latents = latents[..., :height, :width]
+    missing = (0, width - latents.shape[-1], 0, height - latents.shape[-2], 0, 0)
+    return F.pad(latents, missing, mode="replicate") if any(missing) else latents
+
+
 def layer_strides(config: EncoderConfig) -> list[tuple[int, int, int]]:
     """Strides of the convolutions: time is halved, then space, then stride 1 until the channels are reached."""
     time, height, width = (int(math.log2(n)) for n in config.stride)

@@ -17,8 +17,8 @@ def make_optimizers(parameters: Mapping[str, nn.Parameter], options: TrainOption
     AdamW comes first. Each group has a `share` of the run's learning rate. Raises ValueError where PyTorch has no Muon.
     """
     matrices = {name: p for name, p in parameters.items() if options.optimizer == "muon" and _is_matrix(name, p)}
-    encoder = [p for name, p in parameters.items() if name.startswith("encoder.")]
-    others = [p for name, p in parameters.items() if name not in matrices and not name.startswith("encoder.")]
+    encoder = [p for name, p in parameters.items() if _is_trunk(name)]
+    others = [p for name, p in parameters.items() if name not in matrices and not _is_trunk(name)]
     rate, decay = options.learning_rate, options.weight_decay
     groups = [{"params": others, "share": 1.0}, {"params": encoder, "share": options.encoder_rate}]
     optimizers: list[torch.optim.Optimizer] = [
@@ -32,6 +32,11 @@ def make_optimizers(parameters: Mapping[str, nn.Parameter], options: TrainOption
         group = {"params": list(matrices.values()), "share": 1.0}
         optimizers.append(kind([group], lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     return optimizers
+
+
+def _is_trunk(name: str) -> bool:
+    """Whether a weight is of phi itself; its cross-attention is a path into the host and learns as the LoRA does."""
+    return name.startswith("encoder.") and not name.startswith("encoder.cross.")
 
 
 def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
