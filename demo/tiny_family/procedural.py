@@ -11,7 +11,7 @@ name describes it ("Mira, a girl with ..."); later ones say "Mira". A model must
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -146,6 +146,18 @@ def _prompt(
     text = f"{' and '.join(phrases)} {place}"
     text += ", close-up" if framing == "close-up" else ""
     return text + {"still": "", "zoom in": ", the camera zooms in", "pan": ", the camera pans"}[camera]
+
+
+def render_shot(shot: Shot, width: int, height: int, fps: float) -> np.ndarray:
+    """Frames uint8 [frames, H, W, 3] of one shot alone, for example of a copy with another look in it."""
+    return np.stack([_render(shot, index, width, height, fps)[0] for index in range(shot.frames)])
+
+
+def returning(shot: Shot, room: Room) -> Shot:
+    """The shot in a room that was seen before: its prompt gives the names of people and place alone."""
+    known = {*(who.name for who in shot.characters), room.kind}
+    prompt = _prompt(list(shot.characters), shot.actions, room, shot.framing, shot.camera, known)
+    return replace(shot, room=room, prompt=prompt, boxes={})
 
 
 def _camera(shot: Shot, progress: float, stage: float) -> Camera:

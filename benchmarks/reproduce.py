@@ -1,0 +1,103 @@
+"""Trains and measures the variants of the paper on the tiny host, and prints its tables beside the paper's.
+
+    make reproduce                                  # the protocol for a CPU: some hours of two cores
+    python -m benchmarks.reproduce --full           # with a GPU
+    python -m benchmarks.reproduce --quick          # two steps each, to see that it works
+
+What is done is kept in the work folder: the same command goes on where it was stopped. `benchmarks/protocol.md` says
+what is trained, what is measured, and what has to come out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import cores, describe
+from benchmarks.reproduction.jobs import Job, measure, prepare, ready
+from benchmarks.reproduction.plots import write_plots
+from benchmarks.reproduction.report import write_report
+from benchmarks.reproduction.runs import Workshop
+from benchmarks.reproduction.settings import PROTOCOLS, ROWS, Protocol
+from demo.environment import cache_folder
+
+RESULTS = Path(__file__).resolve().parent / "results"
+CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "clips"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--quick", action="store_const", const="quick", dest="protocol", help="see that it works")
+    kind.add_argument("--full", action="store_const", const="full", dest="protocol", help="for a GPU")
+    parser.set_defaults(protocol="cpu")
+    parser.add_argument("--clips", type=Path, default=CLIPS, help="folder with a manifest.json beside it")
+    parser.add_argument("--work", type=Path, help="folder for data, runs and measurements; by default in the cache")
+    parser.add_argument("--out", type=Path, help="folder for tables and plots; by default benchmarks/results")
+    parser.add_argument("--jobs", type=int, default=max(1, min(cores(), 8)), help="processes, one thread each")
+    args = parser.parse_args()
+    protocol = PROTOCOLS[args.protocol]
+    workshop = Workshop(args.work or cache_folder() / "reproduction" / protocol.name)
+    out = args.out or (RESULTS if protocol.name != "quick" else workshop.folder / "results")
+    if not args.clips.is_dir():
+        parser.error(f"--clips {args.clips} is no folder; give one with clips and a manifest.json beside it")
+    try:
+        prepare(protocol, workshop, args.clips, args.jobs, tell)
+        run_all(protocol, workshop, args.jobs)
+    except KeyboardInterrupt:
+        tell("stopped; the same command goes on")
+        return 130
+    machine = machine_now()
+    print(write_report(protocol, workshop, out, machine))
+    write_plots(protocol, workshop, out)
+    tell(f"tables and plots are in {out}")
+    return 0
+
+
+def run_all(protocol: Protocol, workshop: Workshop, processes: int) -> None:
+    """Trains and measures every row with every seed; Stage II waits for its Stage I."""
+    waiting = [Job(row, seed) for seed in protocol.seeds for row in ROWS]
+    waiting = [job for job in waiting if not workshop.result(*job).exists()]
+    total = len(waiting)
+    done = 0
+    os.environ["OMP_NUM_THREADS"] = "1" if processes > 1 else os.environ.get("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        running: dict[Any, Job] = {}
+        while waiting or running:
+            for job in [job for job in waiting if ready(workshop, job)][: processes - len(running)]:
+                waiting.remove(job)
+                running[pool.submit(measure, protocol, workshop, job)] = job
+            if not running:
+                raise RuntimeError(f"nothing can go on: {waiting[0].row} waits for a run that failed")
+            finished = next(as_completed(running))
+            job = running.pop(finished)
+            finished.result()
+            done += 1
+            tell(f"{done} of {total}: {job.row}, seed {job.seed}")
+
+
+def machine_now() -> dict[str, Any]:
+    from memory_encoder.hosts.checkpoint import load_comfy
+
+    load_comfy(None)
+    import comfyui_version
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return describe(torch.device("cuda" if torch.cuda.is_available() else "cpu"), memory, comfyui_version.__version__)
+
+
+def tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""What the protocol expects, and whether it came out: paired differences against their standard errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from .returns import PARTS
+from .settings import PROPOSED, TABLE_1
+
+Verdict = Literal["shown", "open", "against"]
+Values = np.ndarray
+"""[seeds, clips] of one row and measure."""
+
+MEMORIES = [row.name for row in TABLE_1 if row.name != "Whole history"]
+LIMIT = 2.0  # standard errors
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`higher` has more of `measure` than `lower`; with `or_equal` it only must not have less."""
+
+    number: str
+    measure: str
+    higher: str
+    lower: str
+    firm: bool = True
+    or_equal: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Mean difference and its standard error."""
+
+    claim: Claim
+    difference: float
+    error: float
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.difference < -LIMIT * self.error:
+            return "against"
+        return "shown" if self.claim.or_equal or self.difference > LIMIT * self.error else "open"
+
+
+CLAIMS = (
+    Claim("F1", "psnr", PROPOSED, "Only LR 4x4x2"),
+    Claim("F2", "psnr", PROPOSED, "Without LR 4x4x2"),
+    Claim("F3", "psnr", "Proposed 2x2x4", PROPOSED),
+    Claim("F4", "psnr", "Proposed 2x2x2", "Proposed 2x2x4", or_equal=True),
+    Claim("F5", "psnr", "Proposed 2x2x1", "Proposed 2x2x2"),
+    *(Claim("F6", "psnr", name, "No memory") for name in MEMORIES),
+    *(Claim("F7", "psnr", "Whole history", name) for name in MEMORIES),
+    Claim("F8", "person", "Memory 4x4x2", "Without Stage I"),
+    Claim("S1", "psnr", "Only LR 4x4x2", "Large Patchifier 4x4x2", firm=False),
+    Claim("S2", "psnr", PROPOSED, "Positions by index", firm=False),
+    Claim("S3", "person", "Memory 4x4x2", "Encoder frozen", firm=False),
+    *(
+        Claim("S4", "person at 4 s", memory, other, firm=False)
+        for memory in ("Memory 4x4x2", "Memory 2x2x2")
+        for other in ("Sliding window", "FramePack's schedule")
+    ),
+    *(Claim("S5", "person at 4 s", memory, "Nothing", firm=False) for memory in ("Memory 4x4x2", "Memory 2x2x2")),
+)
+
+
+def difference(higher: Values, lower: Values) -> tuple[float, float]:
+    """Mean of the paired values [seeds, clips] and the larger of the standard errors over clips and over seeds."""
+    paired = higher - lower
+    errors = [standard_error(paired.mean(axis=axis)) for axis in (0, 1)]
+    return float(paired.mean()), max(errors)
+
+
+def standard_error(values: Values) -> float:
+    """Of the mean of independent values; 0 for a single one, which knows none."""
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+
+
+def check(measures: Mapping[str, Mapping[str, Values]]) -> list[Outcome]:
+    """Outcomes of all claims; measures[measure][row] are values [seeds, clips]."""
+    return [
+        Outcome(claim, *difference(measures[claim.measure][claim.higher], measures[claim.measure][claim.lower]))
+        for claim in CLAIMS
+    ]
+
+
+def person(use: Mapping[str, Mapping[str, list[bool]]], seconds: tuple[int, ...]) -> list[float]:
+    """Recall of identity and clothes for each film, a mean over these lengths of history."""
+    return list(np.mean([use[str(s)][part] for s in seconds for part in PARTS[:2]], axis=0))

@@ -1,0 +1,102 @@
+"""The pieces of work of a reproduction. Each leaves a file when it is done and is not done again."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from demo.tiny_family.prepare import make_cache, make_videos
+from memory_encoder.files import write_bytes
+
+from .material import load_material, make_material
+from .measure import Judge, scored
+from .returns import PARTS
+from .runs import Workshop, train_host, trained
+from .settings import PROPOSED, RATES, ROWS, Protocol
+
+SHOWN = (0, 16, 32, 48)  # frames of a clip in the picture grid
+
+
+class Job(NamedTuple):
+    """One row with one seed."""
+
+    row: str
+    seed: int
+
+
+def prepare(protocol: Protocol, workshop: Workshop, clips: Path, jobs: int, tell: Callable[[str], None]) -> None:
+    """Films, cached latents, the host and the material of the measures."""
+    if not (workshop.data / "index.json").exists():
+        tell("films, reels and their latents")
+        videos = workshop.folder / "videos"
+        make_videos(
+            Namespace(
+                clips=clips, out=videos, films=protocol.films, solo_films=protocol.solo_films, reels=protocol.reels,
+                heldout_films=min(8, protocol.films), heldout_reels=min(4, protocol.reels), jobs=jobs,
+            )
+        )  # fmt: skip
+        make_cache(Namespace(videos=videos, out=workshop.data, rates=",".join(RATES), jobs=jobs, comfy=None))
+    tell("host")
+    if not workshop.host.exists():
+        train_host(protocol, workshop)
+    tell("clips and films to measure on")
+    make_material(protocol, clips, workshop.material)
+    for seed in protocol.seeds:
+        measure_vae(workshop, seed)
+
+
+def ready(workshop: Workshop, job: Job) -> bool:
+    """Whether the run that this one begins with is finished."""
+    start = ROWS[job.row].start
+    return not start or workshop.result(start, job.seed).exists()
+
+
+def measure(protocol: Protocol, workshop: Workshop, job: Job) -> None:
+    """Trains a row with a seed and writes what it measures as JSON, for the first seed with pictures."""
+    torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
+    row, material = ROWS[job.row], load_material(workshop.material)
+    with trained(protocol, workshop, row, job.seed) as module:
+        judge, found = Judge(row, module, job.seed), {}
+        clips, histories, reels = (material[name] for name in ("retrieval", "histories", "reels"))
+        if row.stage == "retrieval":
+            found["retrieval"], made = judge.retrieval(clips)
+            found["names"] = clips.names
+            save_pictures(workshop, job, made)
+            if row.name == PROPOSED:
+                found["without"], made = judge.retrieval(clips, without=True)
+                save_pictures(workshop, Job("No memory", job.seed), made)
+        else:
+            found["use"] = judge.use(histories, material["films"])
+            found["reels"] = judge.reels(reels)
+            found |= {"films": histories.names, "reel_names": reels.names, "parts": PARTS}
+    write_bytes(workshop.result(*job), json.dumps(found).encode())
+
+
+def measure_vae(workshop: Workshop, seed: int) -> None:
+    """The hard ceiling: the clips once through the VAE. The same for all seeds."""
+    path = workshop.result("VAE alone", seed)
+    if path.exists():
+        return
+    from demo.tiny_family.prepare import TinyCodec
+
+    clips, codec = load_material(workshop.material)["retrieval"], TinyCodec(None)()
+    made = torch.cat([codec.decode(clip[None]) for clip in clips.hr]).clamp(0, 1).numpy()
+    save_pictures(workshop, Job("VAE alone", seed), made)
+    write_bytes(path, json.dumps({"retrieval": scored(clips, made)[0]}).encode())
+
+
+def save_pictures(workshop: Workshop, job: Job, made: np.ndarray) -> None:
+    """Some frames of the clips drawn with the first seed, one row for each clip, for the picture grid."""
+    if job.seed:
+        return
+    rows = [np.concatenate([clip[i] for i in SHOWN], axis=1) for clip in made]
+    sheet: Any = (np.concatenate(rows, axis=0)[..., ::-1] * 255).round().astype(np.uint8)
+    path = workshop.folder / "pictures" / f"{job.row.replace(' ', '_')}.png"
+    write_bytes(path, cv2.imencode(".png", sheet)[1].tobytes())

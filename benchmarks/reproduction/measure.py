@@ -1,0 +1,123 @@
+"""The protocol's three measures of a trained row: retrieval, use in films, return on real clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demo.tiny_family.prepare import TEXT_ENCODER, TinyCodec
+from memory_encoder.compressor import Codec
+from memory_encoder.config import EncoderConfig
+from memory_encoder.hosts.checkpoint import load_text_encoder
+from memory_encoder.metrics import lpips, lpips_available, psnr, ssim
+from memory_encoder.positions import cells_for
+from memory_encoder.recall import draw_frames, draw_history
+from memory_encoder.training.module import TrainingModule
+
+from .material import GIVEN, MADE, Clips
+from .returns import PARTS, ReturnFilm, recalled
+from .settings import CFG, SECONDS, STEPS, Row
+
+CONTEXT = 3  # latents of the history that are decoded again before what was made
+SHIFT = 4  # pixels
+
+
+class Judge:
+    """One trained module, the VAE and the row's settings. All measures return numbers for each clip."""
+
+    def __init__(self, row: Row, module: TrainingModule, seed: int) -> None:
+        self.row, self.module, self.seed = row, module, seed
+        self.codec: Codec = TinyCodec(None)()
+        self.text = load_text_encoder([TEXT_ENCODER], "wan")
+
+    def memory(self, clips: Clips, latents: int) -> Any:
+        """The memory of the first `latents` latents of clips."""
+        if not self.row.memory:
+            return None
+        config: EncoderConfig = self.module.encoder.config
+        lr = clips.lr[config.rate][:, :, : cells_for(latents, config.stride[0])[0]] if config.has_lr else None
+        return self.module.compress(clips.hr[:, :, :latents], lr)
+
+    @torch.no_grad()
+    def retrieval(self, clips: Clips, without: bool = False) -> tuple[dict[str, list[float]], np.ndarray]:
+        """PSNR, SSIM and, where it can be had, LPIPS for each clip, and the pictures drawn; `without` the memory."""
+        predict = partial(self.module.predict, conditioning=self.prompts([""] * len(clips.names)))
+        memory = None if without else self.memory(clips, clips.hr.shape[2])
+        generator = torch.Generator().manual_seed(self.seed)
+        return scored(clips, self.decoded(draw_history(predict, memory, tuple(clips.hr.shape), generator, STEPS)))
+
+    @torch.no_grad()
+    def use(self, histories: Clips, films: list[ReturnFilm]) -> dict[str, dict[str, list[bool]]]:
+        """For each length of history in seconds and each part, whether it was recalled, for each film."""
+        found: dict[str, dict[str, list[bool]]] = {}
+        texts = [film.shot.prompt for film in films]
+        for seconds in SECONDS:
+            made = self.continued(histories, 1 + 4 * seconds, texts)
+            found[str(seconds)] = {
+                part: [recalled(frames, film.candidates[part]) for frames, film in zip(made, films, strict=True)]
+                for part in PARTS
+            }
+        return found
+
+    @torch.no_grad()
+    def reels(self, reels: Clips) -> dict[str, list[float]]:
+        """PSNR and SSIM of the return on real clips, for each clip, after the best shift."""
+        made = self.continued(reels, reels.hr.shape[2], [""] * len(reels.names))
+        true = reels.pictures[:, -MADE:].numpy() / 255
+        pairs = [aligned(a, b) for a, b in zip(made, true, strict=True)]
+        return {
+            metric.__name__: [float(metric(torch.from_numpy(a), torch.from_numpy(b)).mean()) for a, b in pairs]
+            for metric in (psnr, ssim)
+        }
+
+    def continued(self, clips: Clips, latents: int, texts: list[str]) -> np.ndarray:
+        """Pictures [N,16,H,W,3] of the four latents after the first `latents`, with guidance on the prompt."""
+        memory, shown, empty = self.memory(clips, latents), self.prompts(texts), self.prompts([""] * len(texts))
+
+        def predict(x: Tensor, t: Tensor, seen: Any, first: int) -> Tensor:
+            plain = self.module.predict(x, t, None, first, empty)
+            return plain + CFG * (self.module.predict(x, t, seen, first, shown) - plain)
+
+        size = (*clips.hr.shape[:2], MADE // GIVEN, *clips.hr.shape[3:])
+        noise = torch.randn(size, generator=torch.Generator().manual_seed(self.seed))
+        made = draw_frames(predict, memory, noise, latents, STEPS)
+        return self.decoded(torch.cat([clips.hr[:, :, latents - CONTEXT : latents], made], dim=2))[:, -MADE:]
+
+    def prompts(self, texts: list[str]) -> dict[str, Tensor]:
+        return {"context": torch.cat([self.text.encode(text) for text in texts])}
+
+    def decoded(self, latents: Tensor) -> np.ndarray:
+        """Pictures [N,F,H,W,3] in 0..1, one clip at a time."""
+        return torch.cat([self.codec.decode(clip[None]) for clip in latents]).clamp(0, 1).numpy()
+
+
+def scored(clips: Clips, made: np.ndarray) -> tuple[dict[str, list[float]], np.ndarray]:
+    """Metrics of pictures against the true ones, and the pictures."""
+    metrics: list[Callable[..., Tensor]] = [psnr, ssim, *([lpips] if lpips_available() else [])]
+    true = clips.pictures.float() / 255
+    return {
+        metric.__name__: [float(metric(a, torch.from_numpy(b)).mean()) for a, b in zip(true, made, strict=True)]
+        for metric in metrics
+    }, made
+
+
+def aligned(made: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both cropped after the shift of up to SHIFT pixels that brings them nearest."""
+    best: tuple[float, Any] = (np.inf, None)
+    for dy in range(-SHIFT, SHIFT + 1):
+        for dx in range(-SHIFT, SHIFT + 1):
+            a, b = cropped(made, dy, dx), cropped(true, 0, 0)
+            distance = float(np.square(a - b).mean())
+            best = min(best, (distance, (dy, dx)))
+    dy, dx = best[1]
+    return np.ascontiguousarray(cropped(made, dy, dx)), np.ascontiguousarray(cropped(true, 0, 0))
+
+
+def cropped(frames: np.ndarray, dy: int, dx: int) -> np.ndarray:
+    height, width = frames.shape[1:3]
+    return frames[:, SHIFT + dy : height - SHIFT + dy, SHIFT + dx : width - SHIFT + dx]

@@ -1,0 +1,110 @@
+"""Pictures of a reproduction: rate against PSNR, recall against seconds of history, and frames side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from memory_encoder.files import write_bytes
+
+from .claims import standard_error
+from .jobs import SHOWN
+from .material import load_material
+from .report import collected, measures
+from .returns import CHOICES, PARTS
+from .runs import Workshop
+from .settings import SECONDS, TABLE_1, Protocol
+
+TOKENS = {"4x4x2": 32, "2x2x4": 16, "2x2x2": 8, "2x2x1": 4}  # uncompressed tokens in one token of memory
+LINES = ("Memory 2x2x2", "Memory 4x4x2", "FramePack's schedule", "Sliding window", "Nothing")
+GRID = ("Large Patchifier 4x4x2", "Only LR 4x4x2", "Without LR 4x4x2", "Proposed 4x4x2", "Proposed 2x2x2",
+        "Proposed 2x2x1", "Whole history")  # fmt: skip
+
+
+def write_plots(protocol: Protocol, workshop: Workshop, out: Path) -> None:
+    """Writes ``reproduction_NAME_{rate,recall,grid}``."""
+    values = measures(collected(protocol, workshop))
+    _save(out / f"reproduction_{protocol.name}_rate.png", rate_figure(values))
+    _save(out / f"reproduction_{protocol.name}_recall.png", recall_figure(values))
+    picture: Any = cv2.imencode(".jpg", grid(workshop))[1]
+    write_bytes(out / f"reproduction_{protocol.name}_grid.jpg", picture.tobytes())
+
+
+def rate_figure(values: dict[str, dict[str, np.ndarray]]) -> Any:
+    """PSNR of the variants over their compression, with the controls as lines."""
+    figure, axes = _figure(1, (7.2, 4.2))
+    axis = axes[0]
+    psnr = values["psnr"]
+    proposed = [(TOKENS[row.rate], psnr[row.name]) for row in TABLE_1 if row.variant == "proposed"]
+    x, means, errors = zip(*[(x, v.mean(), _error(v)) for x, v in sorted(proposed, key=lambda p: p[0])], strict=True)
+    axis.errorbar(x, means, errors, marker="o", capsize=3, label="Proposed")
+    for row in TABLE_1:
+        if row.variant in ("only_lr", "without_lr", "large_patchifier"):
+            v = psnr[row.name]
+            axis.errorbar([32], [v.mean()], [_error(v)], marker="s", capsize=3, ls="", label=row.name)
+    for name, style in (("Whole history", "-"), ("VAE alone", "--"), ("No memory", ":")):
+        axis.axhline(psnr[name].mean(), ls=style, color="0.45", lw=1, label=name)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(list(TOKENS.values()), [f"{rate}\n1 : {n}" for rate, n in TOKENS.items()])
+    axis.set(xlabel="compression beyond the token grid", ylabel="PSNR of recalled frames (dB)")
+    axis.legend(fontsize=7, ncols=2)
+    return figure
+
+
+def recall_figure(values: dict[str, dict[str, np.ndarray]]) -> Any:
+    """Share of films in which the part was recalled, over the length of the history."""
+    figure, axes = _figure(len(PARTS), (10.5, 3.6))
+    for axis, part in zip(axes, PARTS, strict=True):
+        for name in LINES:
+            found = [values[f"{part} at {s} s"][name] for s in SECONDS]
+            axis.errorbar(SECONDS, [100 * v.mean() for v in found], [100 * _error(v) for v in found],
+                          marker="o", ms=3, capsize=2, label=name)  # fmt: skip
+        axis.axhline(100 / CHOICES, color="0.45", ls=":", lw=1)
+        axis.set(title=part, xlabel="seconds of history", ylim=(0, 100))
+    axes[0].set_ylabel("recalled (%)")
+    axes[-1].legend(fontsize=7)
+    return figure
+
+
+def grid(workshop: Workshop) -> np.ndarray:
+    """One line of pictures for each method: a frame of every second clip."""
+    clips = load_material(workshop.material)["retrieval"]
+    original = clips.pictures[::2, SHOWN[2]].numpy()[..., ::-1]
+    lines = [_labelled("Original", list(original))]
+    for name in (*GRID, "No memory"):
+        path = workshop.folder / "pictures" / f"{name.replace(' ', '_')}.png"
+        sheet: Any = cv2.imread(str(path))
+        height, width = original.shape[1:3]
+        cells = sheet.reshape(-1, height, len(SHOWN), width, 3)[::2, :, 2]
+        lines.append(_labelled(name, list(cells)))
+    return np.concatenate(lines)
+
+
+def _labelled(name: str, cells: list[np.ndarray]) -> np.ndarray:
+    label = np.full((cells[0].shape[0], 190, 3), 255, np.uint8)
+    cv2.putText(label, name, (6, label.shape[0] // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (30, 30, 30), 1, cv2.LINE_AA)
+    return np.concatenate([label, *cells], axis=1)
+
+
+def _error(values: np.ndarray) -> float:
+    return max(standard_error(values.mean(axis=axis)) for axis in (0, 1))
+
+
+def _figure(columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure  # an extra of benchmarks
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes: Any = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, list(axes)
+
+
+def _save(path: Path, figure: Any) -> None:
+    from memory_encoder.files import write_atomically
+
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))

@@ -1,0 +1,167 @@
+"""Tables, plots and JSON of a reproduction, from the measurements of its runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memory_encoder.files import write_bytes
+
+from .claims import Outcome, check, person, standard_error
+from .returns import CHOICES, PARTS
+from .settings import ABLATIONS, ROWS, SECONDS, TABLE_1, USE, Protocol
+from .runs import Workshop
+
+PAPER = {  # Table 1: PSNR, SSIM, LPIPS
+    "Large Patchifier 4x4x2": (12.93, 0.412, 0.365),
+    "Only LR 4x4x2": (15.21, 0.472, 0.212),
+    "Without LR 4x4x2": (15.73, 0.423, 0.198),
+    "Proposed 4x4x2": (17.41, 0.596, 0.171),
+    "Proposed 2x2x4": (18.63, 0.637, 0.153),
+    "Proposed 2x2x2": (19.12, 0.683, 0.152),
+    "Proposed 2x2x1": (20.19, 0.705, 0.121),
+}
+NEAR = (1, 2, 3, 4)  # seconds of history that windows of training hold
+
+
+def collected(protocol: Protocol, workshop: Workshop) -> dict[str, list[dict[str, Any]]]:
+    """Measurements of each row, one for each seed; rows that are not measured with all seeds are left out."""
+    found = {}
+    for name in (*ROWS, "VAE alone"):
+        paths = [workshop.result(name, seed) for seed in protocol.seeds]
+        if all(path.exists() for path in paths):
+            found[name] = [json.loads(path.read_text()) for path in paths]
+    return found
+
+
+def measures(found: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, np.ndarray]]:
+    """For each measure the values [seeds, clips] of each row."""
+    result: dict[str, dict[str, np.ndarray]] = {}
+    for name, seeds in found.items():
+        for metric in ("psnr", "ssim", "lpips"):
+            for kind, row in (("retrieval", name), ("without", "No memory")):
+                if all(metric in seed.get(kind, {}) for seed in seeds):
+                    result.setdefault(metric, {})[row] = np.array([seed[kind][metric] for seed in seeds])
+        if all("use" in seed for seed in seeds):
+            for label, seconds in (("person", NEAR), ("person at 4 s", (4,))):
+                result.setdefault(label, {})[name] = np.array([person(seed["use"], seconds) for seed in seeds])
+            for part in PARTS:
+                for s in SECONDS:
+                    values = np.array([seed["use"][str(s)][part] for seed in seeds], dtype=float)
+                    result.setdefault(f"{part} at {s} s", {})[name] = values
+            for metric in ("psnr", "ssim"):
+                result.setdefault(f"return {metric}", {})[name] = np.array([seed["reels"][metric] for seed in seeds])
+    return result
+
+
+def cell(values: np.ndarray | None, digits: int = 2, scale: float = 1.0) -> str:
+    """Mean and standard error, the larger of that over clips and that over seeds."""
+    if values is None:
+        return "-"
+    errors = [standard_error(values.mean(axis=axis)) for axis in (0, 1)]
+    return f"{scale * values.mean():.{digits}f} ± {scale * max(errors):.{digits}f}"
+
+
+def table_1(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    lines = [
+        "| memory | PSNR (dB) | SSIM | LPIPS | paper: PSNR | SSIM | LPIPS |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in ("No memory", *(row.name for row in TABLE_1), "VAE alone"):
+        paper = PAPER.get(name)
+        cells = [cell(found[metric].get(name), digits) if metric in found else "not measured"
+                 for metric, digits in (("psnr", 2), ("ssim", 3), ("lpips", 3))]  # fmt: skip
+        cells += [f"{value:g}" for value in paper] if paper else ["-"] * 3
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def ablation_table(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    lines = ["| Proposed 4x4x2 with | PSNR (dB) | difference |", "|---|---|---|"]
+    base = found["psnr"]["Proposed 4x4x2"]
+    for row in ABLATIONS:
+        values = found["psnr"][row.name]
+        lines.append(f"| {row.name.lower()} | {cell(values)} | {cell(values - base)} |")
+    return lines
+
+
+def use_table(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    heads = [f"{part}, {s} s" for part in PARTS for s in SECONDS]
+    lines = ["| method | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
+    for row in USE:
+        cells = [cell(found[f"{part} at {s} s"][row.name], 0, 100) for part in PARTS for s in SECONDS]
+        lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def return_table(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    lines = ["| method | PSNR (dB) | SSIM |", "|---|---|---|"]
+    for row in USE:
+        psnr, ssim = (found[f"return {metric}"][row.name] for metric in ("psnr", "ssim"))
+        lines.append(f"| {row.name} | {cell(psnr)} | {cell(ssim, 3)} |")
+    return lines
+
+
+def claim_table(outcomes: list[Outcome]) -> list[str]:
+    lines = ["| claim | | difference | 2 standard errors | |", "|---|---|---|---|---|"]
+    for outcome in outcomes:
+        claim = outcome.claim
+        sign = ">=" if claim.or_equal else ">"
+        scale, unit = (1, "dB") if claim.measure == "psnr" else (100, "% recalled")
+        lines.append(
+            f"| {claim.number} | {claim.higher} {sign} {claim.lower}, {claim.measure} | "
+            f"{scale * outcome.difference:+.2f} {unit} | {scale * 2 * outcome.error:.2f} | **{outcome.verdict}** |"
+        )
+    return lines
+
+
+def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dict[str, Any]) -> str:
+    """Writes JSON and markdown to `out`; returns the markdown. Raises ValueError while rows are missing."""
+    found = collected(protocol, workshop)
+    missing = [name for name in (*ROWS, "VAE alone") if name not in found]
+    if missing:
+        raise ValueError(f"not measured with all seeds yet: {', '.join(missing)}; run the same command again")
+    values = measures(found)
+    outcomes = check(values)
+    against = [o for o in outcomes if o.claim.firm and o.verdict != "shown"]
+    lines = [
+        f"# Reproduction, protocol {protocol.name}",
+        "",
+        *(["**A trial run of two steps: it shows that everything runs, and nothing else.**", ""]
+          if protocol.name == "quick" else []),
+        f"{len(protocol.seeds)} seeds; host of width {protocol.width}; Stage I {protocol.first_steps} steps, "
+        f"Stage II {protocol.second_steps}, batch {protocol.batch}. Mean ± standard error (the larger of that over "
+        "clips and that over seeds). `benchmarks/protocol.md` says how each number is made.",
+        "",
+        f"Machine: {machine['gpu']['name'] if machine['gpu'] else machine['cpu']}, {machine['cores']} cores, "
+        f"torch {machine['torch']}, ComfyUI {machine['comfyui']}.",
+        "", "## Retrieval (Table 1)", "", *table_1(values),
+        *([] if "lpips" in values else ["", "LPIPS is not measured: its network's weights are not installed."]),
+        "", "## Ablations", "", *ablation_table(values),
+        "", "## Use in films: recalled, % (chance " + f"{100 / CHOICES:g})", "", *use_table(values),
+        "", "## Return on real clips", "", *return_table(values),
+        "", "## Claims", "", *claim_table(outcomes), "",
+        f"Firm claims not shown: {', '.join(sorted({o.claim.number for o in against})) or 'none'}.",
+    ]  # fmt: skip
+    text = "\n".join(lines) + "\n"
+    record = {
+        "protocol": vars(protocol),
+        "machine": machine,
+        "hashes": {path.name: sha256(path) for path in (workshop.data / "index.json", workshop.host)},
+        "clips": {"retrieval": found["Proposed 4x4x2"][0]["names"], "films": found["Memory 4x4x2"][0]["films"],
+                  "reels": found["Memory 4x4x2"][0]["reel_names"]},
+        "measures": {measure: {row: v.tolist() for row, v in rows.items()} for measure, rows in values.items()},
+        "claims": [{**vars(o.claim), "difference": o.difference, "error": o.error, "verdict": o.verdict}
+                   for o in outcomes],
+    }  # fmt: skip
+    write_bytes(out / f"reproduction_{protocol.name}.json", json.dumps(record).encode())
+    write_bytes(out / f"reproduction_{protocol.name}.md", text.encode())
+    return text
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
