@@ -44,7 +44,8 @@ def make_material(protocol: Protocol, clips: Path, path: Path) -> None:
         return
     codec = TinyCodec(None)()
     real = real_windows(clips)
-    retrieval = {f"{name} {part}": frames[:RETRIEVED] for name, parts in real.items() for part, frames in parts.items()}
+    names = [(name, part) for name, parts in real.items() for part in parts][: protocol.real_windows]
+    retrieval = {f"{name} {part}": real[name][part][:RETRIEVED] for name, part in names}
     first = range(FIRST_FILM, FIRST_FILM + protocol.retrieval_films)
     retrieval |= {f"film {seed}": film_of(seed, False).frames[:RETRIEVED] for seed in first}
     films = [make_return(seed) for seed in range(FIRST_FILM, FIRST_FILM + protocol.use_films)]
@@ -52,7 +53,7 @@ def make_material(protocol: Protocol, clips: Path, path: Path) -> None:
         "retrieval": encode(codec, retrieval),
         "films": films,
         "histories": encode(codec, {film.name: film.frames[: 1 + 16 * max(SECONDS)] for film in films}),
-        "reels": encode_reels(codec, real),
+        "reels": encode_reels(codec, real, names),
     }
     write_atomically(path, lambda temporary: torch.save(material, temporary))
 
@@ -88,12 +89,12 @@ def encode(codec: Codec, clips: dict[str, np.ndarray]) -> Clips:
     return Clips(tuple(clips), torch.cat(hr), joined, torch.stack(pictures))
 
 
-def encode_reels(codec: Codec, real: dict[str, dict[str, np.ndarray]]) -> Clips:
+def encode_reels(codec: Codec, real: dict[str, dict[str, np.ndarray]], names: list[tuple[str, str]]) -> Clips:
     """A piece of a clip, a piece of another, then the first goes on. `pictures` hold the return's made frames too."""
-    flat = [(name, part, frames) for name, parts in real.items() for part, frames in parts.items()]
     reels = {}
-    for number, (name, part, frames) in enumerate(flat):
-        other = next(frames for key, _, frames in flat[number:] + flat if key != name)
-        reels[f"{name} {part}"] = np.concatenate([frames[:FIRST_PIECE], other[:OTHER_PIECE], frames[FIRST_PIECE:]])
+    for name, part in names:
+        other = real[next(key for key in real if key != name)]
+        frames, between = real[name][part], next(iter(other.values()))
+        reels[f"{name} {part}"] = np.concatenate([frames[:FIRST_PIECE], between[:OTHER_PIECE], frames[FIRST_PIECE:]])
     seen = encode(codec, {name: frames[:-MADE] for name, frames in reels.items()})
     return Clips(seen.names, seen.hr, seen.lr, torch.stack([torch.from_numpy(frames) for frames in reels.values()]))

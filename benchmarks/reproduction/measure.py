@@ -40,7 +40,9 @@ class Judge:
         if not self.row.memory:
             return None
         config: EncoderConfig = self.module.encoder.config
-        lr = clips.lr[config.rate][:, :, : cells_for(latents, config.stride[0])[0]] if config.has_lr else None
+        lr = {}
+        if config.has_lr:
+            lr[config.rate] = clips.lr[config.rate][:, :, : cells_for(latents, config.stride[0])[0]]
         return self.module.compress(clips.hr[:, :, :latents], lr)
 
     @torch.no_grad()

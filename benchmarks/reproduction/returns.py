@@ -42,9 +42,8 @@ def make_return(seed: int) -> ReturnFilm:
     shot = returning(film.shots[-1], film.shots[0].room)
     frames = np.concatenate([film.frames[: film.shots[0].frames], between])
     rng = np.random.default_rng((11, seed))
-    looks = {part: [shot, *(_changed(shot, part, rng) for _ in range(CHOICES - 1))] for part in PARTS}
-    rendered = {part: np.stack([_small(_render(look)) for look in shots]) for part, shots in looks.items()}
-    return ReturnFilm(f"film {seed}", frames, shot, _render(shot), rendered)
+    candidates = {part: _candidates(shot, part, rng) for part in PARTS}
+    return ReturnFilm(f"film {seed}", frames, shot, _render(shot), candidates)
 
 
 def recalled(made: np.ndarray, candidates: np.ndarray) -> bool:
@@ -65,6 +64,15 @@ def _between(seed: int, film: Film) -> np.ndarray:
         if filler.cast[0].name != film.cast[0].name:
             return filler.frames[1:]
     raise RuntimeError(f"no film near seed {seed} has another character; choose another seed")
+
+
+def _candidates(shot: Shot, part: str, rng: np.random.Generator) -> np.ndarray:
+    """The true rendering and others, all of them different."""
+    found = {(true := _small(_render(shot))).tobytes(): true}
+    while len(found) < CHOICES:
+        other = _small(_render(_changed(shot, part, rng)))
+        found.setdefault(other.tobytes(), other)
+    return np.stack(list(found.values()))
 
 
 def _changed(shot: Shot, part: str, rng: np.random.Generator) -> Shot:

@@ -31,6 +31,7 @@ class Protocol:
     second_steps: int = 300
     batch: int = 8
     seeds: tuple[int, ...] = (0, 1, 2)
+    real_windows: int = 100  # at most
     retrieval_films: int = 8
     use_films: int = 16
 
@@ -63,7 +64,7 @@ FULL = replace(
 )  # fmt: skip
 QUICK = replace(
     CPU, name="quick", films=1, solo_films=1, reels=1, host_steps=2, host_batch=2, first_steps=2, second_steps=2,
-    batch=2, seeds=(0, 1), retrieval_films=1, use_films=1,
+    batch=2, seeds=(0,), real_windows=1, retrieval_films=1, use_films=1,
 )  # fmt: skip
 PROTOCOLS = {protocol.name: protocol for protocol in (CPU, FULL, QUICK)}
 

@@ -154,10 +154,10 @@ def render_shot(shot: Shot, width: int, height: int, fps: float) -> np.ndarray:
 
 
 def returning(shot: Shot, room: Room) -> Shot:
-    """The shot in a room that was seen before: its prompt gives the names of people and place alone."""
+    """The shot in a room that was seen before, wide and still; its prompt gives the names of people and place alone."""
     known = {*(who.name for who in shot.characters), room.kind}
-    prompt = _prompt(list(shot.characters), shot.actions, room, shot.framing, shot.camera, known)
-    return replace(shot, room=room, prompt=prompt, boxes={})
+    prompt = _prompt(list(shot.characters), shot.actions, room, "wide", "still", known)
+    return replace(shot, room=room, prompt=prompt, framing="wide", camera="still", boxes={})
 
 
 def _camera(shot: Shot, progress: float, stage: float) -> Camera:
