@@ -3,7 +3,7 @@ PYTHON ?= python3
 ENVIRONMENT := $(PYTHON) demo/environment.py
 RUN := $(ENVIRONMENT) run
 
-.PHONY: help environment tools demo test lint unit bench workflows clean
+.PHONY: help environment tools demo test lint unit bench reproduce workflows clean
 
 help:
 	@echo "make demo    a film with memory from the real ComfyUI, on the CPU"
@@ -11,6 +11,7 @@ help:
 	@echo "make unit    unit tests only"
 	@echo "make lint    ruff and pyright"
 	@echo "make bench   step time with and without memory"
+	@echo "make reproduce  the paper's tables in small; ARGS=--quick to try it, ARGS=--full with a GPU"
 	@echo "make workflows  write workflows/ and locales/ anew, after a node has changed"
 
 environment:
@@ -41,6 +42,10 @@ workflows: tools
 
 bench: environment
 	$(RUN) -m benchmarks.step_time
+
+# Goes on where it was stopped; clips: CLIPS=folder with a manifest.json beside it.
+reproduce: environment
+	$(RUN) -m benchmarks.reproduce $(if $(CLIPS),--clips $(CLIPS)) $(ARGS)
 
 clean:
 	rm -rf .pytest_cache .ruff_cache .hypothesis build *.egg-info

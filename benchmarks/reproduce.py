@@ -29,7 +29,7 @@ from benchmarks.reproduction.settings import PROTOCOLS, ROWS, Protocol
 from demo.environment import cache_folder
 
 RESULTS = Path(__file__).resolve().parent / "results"
-CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "clips"
+DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
 def main() -> int:
@@ -38,7 +38,7 @@ def main() -> int:
     kind.add_argument("--quick", action="store_const", const="quick", dest="protocol", help="see that it works")
     kind.add_argument("--full", action="store_const", const="full", dest="protocol", help="for a GPU")
     parser.set_defaults(protocol="cpu")
-    parser.add_argument("--clips", type=Path, default=CLIPS, help="folder with a manifest.json beside it")
+    parser.add_argument("--clips", type=Path, default=DATA / "clips", help="folder with a manifest.json beside it")
     parser.add_argument("--work", type=Path, help="folder for data, runs and measurements; by default in the cache")
     parser.add_argument("--out", type=Path, help="folder for tables and plots; by default benchmarks/results")
     parser.add_argument("--jobs", type=int, default=max(1, min(cores(), 8)), help="processes, one thread each")

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from .config import EncoderConfig
+from .decoding import CONTEXT
 from .encoder import MemoryEncoder
 from .low_resolution import downsample, encode_cells, lr_frame_indices
 from .memory import VideoMemory
 from .positions import cells_for, grid_for
 
 RECENT_LATENTS = 8  # uncompressed latents kept for the sliding window and as context of the next decode
-DECODE_CONTEXT = 2  # earlier latents decoded again so that a causal VAE starts a section warm; not from the paper
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _low_resolution(config: EncoderConfig, codec: Codec, memory: VideoMemory, la
 
 def _new_pictures(codec: Codec, memory: VideoMemory, latents: Tensor) -> Tensor:
     """Pictures of the new latents only; earlier ones lead the causal decoder in and are dropped."""
-    context = memory.recent[:, :, -DECODE_CONTEXT:].to(latents)
+    context = memory.recent[:, :, -CONTEXT:].to(latents)
     if memory.state.latents == 0:
         return codec.decode(latents)
     return codec.decode(torch.cat([context, latents], dim=2))[:, -codec.temporal * latents.shape[2] :]

@@ -55,7 +55,7 @@ class Piece:
 
 
 def parse_schedule(text: str) -> tuple[Piece, ...]:
-    """Reads "1@1x1x1+2@2x2x2+16@4x4x4", newest first: FramePack's schedule in latent frames. 3@1x1x1 is a sliding window.
+    """Reads "1@1x1x1+2@2x2x2+16@4x4x4" (FramePack's schedule, newest first) or "3@1x1x1", a sliding window.
 
     Raises ValueError that shows the expected form.
     """
@@ -68,7 +68,9 @@ def parse_schedule(text: str) -> tuple[Piece, ...]:
             )
         latents, rate = int(match[1]), CompressionRate.parse(match[2])
         if latents < 1 or latents % rate.time:
-            raise ValueError(f"rate {text!r}: {latents} latents are no multiple of {rate.time}, the last number of {rate}")
+            raise ValueError(
+                f"rate {text!r}: {latents} latents are no multiple of {rate.time}, the last number of {rate}"
+            )
         pieces.append(Piece(latents, rate))
     return tuple(pieces)
 
@@ -81,8 +83,8 @@ class EncoderConfig:
     heads, `frame` attention and `ceil` padding are not from the paper, which leaves them open.
 
     variant `recent` is the baseline without a memory of everything: only the last latents, coarser with age, by the
-        schedule in `rate` (see `parse_schedule`). positions: `physical` midpoints, or `index`, the cells' numbers, as an
-        ablation.
+        schedule in `rate` (see `parse_schedule`). positions: `physical` midpoints, or as an ablation `index`, the
+        cells' numbers.
     memory_attention: how the host was trained to read the memory: `joint`, memory and video attend to each other, or
         `cached`, the memory attends to itself and the text alone. cross_blocks: blocks of the host that have a
         cross-attention branch to phi's hidden states (paper section 4.5), 0 for none, with heads of head_dim.

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from .colours import ColourStatistics, colour_match
 
-CONTEXT = 6  # latents decoded again in front of each piece: the first count whose error no 16-bit number shows
+# Latents decoded again in front of a piece or a section: the first count whose error no 16-bit number shows.
+CONTEXT = 6
 PIECE_BYTES = 2**30  # pictures, as floats, that one call of the VAE may make
 SHORTEST, LONGEST = 4, 32  # latents of a piece
 

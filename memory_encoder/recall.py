@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -35,9 +35,19 @@ def draw_history(
     shift: float = 3.0,
 ) -> Tensor:
     """All latents of a history of `shape` [B,C,T,H,W], a window at a time, each from the memory alone."""
-    parts = []
-    for first in range(0, shape[2], WINDOW):
-        count = min(WINDOW, shape[2] - first)
-        noise = torch.randn(*shape[:2], count, *shape[3:], generator=generator)
-        parts.append(draw_frames(predict, memory, noise, first, steps, shift))
+    parts, total = [], shape[2]
+    for first, dropped in windows(range(total), total):
+        noise = torch.randn(*shape[:2], min(WINDOW, total), *shape[3:], generator=generator)
+        parts.append(draw_frames(predict, memory, noise, first, steps, shift)[:, :, dropped:])
     return torch.cat(parts, dim=2)
+
+
+def windows(latents: range, total: int) -> Iterator[tuple[int, int]]:
+    """For some latents of a history of `total`: the first latent of each window, and how many of its first are dropped.
+
+    Windows are always as long as those that Stage I mostly draws, since shorter ones come out much worse; what is drawn
+    twice or was not asked for is dropped.
+    """
+    for start in range(latents.start, latents.stop, WINDOW):
+        first = max(min(start, latents.stop - WINDOW, total - WINDOW), 0)
+        yield first, start - first

@@ -1,7 +1,7 @@
 """The baseline without a memory of everything: the last latents only, coarser with age (FramePack's schedule).
 
-Each piece has its own projection, which starts as the host's patchifier repeated (as in the variant large_patchifier). A single
-piece at 1x1x1 is a sliding window. Nothing of it is append-only: every section makes all tokens anew.
+Each piece has its own projection, which starts as the host's patchifier repeated (as in the variant large_patchifier).
+A single piece at 1x1x1 is a sliding window. Nothing of it is append-only: every section makes all tokens anew.
 """
 
 from __future__ import annotations

@@ -75,13 +75,17 @@ class VideoMemoryEncoderNew(io.ComfyNode):
             inputs=[
                 model_input(),
                 io.String.Input(
-                    "rate", default="4x4x2", tooltip="Compression of height x width x time, powers of two."
+                    "rate",
+                    default="4x4x2",
+                    tooltip="Compression of height x width x time, powers of two. "
+                    "For recent a list, newest first: LATENTS@RATE+...",
                 ),
                 io.Combo.Input(
                     "variant",
-                    options=["proposed", "only_lr", "without_lr", "large_patchifier"],
+                    options=["proposed", "only_lr", "without_lr", "large_patchifier", "recent"],
                     default="proposed",
-                    tooltip="proposed is the paper's encoder; the others are its ablations.",
+                    tooltip="proposed is the paper's encoder, recent a baseline: only the last latents, "
+                    "coarser with age. The others are ablations.",
                 ),
                 io.Combo.Input(
                     "attention",

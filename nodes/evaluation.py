@@ -9,6 +9,7 @@ from ..memory_encoder.frames import latent_ranges
 from ..memory_encoder.injection import check_fit
 from ..memory_encoder.memory import VideoMemory
 from ..memory_encoder.metrics import MetricUnavailable, lpips, psnr, ssim
+from ..memory_encoder.recall import windows
 from . import runtime
 from .inspection import recall_ui, timeline_ui
 from .pictures import side_by_side
@@ -69,7 +70,8 @@ class VideoMemoryRetrieve(io.ComfyNode):
         check_fit(host, memory)
         positive = positive or runtime.empty_conditioning(model)
         ranges = latent_ranges(frame_indices, memory.latents)
-        bar = runtime.FilmProgress(model, sum(len(r) for r in ranges), len(sigmas) - 1)
+        passes = sum(len(list(windows(r, memory.latents))) for r in ranges)
+        bar = runtime.FilmProgress(model, passes, len(sigmas) - 1)
         clips = [runtime.retrieve(model, memory, r, sampler, sigmas, seed, positive, strength, bar) for r in ranges]
         return io.NodeOutput({"samples": torch.cat(clips)}, ui=timeline_ui(memory, ranges))
 

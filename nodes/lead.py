@@ -15,7 +15,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..memory_encoder.compressor import DECODE_CONTEXT, Codec
+from ..memory_encoder.compressor import Codec
+from ..memory_encoder.decoding import CONTEXT
 from ..memory_encoder.hosts import Host
 from ..memory_encoder.memory import VideoMemory
 from ..memory_encoder.storyboard import Section
@@ -82,7 +83,7 @@ class LeadPicture:
             return self.start
         if section.transition != "continue" or memory.recent.shape[2] == 0:
             return None
-        return self.codec.decode(memory.recent[:, :, -1 - DECODE_CONTEXT :])[0, -1:].float().cpu().clamp(0, 1)
+        return self.codec.decode(memory.recent[:, :, -1 - CONTEXT :])[0, -1:].float().cpu().clamp(0, 1)
 
     def _channels(self, picture: Tensor | None, latent: Tensor) -> dict[str, Any]:
         """The entries of CONDITIONING that core's image-to-video nodes set."""

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..memory_encoder.compressor import Codec
 from ..memory_encoder.memory import VideoMemory
 from ..memory_encoder.opening import Opening, Piece, StoredFilmError, stored_film
-from ..memory_encoder.sections import section_key
+from ..memory_encoder.sections import SectionStore, section_key
 from . import runtime
+from .film_inputs import check_size
+from .lead import resized
 from .managed import ManagedEncoder
 
 
@@ -45,6 +48,56 @@ def branch_inputs() -> list[io.Input]:
             tooltip="How many sections of branch_film are kept; this film goes on after them.",
         ),
     ]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The inputs that say what a film begins with."""
+
+    history: dict[str, Any] | None
+    memory: VideoMemory | None
+    start_image: Tensor | None
+    film: str
+    branch_film: str
+    branch_section: int
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a film begins with, checked. clip: the history, normalised. picture: the start image at the film's size.
+    branch: key of the other film's sections. opening: latents before the first section.
+    """
+
+    clip: Tensor | None
+    picture: Tensor | None
+    branch: str | None
+    opening: Opening | None
+    facts: FilmFacts
+
+    def about(self, store: SectionStore) -> dict[str, Any]:
+        """What each record of the manifest says of the film; the opening is kept beside its sections."""
+        return vars(self.facts) | {"opening": "" if self.opening is None else self.opening.keep(store)}
+
+
+def beginning_of(
+    asked: Asked, model: Any, vae: Any, size: tuple[int, int, int], pixels: tuple[int, int], fps: float
+) -> Beginning:
+    """size: channels, height and width of the latents; pixels: width and height.
+
+    Raises ValueError that names the input for two openings, or for one that does not fit the film.
+    """
+    history, memory, picture = asked.history, asked.memory, None
+    if asked.start_image is not None:
+        refuse_two_openings(history, memory, asked.branch_film)
+        picture = resized(asked.start_image, *pixels)
+        history = {"samples": vae.encode(picture)}
+    clip = None if history is None else runtime.normalised_history(model, history, "history")
+    check_size(clip, memory, size)
+    facts = facts_of(model, memory, *pixels, fps)
+    branch = branch_of(runtime.film_root(), asked.film, facts, asked.branch_film, asked.branch_section, history)
+    check_branch_size(branch, size)
+    opening = opening_of(model, history, memory, branch)
+    return Beginning(clip, picture, None if branch is None else branch.key, opening, facts)
 
 
 def facts_of(model: Any, memory: VideoMemory | None, width: int, height: int, fps: float) -> FilmFacts:

@@ -27,8 +27,9 @@ from ..memory_encoder.hosts import Host, find_host
 from ..memory_encoder.hosts.checkpoint import codec
 from ..memory_encoder.injection import inject, is_injected
 from ..memory_encoder.memory import VideoMemory
-from ..memory_encoder.selection import MemorySettings
-from ..memory_encoder.training.checkpoint import ENCODER, LORA
+from ..memory_encoder.recall import WINDOW, windows
+from ..memory_encoder.selection import MemorySettings, attention_mode
+from ..memory_encoder.training.checkpoint import LORA, encoder_name
 from .managed import ManagedEncoder
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def compress(
             "continue it with as many"
         )
     encoder.load()
-    codec = replace(codec, decode=remembered(codec.decode))  # several encoders look at the same pictures
+    codec = replace(codec, decode=made_once(codec.decode))  # several encoders look at the same pictures
     with torch.no_grad():
         first, *others = (
             _compress_part(one, codec, part, latents, prompt, seed)
@@ -137,7 +138,7 @@ def _compress_part(
     )
 
 
-def remembered(decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def made_once(decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """A decoder that gives equal latents the pictures it made before; it holds one result."""
     last: list[tuple[Tensor, Tensor]] = []
 
@@ -177,16 +178,16 @@ def with_memory(
     model: Any, memory: VideoMemory | None, settings: MemorySettings, time_shift: float | None = None
 ) -> Any:
     """A clone of MODEL that sees `memory`, with history guidance when the settings ask for it."""
-    patched = inject(model, memory, replace(settings, cache_on=cache_device(model, memory)), time_shift)
+    patched = inject(model, memory, replace(settings, cache_on=cache_device(model, memory, settings)), time_shift)
     return guide(patched, settings.history_guidance if is_injected(patched) else 0.0, comfy.samplers.calc_cond_batch)
 
 
 CACHE_SHARE = 0.2  # of the free VRAM that keys and values of a cached memory may take; not from the paper
 
 
-def cache_device(model: Any, memory: VideoMemory | None) -> torch.device | None:
+def cache_device(model: Any, memory: VideoMemory | None, settings: MemorySettings) -> torch.device | None:
     """Where a cached memory's keys and values wait between steps: None beside the model, else system RAM when tight."""
-    if memory is None or mm.is_device_cpu(model.load_device):
+    if memory is None or attention_mode(memory, settings) != "cached" or mm.is_device_cpu(model.load_device):
         return None
     free = mm.get_free_memory(model.load_device)
     host = host_of(model)
@@ -257,9 +258,6 @@ def empty_conditioning(model: Any) -> Any:
     return [[torch.zeros(1, 1, host.text_width), extra]]
 
 
-RETRIEVAL_WINDOW = 4  # most frames that Stage I draws at once (method: |Omega| in {1, 2, 4})
-
-
 def retrieve(
     model: Any,
     memory: VideoMemory,
@@ -273,27 +271,16 @@ def retrieve(
 ) -> Tensor:
     """Latents [1,C,T,H,W] of the history at `latents`, drawn from the memory alone, a few at a time."""
     host = host_of(model)
-    parts = []
-    for start in range(latents.start, latents.stop, RETRIEVAL_WINDOW):
-        count = min(RETRIEVAL_WINDOW, latents.stop - start)
+    count, parts = min(WINDOW, memory.latents), []
+    for first, dropped in windows(latents, memory.latents):
         empty = torch.zeros(1, host.latent_channels, count, *memory.state.size)
-        patched = with_memory(model, memory, MemorySettings(strength=strength), time_shift=-float(start))
-        parts.append(
-            sample(
-                patched,
-                noise_like(empty, seed + start),
-                empty,
-                positive,
-                positive,
-                1.0,
-                sampler,
-                sigmas,
-                seed,
-                progress.step,
-            )
+        patched = with_memory(model, memory, MemorySettings(strength=strength), time_shift=-float(first))
+        made = sample(
+            patched, noise_like(empty, seed + first), empty, positive, positive, 1.0, sampler, sigmas, seed, progress.step
         )
-        progress.advance(count * (len(sigmas) - 1))
-    return torch.cat(parts, dim=2).float()
+        parts.append(made[:, :, dropped:])
+        progress.advance(len(sigmas) - 1)
+    return torch.cat(parts, dim=2)[:, :, : len(latents)].float()
 
 
 def training_root() -> Path:
@@ -328,12 +315,15 @@ def plain_lora(lora: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
     return None if lora is None else {name: value.detach().float().cpu().clone() for name, value in lora.items()}
 
 
-def publish_run(folder: Path, run: str) -> None:
-    """Copies a run's encoder and LoRA under the run's name to where the loaders' lists find them."""
+def publish_run(folder: Path, run: str, encoders: int) -> None:
+    """Copies a run's encoders and LoRA under the run's name to where the loaders' lists find them: run, run_2, ..."""
     output = Path(folder_paths.get_output_directory())
-    for kind, name in ((ENCODERS, ENCODER), ("loras", LORA)):
-        content = (folder / name).read_bytes()
-        write_bytes(output / kind / f"{run}.safetensors", content)
+    files = {output / "loras" / f"{run}.safetensors": LORA}
+    for number in range(1, encoders + 1):
+        file = encoder_name(number)
+        files[output / ENCODERS / file.replace("encoder", run)] = file
+    for path, name in files.items():
+        write_bytes(path, (folder / name).read_bytes())
 
 
 def load_lora(path: Path) -> dict[str, Tensor]:

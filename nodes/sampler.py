@@ -15,19 +15,11 @@ from ..memory_encoder.takes import parse_locks, parse_takes
 from . import runtime
 from .film import SectionRenderer, split_experts
 from .film_events import FilmEvents
-from .film_inputs import check_size, describe_sampler, latent_size, models_of
+from .film_inputs import describe_sampler, latent_size, models_of
 from .history import settings_from
-from .lead import image_inputs, lead_picture, resized
+from .lead import image_inputs, lead_picture
 from .managed import ManagedEncoder
-from .opening import (
-    branch_inputs,
-    branch_of,
-    check_branch_size,
-    facts_of,
-    opening_of,
-    refuse_two_openings,
-    remembered,
-)
+from .opening import Asked, beginning_of, branch_inputs, remembered
 from .saving import film_latent, film_stamp
 from .sockets import (
     CATEGORY,
@@ -153,17 +145,9 @@ class VideoMemorySampler(io.ComfyNode):
         size = latent_size(host, codec, width, height)
         low_noise = None if model_low_noise is None else memory_encoder.attach(model_low_noise)
         experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory)
-        picture = None if start_image is None else resized(start_image, width, height)
-        if picture is not None:
-            refuse_two_openings(history, memory, branch_film)
-            history = {"samples": vae.encode(picture)}
-        clip = None if history is None else runtime.normalised_history(model, history, "history")
-        check_size(clip, memory, size)
+        asked = Asked(history, memory, start_image, film, branch_film, branch_section)
+        begun = beginning_of(asked, model, vae, size, (width, height), storyboard.fps)
         store = SectionStore(runtime.film_root(), film)
-        facts = facts_of(model, memory, width, height, storyboard.fps)
-        branch = branch_of(runtime.film_root(), film, facts, branch_film, branch_section, history)
-        check_branch_size(branch, size)
-        opening = opening_of(model, history, memory, branch)
 
         start = memory or memory_encoder.empty_memory(1)
         made_of = {
@@ -175,14 +159,14 @@ class VideoMemorySampler(io.ComfyNode):
             "sampler": describe_sampler(sampler),
             "size": [width, height],
             "negative": hashable(storyboard.negative or negative),
-            "history": clip,
+            "history": begun.clip,
             "memory": start.all_tokens() if memory else None,
             "experts": [boundary, low_noise_memory] if model_low_noise is not None else None,
-            "branch": None if branch is None else branch.key,
-            "picture": picture,
+            "branch": begun.branch,
+            "picture": begun.picture,
         }
-        if opening is not None:
-            start = remembered(memory_encoder, codec, start, model, opening)
+        if begun.opening is not None:
+            start = remembered(memory_encoder, codec, start, model, begun.opening)
         plan = storyboard.plan(codec.temporal, start.latents)
         takes, kept = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))
         events = FilmEvents(store, plan, model, len(sigmas) - 1, storyboard.storyboard.shots, kept)
@@ -199,7 +183,7 @@ class VideoMemorySampler(io.ComfyNode):
             size,
             runtime.FilmProgress(model, len(plan), len(sigmas) - 1),
             events,
-            lead_picture(host, codec, vae, picture, clip_vision),
+            lead_picture(host, codec, vae, begun.picture, clip_vision),
         )
         result = render_film(
             plan,
@@ -211,9 +195,9 @@ class VideoMemorySampler(io.ComfyNode):
             lambda section: {"positive": hashable(storyboard.conditioning[section.prompt])},
             events.locked,
             takes,
-            vars(facts) | {"opening": opening.keep(store) if opening is not None else ""},
+            begun.about(store),
         )
-        parts = [*([] if opening is None else [opening.latents]), *result.latents]
+        parts = [*([] if begun.opening is None else [begun.opening.latents]), *result.latents]
         report = film_report(result, storyboard.fps)
         return io.NodeOutput(film_latent(parts, storyboard.fps), result.memory, report, ui={"text": [report]})
 

@@ -36,8 +36,6 @@ class Clips:
     pictures: Tensor
 
 
-
-
 def make_material(protocol: Protocol, clips: Path, path: Path) -> None:
     """Writes the material of all three measures; nothing is done when it is there."""
     if path.exists():

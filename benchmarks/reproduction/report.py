@@ -13,8 +13,8 @@ from memory_encoder.files import write_bytes
 
 from .claims import Outcome, check, person, standard_error
 from .returns import CHOICES, PARTS
-from .settings import ABLATIONS, ROWS, SECONDS, TABLE_1, USE, Protocol
 from .runs import Workshop
+from .settings import ABLATIONS, ROWS, SECONDS, TABLE_1, USE, Protocol
 
 PAPER = {  # Table 1: PSNR, SSIM, LPIPS
     "Large Patchifier 4x4x2": (12.93, 0.412, 0.365),

@@ -26,7 +26,7 @@ OTHER_FILM = 1000  # seeds between a film and what is shown between its two shot
 
 @dataclass(frozen=True)
 class ReturnFilm:
-    """frames: uint8 of the longest history. candidates: for each part uint8 [8,T,h,w,3] at a quarter, true one first."""
+    """frames: uint8 of the longest history. candidates: of each part uint8 [8,T,h,w,3], small, the true one first."""
 
     name: str
     frames: np.ndarray

@@ -19,10 +19,10 @@ from memory_encoder.hosts import find_host
 from memory_encoder.hosts.checkpoint import PYTORCH_ATTENTION, load_comfy, load_host, training_mode
 from memory_encoder.training.checkpoint import read_lora
 from memory_encoder.training.dataset import MemoryDataset
+from memory_encoder.training.listener import PictureListener
 from memory_encoder.training.lora import add_lora, load_lora_state, remove_lora
 from memory_encoder.training.module import TrainingModule
 from memory_encoder.training.run import train
-from memory_encoder.training.listener import PictureListener
 from memory_encoder.training.source import DatasetBatches
 from memory_encoder.training.train_command import host_metadata
 from memory_encoder.training.trainer import Trainer

@@ -18,7 +18,7 @@ FILM = make_return(1_000_100)
 
 def test_the_larger_of_both_standard_errors_counts():
     base = np.zeros((3, 4))
-    clips = base + [0.0, 1.0, 2.0, 3.0]
+    clips = base + np.array([0.0, 1.0, 2.0, 3.0])
     seeds = base + np.array([[0.0], [1.0], [2.0]])
     assert difference(clips, base) == pytest.approx((1.5, np.std([0, 1, 2, 3], ddof=1) / 2))
     assert difference(seeds, base) == pytest.approx((1.0, 1 / 3**0.5))
