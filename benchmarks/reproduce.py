@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--clips", type=Path, default=DATA / "clips", help="folder with a manifest.json beside it")
     parser.add_argument("--work", type=Path, help="folder for data, runs and measurements; by default in the cache")
     parser.add_argument("--out", type=Path, help="folder for tables and plots; by default benchmarks/results")
+    parser.add_argument("--report", action="store_true", help="only tables and plots of the seeds that are done")
     parser.add_argument("--jobs", type=int, default=max(1, min(cores(), 8)), help="processes, one thread each")
     args = parser.parse_args()
     protocol = PROTOCOLS[args.protocol]
@@ -49,13 +50,16 @@ def main() -> int:
     if not args.clips.is_dir():
         parser.error(f"--clips {args.clips} is no folder; give one with clips and a manifest.json beside it")
     try:
-        prepare(protocol, workshop, args.clips, args.jobs, tell)
-        run_all(protocol, workshop, args.jobs)
+        if not args.report:
+            prepare(protocol, workshop, args.clips, args.jobs, tell)
+            run_all(protocol, workshop, args.jobs)
     except KeyboardInterrupt:
         tell("stopped; the same command goes on")
         return 130
-    machine = machine_now()
-    print(write_report(protocol, workshop, out, machine))
+    try:
+        print(write_report(protocol, workshop, out, machine_now()))
+    except ValueError as error:
+        parser.error(str(error))
     write_plots(protocol, workshop, out)
     tell(f"tables and plots are in {out}")
     return 0

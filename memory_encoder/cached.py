@@ -69,6 +69,13 @@ class CachedPatch:
         return block({**args, HOOK: _Give(found)})
 
 
+def beside_output(transformer_options: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Keys and values that have left the block which just ran with these options, beside its output."""
+    override = transformer_options.get(OVERRIDE)
+    taken = override.first if isinstance(override, _First) else None
+    return taken.kept or () if isinstance(taken, _Take) else ()
+
+
 def hooked(block: Block) -> Block:
     """A block whose first attention runs through the hook in its arguments, if there is one."""
 
@@ -87,8 +94,8 @@ class _First:
     """Core's attention override for one run of a block: self-attention is the first that it calls."""
 
     def __init__(self, hook: Callable[..., Tensor], earlier: Callable[..., Tensor] | None) -> None:
+        self.first, self.earlier = hook, earlier
         self.hook: Callable[..., Tensor] | None = hook
-        self.earlier = earlier
 
     def __call__(self, attention: Attention, *args: Any, **kwargs: Any) -> Tensor:
         def plain(*inner: Any, **named: Any) -> Tensor:

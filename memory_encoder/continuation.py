@@ -7,6 +7,7 @@ The history H is clean and X_0 is the section that follows it. phi keeps trainin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -82,12 +83,12 @@ def draw_history(frames: int, section: int, stride: int, generator: torch.Genera
 
 
 def continuation_loss(
-    clip: Tensor, lr: Tensor | None, drawn: ContinuationDraw, compress: Compress, predict: Predict
+    clip: Tensor, lr: Mapping[str, Tensor], drawn: ContinuationDraw, compress: Compress, predict: Predict
 ) -> Tensor:
     """Eq. 4 for a batch of clips [B,C,T,H,W].
 
-    lr: clean LR latents of the history alone. compress and predict: see `retrieval.retrieval_loss`; the section's true
-    time is the end of the history. Without history (dropout) `predict` gets None for a memory.
+    lr: clean LR latents of the history alone, by rate. compress and predict: see `retrieval.retrieval_loss`; the
+    section's true time is the end of the history. Without history (dropout) `predict` gets None for a memory.
     """
     start = drawn.history
     history, target = clip[:, :, :start], clip[:, :, start : start + drawn.section]

@@ -32,7 +32,7 @@ def score_clip(
     name: str,
     pictures: Tensor,
     hr: Tensor,
-    lr: Tensor | None,
+    lr: Mapping[str, Tensor],
     module: Any,
     conditioning: dict[str, Tensor],
     decode: Callable[[Tensor], Tensor],
@@ -41,7 +41,7 @@ def score_clip(
 ) -> ClipScore:
     """Scores one clip.
 
-    pictures: [T,H,W,3] in 0..1. hr, lr: its normalised latents and LR latents. module: a TrainingModule (its
+    pictures: [T,H,W,3] in 0..1. hr, lr: its normalised latents, and LR latents by rate. module: a TrainingModule (its
     `compress`, `uncompressed` and `predict`). decode: latents -> pictures [B,T,H,W,3]. The same seed draws the same
     noise for every kind.
     """

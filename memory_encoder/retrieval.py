@@ -8,17 +8,18 @@ from the memory of the whole masked clip. Since Omega is random, phi must keep e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .config import CompressionRate
 from .flow import noised, shifted_logit_normal, velocity
 from .positions import cells_for
 
-Compress = Callable[[Tensor, "Tensor | None"], Any]
+Compress = Callable[[Tensor, Mapping[str, Tensor]], Any]
 Predict = Callable[[Tensor, Tensor, Any, int], Tensor]
 
 OMEGA_SIZES, OMEGA_WEIGHTS = (1, 2, 4), (0.1, 0.3, 0.6)  # not from the paper
@@ -27,12 +28,12 @@ MASK_RANGE = (0.2, 1.0)  # L(0.2, 1), section 3.1
 
 @dataclass(frozen=True)
 class RetrievalDraw:
-    """The random numbers of one step: Omega, the masking noise of both branches and the flow's timestep and noise."""
+    """The random numbers of one step: Omega, the masking noise of both branches (LR by rate), timestep and noise."""
 
     omega: range
     mask_level: Tensor
     mask_hr: Tensor
-    mask_lr: Tensor | None
+    mask_lr: Mapping[str, Tensor]
     t: Tensor
     noise: Tensor
 
@@ -46,9 +47,9 @@ def draw_omega(latents: int, generator: torch.Generator) -> range:
 
 
 def draw(
-    history: Tensor, lr: Tensor | None, shift: float, generator: torch.Generator, omega: range | None = None
+    history: Tensor, lr: Mapping[str, Tensor], shift: float, generator: torch.Generator, omega: range | None = None
 ) -> RetrievalDraw:
-    """Random numbers for a batch of clips [B,C,T,H,W] and their LR latents [B,C,t,h,w], all from `generator`.
+    """Random numbers for a batch of clips [B,C,T,H,W] and their LR latents [B,C,t,h,w] by rate, all from `generator`.
 
     omega: drawn too unless given.
     """
@@ -62,7 +63,7 @@ def draw(
         omega=omega,
         mask_level=shifted_logit_normal(batch, shift, *MASK_RANGE, generator=generator),
         mask_hr=normal(*history.shape),
-        mask_lr=None if lr is None else normal(*lr.shape),
+        mask_lr={rate: normal(*latents.shape) for rate, latents in lr.items()},
         t=shifted_logit_normal(batch, shift, generator=generator),
         noise=normal(batch, history.shape[1], len(omega), *history.shape[3:]),
     )
@@ -80,6 +81,11 @@ def clean_frames(omega: range, frames: int) -> Tensor:
     return clean
 
 
+def time_stride(rate: str) -> int:
+    """Latents in time that an LR latent of this rate shows."""
+    return CompressionRate.parse(rate).time
+
+
 def clean_cells(omega: range, frames: int, stride: int) -> Tensor:
     """Bool [cells]: LR latents all of whose frames lie in Omega; one that shows a masked frame would leak it."""
     clean = clean_frames(omega, frames)
@@ -89,19 +95,20 @@ def clean_cells(omega: range, frames: int, stride: int) -> Tensor:
 
 
 def retrieval_loss(
-    history: Tensor, lr: Tensor | None, stride: int, drawn: RetrievalDraw, compress: Compress, predict: Predict
+    history: Tensor, lr: Mapping[str, Tensor], drawn: RetrievalDraw, compress: Compress, predict: Predict
 ) -> Tensor:
     """Eq. 3 for a batch of clips.
 
-    history: clean latents H [B,C,T,H,W]. lr: clean LR latents [B,C,t,h,w] or None. stride: latents per cell in time.
+    history: clean latents H [B,C,T,H,W]. lr: clean LR latents [B,C,t,h,w] by rate; each is masked cell by cell.
     compress: phi, from masked HR and LR latents to a memory. predict: G(x_t, t, memory, first), where `first` is the
     true time of the first target frame. Returns the mean squared error, a scalar.
     """
     frames, level = history.shape[2], drawn.mask_level.to(history)
     masked_hr = masked(history, clean_frames(drawn.omega, frames), drawn.mask_hr, level)
-    masked_lr = lr
-    if lr is not None and drawn.mask_lr is not None:
-        masked_lr = masked(lr, clean_cells(drawn.omega, frames, stride), drawn.mask_lr, level)
+    masked_lr = {
+        rate: masked(latents, clean_cells(drawn.omega, frames, time_stride(rate)), drawn.mask_lr[rate], level)
+        for rate, latents in lr.items()
+    }
     memory = compress(masked_hr, masked_lr)
     target = history[:, :, drawn.omega.start : drawn.omega.stop]
     noise, t = drawn.noise.to(target), drawn.t.to(target)

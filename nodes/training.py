@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
+from ..memory_encoder.encoder import MemoryEncoder
 from ..memory_encoder.encoder_file import new_encoder
 from ..memory_encoder.hosts import find_host
 from ..memory_encoder.hosts.checkpoint import training_mode
@@ -26,7 +28,7 @@ from .training_events import TrainingEvents
 
 
 class VideoMemoryTrain(io.ComfyNode):
-    """Trains both stages of the paper, live, cancellable and resumable."""
+    """Trains both stages of the paper, live, cancellable and resumable; combined encoders together, with one LoRA."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -127,17 +129,23 @@ class VideoMemoryTrain(io.ComfyNode):
         listener = NodeListener(folder, decode, TrainingEvents(run, steps))
         with torch.inference_mode(False), torch.enable_grad(), training_mode():
             copy = runtime.model_for_training(model)
-            encoder = new_encoder(memory_encoder.config, find_host(copy.model.diffusion_model), seed)
-            encoder.load_state_dict(runtime.plain_state(memory_encoder.model))
+            encoders = [plain_encoder(part, copy.model.diffusion_model, seed) for part in memory_encoder.parts]
             losses = train(
-                copy.model.diffusion_model, encoder.to(runtime.training_device()), dataset, options, folder, listener,
-                cpu=runtime.training_device().type == "cpu", lora=runtime.plain_lora(lora),
+                copy.model.diffusion_model, encoders[0], dataset, options, folder, listener,
+                cpu=runtime.training_device().type == "cpu", lora=runtime.plain_lora(lora), others=encoders[1:],
             )  # fmt: skip
-        runtime.publish_run(folder, run)
+        runtime.publish_run(folder, run, len(encoders))
         plot = torch.from_numpy(np.ascontiguousarray(listener.plot()[..., ::-1])).float()[None] / 255
         loss_map = {"loss": [entry["loss"] for entry in losses if "loss" in entry]}
-        trained = manage(encoder.cpu())
+        trained = reduce(ManagedEncoder.beside, [manage(encoder.cpu()) for encoder in encoders])
         return io.NodeOutput(trained, runtime.load_lora(folder / LORA), loss_map, plot, ui=listener.shown())
+
+
+def plain_encoder(managed: ManagedEncoder, diffusion_model: torch.nn.Module, seed: int) -> MemoryEncoder:
+    """A copy of an encoder with ordinary float32 weights, on the device of training."""
+    encoder = new_encoder(managed.config, find_host(diffusion_model), seed)
+    encoder.load_state_dict(runtime.plain_state(managed.model))
+    return encoder.to(runtime.training_device())
 
 
 class NodeListener(PictureListener):

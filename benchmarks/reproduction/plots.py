@@ -13,7 +13,7 @@ from memory_encoder.files import write_bytes
 from .claims import standard_error
 from .jobs import SHOWN
 from .material import load_material
-from .report import collected, measures
+from .report import collected, measures, seeds_done
 from .returns import CHOICES, PARTS
 from .runs import Workshop
 from .settings import SECONDS, TABLE_1, Protocol
@@ -26,7 +26,7 @@ GRID = ("Large Patchifier 4x4x2", "Only LR 4x4x2", "Without LR 4x4x2", "Proposed
 
 def write_plots(protocol: Protocol, workshop: Workshop, out: Path) -> None:
     """Writes ``reproduction_NAME_{rate,recall,grid}``."""
-    values = measures(collected(protocol, workshop))
+    values = measures(collected(workshop, seeds_done(protocol, workshop)))
     _save(out / f"reproduction_{protocol.name}_rate.png", rate_figure(values))
     _save(out / f"reproduction_{protocol.name}_recall.png", recall_figure(values))
     picture: Any = cv2.imencode(".jpg", grid(workshop))[1]

@@ -28,14 +28,17 @@ PAPER = {  # Table 1: PSNR, SSIM, LPIPS
 NEAR = (1, 2, 3, 4)  # seconds of history that windows of training hold
 
 
-def collected(protocol: Protocol, workshop: Workshop) -> dict[str, list[dict[str, Any]]]:
-    """Measurements of each row, one for each seed; rows that are not measured with all seeds are left out."""
-    found = {}
-    for name in (*ROWS, "VAE alone"):
-        paths = [workshop.result(name, seed) for seed in protocol.seeds]
-        if all(path.exists() for path in paths):
-            found[name] = [json.loads(path.read_text()) for path in paths]
-    return found
+def seeds_done(protocol: Protocol, workshop: Workshop) -> list[int]:
+    """Seeds with which every row is measured."""
+    names = (*ROWS, "VAE alone")
+    return [seed for seed in protocol.seeds if all(workshop.result(name, seed).exists() for name in names)]
+
+
+def collected(workshop: Workshop, seeds: list[int]) -> dict[str, list[dict[str, Any]]]:
+    """Measurements of each row, one for each seed."""
+    return {
+        name: [json.loads(workshop.result(name, seed).read_text()) for seed in seeds] for name in (*ROWS, "VAE alone")
+    }
 
 
 def measures(found: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, np.ndarray]]:
@@ -120,11 +123,11 @@ def claim_table(outcomes: list[Outcome]) -> list[str]:
 
 
 def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dict[str, Any]) -> str:
-    """Writes JSON and markdown to `out`; returns the markdown. Raises ValueError while rows are missing."""
-    found = collected(protocol, workshop)
-    missing = [name for name in (*ROWS, "VAE alone") if name not in found]
-    if missing:
-        raise ValueError(f"not measured with all seeds yet: {', '.join(missing)}; run the same command again")
+    """Writes JSON and markdown to `out`; returns the markdown. Raises ValueError before a seed is whole."""
+    seeds = seeds_done(protocol, workshop)
+    if not seeds:
+        raise ValueError("no seed is measured with all rows yet; run the command without --report again")
+    found = collected(workshop, seeds)
     values = measures(found)
     outcomes = check(values)
     against = [o for o in outcomes if o.claim.firm and o.verdict != "shown"]
@@ -133,7 +136,9 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dic
         "",
         *(["**A trial run of two steps: it shows that everything runs, and nothing else.**", ""]
           if protocol.name == "quick" else []),
-        f"{len(protocol.seeds)} seeds; host of width {protocol.width}; Stage I {protocol.first_steps} steps, "
+        *([f"**Unfinished: {len(seeds)} of {len(protocol.seeds)} seeds.**", ""]
+          if len(seeds) < len(protocol.seeds) else []),
+        f"Seeds {', '.join(map(str, seeds))}; host of width {protocol.width}; Stage I {protocol.first_steps} steps, "
         f"Stage II {protocol.second_steps}, batch {protocol.batch}. Mean ± standard error (the larger of that over "
         "clips and that over seeds). `benchmarks/protocol.md` says how each number is made.",
         "",
@@ -150,6 +155,7 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dic
     text = "\n".join(lines) + "\n"
     record = {
         "protocol": vars(protocol),
+        "seeds": seeds,
         "machine": machine,
         "hashes": {path.name: sha256(path) for path in (workshop.data / "index.json", workshop.host)},
         "clips": {"retrieval": found["Proposed 4x4x2"][0]["names"], "films": found["Memory 4x4x2"][0]["films"],

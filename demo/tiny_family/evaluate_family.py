@@ -1,10 +1,12 @@
 """The tiny family's table: retrieval on clips and films that it was never trained on, over several seeds.
 
     python -m demo.tiny_family.evaluate_family --clips CLIPS --out FOLDER [--rates 4x4x2,2x2x2] [--seeds 3]
+        [--encoder FILE [--encoder FILE ...] --lora FILE [--name NAME]]
 
-Measures what ``python -m memory_encoder evaluate`` measures, with a faster pass through the VAE, and writes for each
-rate ``retrieval_RATE.json`` (means with standard errors over seeds, and every clip), a sheet of pictures for the real
-clips and one for the films, and at the end prints a table.
+Measures what ``python -m memory_encoder evaluate`` measures, with a faster pass through the VAE: the family's memories
+by rate, or what `--encoder` and `--lora` name, several encoders together. Writes for each ``retrieval_NAME.json``
+(means with standard errors over seeds, and every clip), a sheet of pictures for the real clips and one for the films,
+and at the end prints a table. NAME is the rate unless said.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memory_encoder.encoder_file import load_encoder
+from memory_encoder.encoder_file import load_encoder, read_config
 from memory_encoder.evaluation import KINDS, ClipScore, score_clip
 from memory_encoder.files import write_bytes
 from memory_encoder.hosts.checkpoint import PYTORCH_ATTENTION, load_comfy, load_host, load_lora, load_text_encoder
 from memory_encoder.training.evaluate_command import sheet
 from memory_encoder.training.module import TrainingModule
 from memory_encoder.training.video import VideoReader
-from memory_encoder.training.windows import low_resolution_latents
+from memory_encoder.training.windows import lr_by_rate
 
 from .clips import HELD_OUT_SEED, list_clips
 from .install import HOST_NAME, WEIGHTS
@@ -53,21 +56,59 @@ def _whole(frames: np.ndarray) -> Tensor:
     return torch.from_numpy(frames[: 1 + (len(frames) - 1) // 4 * 4]).float() / 255
 
 
-class Judge:
-    """Host with LoRA, encoder and VAE of one rate."""
+@dataclass(frozen=True)
+class Variant:
+    """What is measured: encoders, and the LoRA that was trained with them. name: of the files that are written."""
 
-    def __init__(self, rate: str, folder: Path, comfy: str | None) -> None:
+    name: str
+    encoders: tuple[Path, ...]
+    lora: Path
+
+    @classmethod
+    def of_family(cls, rate: str, weights: Path = WEIGHTS) -> Variant:
+        """The family's memory of a rate."""
+        encoder = weights / f"tiny_memory_{rate}.safetensors"
+        return cls(rate, (encoder,), encoder.with_stem(f"{encoder.stem}_lora"))
+
+
+def add_variant_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--weights", type=Path, default=WEIGHTS, help="folder of the host and of the family's memories")
+    add("--rates", default="4x4x2,2x2x2", help="of the family's memories")
+    add("--encoder", type=Path, action="append", help="instead of them an encoder file; several are used together")
+    add("--lora", type=Path, help="that was trained with --encoder")
+    add("--name", help="of the files that are written for --encoder, by default the rates")
+
+
+def variants(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[Variant]:
+    """What the arguments of `add_variant_arguments` ask for; ends the program when they do not fit together."""
+    if bool(args.encoder) != bool(args.lora) or (args.name and not args.encoder):
+        parser.error("--encoder and --lora belong together, and --name to them; leave all away for the family's own")
+    if args.encoder:
+        name = args.name or "+".join(read_config(path).rate for path in args.encoder)
+        return [Variant(name, tuple(args.encoder), args.lora)]
+    return [Variant.of_family(rate, args.weights) for rate in args.rates.split(",")]
+
+
+class Judge:
+    """Host with LoRA, encoders and VAE."""
+
+    def __init__(self, variant: Variant, weights: Path, comfy: str | None) -> None:
         load_comfy(comfy, PYTORCH_ATTENTION)
-        patcher = load_lora(load_host(folder / HOST_NAME), folder / f"tiny_memory_{rate}_lora.safetensors")
-        encoder = load_encoder(folder / f"tiny_memory_{rate}.safetensors").requires_grad_(False)
-        self.module = TrainingModule(encoder, patcher.model.diffusion_model)
+        patcher = load_lora(load_host(weights / HOST_NAME), variant.lora)
+        first, *others = (load_encoder(path).requires_grad_(False) for path in variant.encoders)
+        self.module = TrainingModule(first, patcher.model.diffusion_model, others=others)
         self.codec = TinyCodec(comfy)()
         self.text = load_text_encoder([TEXT_ENCODER], "wan")
+
+    def lr(self, pictures: Tensor, latents: int) -> dict[str, Tensor]:
+        """LR latents of pictures [1,F,H,W,3] for every encoder."""
+        return lr_by_rate(pictures, latents, (encoder.config for encoder in self.module.encoders), self.codec)
 
     def scores(self, name: str, pictures: Tensor, seeds: Sequence[int]) -> list[ClipScore]:
         """One score for each seed."""
         hr = self.codec.encode(pictures[None])
-        lr = low_resolution_latents(pictures[None], hr.shape[2], self.module.encoder.config, self.codec)
+        lr = self.lr(pictures[None], hr.shape[2])
         arguments = (name, pictures, hr, lr, self.module, {"context": self.text.encode("")}, self.codec.decode)
         return [score_clip(*arguments, seed) for seed in seeds]
 
@@ -91,15 +132,15 @@ def table(scores: dict[str, list[list[ClipScore]]]) -> dict[str, Any]:
 
 
 def markdown(tables: dict[str, dict[str, Any]]) -> str:
-    """The numbers of all rates as a table."""
-    lines = ["| rate | clips | " + " | ".join(LABELS.values()) + " |", "|---" * (2 + len(LABELS)) + "|"]
-    for rate, groups in tables.items():
+    """The numbers of all memories as a table."""
+    lines = ["| memory | clips | " + " | ".join(LABELS.values()) + " |", "|---" * (2 + len(LABELS)) + "|"]
+    for name, groups in tables.items():
         for group, values in groups.items():
             cells = []
             for kind in LABELS:
                 psnr, ssim = values["psnr"][kind], values["ssim"][kind]
                 cells.append(f"{psnr['mean']:.2f} ± {psnr['standard_error']:.2f} dB, {ssim['mean']:.3f}")
-            lines.append(f"| {rate} | {group} | " + " | ".join(cells) + " |")
+            lines.append(f"| {name} | {group} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -108,35 +149,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     clips = Path(__file__).resolve().parents[3] / "shared" / "data" / "clips"
     parser.add_argument("--clips", type=Path, default=clips, help="folder with a manifest.json beside it")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    add_variant_arguments(parser)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rates", default="4x4x2,2x2x2")
     parser.add_argument("--films", type=int, default=6)
     parser.add_argument("--frames", type=int, default=81, help="of each clip, from its beginning")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
     args = parser.parse_args()
     groups, tables = held_out(args.clips, args.films, args.frames), {}
-    for rate in args.rates.split(","):
-        judge, scores = Judge(rate, args.weights, args.comfy), {}
+    for variant in variants(parser, args):
+        judge, scores = Judge(variant, args.weights, args.comfy), {}
         for group, found in groups.items():
             scores[group] = []
             for name, pictures in found.items():
                 scores[group].append(judge.scores(name, pictures, range(args.seeds)))
                 first = scores[group][-1][0]
-                print(f"{rate} {name}: " + "  ".join(f"{k} {first.psnr[k]:.2f} dB" for k in KINDS), flush=True)
+                print(f"{variant.name} {name}: " + "  ".join(f"{k} {first.psnr[k]:.2f} dB" for k in KINDS), flush=True)
             picture: Any = cv2.imencode(".jpg", sheet([clip[0] for clip in scores[group]]))[1]
-            write_bytes(args.out / f"retrieval_{rate}_{group}.jpg", picture.tobytes())
-        tables[rate] = table(scores)
+            write_bytes(args.out / f"retrieval_{variant.name}_{group}.jpg", picture.tobytes())
+        tables[variant.name] = table(scores)
         facts = {
-            "rate": rate,
+            "rate": "+".join(encoder.config.rate for encoder in judge.module.encoders),
             "seeds": args.seeds,
             "frames": args.frames,
             "steps": 12,
             "torch": torch.__version__,
-            **tables[rate],
+            **tables[variant.name],
         }
-        write_bytes(args.out / f"retrieval_{rate}.json", json.dumps(facts, indent=1).encode())
+        write_bytes(args.out / f"retrieval_{variant.name}.json", json.dumps(facts, indent=1).encode())
     print(markdown(tables))
 
 

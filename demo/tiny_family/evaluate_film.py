@@ -1,13 +1,14 @@
 """Does a film use its memory? The last shot of held-out films, in which the first shot's character returns.
 
     python -m demo.tiny_family.evaluate_film --out FOLDER [--rates 4x4x2,2x2x2] [--films 8] [--seeds 3]
-        [--guidance 1.5]
+        [--guidance 1.5] [--window 0] [--encoder FILE [--encoder FILE ...] --lora FILE [--name NAME]]
 
 The history is four true shots; the model makes the fifth from its prompt, which gives the name alone: films of one
 character, and of two. Measured against the true shot: PSNR over whole pictures and inside the character's box, and how
 far off the mean colour of the clothes is. With the memory, with that of another film, without one, and with the whole
-history uncompressed. Writes ``film_RATE.json`` and ``film_RATE.jpg`` (history, true shot, with memory, with the other
-film's, without) and prints a table.
+history uncompressed. With `--window` the film's last latents stand uncompressed beside the memory, beside that of the
+other film, and alone in place of none. Writes ``film_NAME.json`` and ``film_NAME.jpg`` (history, true shot, with
+memory, with the other film's, without) and prints a table; memories and NAME are those of `evaluate_family`.
 """
 
 from __future__ import annotations
@@ -26,10 +27,8 @@ from torch import Tensor
 from memory_encoder.files import write_bytes
 from memory_encoder.metrics import psnr
 from memory_encoder.recall import draw_frames
-from memory_encoder.training.windows import low_resolution_latents
 
-from .evaluate_family import FIRST_FILM, Judge
-from .install import WEIGHTS
+from .evaluate_family import FIRST_FILM, Judge, add_variant_arguments, variants
 from .prepare import SHORT_SHOT, SOLO_SEED, film_of
 from .procedural import Film
 
@@ -41,28 +40,41 @@ MEASURES = {"picture": "dB", "character": "dB", "clothes": "of 255"}
 
 @dataclass(frozen=True)
 class Past:
-    """A film's true shots before the last: latents of both branches."""
+    """A film's true shots before the last: latents of both branches, LR by rate."""
 
     history: Tensor
-    lr: Tensor
+    lr: dict[str, Tensor]
 
     @classmethod
     def of(cls, judge: Judge, film: Film) -> Past:
         before = torch.from_numpy(film.frames[:-SHORT_SHOT]).float()[None] / 255
         history = judge.codec.encode(before)
-        return cls(history, low_resolution_latents(before, history.shape[2], judge.module.encoder.config, judge.codec))
+        return cls(history, judge.lr(before, history.shape[2]))
 
-    def memory(self, judge: Judge, kind: str, other: Past) -> Any:
-        if kind == "none":
-            return None
+    def memory(self, judge: Judge, kind: str, other: Past, window: int) -> Any:
+        """What the model sees; `window` latents of this film uncompressed beside it, unless all of them are."""
+        module, count = judge.module, self.history.shape[2]
         if kind == "full":
-            return judge.module.uncompressed(self.history)
+            return module.uncompressed(self.history)
+        if kind == "none":
+            return module.uncompressed(self.history[:, :, -window:], max(count - window, 0)) if window else None
         past = self if kind == "memory" else other
-        return judge.module.compress(past.history, past.lr)
+        memory = module.compress(past.history, past.lr)
+        return module.with_window(memory, self.history, window) if window else memory
 
 
 def make_last_shot(judge: Judge, film: Film, past: Past, memory: Any, seed: int, guidance: float) -> np.ndarray:
-    """The last shot [16,H,W,3] in 0..1, with history guidance as in `memory_encoder.guidance`; 0 is for none."""
+    """The last shot [16,H,W,3] in 0..1; guidance as in `draw_last_shot`."""
+    return decoded(judge, past, draw_last_shot(judge, film, past, memory, seed, guidance))[-SHORT_SHOT:]
+
+
+def decoded(judge: Judge, past: Past, made: Tensor) -> np.ndarray:
+    """Pictures of the last latents of the history and of those made after them."""
+    return judge.codec.decode(torch.cat([past.history[:, :, -CONTEXT:], made], dim=2))[0].clamp(0, 1).numpy()
+
+
+def draw_last_shot(judge: Judge, film: Film, past: Past, memory: Any, seed: int, guidance: float) -> Tensor:
+    """Its latents, with history guidance as in `memory_encoder.guidance`; 0 is for none."""
     module, history = judge.module, past.history
     prompt, empty = ({"context": judge.text.encode(text)} for text in (film.shots[-1].prompt, ""))
 
@@ -78,9 +90,7 @@ def make_last_shot(judge: Judge, film: Film, past: Past, memory: Any, seed: int,
         return plain + CFG * (blind - plain + guidance * (seen - blind))
 
     noise = torch.randn(1, history.shape[1], SECTION, *history.shape[3:], generator=torch.Generator().manual_seed(seed))
-    made = draw_frames(predict, memory, noise, history.shape[2], STEPS)
-    frames = judge.codec.decode(torch.cat([history[:, :, -CONTEXT:], made], dim=2))[0, -SHORT_SHOT:]
-    return frames.clamp(0, 1).numpy()
+    return draw_frames(predict, memory, noise, history.shape[2], STEPS)
 
 
 def in_box(film: Film, made: np.ndarray, part: str) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -115,7 +125,9 @@ def row_of(film: Film, shown: dict[str, np.ndarray]) -> np.ndarray:
     return (np.concatenate(cells, axis=1)[..., ::-1] * 255).round().clip(0, 255).astype(np.uint8)
 
 
-def evaluate(judge: Judge, films: list[Film], seeds: int, guidance: float) -> tuple[dict[str, Any], np.ndarray]:
+def evaluate(
+    judge: Judge, films: list[Film], seeds: int, guidance: float, window: int = 0
+) -> tuple[dict[str, Any], np.ndarray]:
     """For each kind and measure mean and standard error over films, and a picture with a row for each film."""
     pasts = [Past.of(judge, film) for film in films]
     values: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
@@ -123,7 +135,7 @@ def evaluate(judge: Judge, films: list[Film], seeds: int, guidance: float) -> tu
     for number, (film, past) in enumerate(zip(films, pasts, strict=True)):
         shown = {}
         for kind in KINDS:
-            memory = past.memory(judge, kind, pasts[number - 1])
+            memory = past.memory(judge, kind, pasts[number - 1], window)
             made = [make_last_shot(judge, film, past, memory, seed, guidance) for seed in range(seeds)]
             found = [measured(film, one) for one in made]
             values[kind].append({name: float(np.mean([one[name] for one in found])) for name in MEASURES})
@@ -145,29 +157,33 @@ def evaluate(judge: Judge, films: list[Film], seeds: int, guidance: float) -> tu
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    add_variant_arguments(parser)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rates", default="4x4x2,2x2x2")
     parser.add_argument("--films", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--guidance", type=float, default=1.5, help="history guidance; 0 for none")
+    parser.add_argument("--window", type=int, default=0, help="last latents that stand uncompressed beside the memory")
     parser.add_argument("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
     args = parser.parse_args()
+    if args.window < 0:
+        parser.error(f"--window {args.window} is below 0; 0 is for none")
     groups = {"one character": FIRST_FILM + SOLO_SEED, "two characters": FIRST_FILM}
-    for rate in args.rates.split(","):
-        judge = Judge(rate, args.weights, args.comfy)
+    for variant in variants(parser, args):
+        judge = Judge(variant, args.weights, args.comfy)
         tables, sheets = {}, []
         for group, first in groups.items():
             films = [film_of(seed, long=False) for seed in range(first, first + args.films)]
-            tables[group], sheet = evaluate(judge, films, args.seeds, args.guidance)
+            tables[group], sheet = evaluate(judge, films, args.seeds, args.guidance, args.window)
             sheets.append(sheet)
             for kind in KINDS:
                 cells = [f"{v['mean']:.2f} ± {v['standard_error']:.2f}" for v in tables[group][kind].values()]
-                print(f"| {rate} | {group} | {kind} | " + " | ".join(cells) + " |", flush=True)
+                print(f"| {variant.name} | {group} | {kind} | " + " | ".join(cells) + " |", flush=True)
         facts = {"films": args.films, "seeds": args.seeds, "cfg": CFG, "guidance": args.guidance, "steps": STEPS}
-        write_bytes(args.out / f"film_{rate}.json", json.dumps(facts | tables, indent=1).encode())
+        if args.window:
+            facts["window"] = args.window
+        write_bytes(args.out / f"film_{variant.name}.json", json.dumps(facts | tables, indent=1).encode())
         picture: Any = cv2.imencode(".jpg", np.concatenate(sheets, axis=0))[1]
-        write_bytes(args.out / f"film_{rate}.jpg", picture.tobytes())
+        write_bytes(args.out / f"film_{variant.name}.jpg", picture.tobytes())
 
 
 if __name__ == "__main__":

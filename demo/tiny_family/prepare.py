@@ -1,7 +1,7 @@
 """Training material of the tiny family: procedural films and reels of real clips, as videos, then as a cached dataset.
 
     python -m demo.tiny_family.prepare videos --clips CLIPS --out VIDEOS
-    python -m demo.tiny_family.prepare cache --videos VIDEOS --out DATASET
+    python -m demo.tiny_family.prepare cache --videos VIDEOS --out DATASET [--rates 4x4x2,2x2x2]
 
 A reel joins short pieces of real clips with cuts, each cropped, mirrored and tinted at random, so that a few minutes
 of film show many pictures. `cache` makes what ``python -m memory_encoder cache`` makes, three times faster: one pass
@@ -35,7 +35,7 @@ from memory_encoder.hosts.checkpoint import (
 )
 from memory_encoder.training.cache import build_cache
 from memory_encoder.training.clips import Progress
-from memory_encoder.training.settings import CacheSettings, latent_space
+from memory_encoder.training.settings import CacheSettings, latent_space, parse_rates
 from memory_encoder.training.text import TextEncoder
 
 from ..clip import write_frames
@@ -192,8 +192,9 @@ def make_cache(args: argparse.Namespace) -> None:
     load_comfy(args.comfy)
     model = load_host_shape(write_host(args.out / "shape.safetensors"))
     heldout = tuple(path.relative_to(args.videos).as_posix() for path in sorted(args.videos.glob("heldout/*.mp4")))
+    rates = parse_rates(args.rates)
     settings = CacheSettings(
-        WIDTH, HEIGHT, FPS, WINDOW_SECONDS, STRIDE_SECONDS, rates=RATES, heldout=heldout, on_bad="refuse"
+        WIDTH, HEIGHT, FPS, WINDOW_SECONDS, STRIDE_SECONDS, rates=rates, heldout=heldout, on_bad="refuse"
     )
     space = latent_space(find_host(model.diffusion_model), model.latent_format, load_vae(WEIGHTS / VAE_NAME))
     text = TextEncoder(TEXT_ENCODER, lambda: load_text_encoder([TEXT_ENCODER], "wan"))
@@ -218,6 +219,7 @@ def main() -> None:
     videos.add_argument("--heldout-films", type=int, default=8)
     videos.add_argument("--heldout-reels", type=int, default=4)
     cache.add_argument("--videos", type=Path, required=True)
+    cache.add_argument("--rates", default=",".join(RATES), help="compression rates of the encoders to train")
     cache.add_argument("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
     for command in (videos, cache):
         command.add_argument("--out", type=Path, required=True)

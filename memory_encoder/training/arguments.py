@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
+
+from ..config import Variant
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,16 +15,19 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", type=Path, required=True, help="diffusion model file")
     add("--out", type=Path, required=True, help="folder of the run; run the same command again to go on")
     add("--stage", choices=("host", "retrieval", "continuation"), required=True)
-    add("--encoder", type=Path, help="encoder file to go on from; without it a new one is made")
+    add(
+        "--encoder", type=Path, action="append", default=[],
+        help="encoder file to go on from; several: all are trained together and share the LoRA",
+    )  # fmt: skip
     add("--lora", type=Path, help="LoRA file of this pack to go on from; without it a new one is made")
-    add("--rate", default="4x4x2", help="of a new encoder")
-    add("--variant", default="proposed", choices=("proposed", "only_lr", "without_lr", "large_patchifier"))
+    add("--rate", help="of a new encoder, beside those of --encoder; several with commas (4x4x2 without --encoder)")
+    add("--variant", default="proposed", choices=get_args(Variant), help="of a new encoder; recent is a baseline")
     add("--attention", default="frame", choices=("frame", "causal", "full"))
     add("--cross-attention", action="store_true", default=None, help="a branch from the encoder into every block")
     add(
         "--memory-attention", choices=("joint", "cached"), help="how the host reads the memory; joint for a new encoder"
     )
-    add("--channels", help="of a new encoder's convolutions, such as 64,128,256,512")
+    add("--channels", help="of new encoders' convolutions, such as 64,128,256,512")
     add("--vae", help="VAE file, to draw recalled frames as the run goes")
     for name in ("steps", "batch-size", "accumulate", "warmup", "cooldown", "rank", "seed", "section", "window"):
         add(f"--{name}", type=int)
@@ -55,8 +61,9 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--clips", type=Path, required=True, help="folder of videos")
     add("--out", type=Path, required=True, help="folder for report.json and sheet.png")
-    for name in ("host", "vae", "encoder", "lora"):
+    for name in ("host", "vae", "lora"):
         add(f"--{name}", help=f"{name} file; by default that of the tiny family")
+    add("--encoder", action="append", help="encoder file, once for each encoder; by default that of the tiny family")
     add("--text-encoder", nargs="+", default=[], help="for the empty prompt: files, or module:attribute")
     add("--text-type", help="core's name of the text encoder's kind")
     add("--width", type=int, default=128)

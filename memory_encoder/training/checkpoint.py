@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..encoder import MemoryEncoder
 from ..files import save_tensors, write_atomically, write_bytes
 from .lora import lora_state
 from .options import TrainOptions
+from .parts import gathered, is_main
 
 CHECKPOINT, LOSSES = "checkpoint.pt", "losses.jsonl"
 ENCODER, LORA, HOST = "encoder.safetensors", "lora.safetensors", "host.safetensors"
@@ -28,7 +30,14 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     write_atomically(folder / CHECKPOINT, lambda path: torch.save(state, path))
 
 
-def load_checkpoint(folder: Path, options: TrainOptions, config: EncoderConfig) -> dict[str, Any] | None:
+def encoder_name(number: int) -> str:
+    """File of a run's encoder number 1, 2, ..."""
+    return ENCODER if number == 1 else ENCODER.replace(".", f"_{number}.")
+
+
+def load_checkpoint(
+    folder: Path, options: TrainOptions, config: EncoderConfig, *others: EncoderConfig
+) -> dict[str, Any] | None:
     """The last state, or None when there is none.
 
     Raises ValueError that names the file when it is damaged or belongs to a run with other settings.
@@ -44,8 +53,13 @@ def load_checkpoint(folder: Path, options: TrainOptions, config: EncoderConfig) 
     theirs = {
         "options": TrainOptions().that_shape_the_run() | state.get("options", {}),
         "config": _defaults(EncoderConfig) | state.get("config", {}),
+        "others": [_defaults(EncoderConfig) | other for other in state.get("others", [])],
     }
-    mine = {"options": options.that_shape_the_run(), "config": asdict(config)}
+    mine = {
+        "options": options.that_shape_the_run(),
+        "config": asdict(config),
+        "others": [asdict(other) for other in others],
+    }
     for part, value in mine.items():
         if theirs[part] != value:
             raise ValueError(
@@ -60,12 +74,12 @@ def _defaults(cls: Any) -> dict[str, Any]:
 
 def save_encoder(path: Path, encoder: MemoryEncoder, facts: dict[str, Any]) -> None:
     """Writes an encoder file that Load Memory Encoder reads; `facts` (stage, steps, ...) go into its metadata."""
-    save_tensors(encoder.state_dict(), path, encoder.config.to_metadata() | {"training": json.dumps(facts)})
+    _save(encoder.state_dict(), path, encoder.config.to_metadata() | {"training": json.dumps(facts)})
 
 
 def save_lora(path: Path, diffusion_model: nn.Module, facts: dict[str, Any]) -> None:
     """Writes the LoRA under core's keys, float32."""
-    save_tensors(lora_state(diffusion_model), path, {"format": "pt", "training": json.dumps(facts)})
+    _save(lora_state(diffusion_model), path, {"format": "pt", "training": json.dumps(facts)})
 
 
 def read_lora(path: Path) -> dict[str, Tensor]:
@@ -78,7 +92,14 @@ def read_lora(path: Path) -> dict[str, Tensor]:
 
 def save_host(path: Path, diffusion_model: nn.Module, metadata: dict[str, str], facts: dict[str, Any]) -> None:
     """Writes a host that was trained itself; `metadata` is what core read from the file it came from."""
-    save_tensors(diffusion_model.state_dict(), path, metadata | {"training": json.dumps(facts)})
+    _save(diffusion_model.state_dict(), path, metadata | {"training": json.dumps(facts)})
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Writes whole tensors from the main process; where they are split, all processes must call it."""
+    whole = gathered(tensors)
+    if is_main():
+        save_tensors(whole, path, metadata)
 
 
 class LossLog:

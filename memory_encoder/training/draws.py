@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -100,7 +100,7 @@ def _context(options: TrainOptions, step: int, kind: str, batch: Batch, section:
     """What a host sees beside its section; it may hold the section itself, which teaches to look frames up by time."""
     generator = generator_for(options.seed, kind, "context", step)
     frames = batch.hr.shape[2]
-    if batch.lr is not None and float(torch.rand((), generator=generator)) < options.coarse:
+    if batch.lr and float(torch.rand((), generator=generator)) < options.coarse:
         whole = section == 0 or bool(torch.rand((), generator=generator) >= options.before)
         return Context(0, frames if whole else section, coarse=True)
     if section and float(torch.rand((), generator=generator)) < options.before:
@@ -112,7 +112,10 @@ def _context(options: TrainOptions, step: int, kind: str, batch: Batch, section:
 
 def _joined(draws: Sequence[Drawn]) -> Drawn:
     """One draw for several rows: tensors are concatenated, everything else is the same in all."""
-    values: dict[str, Any] = {}
-    for name, first in vars(draws[0]).items():
-        values[name] = torch.cat([getattr(d, name) for d in draws]) if isinstance(first, Tensor) else first
-    return type(draws[0])(**values)
+    return type(draws[0])(**{name: _rows([getattr(d, name) for d in draws]) for name in vars(draws[0])})
+
+
+def _rows(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], Mapping):
+        return {key: _rows([value[key] for value in values]) for key in values[0]}
+    return torch.cat(list(values)) if isinstance(values[0], Tensor) else values[0]

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .parts import gathered, own_part, part_of, with_part
+
 
 class Ema:
     """Averages of named parameters, float32, in system RAM, since a card has better uses for its memory.
 
-    The decay is lower in the first steps, so that the start is forgotten.
+    The decay is lower in the first steps, so that the start is forgotten. Of parameters that are split over processes
+    each has the averages of its own part.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
@@ -24,7 +27,7 @@ class Ema:
         """Moves the averages towards the parameters after step number `step`, counted from 1."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, parameter in self.parameters.items():
-            self.averages[name].lerp_(parameter.detach().to(self.averages[name]), 1 - decay)
+            self.averages[name].lerp_(own_part(parameter).to(self.averages[name]), 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -40,11 +43,23 @@ class Ema:
         """The parameters become their averages for good."""
         self._assign(self.averages)
 
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Whole parameters and averages, as `parts.gathered` gives them."""
+        averages = {name: with_part(self.averages[name], parameter) for name, parameter in self.parameters.items()}
+        return {"parameters": gathered(self.parameters), "averages": gathered(averages)}
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Inverse of `state`, in all processes."""
+        for name, parameter in self.parameters.items():
+            own_part(parameter).copy_(own_part(part_of(state["parameters"][name], parameter)))
+            self.averages[name].copy_(own_part(part_of(state["averages"][name], parameter)))
+
     @torch.no_grad()
     def _assign(self, values: Mapping[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
-            parameter.copy_(values[name])
+            own_part(parameter).copy_(values[name])
 
 
 def _in_ram(parameter: Tensor) -> Tensor:
-    return parameter.detach().to(device="cpu", dtype=torch.float32, copy=True)
+    return own_part(parameter).to(device="cpu", dtype=torch.float32, copy=True)

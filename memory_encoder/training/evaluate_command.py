@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..encoder import MemoryEncoder
 from ..encoder_file import load_encoder
 from ..evaluation import KINDS, ClipScore, score_clip, summary
 from ..files import write_bytes
@@ -32,39 +33,37 @@ from .module import TrainingModule
 from .settings import BadClip, DatasetError
 from .text import Conditioning
 from .video import VideoReader
-from .windows import low_resolution_latents
+from .windows import lr_by_rate
 
 TINY_FAMILY = Path(__file__).parents[2] / "demo" / "tiny_family" / "weights"
 TINY_TEXT = "demo.nodes.text_encoder:HashTextEncoder"
-TINY = {
-    "host": "tiny_wan_host",
-    "vae": "tiny_wan_vae",
-    "encoder": "tiny_memory_4x4x2",
-    "lora": "tiny_memory_4x4x2_lora",
-}
+TINY = {"host": "tiny_wan_host", "vae": "tiny_wan_vae", "lora": "tiny_memory_4x4x2_lora"}
+TINY_ENCODER = "tiny_memory_4x4x2"
 SHEET_COLUMNS, REPORT, SHEET = 6, "report.json", "sheet.png"
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
     """Writes report.json and sheet.png; raises ValueError for what cannot be evaluated."""
     files = {name: Path(getattr(args, name) or TINY_FAMILY / f"{file}.safetensors") for name, file in TINY.items()}
-    needed = ("host", "vae", "encoder") if args.encoder and not args.lora else tuple(TINY)
-    for name in needed:
-        if not files[name].is_file():
-            raise DatasetError(f"{name} {files[name]} does not exist; give --{name} FILE")
+    encoder_files = [Path(path) for path in args.encoder or [TINY_FAMILY / f"{TINY_ENCODER}.safetensors"]]
+    if args.encoder and not args.lora:
+        del files["lora"]
+    for name, path in [*files.items(), *(("encoder", path) for path in encoder_files)]:
+        if not path.is_file():
+            raise DatasetError(f"{name} {path} does not exist; give --{name} FILE")
     load_comfy(args.comfy, PYTORCH_ATTENTION)
     clips = find_clips(args.clips, args.out)
     if not clips:
         raise DatasetError(f"{args.clips} holds no video")
     with torch.inference_mode():
         patcher, vae = load_host(files["host"]), load_vae(files["vae"])
-        if "lora" in needed:
+        if "lora" in files:
             patcher = load_lora(patcher, files["lora"])
-        encoder = load_encoder(files["encoder"])
+        encoders = [load_encoder(path) for path in encoder_files]
         text = None
         if args.text_encoder or not args.host:
             text = load_text_encoder(args.text_encoder or [TINY_TEXT], args.text_type or "wan")
-        judge = Judge(patcher, vae, encoder, text, args)
+        judge = Judge(patcher, vae, encoders, text, args)
         scores, skipped = [], []
         for name, path in clips.items():
             try:
@@ -84,7 +83,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
         "fps": args.fps,
         "size": [args.width, args.height],
     }
-    facts |= {"frames": args.frames, "rate": encoder.config.rate, "torch": torch.__version__}
+    rate = "+".join(encoder.config.rate for encoder in encoders)
+    facts |= {"frames": args.frames, "rate": rate, "torch": torch.__version__}
     report = json.dumps(summary(scores, facts), indent=1)
     write_bytes(args.out / REPORT, report.encode())
     picture: Any = cv2.imencode(".png", sheet(scores))[1]
@@ -95,12 +95,16 @@ def run_evaluate(args: argparse.Namespace) -> None:
 class Judge:
     """Models and settings of an evaluation."""
 
-    def __init__(self, patcher: Any, vae: Any, encoder: Any, text: Any, args: argparse.Namespace) -> None:
+    def __init__(
+        self, patcher: Any, vae: Any, encoders: Sequence[MemoryEncoder], text: Any, args: argparse.Namespace
+    ) -> None:
         model: Any = patcher.model
         self.codec, self.args = codec(patcher, vae), args
-        self.module = TrainingModule(encoder.requires_grad_(False), model.diffusion_model)
+        first, *others = encoders
+        self.module = TrainingModule(first.requires_grad_(False), model.diffusion_model, others=others)
+        self.module.others.requires_grad_(False)
         host = find_host(model.diffusion_model)
-        config = encoder.config
+        config = first.config
         if (config.host, config.width, config.latent_channels) != (host.name, host.width, host.latent_channels):
             raise DatasetError(
                 f"encoder was made for {config.host} of width {config.width}, host is {host.name} of width {host.width}"
@@ -116,9 +120,8 @@ class Judge:
         """Scores the first frames of a clip; raises BadClip when it has too few or cannot be read."""
         pictures = self._pictures(path)
         latents = 1 + (pictures.shape[0] - 1) // self.codec.temporal
-        config = self.module.encoder.config
         hr = self.codec.encode(pictures[None]).float()
-        lr = low_resolution_latents(pictures[None], latents, config, self.codec).float() if config.has_lr else None
+        lr = lr_by_rate(pictures[None], latents, (encoder.config for encoder in self.module.encoders), self.codec)
         arguments = (self.module, self.conditioning, self.codec.decode, self.args.seed, self.args.steps)
         return score_clip(name, pictures, hr, lr, *arguments)
 

@@ -31,7 +31,11 @@ class BatchSource(Protocol):
 
 
 class Listener:
-    """What a run tells the world; a node or the command line overrides what it shows. Any method may raise to stop."""
+    """What a run tells the world; a node or the command line overrides what it shows. Any method may raise to stop.
+
+    Of several processes only the main one tells. `assist` is for the others while the main one draws, where weights are
+    split over processes: they make the passes that the drawing makes.
+    """
 
     def started(self, first_step: int, last_step: int) -> None: ...
 
@@ -40,6 +44,8 @@ class Listener:
     def heldout(self, step: int, loss: float) -> None: ...
 
     def picture(self, step: int, trainer: Trainer) -> None: ...
+
+    def assist(self, step: int, trainer: Trainer) -> None: ...
 
 
 class PictureListener(Listener):
@@ -69,3 +75,7 @@ class PictureListener(Listener):
         write_picture(self.folder / LOSS_PICTURE, loss_plot(self.losses, self.heldout_losses))
         if self.decode is not None:
             write_picture(self.folder / RECALL_PICTURE, recall_picture(trainer, self.decode))
+
+    def assist(self, step: int, trainer: Trainer) -> None:
+        if self.decode is not None:
+            recall_picture(trainer, self.decode)

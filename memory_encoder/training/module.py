@@ -1,7 +1,9 @@
-"""Encoder and host as one module whose forward is a loss, so that Accelerate can prepare it for many processes."""
+"""Encoders and host as one module whose forward is a loss, so that Accelerate can prepare it for many processes."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cached import KeyValueCache
+from ..config import EncoderConfig
 from ..continuation import Context, ContinuationDraw, continuation_loss
 from ..cross_attention import CrossMemory
 from ..encoder import MemoryEncoder
@@ -16,7 +19,7 @@ from ..hosts import find_host
 from ..hosts.base import HistoryTimestep
 from ..injection import DIFFUSION_MODEL, KEY, DiffusionModelWrapper
 from ..positions import cell_coordinates, cells_for, grid_for, lattice_coordinates
-from ..retrieval import RetrievalDraw, retrieval_loss
+from ..retrieval import RetrievalDraw, retrieval_loss, time_stride
 from ..selection import InjectedMemory
 
 TIMESTEP_SCALE = 1000.0  # core hands flow models t * 1000
@@ -26,29 +29,28 @@ TIMESTEP_SCALE = 1000.0  # core hands flow models t * 1000
 class Batch:
     """Clips of one training step.
 
-    hr: normalised latents [B,C,T,H,W]. lr: normalised LR latents [B,C,t,h,w] or None. conditioning: arguments of the
-    host's forward by name, such as context [B,N,D]. rate: of the LR latents where it is not the encoder's.
+    hr: normalised latents [B,C,T,H,W]. lr: normalised LR latents [B,C,t,h,w] by rate. conditioning: arguments of the
+    host's forward by name, such as context [B,N,D].
     """
 
     hr: Tensor
-    lr: Tensor | None
-    conditioning: dict[str, Tensor]
-    rate: str | None = None
+    lr: Mapping[str, Tensor]
+    conditioning: Mapping[str, Tensor]
 
     def rows(self, start: int, stop: int) -> Batch:
         """The clips of one process."""
         conditioning = {name: value[start:stop] for name, value in self.conditioning.items()}
-        lr = None if self.lr is None else self.lr[start:stop]
+        lr = {rate: value[start:stop] for rate, value in self.lr.items()}
         return replace(self, hr=self.hr[start:stop], lr=lr, conditioning=conditioning)
 
     def to(self, device: torch.device) -> Batch:
         conditioning = {name: value.to(device) for name, value in self.conditioning.items()}
-        lr = None if self.lr is None else self.lr.to(device)
+        lr = {rate: value.to(device) for rate, value in self.lr.items()}
         return replace(self, hr=self.hr.to(device), lr=lr, conditioning=conditioning)
 
 
 class TrainingModule(nn.Module):
-    """phi and G of the two equations; only the encoder and the host's LoRA have gradients."""
+    """phi and G of the two equations; only the encoders and the host's LoRA have gradients."""
 
     def __init__(
         self,
@@ -56,11 +58,28 @@ class TrainingModule(nn.Module):
         diffusion_model: nn.Module,
         history_timestep: HistoryTimestep = "zero",
         gradient_checkpointing: bool = False,
+        others: Sequence[MemoryEncoder] = (),
     ) -> None:
+        """others: further encoders of the same history (paper section 4.5); the host sees the tokens of all.
+
+        Raises ValueError when the encoders are not for one host, or not to be read in one way.
+        """
         super().__init__()
+        check_together([encoder.config, *(other.config for other in others)])
         self.encoder, self.diffusion_model = encoder, diffusion_model
+        self.others = nn.ModuleList(others)
         self.history_timestep: HistoryTimestep = history_timestep
         self.gradient_checkpointing = gradient_checkpointing
+
+    @property
+    def encoders(self) -> tuple[MemoryEncoder, ...]:
+        others: Any = self.others
+        return (self.encoder, *others)
+
+    @property
+    def stride(self) -> int:
+        """Latents in time after which a cell of every encoder ends."""
+        return math.lcm(*(encoder.config.stride[0] for encoder in self.encoders))
 
     def forward(self, batch: Batch, drawn: RetrievalDraw | ContinuationDraw) -> Tensor:
         """The loss of Eq. 3 or Eq. 4, by the kind of `drawn`."""
@@ -69,35 +88,44 @@ class TrainingModule(nn.Module):
             return self.predict(x_t, t, memory, first, batch.conditioning)
 
         if isinstance(drawn, RetrievalDraw):
-            stride = self.encoder.config.stride[0]
-            return retrieval_loss(batch.hr, batch.lr, stride, drawn, self.compress, predict)
+            return retrieval_loss(batch.hr, batch.lr, drawn, self.compress, predict)
         if drawn.context is not None:
             shown = self.context(batch, drawn.context)
-            return continuation_loss(batch.hr, None, drawn, lambda hr, lr: shown, predict)
-        lr = batch.lr
-        if lr is not None:
-            lr = lr[:, :, : cells_for(drawn.history, self.encoder.config.stride[0])[0]]
+            return continuation_loss(batch.hr, {}, drawn, lambda hr, lr: shown, predict)
+        lr = {rate: value[:, :, : cells_for(drawn.history, time_stride(rate))[0]] for rate, value in batch.lr.items()}
 
-        def compress(hr: Tensor, lr: Tensor | None) -> InjectedMemory:
+        def compress(hr: Tensor, lr: Mapping[str, Tensor]) -> InjectedMemory:
             memory = self.compress(hr, lr)
             return self.with_window(memory, hr, drawn.window) if drawn.window else memory
 
         return continuation_loss(batch.hr, lr, drawn, compress, predict)
 
-    def compress(self, hr: Tensor, lr: Tensor | None) -> InjectedMemory:
-        """phi(H) with the coordinates of its tokens, times counted from the clip's first latent."""
-        config = self.encoder.config
-        weight = next(self.encoder.parameters(), hr)
+    def compress(self, hr: Tensor, lr: Mapping[str, Tensor]) -> InjectedMemory:
+        """phi(H) of all encoders with the coordinates of its tokens, times counted from the clip's first latent.
+
+        lr: LR latents by rate.
+        """
+        parts = [self._compress(encoder, hr, lr.get(encoder.config.rate)) for encoder in self.encoders]
+        tokens, coordinates, cross = zip(*parts, strict=True)
+        cache = KeyValueCache() if self.encoder.config.memory_attention == "cached" else None
+        return InjectedMemory(
+            torch.cat(tokens, dim=1), torch.cat(coordinates), self.history_timestep, cache, sum(cross, ())
+        )
+
+    def _compress(
+        self, encoder: MemoryEncoder, hr: Tensor, lr: Tensor | None
+    ) -> tuple[Tensor, Tensor, tuple[CrossMemory, ...]]:
+        """Tokens and coordinates of one encoder, and what its cross-attention needs."""
+        weight = next(encoder.parameters(), hr)
         embedded = None
-        if lr is not None and config.has_lr:
+        if lr is not None and encoder.config.has_lr:
             embedded = find_host(self.diffusion_model).embed(lr).to(weight.dtype)
-        encoded = self.encoder.append(hr.to(weight.dtype), embedded)
+        encoded = encoder.append(hr.to(weight.dtype), embedded)
         coordinates = torch.cat([encoded.coordinates, encoded.tail_coordinates])
         hidden, cross = encoded.all_hidden(), ()
-        if hidden is not None and self.encoder.cross is not None:
-            cross = (CrossMemory(self.encoder.cross, hidden, coordinates),)
-        cache = KeyValueCache() if config.memory_attention == "cached" else None
-        return InjectedMemory(encoded.all_tokens(), coordinates, self.history_timestep, cache, cross)
+        if hidden is not None and encoder.cross is not None:
+            cross = (CrossMemory(encoder.cross, hidden, coordinates),)
+        return encoded.all_tokens(), coordinates, cross
 
     def with_window(self, memory: InjectedMemory, hr: Tensor, count: int) -> InjectedMemory:
         """The memory with the last `count` latents of its clip beside it, uncompressed (paper section 4.5)."""
@@ -107,11 +135,12 @@ class TrainingModule(nn.Module):
 
     def context(self, batch: Batch, context: Context) -> InjectedMemory:
         """What a host that is pretrained sees beside its section."""
-        if not context.coarse or batch.lr is None:
+        if not context.coarse or not batch.lr:
             return self.uncompressed(batch.hr[:, :, context.start : context.stop], context.start)
-        config = replace(self.encoder.config, rate=batch.rate or self.encoder.config.rate)
+        rate, lr = next(iter(batch.lr.items()))
+        config = replace(self.encoder.config, rate=rate)
         cells = cells_for(context.stop, config.stride[0])[0]
-        tokens = find_host(self.diffusion_model).embed(batch.lr[:, :, :cells]).flatten(2).transpose(1, 2)
+        tokens = find_host(self.diffusion_model).embed(lr[:, :, :cells]).flatten(2).transpose(1, 2)
         grid = grid_for(batch.hr.shape[3], batch.hr.shape[4], config)
         coordinates = cell_coordinates(0, cells, grid, config, batch.hr.shape[2])
         return InjectedMemory(tokens.to(batch.hr), coordinates, self.history_timestep)
@@ -123,7 +152,7 @@ class TrainingModule(nn.Module):
         return InjectedMemory(tokens.flatten(2).transpose(1, 2).to(hr), coordinates, self.history_timestep)
 
     def predict(
-        self, x_t: Tensor, t: Tensor, memory: InjectedMemory | None, first: int, conditioning: dict[str, Tensor]
+        self, x_t: Tensor, t: Tensor, memory: InjectedMemory | None, first: int, conditioning: Mapping[str, Tensor]
     ) -> Tensor:
         """The host's velocity for latents x_t [B,C,T,H,W] whose first frame has the true time `first`."""
         if memory is None:
@@ -133,3 +162,20 @@ class TrainingModule(nn.Module):
         options: dict[str, Any] = {"wrappers": {DIFFUSION_MODEL: {KEY: [wrapper]}}}
         arguments = {name: value.to(x_t.dtype) for name, value in conditioning.items()}
         return self.diffusion_model(x_t, t * TIMESTEP_SCALE, transformer_options=options, **arguments)
+
+
+def check_together(configs: Sequence[EncoderConfig]) -> None:
+    """Raises ValueError when encoders cannot compress one history for one host."""
+    first = configs[0]
+    for number, config in enumerate(configs[1:], 2):
+        ours, theirs = ((c.host, c.width, c.latent_channels) for c in (first, config))
+        if ours != theirs:
+            raise ValueError(
+                f"encoder {number} was made for {theirs[0]} of width {theirs[1]} with {theirs[2]} latent channels, the "
+                f"first for {ours[0]} of width {ours[1]} with {ours[2]}; train encoders of one model together"
+            )
+        if first.memory_attention != config.memory_attention:
+            raise ValueError(
+                f"encoder {number} has memory_attention {config.memory_attention}, the first {first.memory_attention}; "
+                "encoders that are trained together need the same: both joint or both cached"
+            )

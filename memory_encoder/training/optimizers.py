@@ -36,7 +36,7 @@ def make_optimizers(parameters: Mapping[str, nn.Parameter], options: TrainOption
 
 def _is_trunk(name: str) -> bool:
     """Whether a weight is of phi itself; its cross-attention is a path into the host and learns as the LoRA does."""
-    return name.startswith("encoder.") and not name.startswith("encoder.cross.")
+    return name.startswith(("encoder.", "others.")) and ".cross." not in name
 
 
 def _is_matrix(name: str, parameter: nn.Parameter) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -15,7 +16,7 @@ from ..hosts import find_host
 from ..positions import cells_for, grid_for
 from ..retrieval import OMEGA_SIZES
 from ..trunk import layer_strides
-from .lora import BLOCKS, linear_layers
+from .lora import BLOCKS, host_blocks, linear_layers
 from .module import TrainingModule
 from .options import TrainOptions
 
@@ -28,8 +29,30 @@ KEPT = 1.2
 
 
 @dataclass(frozen=True)
+class Sharing:
+    """How many processes share the batches, and whether they also split the weights (FSDP)."""
+
+    processes: int = 1
+    split: bool = False
+
+    @classmethod
+    def of_this_run(cls) -> Sharing:
+        """What `accelerate launch` has said; known before the processes have met."""
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        return cls(processes, processes > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true")
+
+    @property
+    def holders(self) -> int:
+        """Processes that hold the weights together."""
+        return self.processes if self.split else 1
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes of a run on the device that trains; an estimate. Averages of the weights lie in system RAM."""
+    """Bytes of a run on each device that trains; an estimate. Averages of the weights lie in system RAM.
+
+    unit: bytes of a block's weights, gathered while it runs where processes split the weights.
+    """
 
     host: int
     host_values: int
@@ -38,26 +61,38 @@ class MemoryPlan:
     trained_values: int
     tokens: int
     clip: int
+    unit: int = 0
+    sharing: Sharing = Sharing()
+
+    @property
+    def held(self) -> float:
+        """The host's weights on one device; of split ones its part, and the block that runs and the next one."""
+        return self.host / self.sharing.holders + (2 * self.unit if self.sharing.split else 0)
+
+    @property
+    def trained(self) -> float:
+        """Weights that are trained, with gradients and moments, on one device."""
+        return TRAINED_BYTES * self.trained_values / self.sharing.holders
 
     @property
     def fixed(self) -> float:
         """What does not depend on the batch."""
-        return self.host + TRAINED_BYTES * self.trained_values + RESERVED
+        return self.held + self.trained + RESERVED
 
     def clips_that_fit(self, card: float) -> int:
-        """Clips of one step on a card of so many bytes, 0 when not even one fits."""
+        """Clips of one step of one process on a card of so many bytes, 0 when not even one fits."""
         return max(0, int((card - self.fixed) / self.clip))
 
 
 def plan_memory(module: TrainingModule, options: TrainOptions, latents: tuple[int, ...]) -> MemoryPlan:
     """Estimates a run on clips of `latents` (C, T, H, W)."""
-    model, config = module.diffusion_model, module.encoder.config
+    model, configs = module.diffusion_model, [encoder.config for encoder in module.encoders]
     values = {name: parameter.numel() for name, parameter in module.named_parameters()}
     lora = sum(count for name, count in values.items() if ".lora_" in name)
-    encoder = sum(count for name, count in values.items() if name.startswith("encoder."))
+    encoder = sum(count for name, count in values.items() if name.startswith(("encoder.", "others.")))
     host = sum(values.values()) - lora - encoder
     trained = lora + (encoder if options.train_encoder and options.stage != "host" else 0)
-    tokens = _tokens(config, options, latents)
+    tokens = _tokens(configs, options, latents)
     return MemoryPlan(
         host=_bytes(p for name, p in model.named_parameters() if ".lora_" not in name),
         host_values=host,
@@ -65,33 +100,38 @@ def plan_memory(module: TrainingModule, options: TrainOptions, latents: tuple[in
         encoder_values=encoder,
         trained_values=trained + (host if options.train_host else 0),
         tokens=tokens,
-        clip=_clip_bytes(model, options, tokens) + _encoder_bytes(config, options, latents),
+        clip=_clip_bytes(model, options, tokens) + sum(_encoder_bytes(c, options, latents) for c in configs),
+        unit=max((_bytes(block.parameters()) for block in host_blocks(model)), default=0),
+        sharing=Sharing.of_this_run(),
     )
 
 
 def fit_to_card(options: TrainOptions, plan: MemoryPlan, card: float | None) -> TrainOptions:
-    """The same clips in an update, in steps of as many as fit a card of `card` bytes; at least one clip each.
+    """The same clips in an update, in steps of as many as fit cards of `card` bytes; at least one clip on each.
 
     None leaves the options alone, and so does a batch that fits.
     """
-    fits = options.batch_size if card is None else max(1, plan.clips_that_fit(card))
+    processes = plan.sharing.processes
+    fits = options.batch_size if card is None else processes * max(1, plan.clips_that_fit(card))
     if fits >= options.batch_size:
         return options
-    share = max(n for n in range(1, fits + 1) if options.batch_size % n == 0)
+    shares = [n for n in range(processes, fits + 1, processes) if options.batch_size % n == 0]
+    share = max(shares, default=options.batch_size)  # what cannot be shared evenly is refused later
     return replace(options, batch_size=share, accumulate=options.accumulate * options.batch_size // share)
 
 
 def describe_plan(plan: MemoryPlan, options: TrainOptions, clips: int, card: float | None) -> str:
     """The plan for people, with what to change when it does not fit."""
     host = "trained" if options.train_host else f"frozen; LoRA rank {options.rank} {plan.lora_values / 1e6:.1f} M"
-    need = plan.fixed + options.batch_size * plan.clip
+    need = plan.fixed + options.batch_size // plan.sharing.processes * plan.clip
+    each = f" on each of {plan.sharing.processes} devices" if plan.sharing.processes > 1 else ""
     lines = [
         f"stage {options.stage}, {options.steps} steps, {options.batch_size * options.accumulate} clips an update in "
         f"steps of {options.batch_size}, {clips} clips of training data",
         f"host {plan.host_values / 1e6:.1f} M parameters, {host}; encoder {plan.encoder_values / 1e6:.1f} M; "
         f"{plan.tokens} tokens a clip",
-        f"estimated memory {need / GIB:.2f} GiB: host {plan.host / GIB:.2f}, trained weights, gradients and moments "
-        f"{TRAINED_BYTES * plan.trained_values / GIB:.2f}, activations {plan.clip / GIB:.2f} a clip",
+        f"estimated memory {need / GIB:.2f} GiB{each}: host {plan.held / GIB:.2f}, trained weights, gradients and "
+        f"moments {plan.trained / GIB:.2f}, activations {plan.clip / GIB:.2f} a clip",
     ]
     if card is not None:
         lines.append(f"card {card / GIB:.1f} GiB: " + ("fits" if need <= card else _advice(options)))
@@ -114,13 +154,14 @@ def _advice(options: TrainOptions) -> str:
     return "does not fit by this estimate. Change one or more of: " + "; ".join(changes)
 
 
-def _tokens(config: EncoderConfig, options: TrainOptions, latents: tuple[int, ...]) -> int:
-    """The longest sequence: section or Omega, and the memory of the whole clip."""
+def _tokens(configs: Sequence[EncoderConfig], options: TrainOptions, latents: tuple[int, ...]) -> int:
+    """The longest sequence: section or Omega, and the memories of the whole clip."""
     _, frames, height, width = latents
-    grid = grid_for(height, width, config)
-    memory = 0 if options.stage == "host" else cells_for(frames, config.stride[0])[1] * prod(grid)
+    patch, memory = configs[0].patch, 0
+    if options.stage != "host":
+        memory = sum(cells_for(frames, c.stride[0])[1] * prod(grid_for(height, width, c)) for c in configs)
     target = options.section if options.stage != "retrieval" else min(max(OMEGA_SIZES), frames)
-    return target * (height // config.patch[1]) * (width // config.patch[2]) + memory
+    return target * (height // patch[1]) * (width // patch[2]) + memory
 
 
 def _clip_bytes(model: nn.Module, options: TrainOptions, tokens: int) -> int:

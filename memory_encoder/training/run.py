@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,17 @@ def train(
     cpu: bool = False,
     lora: Mapping[str, Tensor] | None = None,
     card_gib: float | None = None,
+    others: Sequence[MemoryEncoder] = (),
 ) -> list[dict[str, Any]]:
     """Trains and returns the losses; files are left in `folder`, and a run begun there is gone on with.
 
     card_gib: memory of the card that the batches are cut for, by default that of the card itself.
+    others: further encoders of the same history, which share the host's LoRA (paper section 4.5).
     lora: what the host's LoRA begins with, of the same rank; by default a new one. The host's weights must be ordinary
     tensors (no inference mode) on the device of training. A LoRA is taken out again at the end, also after an error.
-    Raises ValueError for a dataset or a LoRA that does not fit.
+    Raises ValueError for a dataset or a LoRA that does not fit, and for encoders that do not fit each other.
     """
-    source = DatasetBatches(dataset, encoder.config, options)
+    source = DatasetBatches(dataset, encoder.config, options, [other.config for other in others])
     if not source.has_heldout:
         options = replace(options, heldout_every=0)
     if not options.train_host:
@@ -47,17 +49,15 @@ def train(
     try:
         if lora is not None and not options.train_host:
             load_lora_state(diffusion_model, lora)
-        module = TrainingModule(encoder, diffusion_model, gradient_checkpointing=options.gradient_checkpointing)
+        checkpointing = options.gradient_checkpointing
+        module = TrainingModule(encoder, diffusion_model, gradient_checkpointing=checkpointing, others=others)
         card = card_bytes(card_gib, next(diffusion_model.parameters()).device)
         plan = plan_memory(module, options, source.splits["train"].entries[0].shape)
         options = fit_to_card(options, plan, card)
         source.options = options
         listener.plan(describe_plan(plan, options, len(source.splits["train"]), card))
         trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
-        losses = trainer.run()
-        if trainer.accelerator.is_main_process:
-            with trainer.ema.applied():
-                listener.picture(options.steps - 1, trainer)
+        losses = trainer.run(last_picture=True)
         trainer.ema.assign()
         return losses
     finally:

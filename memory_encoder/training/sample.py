@@ -46,10 +46,10 @@ class Sample:
         return self.start_seconds + frame / self.fps
 
 
-def collate(samples: Sequence[Sample], rate: str | None = None) -> tuple[Tensor, Tensor | None]:
-    """A batch of windows of one size: hr [B,C,T,H,W], and the LR latents [B,C,t,h,w] of `rate`.
+def collate(samples: Sequence[Sample], rates: Sequence[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+    """A batch of windows of one size: hr [B,C,T,H,W], and by rate the LR latents [B,C,t,h,w] of `rates`.
 
     A history that ends with a cell, after n latents, has the first `cells_for(n, stride)[0]` of them.
     """
     hr = torch.stack([sample.hr for sample in samples])
-    return hr, None if rate is None else torch.stack([sample.lr[rate] for sample in samples])
+    return hr, {rate: torch.stack([sample.lr[rate] for sample in samples]) for rate in rates}

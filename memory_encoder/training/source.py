@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from ..config import EncoderConfig
@@ -16,13 +18,16 @@ from .text import EMPTY, stack
 
 
 class DatasetBatches:
-    """Clips, LR latents at the encoder's rate, and the caption nearest to what the step asks for."""
+    """Clips, LR latents at the encoders' rates, and the caption nearest to what the step asks for."""
 
-    def __init__(self, dataset: MemoryDataset, config: EncoderConfig, options: TrainOptions) -> None:
-        """Raises DatasetError when the dataset does not fit the encoder or has nothing to train on."""
-        dataset.check_encoder(config)
-        self.rates = dataset.rates
-        self.options, self.rate = options, config.rate if config.has_lr else None
+    def __init__(
+        self, dataset: MemoryDataset, config: EncoderConfig, options: TrainOptions, others: Sequence[EncoderConfig] = ()
+    ) -> None:
+        """config, others: the encoders. Raises DatasetError when one does not fit or nothing is left to train on."""
+        for each in (config, *others):
+            dataset.check_encoder(each)
+        self.options, self.all_rates = options, dataset.rates
+        self.rates = tuple(dict.fromkeys(each.rate for each in (config, *others) if each.has_lr))
         self.splits = {"train": dataset.split("train"), "heldout": dataset.split("heldout")}
         if not len(self.splits["train"]):
             raise DatasetError("the dataset holds no window to train on; hold out less, or add clips")
@@ -36,18 +41,17 @@ class DatasetBatches:
         split = self.splits[kind]
         chosen = split.draw(self.options.batch_size, generator_for(self.options.seed, kind, "clips", step))[first:last]
         samples = [split.sample(index) for index in chosen]
-        rate = self._rate(step, kind)
-        hr, lr = collate(samples, rate)
+        hr, lr = collate(samples, self._rates(step, kind))
         dropout = self.options.caption_dropout if kind == "train" else 0.0
         texts = []
         for row, sample in enumerate(samples, first):
             kept = torch.rand((), generator=generator_for(self.options.seed, kind, "text", step, row)) >= dropout
             texts.append(split.conditioning(sample.prompt_for(*target(hr.shape[2])) if kept else EMPTY))
-        return Batch(hr, lr, stack(texts), rate)
+        return Batch(hr, lr, stack(texts))
 
-    def _rate(self, step: int, kind: str) -> str | None:
-        """The encoder's rate; a host that is pretrained sees all rates of the dataset in turn."""
+    def _rates(self, step: int, kind: str) -> tuple[str, ...]:
+        """The encoders' rates; a host that is pretrained sees all rates of the dataset in turn."""
         if self.options.stage != "host":
-            return self.rate
-        place = torch.randint(len(self.rates), (), generator=generator_for(self.options.seed, kind, "rate", step))
-        return self.rates[int(place)]
+            return self.rates
+        place = torch.randint(len(self.all_rates), (), generator=generator_for(self.options.seed, kind, "rate", step))
+        return (self.all_rates[int(place)],)

@@ -10,18 +10,21 @@ from typing import Any
 
 import torch
 
-from ..config import EncoderConfig
+from ..config import EncoderConfig, Padding
+from ..encoder import MemoryEncoder
 from ..encoder_file import cross_settings, load_encoder, new_encoder, with_paths
-from ..hosts import find_host
+from ..hosts import Host, find_host
 from ..hosts.checkpoint import PYTORCH_ATTENTION, codec, load_comfy, load_host, load_vae, training_mode
 from .checkpoint import read_lora
 from .dataset import MemoryDataset
 from .listener import PictureListener
 from .options import TrainOptions
 from .run import train
+from .settings import parse_rates
 from .trainer import Trainer
 
 _LOG = logging.getLogger("video_memory")
+DEFAULT_RATE = "4x4x2"
 
 
 def run_train(args: argparse.Namespace) -> None:
@@ -34,23 +37,7 @@ def run_train(args: argparse.Namespace) -> None:
         patcher = load_host(args.host)
         model: Any = patcher.model
         host = find_host(model.diffusion_model)
-        if args.encoder:
-            encoder = load_encoder(args.encoder)
-            encoder = with_paths(
-                encoder,
-                host,
-                encoder.config.cross_blocks > 0 if args.cross_attention is None else args.cross_attention,
-                args.memory_attention or encoder.config.memory_attention,
-                options.seed,
-            )
-        else:
-            config = EncoderConfig(
-                host=host.name, width=host.width, latent_channels=host.latent_channels, rate=args.rate,
-                variant=args.variant, attention=args.attention, padding=dataset.padding, patch=host.patch,
-                memory_attention=args.memory_attention or "joint",
-                **cross_settings(host, bool(args.cross_attention)), **channels_from(args.channels),
-            )  # fmt: skip
-            encoder = new_encoder(config, host, options.seed)
+        encoder, *others = encoders_from(args, host, dataset.padding, options.seed)
         pictures = None
         if args.vae:
             pictures = codec(patcher, load_vae(args.vae)).decode
@@ -67,6 +54,7 @@ def run_train(args: argparse.Namespace) -> None:
             metadata,
             lora=lora,
             card_gib=args.card_gib,
+            others=others,
         )
 
 
@@ -93,6 +81,36 @@ class Teller(PictureListener):
     def picture(self, step: int, trainer: Trainer) -> None:
         super().picture(step, trainer)
         print(f"step {step + 1} pictures in {self.folder}", flush=True)
+
+
+def encoders_from(args: argparse.Namespace, host: Host, padding: Padding, seed: int) -> list[MemoryEncoder]:
+    """The encoders of `--encoder`, then a new one for each rate of `--rate`; one at 4x4x2 when neither is given.
+
+    Raises ValueError for a file that cannot be read, and for a new encoder that repeats a rate.
+    """
+    encoders = [load_encoder(path) for path in args.encoder]
+    for place, encoder in enumerate(encoders):
+        config, cross = encoder.config, args.cross_attention
+        encoders[place] = with_paths(
+            encoder,
+            host,
+            config.cross_blocks > 0 if cross is None else cross,
+            args.memory_attention or config.memory_attention,
+            seed + place,
+        )
+    for rate in parse_rates(args.rate or ("" if encoders else DEFAULT_RATE)):
+        if any(rate == encoder.config.rate for encoder in encoders):
+            raise ValueError(
+                f"rate {rate} asks for a new encoder beside one of the same rate; leave it out, or give another rate"
+            )
+        config = EncoderConfig(
+            host=host.name, width=host.width, latent_channels=host.latent_channels, rate=rate, variant=args.variant,
+            attention=args.attention, padding=padding, patch=host.patch,
+            memory_attention=args.memory_attention or (encoders[0].config.memory_attention if encoders else "joint"),
+            **cross_settings(host, bool(args.cross_attention)), **channels_from(args.channels),
+        )  # fmt: skip
+        encoders.append(new_encoder(config, host, seed + len(encoders)))
+    return encoders
 
 
 def options_from(args: argparse.Namespace) -> TrainOptions:

@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
-from torch import Tensor
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from torch import Tensor, nn
 
 from ..hosts.checkpoint import has_accelerator
 from .checkpoint import (
-    ENCODER,
     HOST,
     LORA,
     LOSSES,
     LossLog,
+    encoder_name,
     load_checkpoint,
     save_checkpoint,
     save_encoder,
@@ -27,13 +27,13 @@ from .checkpoint import (
 )
 from .draws import draw_rows, target_of
 from .ema import Ema
+from .in_place import norm_inputs_kept
 from .listener import BatchSource, Listener
 from .module import TrainingModule
 from .optimizers import make_optimizers
 from .options import TrainOptions
-
-# Every process holds all weights; FSDP, DeepSpeed and Megatron would leave each with a part of what is to be saved.
-DATA_PARALLEL = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
+from .parts import load_optimizer_state, optimizer_state
+from .sharding import in_forward, prepare_split, release, splits_weights
 
 
 class Trainer:
@@ -65,42 +65,49 @@ class Trainer:
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=options.stage != "retrieval")],
         )
         self.module = module
-        if self.accelerator.distributed_type not in (DistributedType.NO, *DATA_PARALLEL):
-            raise ValueError(
-                f"processes share a run as {self.accelerator.distributed_type.value}, which splits the weights that "
-                "are saved; choose plain multi-process training (DDP) in `accelerate config`"
-            )
+        self.sharded = splits_weights(self.accelerator)
         if options.batch_size % self.accelerator.num_processes:
             raise ValueError(
                 f"batch_size {options.batch_size} cannot be shared by {self.accelerator.num_processes} processes evenly"
             )
-        module.encoder.requires_grad_(options.train_encoder and options.stage != "host")
+        for encoder in module.encoders:
+            encoder.requires_grad_(options.train_encoder and options.stage != "host")
         if options.train_host:
             module.diffusion_model.requires_grad_(True)
-        parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.ema = Ema(parameters, options.ema)
-        self.prepared = self.accelerator.prepare(module)
-        self.optimizers: list[Any] = [self.accelerator.prepare(each) for each in make_optimizers(parameters, options)]
+        optimizers = make_optimizers(_trained(module), options)
+        if self.sharded:
+            prepared: Any = prepare_split(self.accelerator, module, optimizers)
+        else:
+            prepared = self.accelerator.prepare(module, *optimizers)
+        self.prepared: Any = prepared[0]
+        self.optimizers: list[Any] = list(prepared[1:])
+        self.ema = Ema(_trained(module), options.ema)  # sharding has made other parameters
         self.first_step = 0
 
-    def run(self) -> list[dict[str, Any]]:
-        """Trains to the last step; returns the losses as {"step", "loss"} and {"step", "heldout"} entries."""
+    def run(self, last_picture: bool = False) -> list[dict[str, Any]]:
+        """Trains to the last step; returns the losses as {"step", "loss"} and {"step", "heldout"} entries.
+
+        last_picture: draw one more when all is done.
+        """
         set_seed(self.options.seed)  # for what draws from the global state inside the host, such as dropout
         self._restore()
         main = self.accelerator.is_main_process
         log = LossLog(self.folder / LOSSES, self.first_step) if main else None
         if self.accelerator.log_with and main:
             self.accelerator.init_trackers("tensorboard")
-        self.listener.started(self.first_step, self.options.steps)
+        if main:
+            self.listener.started(self.first_step, self.options.steps)
         for step in range(self.first_step, self.options.steps):
             loss = self._step(step)
             if log is not None:
                 log.add(step=step, loss=loss)
                 self.accelerator.log({"loss": loss}, step=step)
-            self.listener.step(step, loss)
+                self.listener.step(step, loss)
             self._report(step, log)
         self.accelerator.wait_for_everyone()
         self.save()
+        if last_picture:
+            self.picture(self.options.steps - 1)
         self.accelerator.end_training()
         return log.entries if log is not None else []
 
@@ -112,8 +119,9 @@ class Trainer:
         total = torch.zeros((), device=self.accelerator.device)
         for part in range(options.accumulate):
             with self.accelerator.accumulate(self.prepared):
-                loss = self._loss(step * options.accumulate + part, "train")
-                self.accelerator.backward(loss)
+                with norm_inputs_kept(self.module.diffusion_model):
+                    loss = self._loss(step * options.accumulate + part, "train")
+                    self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     self.accelerator.clip_grad_norm_(self.ema.parameters.values(), options.clip)
                 for optimizer in self.optimizers:
@@ -126,11 +134,12 @@ class Trainer:
     def _loss(self, index: int, kind: str) -> Tensor:
         share = self.options.batch_size // self.accelerator.num_processes
         first = share * self.accelerator.process_index
-        stride = self.module.encoder.config.stride[0]
+        stride = self.module.stride
         target = partial(target_of, self.options, stride, index, kind)
         batch = self.source.rows(index, first, first + share, kind, target)
         drawn = draw_rows(batch, self.options, stride, index, first, kind)
-        return self.prepared(batch.to(self.accelerator.device), drawn)
+        with self.accelerator.autocast():  # Accelerate puts it around the module itself unless weights are split
+            return self.prepared(batch.to(self.accelerator.device), drawn).float()
 
     def _mean(self, loss: Tensor) -> Tensor:
         reduced: Any = self.accelerator.reduce(loss, reduction="mean")
@@ -143,58 +152,73 @@ class Trainer:
             if log is not None:
                 log.add(step=step, heldout=heldout)
                 self.accelerator.log({"heldout": heldout}, step=step)
-            self.listener.heldout(step, heldout)
+                self.listener.heldout(step, heldout)
         if number % options.checkpoint_every == 0 and number < options.steps:
             self.save()
-        if options.picture_every and number % options.picture_every == 0 and self.accelerator.is_main_process:
-            with self.ema.applied():
-                self.listener.picture(step, self)
+        if options.picture_every and number % options.picture_every == 0:
+            self.picture(step)
+
+    def picture(self, step: int) -> None:
+        """Lets the listener draw with the averaged weights: in the main process, with the help of all that it needs."""
+        main = self.accelerator.is_main_process
+        if not (main or self.sharded):
+            return
+        draw = partial(self.listener.picture if main else self.listener.assist, step, self)
+        with self.ema.applied():
+            in_forward(self.module, draw) if self.sharded else draw()
 
     @torch.no_grad()
     def heldout_loss(self, batches: int = 2) -> float:
         """Mean loss on held-out clips with the same random numbers every time."""
         losses = [self._mean(self._loss(index, "heldout")) for index in range(batches)]
+        if self.sharded:
+            release(self.module)
         return float(torch.stack(losses).mean())
 
     def save(self) -> None:
-        """Writes checkpoint, encoder and LoRA (averaged weights); only the main process writes."""
-        if not self.accelerator.is_main_process:
+        """Writes checkpoint, encoder and LoRA (averaged weights); only the main process writes.
+
+        Where weights are split, all processes must call it.
+        """
+        main = self.accelerator.is_main_process
+        if not (main or self.sharded):
             return
         done = self._steps_done()
         facts = {"stage": self.options.stage, "steps": done, **self.options.that_shape_the_run()}
         with self.ema.applied():
-            save_encoder(self.folder / ENCODER, self.module.encoder, facts)
+            for number, encoder in enumerate(self.module.encoders, 1):
+                save_encoder(self.folder / encoder_name(number), encoder, facts)
             if self.options.train_host:
                 save_host(self.folder / HOST, self.module.diffusion_model, self.host_metadata, facts)
             else:
                 save_lora(self.folder / LORA, self.module.diffusion_model, facts)
-        save_checkpoint(
-            self.folder,
-            {
-                "step": done,
-                "options": self.options.that_shape_the_run(),
-                "config": asdict(self.module.encoder.config),
-                "parameters": {name: p.detach().cpu() for name, p in self.ema.parameters.items()},
-                "averages": {name: value.cpu() for name, value in self.ema.averages.items()},
-                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            },
-        )
+        state = {
+            "step": done,
+            "options": self.options.that_shape_the_run(),
+            "config": asdict(self.module.encoder.config),
+            "others": [asdict(encoder.config) for encoder in self.module.encoders[1:]],
+            **self.ema.state(),
+            "optimizers": [optimizer_state(optimizer) for optimizer in self.optimizers],
+        }
+        if main:
+            save_checkpoint(self.folder, state)
 
     def _steps_done(self) -> int:
         states = self.optimizers[0].state_dict()["state"].values()
         return max((int(state["step"]) for state in states), default=self.first_step)
 
     def _restore(self) -> None:
-        state = load_checkpoint(self.folder, self.options, self.module.encoder.config)
+        state = load_checkpoint(self.folder, self.options, *(encoder.config for encoder in self.module.encoders))
         if state is None:
             return
-        with torch.no_grad():
-            for name, parameter in self.ema.parameters.items():
-                parameter.copy_(state["parameters"][name])
-                self.ema.averages[name].copy_(state["averages"][name])
+        self.ema.load(state)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            load_optimizer_state(optimizer, saved)
         self.first_step = int(state["step"])
+
+
+def _trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
 def _has_tensorboard() -> bool:

@@ -84,6 +84,17 @@ def encode_window(
     return {name: tensor.detach().cpu().half() for name, tensor in tensors.items()}
 
 
+def lr_by_rate(
+    pictures_BTHWC: Tensor, latents: int, configs: Iterable[EncoderConfig], codec: Codec
+) -> dict[str, Tensor]:
+    """LR latents of every encoder that has that branch, by rate; see `low_resolution_latents`."""
+    return {
+        config.rate: low_resolution_latents(pictures_BTHWC, latents, config, codec).float()
+        for config in configs
+        if config.has_lr
+    }
+
+
 def low_resolution_latents(pictures_BTHWC: Tensor, latents: int, config: EncoderConfig, codec: Codec) -> Tensor:
     """LR latents [1,C,t,h,w] of all cells of a clip of `latents` latents, from its original pictures [1,F,H,W,3].
 

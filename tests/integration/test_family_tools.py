@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from demo.clip import read_frames, write_frames
 from demo.tiny_family import install, prepare
 from demo.tiny_family.clips import Clip
-from demo.tiny_family.evaluate_family import markdown, table
+from demo.tiny_family.evaluate_family import Variant, add_variant_arguments, markdown, table, variants
 from demo.tiny_family.export import export
 from memory_encoder.evaluation import KINDS, ClipScore
 from memory_encoder.storyboard import Storyboard
@@ -82,6 +83,26 @@ def test_every_file_of_the_family_goes_where_core_looks_for_it(tmp_path: Path, m
     placed = install.install_models(tmp_path / "models")
     assert {path.parent.name for path in placed} == {"vae", "diffusion_models", "memory_encoders", "loras"}
     assert all(path.read_bytes() == path.name.encode() for path in placed)
+
+
+def test_what_is_measured_is_the_family_by_rate_or_encoders_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_variant_arguments(parser)
+
+    def asked(*arguments: str) -> list[Variant]:
+        return variants(parser, parser.parse_args(arguments))
+
+    files = [str(install.WEIGHTS / f"tiny_memory_{rate}.safetensors") for rate in install.RATES]
+    assert [(str(v.encoders[0]), v.name) for v in asked()] == list(zip(files, install.RATES, strict=True))
+    assert all(v.lora.is_file() for v in asked())
+    own = ["--encoder", files[0], "--encoder", files[1], "--lora", "own.safetensors"]
+    (both,) = asked(*own)
+    assert both == Variant("4x4x2+2x2x2", (Path(files[0]), Path(files[1])), Path("own.safetensors"))
+    assert asked(*own, "--name", "mine")[0].name == "mine"
+    for incomplete in (own[:2], own[4:], ["--name", "mine"]):
+        with pytest.raises(SystemExit):
+            asked(*incomplete)
+        assert "belong together" in capsys.readouterr().err
 
 
 def test_the_table_shows_means_and_standard_errors_over_seeds() -> None:

@@ -12,7 +12,15 @@ from memory_encoder.encoder import MemoryEncoder
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import TrainingModule
-from memory_encoder.training.plan import GIB, MemoryPlan, card_bytes, describe_plan, fit_to_card, plan_memory
+from memory_encoder.training.plan import (
+    GIB,
+    MemoryPlan,
+    Sharing,
+    card_bytes,
+    describe_plan,
+    fit_to_card,
+    plan_memory,
+)
 from tests.integration.training import OneClip, tiny_module, tiny_options
 
 
@@ -91,6 +99,28 @@ def test_a_batch_becomes_steps_that_fit_and_stays_the_same_number_of_clips(
     bytes_of_card = None if card is None else card * GIB + plan.fixed
     options = fit_to_card(tiny_options(batch_size=12), plan, bytes_of_card)
     assert (options.batch_size, options.accumulate) == expected
+
+
+def test_processes_that_split_the_weights_need_less_on_each_card(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, plans = tiny_options(batch_size=8), []
+    for split in ("false", "true"):
+        monkeypatch.setenv("WORLD_SIZE", "4")
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", split)
+        plans.append(plan_memory(tiny_module(options), options, (16, 5, 6, 8)))
+    whole, split = plans
+    assert split.trained == whole.trained / 4
+    assert split.held == whole.held / 4 + 2 * split.unit and 0 < split.unit < whole.held
+    assert "on each of 4 devices" in describe_plan(split, options, 7, None)
+
+
+def test_a_batch_is_cut_for_each_card_of_those_that_share_it() -> None:
+    plan = MemoryPlan(0, 0, 0, 0, 0, 1, clip=GIB, sharing=Sharing(processes=2))
+    cut = fit_to_card(tiny_options(batch_size=12), plan, 3.5 * GIB + plan.fixed)
+    assert (cut.batch_size, cut.accumulate) == (6, 2)
+    smallest = fit_to_card(tiny_options(batch_size=12), plan, 0.1 * GIB)
+    assert (smallest.batch_size, smallest.accumulate) == (2, 6)
+    uneven = tiny_options(batch_size=7)
+    assert fit_to_card(uneven, plan, 0.1 * GIB) == uneven
 
 
 def test_plan_names_what_is_trained(comfy: Any) -> None:

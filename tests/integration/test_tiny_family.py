@@ -13,7 +13,8 @@ import torch
 
 from demo.environment import ROOT
 from demo.tiny_family.clips import HELD_OUT_SEED
-from demo.tiny_family.evaluate_family import FIRST_FILM, Judge
+from demo.tiny_family.evaluate_family import FIRST_FILM, Judge, Variant
+from demo.tiny_family.evaluate_film import Past
 from demo.tiny_family.install import FILES, RATES, VAE_NAME, WEIGHTS, install_models
 from demo.tiny_family.make_host import TEXT_DIM, HostConfig, host_shapes, make_host, write_host
 from demo.tiny_family.prepare import film_of, write_film
@@ -158,10 +159,33 @@ def test_the_memory_gives_a_film_back_that_no_model_has_seen(comfy: Any, rate: s
     """33 frames, three shots; the model card says what was measured on more."""
     pictures = torch.from_numpy(film_of(FIRST_FILM, long=False).frames[:33]).float() / 255
     with torch.inference_mode():
-        (score,) = Judge(rate, WEIGHTS, None).scores("film", pictures, [0])
+        (score,) = Judge(Variant.of_family(rate), WEIGHTS, None).scores("film", pictures, [0])
     assert score.psnr["memory"] > score.psnr["none"] + 4
     assert score.ssim["memory"] > score.ssim["none"] + 0.1
     assert score.psnr["vae"] > score.psnr["memory"]
+
+
+def test_several_encoders_are_measured_together_and_a_window_stands_beside_them(comfy: Any) -> None:
+    """17 latents of history; a latent is 48 tokens, a cell 4 at 4x4x2 and 12 at 2x2x2."""
+    family = [Variant.of_family(rate) for rate in RATES]
+    both = Variant("both", (*family[0].encoders, *family[1].encoders), family[0].lora)
+    film = film_of(FIRST_FILM, long=False)
+    with torch.inference_mode():
+        judge = Judge(both, WEIGHTS, None)
+        past = Past.of(judge, film)
+        shown = {
+            (kind, window): past.memory(judge, kind, past, window)
+            for kind in ("memory", "none", "full")
+            for window in (0, 3)
+        }
+        (score,) = judge.scores("film", torch.from_numpy(film.frames[:9]).float() / 255, [0])
+    assert shown.pop(("none", 0)) is None
+    counts = {key: memory.tokens.shape[1] for key, memory in shown.items()}
+    alone = 9 * 4 + 9 * 12
+    assert counts[("memory", 0)] == alone and counts[("memory", 3)] == alone + 3 * 48
+    assert counts[("none", 3)] == 3 * 48 and counts[("full", 0)] == counts[("full", 3)] == 17 * 48
+    assert shown[("none", 3)].coordinates[:, 0].unique().tolist() == [14, 15, 16]
+    assert score.psnr["memory"] > score.psnr["none"]
 
 
 def test_evaluate_takes_the_family_by_default(comfy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from memory_encoder.cli import main
-from memory_encoder.training.checkpoint import ENCODER, HOST, LORA, LOSSES, read_losses
+from memory_encoder.encoder_file import read_config
+from memory_encoder.training.checkpoint import ENCODER, HOST, LORA, LOSSES, encoder_name, read_losses
 from memory_encoder.training.dataset import MemoryDataset
 from memory_encoder.training.listener import LOSS_PICTURE, RECALL_PICTURE
 
@@ -30,7 +31,8 @@ def cached(files: dict[str, Path], words: ModuleType, tmp_path_factory: pytest.T
 
 
 def train(files: dict[str, Path], cached: Path, out: Path, *more: str) -> int:  # noqa: F811
-    fixed = ["train", "--dataset", str(cached), "--host", str(files["host"]), "--out", str(out), "--rate", "2x2x2"]
+    fixed = ["train", "--dataset", str(cached), "--host", str(files["host"]), "--out", str(out)]
+    fixed += [] if "--encoder" in more else ["--rate", "2x2x2"]
     small = ["--steps", "3", "--batch-size", "2", "--rank", "4", "--section", "2", "--checkpoint-every", "2"]
     return main([*fixed, *small, *more])
 
@@ -83,6 +85,31 @@ def test_evaluation_of_a_run_writes_numbers_and_pictures_and_names_what_it_left_
     assert (tmp_path / "a" / "sheet.png").stat().st_size > 1000
     assert main(["evaluate", "--clips", str(tmp_path / "a"), "--out", str(tmp_path / "c"), *given[3:]]) == 2
     assert "no video" in capsys.readouterr().err
+
+
+def test_several_encoders_are_trained_and_evaluated_together_from_the_command_line(
+    files: dict[str, Path],  # noqa: F811
+    cached: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One is gone on with, a new one comes beside it; then both go on."""
+    one, two, three = tmp_path / "one", tmp_path / "two", tmp_path / "three"
+    assert train(files, cached, one, "--stage", "retrieval") == 0
+    beside = ["--encoder", str(one / ENCODER), "--rate", "4x4x2", "--channels", "8,16", "--lora", str(one / LORA)]
+    assert train(files, cached, two, "--stage", "continuation", *beside) == 0
+    both = ["--encoder", str(two / ENCODER), "--encoder", str(two / encoder_name(2)), "--lora", str(two / LORA)]
+    assert train(files, cached, three, "--stage", "continuation", *both) == 0
+    assert [read_config(three / encoder_name(number)).rate for number in (1, 2)] == ["2x2x2", "4x4x2"]
+    assert read_config(three / encoder_name(2)).channels == (8, 16)
+    given = ["evaluate", "--clips", str(files["clips"]), "--host", str(files["host"]), "--vae", str(files["vae"])]
+    given += ["--width", "64", "--height", "48", "--frames", "21", "--steps", "2", "--out", str(tmp_path / "report")]
+    with torch.inference_mode():
+        assert main([*given, *both]) == 0
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["rate"] == "2x2x2+4x4x2"
+    capsys.readouterr()
+    assert train(files, cached, tmp_path / "no", "--stage", "retrieval", *beside[:3], "2x2x2") == 2
+    assert "rate 2x2x2 asks for a new encoder beside one of the same rate" in capsys.readouterr().err
 
 
 def test_command_that_does_not_fit_the_dataset_says_so(
@@ -141,3 +168,42 @@ def test_node_trains_leaves_the_model_alone_and_gives_what_other_nodes_take(
     )
     loaded = nodes["VideoMemoryEncoderLoader"].execute(model, ENCODER, "none", 1.0).result[1]
     assert loaded.config == trained.config
+
+
+def test_node_trains_combined_encoders_that_the_loaders_give_back(
+    comfy: Any,
+    files: dict[str, Path],  # noqa: F811
+    cached: Path,
+    load_pack: Callable[..., ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(comfy.folder_paths, "output_directory", str(tmp_path))
+    pack = load_pack(PACK)
+    extension = asyncio.run(pack.comfy_entrypoint())
+    nodes = {node.__name__: node for node in asyncio.run(extension.get_node_list())}
+    source = __import__("importlib").import_module(f"{pack.__name__}.memory_encoder.training.dataset")
+    combine = nodes["VideoMemoryEncoderCombine"].execute
+    with torch.inference_mode():  # as ComfyUI runs nodes
+        model = comfy.module("comfy.sd").load_diffusion_model(str(files["host"]))
+        new = nodes["VideoMemoryEncoderNew"].execute
+        first, second = (new(model, rate, "proposed", "frame", False, 0).result[0] for rate in ("2x2x2", "4x4x2"))
+        values = {"stage": "continuation", "steps": 2, "batch_size": 2, "learning_rate": 1e-2, "rank": 4, "seed": 1}
+        result = nodes["VideoMemoryTrain"].execute(
+            model, combine(first, second).result[0], source.MemoryDataset.open(cached), **values, run="both", section=2,
+            history_dropout=0.0, retrieval_share=0.5,
+        )  # fmt: skip
+        trained = result.result[0]
+    assert [part.config.rate for part in trained.parts] == ["2x2x2", "4x4x2"]
+    assert trained.identity != first.identity and trained.parts[1].identity != second.identity
+    for folder, names in (
+        (tmp_path / "video_memory_training" / "both", (ENCODER, encoder_name(2))),
+        (tmp_path / "memory_encoders", ("both.safetensors", "both_2.safetensors")),
+    ):
+        monkeypatch.setitem(
+            comfy.folder_paths.folder_names_and_paths, "memory_encoders", ([str(folder)], {".safetensors"})
+        )
+        load = nodes["VideoMemoryEncoderLoader"].execute
+        again = combine(*(load(model, name, "none", 1.0).result[1] for name in names)).result[0]
+        # The identity is a hash of configuration and weights: what is loaded compresses as what was trained.
+        assert [part.identity for part in again.parts] == [part.identity for part in trained.parts]

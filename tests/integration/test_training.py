@@ -236,7 +236,7 @@ def test_losses_go_to_tensorboard(comfy: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
-def test_processes_that_split_the_weights_are_refused(
+def test_a_run_shared_in_a_way_that_is_not_supported_does_not_start(
     comfy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     accelerate = pytest.importorskip("accelerate")
@@ -256,9 +256,9 @@ def test_a_host_in_training_sees_its_context_at_its_true_time(comfy: Any) -> Non
         assert not torch.equal(module(batch, replace(drawn, context=Context(1, 3, coarse=False))), loss)
         small = replace(drawn, context=Context(0, 3, coarse=True))
         seen = module(batch, small)
-        assert batch.lr is not None
-        beyond = torch.cat([batch.lr[:, :, :2], batch.lr[:, :, 2:] + 1], dim=2)
-        within = torch.cat([batch.lr[:, :, :1] + 1, batch.lr[:, :, 1:]], dim=2)
+        lr = batch.lr["2x2x2"]
+        beyond = {"2x2x2": torch.cat([lr[:, :, :2], lr[:, :, 2:] + 1], dim=2)}
+        within = {"2x2x2": torch.cat([lr[:, :, :1] + 1, lr[:, :, 1:]], dim=2)}
         assert torch.equal(module(replace(batch, lr=beyond), small), seen)
         assert not torch.equal(module(replace(batch, lr=within), small), seen)
 

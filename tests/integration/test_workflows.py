@@ -10,30 +10,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from demo.browser_server import WORKFLOWS, browser_server
 from demo.comfy_cli import find_comfy_cli, validate
 from demo.comfy_server import ComfyServer
 from demo.environment import ROOT, Environment
 from demo.workflows.__main__ import ALL
+from memory_encoder.config import EncoderConfig
+from memory_encoder.encoder import MemoryEncoder
 
 from .films import write_models
 
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-FILMS = ("wan22_5b_film", "wan22_14b_film", "hunyuan_film", "two_memories", "image_to_film", "continue_video",
-         "any_sampler", "continue_memory", "another_ending")  # fmt: skip
+FILMS = ("wan22_5b_film", "wan22_14b_film", "hunyuan_film", "two_memories", "guided_film", "cached_cross_film",
+         "image_to_film", "continue_video", "any_sampler", "continue_memory", "another_ending")  # fmt: skip
 # Files that a user makes and no one can download.
-OWN = ("tiny_", "my_memory", "host", "vae")
+OWN = ("tiny_", "my_memory", "my_film_memory", "host", "vae")
 SMALL: dict[str, dict[str, Any]] = {
     "UNETLoader": {"unet_name": "host.safetensors", "weight_dtype": "default"},
     "VAELoader": {"vae_name": "vae.safetensors"},
-    "VideoMemoryStoryboard": {"storyboard": "a red door | a red door at night", "fps": 16.0, "section_seconds": 0.5},
+    "VideoMemoryStoryboard": {"fps": 16.0, "section_seconds": 0.5},
     "VideoMemorySampler": {"width": 64, "height": 48},
     "VideoMemoryBudget": {"width": 64, "height": 48},
     "ImageFromBatch": {"length": 9},
     "ImageScale": {"width": 64, "height": 48},
     "BasicScheduler": {"steps": 2},
     "KSampler": {"steps": 2},
+    "VideoMemoryEncoderLoader": {"lora_name": "none"},
 }
 # What stands in for nodes that need a text encoder or the latents of Wan 2.2 5B.
 STANDINS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -52,8 +57,21 @@ def server(
     """ComfyUI with what the workflows choose from, and models of two blocks."""
     work = tmp_path_factory.mktemp("workflows")
     write_models(work / "models")
+    write_encoder(work / "models" / "memory_encoders" / "my_film_memory.safetensors")
     with browser_server(work, comfy_environment) as running:
         yield running
+
+
+def write_encoder(path: Path) -> None:
+    """Stands for a trained encoder for the small host: cached, with a cross-attention that is not zero."""
+    config = EncoderConfig("wan", 128, 16, memory_attention="cached", cross_blocks=2)
+    encoder = MemoryEncoder(config, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(3)
+    weights = {
+        name: 0.05 * torch.randn(value.shape, generator=generator) for name, value in encoder.state_dict().items()
+    }
+    path.parent.mkdir()
+    save_file(weights, path, config.to_metadata())
 
 
 def read(*path: str) -> dict[str, Any]:
@@ -61,7 +79,7 @@ def read(*path: str) -> dict[str, Any]:
 
 
 def test_each_workflow_has_ui_form_api_form_thumbnail_and_a_note() -> None:
-    assert len(NAMES) >= 9
+    assert len(NAMES) >= 15
     for name in NAMES:
         workflow = read(f"{name}.json")
         assert workflow["version"] == 0.4 and workflow["groups"], name
@@ -123,7 +141,17 @@ def small(name: str, memory: str) -> dict[str, Any]:
         entry["inputs"] |= SMALL.get(kind, {})
         if kind == "VideoMemoryLoad":
             entry["inputs"]["memory_name"] = memory
+        if kind == "VideoMemoryStoryboard":
+            entry["inputs"]["storyboard"] = short(entry["inputs"]["storyboard"])
     return prompt
+
+
+def short(storyboard: str) -> str:
+    """Two shots of half a second, which begin as the first two of a storyboard do."""
+    shots = json.loads(storyboard)["shots"][:2]
+    for i, shot in enumerate(shots):
+        shot |= {"start": i / 2, "end": (i + 1) / 2}
+    return json.dumps({"version": 1, "shots": shots})
 
 
 def test_every_film_workflow_makes_its_film_on_small_models(server: ComfyServer) -> None:

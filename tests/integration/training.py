@@ -21,6 +21,7 @@ from memory_encoder.training.options import TrainOptions
 from memory_encoder.training.trainer import Trainer
 
 DIM, FRAMES, HEIGHT, WIDTH = 128, 5, 6, 8
+SIZES = {"2x2x2": (3, 4, 4), "1x1x4": (2, 6, 8)}  # LR latents of a clip
 
 
 def tiny_host(seed: int = 0) -> Any:
@@ -50,16 +51,17 @@ def tiny_host(seed: int = 0) -> Any:
 
 
 class OneClip:
-    """The same smooth clip in every row, or eight different ones."""
+    """The same smooth clip in every row, or eight different ones, with LR latents at some of the rates of SIZES."""
 
-    def __init__(self, clips: int = 1) -> None:
+    def __init__(self, clips: int = 1, rates: tuple[str, ...] = ("2x2x2",)) -> None:
         generator = torch.Generator().manual_seed(1)
         self.hr = torch.cat([smooth_clip(generator) for _ in range(clips)])
-        self.lr = torch.nn.functional.interpolate(self.hr, size=(3, 4, 4))
+        self.lr = {rate: torch.nn.functional.interpolate(self.hr, size=SIZES[rate]) for rate in rates}
 
     def rows(self, step: int, first: int, last: int, kind: str, target: Any) -> Batch:
         chosen = [(step + row) % len(self.hr) for row in range(first, last)]
-        return Batch(self.hr[chosen], self.lr[chosen], {"context": torch.zeros(len(chosen), 4, 64)})
+        lr = {rate: value[chosen] for rate, value in self.lr.items()}
+        return Batch(self.hr[chosen], lr, {"context": torch.zeros(len(chosen), 4, 64)})
 
 
 def smooth_clip(generator: torch.Generator) -> Tensor:
@@ -70,17 +72,20 @@ def smooth_clip(generator: torch.Generator) -> Tensor:
     return (clip / clip.std())[None]
 
 
-def tiny_encoder(seed: int = 0) -> MemoryEncoder:
-    encoder = MemoryEncoder(EncoderConfig("wan", DIM, 16, rate="2x2x2", channels=(32, 32, 32, 64)))
+def tiny_encoder(seed: int = 0, rate: str = "2x2x2") -> MemoryEncoder:
+    encoder = MemoryEncoder(EncoderConfig("wan", DIM, 16, rate=rate, channels=(32, 32, 32, 64)))
     encoder.reset_parameters(torch.Generator().manual_seed(seed))
     return encoder
 
 
-def tiny_module(options: TrainOptions, gradient_checkpointing: bool = False) -> TrainingModule:
+def tiny_module(
+    options: TrainOptions, gradient_checkpointing: bool = False, rates: tuple[str, ...] = ("2x2x2",)
+) -> TrainingModule:
     host = tiny_host()
     if not options.train_host:
         add_lora(host, options.rank, options.seed)
-    return TrainingModule(tiny_encoder(), host, gradient_checkpointing=gradient_checkpointing)
+    first, *others = (tiny_encoder(rate=rate) for rate in rates)
+    return TrainingModule(first, host, gradient_checkpointing=gradient_checkpointing, others=others)
 
 
 def tiny_options(**changes: Any) -> TrainOptions:

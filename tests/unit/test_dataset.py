@@ -221,8 +221,8 @@ def test_what_is_drawn_follows_from_the_generator_and_no_window_comes_twice_too_
     draws = [dataset.draw(7, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
     assert sorted(draws[0][:3]) == sorted(draws[0][3:6]) == [0, 1, 2]
-    hr, lr = collate([dataset[i] for i in draws[0]], "2x2x2")
-    assert hr.shape == (7, 3, LATENTS, 6, 8) and lr is not None and lr.shape == (7, 3, 3, 4, 4)
+    hr, lr = collate([dataset[i] for i in draws[0]], ["2x2x2"])
+    assert hr.shape == (7, 3, LATENTS, 6, 8) and lr["2x2x2"].shape == (7, 3, 3, 4, 4)
     with pytest.raises(DatasetError, match="no window of this split"):
         dataset.split("heldout").draw(1, torch.Generator())
 

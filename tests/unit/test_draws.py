@@ -15,7 +15,7 @@ STEPS = 600
 
 
 def batch(frames: int = 12) -> Batch:
-    return Batch(torch.zeros(2, 4, frames, 4, 4), None, {})
+    return Batch(torch.zeros(2, 4, frames, 4, 4), {}, {})
 
 
 def test_retrieval_takes_its_share_of_stage_two_and_none_of_the_held_out_loss() -> None:
@@ -50,7 +50,7 @@ def test_a_host_sees_a_piece_of_the_clip_in_its_share_of_steps() -> None:
 
 def test_a_host_sees_lr_latents_of_the_whole_clip_or_of_what_came_before() -> None:
     options = TrainOptions(stage="host", train_host=True, context=1.0, coarse=0.5, section=4)
-    clip = Batch(torch.zeros(2, 4, 12, 4, 4), torch.zeros(2, 4, 7, 2, 2), {})
+    clip = Batch(torch.zeros(2, 4, 12, 4, 4), {"2x2x2": torch.zeros(2, 4, 7, 2, 2)}, {})
     drawn = [draw_rows(clip, options, 2, step, 0) for step in range(200)]
     found = [(d.context, d.history) for d in drawn if isinstance(d, ContinuationDraw) and d.context is not None]
     coarse = [(context.stop, start) for context, start in found if context.coarse]

@@ -13,11 +13,12 @@ from memory_encoder import continuation, retrieval
 from memory_encoder.positions import cells_for
 
 
-def clips(frames: int = 9, stride: int = 2, batch: int = 2):
+def clips(frames: int = 9, *strides: int, batch: int = 2):
+    """Latents of clips, and their LR latents at a rate for each stride in time."""
     generator = torch.Generator().manual_seed(0)
     history = torch.randn(batch, 3, frames, 4, 4, generator=generator)
-    lr = torch.randn(batch, 3, cells_for(frames, stride)[1], 2, 2, generator=generator)
-    return history, lr
+    cells = {f"2x2x{stride}": cells_for(frames, stride)[1] for stride in strides or (2,)}
+    return history, {rate: torch.randn(batch, 3, n, 2, 2, generator=generator) for rate, n in cells.items()}
 
 
 def oracle(target: torch.Tensor, noise: torch.Tensor):
@@ -36,13 +37,16 @@ def test_retrieval_loss_is_zero_for_an_oracle_and_positive_otherwise(seed: int):
     history, lr = clips()
     drawn = retrieval.draw(history, lr, 3.0, torch.Generator().manual_seed(seed))
     target = history[:, :, drawn.omega.start : drawn.omega.stop]
-    assert retrieval.retrieval_loss(history, lr, 2, drawn, keep, oracle(target, drawn.noise)) == 0
-    assert retrieval.retrieval_loss(history, lr, 2, drawn, keep, lambda x, t, m, f: torch.zeros_like(x)) > 0
+    assert retrieval.retrieval_loss(history, lr, drawn, keep, oracle(target, drawn.noise)) == 0
+    assert retrieval.retrieval_loss(history, lr, drawn, keep, lambda x, t, m, f: torch.zeros_like(x)) > 0
 
 
-@given(frames=st.integers(1, 20), stride=st.sampled_from((1, 2, 4, 8)), seed=st.integers(0, 1000))
-def test_mask_leaves_omega_and_no_more(frames: int, stride: int, seed: int):
-    history, lr = clips(frames, stride)
+STRIDES = st.lists(st.sampled_from((1, 2, 4, 8)), min_size=1, max_size=2, unique=True)
+
+
+@given(frames=st.integers(1, 20), strides=STRIDES, seed=st.integers(0, 1000))
+def test_mask_leaves_omega_and_no_more_in_either_branch_and_at_every_rate(frames: int, strides: list[int], seed: int):
+    history, lr = clips(frames, *strides)
     drawn = retrieval.draw(history, lr, 3.0, torch.Generator().manual_seed(seed))
     seen = {}
 
@@ -50,39 +54,58 @@ def test_mask_leaves_omega_and_no_more(frames: int, stride: int, seed: int):
         seen.update(hr=hr, lr=low)
         return keep(hr, low)
 
-    retrieval.retrieval_loss(history, lr, stride, drawn, compress, lambda x, t, m, f: x)
+    retrieval.retrieval_loss(history, lr, drawn, compress, lambda x, t, m, f: x)
     same = torch.tensor([torch.equal(seen["hr"][:, :, i], history[:, :, i]) for i in range(frames)])
     assert torch.equal(same, retrieval.clean_frames(drawn.omega, frames))
     level = drawn.mask_level.reshape(-1, 1, 1, 1, 1)
     assert torch.allclose(
         seen["hr"][:, :, ~same], ((1 - level) * history + level * drawn.mask_hr)[:, :, ~same], atol=1e-6
     )
-    for cell in range(lr.shape[2]):
-        span = [i for i in range(frames) if -(-i // stride) == cell]
-        assert torch.equal(seen["lr"][:, :, cell], lr[:, :, cell]) == all(i in drawn.omega for i in span)
+    assert seen["lr"].keys() == lr.keys()
+    for stride in strides:
+        shown, original = seen["lr"][f"2x2x{stride}"], lr[f"2x2x{stride}"]
+        for cell in range(original.shape[2]):
+            span = [i for i in range(frames) if -(-i // stride) == cell]
+            assert torch.equal(shown[:, :, cell], original[:, :, cell]) == all(i in drawn.omega for i in span)
 
 
-def test_masked_frames_cannot_leak_through_clean_lr_latents():
+def lr_of(history: torch.Tensor, stride: int) -> torch.Tensor:
+    """LR latents that depend on the frames they show, and on no other."""
+    cells = range(cells_for(history.shape[2], stride)[1])
+    spans = [history[:, :, max((j - 1) * stride + 1, 0) : j * stride + 1] for j in cells]
+    return torch.cat([span.mean(2, keepdim=True) for span in spans], dim=2)
+
+
+@pytest.mark.parametrize("strides", [(2,), (2, 4), (8, 2), (4, 1)])
+def test_masked_frames_cannot_leak_through_the_clean_lr_latents_of_any_rate(strides: tuple[int, ...]):
     """LR latents are made from frames here; the clean ones must not depend on a masked frame."""
-    frames, stride = 9, 2
-    history, _ = clips(frames, stride)
+    frames = 13
+    history, _ = clips(frames)
     history.requires_grad_(True)
-    groups = [history[:, :, :1]] + [history[:, :, 2 * j - 1 : 2 * j + 1].mean(2, keepdim=True) for j in range(1, 5)]
-    lr = torch.cat(groups, dim=2)
-    draws = (retrieval.draw(history, lr, 3.0, torch.Generator().manual_seed(seed)) for seed in range(100))
-    drawn = next(d for d in draws if len(d.omega) == 4 and d.omega.start > 0)
-    clean = retrieval.clean_cells(drawn.omega, frames, stride)
-    assert clean.any() and not clean.all()
+    lr = {f"2x2x{stride}": lr_of(history, stride) for stride in strides}
+    for start in (0, 5, 9):
+        generator = torch.Generator().manual_seed(start)
+        drawn = retrieval.draw(history, lr, 3.0, generator, range(start, start + 4))
+        clean = {f"2x2x{stride}": retrieval.clean_cells(drawn.omega, frames, stride) for stride in strides}
 
-    def through_clean_lr(hr, low):
-        return low[:, :, clean].flatten(2).transpose(1, 2)
+        def through_clean_lr(hr, low, clean=clean):
+            return torch.cat([low[rate][:, :, kept].flatten(2) for rate, kept in clean.items()], dim=2)
 
-    loss = retrieval.retrieval_loss(
-        history.detach(), lr, stride, drawn, through_clean_lr, lambda x, t, m, f: x * m.square().mean()
-    )
-    gradient = torch.autograd.grad(loss, history)[0]
-    outside = ~retrieval.clean_frames(drawn.omega, frames)
-    assert gradient[:, :, outside].abs().max() == 0 and gradient[:, :, ~outside].abs().max() > 0
+        loss = retrieval.retrieval_loss(
+            history.detach(), lr, drawn, through_clean_lr, lambda x, t, m, f: x * m.square().mean()
+        )
+        gradient = torch.autograd.grad(loss, history, retain_graph=True)[0]
+        outside = ~retrieval.clean_frames(drawn.omega, frames)
+        assert gradient[:, :, outside].abs().max() == 0 and gradient[:, :, ~outside].abs().max() > 0
+
+
+def test_a_second_rate_leaves_the_mask_of_the_first_as_it_is():
+    """Its noise is drawn after that of the first."""
+    history, lr = clips(9, 2, 4)
+    alone = retrieval.draw(history, {"2x2x2": lr["2x2x2"]}, 3.0, torch.Generator().manual_seed(0))
+    both = retrieval.draw(history, lr, 3.0, torch.Generator().manual_seed(0))
+    assert torch.equal(alone.mask_lr["2x2x2"], both.mask_lr["2x2x2"]) and torch.equal(alone.mask_hr, both.mask_hr)
+    assert set(both.mask_lr) == set(lr)
 
 
 def test_omega_reaches_every_frame_and_its_sizes_have_their_weights():
@@ -97,7 +120,7 @@ def test_targets_are_asked_for_at_their_true_time():
     history, lr = clips()
     drawn = retrieval.draw(history, lr, 3.0, torch.Generator().manual_seed(1))
     times = []
-    retrieval.retrieval_loss(history, lr, 2, drawn, keep, lambda x, t, m, f: times.append(f) or x)
+    retrieval.retrieval_loss(history, lr, drawn, keep, lambda x, t, m, f: times.append(f) or x)
     assert times == [drawn.omega.start]
 
 
@@ -111,7 +134,7 @@ def test_continuation_compares_the_section_after_a_clean_history():
         return keep(hr, lr)
 
     target = clip[:, :, drawn.history : drawn.history + 4]
-    assert continuation.continuation_loss(clip, None, drawn, compress, oracle(target, drawn.noise)) == 0
+    assert continuation.continuation_loss(clip, {}, drawn, compress, oracle(target, drawn.noise)) == 0
     assert torch.equal(seen["history"], clip[:, :, : drawn.history])
 
 
@@ -122,7 +145,7 @@ def test_history_dropout_removes_the_memory_at_its_rate():
     assert sum(drawn.drop_history for drawn in draws) / 2000 == pytest.approx(0.25, abs=0.03)
     dropped = next(drawn for drawn in draws if drawn.drop_history)
     tokens = []
-    continuation.continuation_loss(clip, None, dropped, keep, lambda x, t, m, f: tokens.append(m) or x)
+    continuation.continuation_loss(clip, {}, dropped, keep, lambda x, t, m, f: tokens.append(m) or x)
     assert tokens == [None]
 
 
@@ -132,7 +155,7 @@ def test_corruption_adds_noise_up_to_its_level_and_is_off_by_default():
     drawn = continuation.draw(clip, 4, 3.0, torch.Generator().manual_seed(0), corruption=0.3)
     seen = []
     continuation.continuation_loss(
-        clip, None, drawn, lambda hr, lr: seen.append(hr) or keep(hr, lr), lambda x, t, m, f: x
+        clip, {}, drawn, lambda hr, lr: seen.append(hr) or keep(hr, lr), lambda x, t, m, f: x
     )
     assert not torch.equal(seen[0], clip[:, :, : drawn.history])
     assert drawn.corruption is not None and drawn.corruption.max() <= 0.3
