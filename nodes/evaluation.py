@@ -13,7 +13,7 @@ from ..memory_encoder.recall import windows
 from . import runtime
 from .inspection import recall_ui, timeline_ui
 from .pictures import side_by_side
-from .sockets import CATEGORY, memory_input, model_input, seed_input
+from .sockets import CATEGORY, memory_input, model_input, seed_input, shown_when_reused
 
 
 class VideoMemoryRetrieve(io.ComfyNode):
@@ -21,7 +21,7 @@ class VideoMemoryRetrieve(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="VideoMemoryRetrieve",
             display_name="Retrieve Frames",
             category=CATEGORY,
@@ -53,6 +53,7 @@ class VideoMemoryRetrieve(io.ComfyNode):
             ],
             outputs=[io.Latent.Output(tooltip="Remembered frames, for VAE Decode.")],
         )
+        return shown_when_reused(schema)
 
     @classmethod
     def execute(
@@ -81,7 +82,7 @@ class VideoMemoryRetrievalReport(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="VideoMemoryRetrievalReport",
             display_name="Retrieval Report",
             category=CATEGORY,
@@ -95,6 +96,7 @@ class VideoMemoryRetrievalReport(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="PSNR, SSIM and LPIPS."),
             ],
         )
+        return shown_when_reused(schema)
 
     @classmethod
     def execute(cls, original: torch.Tensor, retrieved: torch.Tensor) -> io.NodeOutput:

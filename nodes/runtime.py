@@ -275,9 +275,8 @@ def retrieve(
     for first, dropped in windows(latents, memory.latents):
         empty = torch.zeros(1, host.latent_channels, count, *memory.state.size)
         patched = with_memory(model, memory, MemorySettings(strength=strength), time_shift=-float(first))
-        made = sample(
-            patched, noise_like(empty, seed + first), empty, positive, positive, 1.0, sampler, sigmas, seed, progress.step
-        )
+        noise = noise_like(empty, seed + first)
+        made = sample(patched, noise, empty, positive, positive, 1.0, sampler, sigmas, seed, progress.step)
         parts.append(made[:, :, dropped:])
         progress.advance(len(sigmas) - 1)
     return torch.cat(parts, dim=2)[:, :, : len(latents)].float()

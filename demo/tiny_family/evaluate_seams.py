@@ -5,7 +5,8 @@
 Held-out films of one character with shots of two seconds. For each window (latents that stand uncompressed beside the
 memory): the jump, the mean difference between the last frame before the seam and the first one after it, of 255, beside
 that of the true film through the VAE, and the PSNR of the first quarter of a second and of the whole second. Writes
-``seams_NAME.json`` and ``seams_NAME.jpg``: for each film one line for each window, two frames before the seam and four after it.
+``seams_NAME.json`` and ``seams_NAME.jpg``: for each film a line for the truth and one for each window, with two frames
+before the seam and four after it.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--windows", default="0,1,3", help="latents beside the memory")
     parser.add_argument("--films", type=int, default=6)
-    parser.add_argument("--guidance", type=float, default=1.5, help="history guidance; 0 for none")
+    parser.add_argument("--guidance", type=float, default=0.0, help="history guidance; 0 for none")
     parser.add_argument("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
     args = parser.parse_args()
     windows = [int(window) for window in args.windows.split(",")]

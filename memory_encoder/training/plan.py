@@ -138,13 +138,18 @@ def describe_plan(plan: MemoryPlan, options: TrainOptions, clips: int, card: flo
     return "\n".join(lines)
 
 
-def card_bytes(gib: float | None, device: torch.device) -> float | None:
-    """Size of the card to plan for: what was asked for, else the device's own; None without a card."""
+def card_bytes(gib: float | None, cpu: bool = False) -> float | None:
+    """Size of the card to plan for: what was asked for, else that of the present one; None without, or on the `cpu`.
+
+    A host that still lies in system RAM counts too: it is moved there before the first step.
+    """
     if gib is not None:
         if gib <= 0:
             raise ValueError(f"card_gib {gib} must be above 0")
         return gib * GIB
-    return float(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else None
+    if cpu or not torch.cuda.is_available():
+        return None
+    return float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
 
 
 def _advice(options: TrainOptions) -> str:

@@ -51,7 +51,7 @@ def train(
             load_lora_state(diffusion_model, lora)
         checkpointing = options.gradient_checkpointing
         module = TrainingModule(encoder, diffusion_model, gradient_checkpointing=checkpointing, others=others)
-        card = card_bytes(card_gib, next(diffusion_model.parameters()).device)
+        card = card_bytes(card_gib, cpu)
         plan = plan_memory(module, options, source.splits["train"].entries[0].shape)
         options = fit_to_card(options, plan, card)
         source.options = options

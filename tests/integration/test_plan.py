@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,7 +81,7 @@ def test_a_12_gb_card_trains_wan_5b_with_rank_128_by_the_plan(comfy: Any) -> Non
         stage="continuation", rank=128, batch_size=8, section=8, gradient_checkpointing=True, mixed_precision="bf16"
     )
     plan = plan_memory(full_size_5b(comfy, options), options, (48, 31, 30, 52))  # 5 s of 832x480 at 24 fps
-    card = card_bytes(12.0, torch.device("cpu"))
+    card = card_bytes(12.0)
     cut = fit_to_card(options, plan, card)
     assert 4.9e9 < plan.host_values < 5.1e9 and 3.0e8 < plan.lora_values < 3.5e8
     assert cut.batch_size >= 1 and cut.batch_size * cut.accumulate == 8 and cut.accumulate > 1
@@ -131,6 +132,16 @@ def test_plan_names_what_is_trained(comfy: Any) -> None:
     assert "M parameters, trained" in describe_plan(plan_memory(tiny_module(host), host, (16, 5, 6, 8)), host, 7, None)
 
 
+def test_the_card_that_trains_is_planned_for_though_the_host_still_lies_in_ram(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert card_bytes(None, cpu=True) is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(total_memory=index * 12 * GIB))
+    assert card_bytes(None) == 12 * GIB
+    assert card_bytes(8.0) == 8 * GIB
+    assert card_bytes(None, cpu=True) is None
+
+
 def test_a_card_without_size_is_refused() -> None:
     with pytest.raises(ValueError, match="card_gib"):
-        card_bytes(0.0, torch.device("cpu"))
+        card_bytes(0.0)
