@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..memory_encoder.branching import cut, join, section_ends
 from ..memory_encoder.memory import VideoMemory
-from .sockets import CATEGORY, VideoMemorySocket, memory_input
+from .sockets import CATEGORY, VideoMemorySocket, memory_input, shown_when_reused
 
 
 class VideoMemoryCut(io.ComfyNode):
@@ -14,7 +14,7 @@ class VideoMemoryCut(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="VideoMemoryCut",
             display_name="Cut Memory",
             category=CATEGORY,
@@ -34,6 +34,7 @@ class VideoMemoryCut(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="What the memory holds now."),
             ],
         )
+        return shown_when_reused(schema)
 
     @classmethod
     def execute(cls, memory: VideoMemory, section: int) -> io.NodeOutput:
@@ -47,7 +48,7 @@ class VideoMemoryJoin(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="VideoMemoryJoin",
             display_name="Join Memories",
             category=CATEGORY,
@@ -61,6 +62,7 @@ class VideoMemoryJoin(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="What the memory holds now."),
             ],
         )
+        return shown_when_reused(schema)
 
     @classmethod
     def execute(cls, memory: VideoMemory, memory_after: VideoMemory) -> io.NodeOutput:

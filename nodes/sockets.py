@@ -11,6 +11,15 @@ VideoMemorySocket = io.Custom("VIDEO_MEMORY")
 StoryboardSocket = io.Custom("STORYBOARD")
 
 
+def shown_when_reused(schema: io.Schema) -> io.Schema:
+    """A node whose view is filled again when ComfyUI reuses its result, as after a reload of the page.
+
+    Set afterwards, since a ComfyUI that does not know the flag refuses it as an argument.
+    """
+    schema.has_intermediate_output = True
+    return schema
+
+
 def model_input() -> io.Model.Input:
     return io.Model.Input("model", tooltip="Wan 2.1 or 2.2, or HunyuanVideo, from any of core's or GGUF loaders.")
 

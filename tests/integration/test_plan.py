@@ -136,7 +136,8 @@ def test_the_card_that_trains_is_planned_for_though_the_host_still_lies_in_ram(m
     assert card_bytes(None, cpu=True) is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(total_memory=index * 12 * GIB))
+    cards = [SimpleNamespace(total_memory=GIB), SimpleNamespace(total_memory=12 * GIB)]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", cards.__getitem__)
     assert card_bytes(None) == 12 * GIB
     assert card_bytes(8.0) == 8 * GIB
     assert card_bytes(None, cpu=True) is None

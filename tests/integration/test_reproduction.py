@@ -1,0 +1,72 @@
+"""The reproduction trains, measures, goes on where it was stopped, and reports: in two steps of four of its rows."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.reproduction.jobs import Job, measure, prepare, ready
+from benchmarks.reproduction.report import seeds_done, write_report
+from benchmarks.reproduction.runs import Workshop
+from benchmarks.reproduction.settings import CPU, QUICK, ROWS, SECONDS
+
+DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "clips"
+TRAINED = ("Proposed 4x4x2", "Whole history", "Memory 4x4x2", "Nothing")
+MACHINE = {"gpu": None, "cpu": "a processor", "cores": 2, "torch": "2", "comfyui": "0"}
+
+
+@pytest.fixture(scope="module")
+def workshop(comfy: Any, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    if not DATA.is_dir():
+        pytest.skip("needs real clips; set VIDEO_MEMORY_DATA")
+    shop = Workshop(tmp_path_factory.mktemp("reproduction"))
+    prepare(QUICK, shop, DATA, 1, lambda text: None)
+    assert not ready(shop, Job("Memory 4x4x2", 0))
+    for row in TRAINED:
+        measure(QUICK, shop, Job(row, 0))
+    return shop
+
+
+def found(workshop: Workshop, row: str) -> dict[str, Any]:
+    return json.loads(workshop.result(row, 0).read_text())
+
+
+def test_retrieval_is_measured_for_each_clip_with_and_without_the_memory(workshop: Workshop) -> None:
+    result = found(workshop, "Proposed 4x4x2")
+    assert len(result["names"]) == len(result["retrieval"]["psnr"]) == len(result["without"]["ssim"]) == 2
+    assert (workshop.folder / "pictures" / "Proposed_4x4x2.png").exists()
+    assert found(workshop, "VAE alone")["retrieval"]["psnr"][0] > result["retrieval"]["psnr"][0]
+
+
+def test_use_and_return_are_measured_for_every_length_of_history(workshop: Workshop) -> None:
+    for row in ("Memory 4x4x2", "Nothing"):
+        result = found(workshop, row)
+        assert list(result["use"]) == [str(seconds) for seconds in SECONDS]
+        assert len(result["reels"]["psnr"]) == len(result["reel_names"]) == 1
+
+
+def test_a_finished_run_is_measured_again_to_the_same_numbers(workshop: Workshop) -> None:
+    before = found(workshop, "Memory 4x4x2")
+    losses = (workshop.run("Memory 4x4x2", 0) / "losses.jsonl").read_bytes()
+    measure(QUICK, workshop, Job("Memory 4x4x2", 0))
+    assert found(workshop, "Memory 4x4x2") == before
+    assert (workshop.run("Memory 4x4x2", 0) / "losses.jsonl").read_bytes() == losses
+
+
+def test_the_report_waits_for_a_whole_seed_and_holds_every_row(workshop: Workshop, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no seed"):
+        write_report(CPU, workshop, tmp_path, MACHINE)
+    for row in ROWS.values():
+        like = "Memory 4x4x2" if row.stage == "continuation" else "Proposed 4x4x2"
+        workshop.result(row.name, 0).write_text(json.dumps(found(workshop, like)))
+    assert seeds_done(CPU, workshop) == [0]
+    text = write_report(CPU, workshop, tmp_path, MACHINE)
+    assert "Unfinished: 1 of 3 seeds" in text
+    assert all(f"| {name.lower()} |" in text.lower() for name in ROWS)
+    record = json.loads((tmp_path / "reproduction_cpu.json").read_text())
+    assert record["seeds"] == [0]
+    assert {claim["verdict"] for claim in record["claims"] if claim["number"] == "F1"} == {"open"}
