@@ -20,6 +20,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from safetensors.torch import save_file
 
 from demo.browser import BrowserTools, find
 from demo.clip import write_frames
@@ -27,6 +28,7 @@ from demo.comfy_server import ComfyServer
 from demo.environment import ROOT, Environment, prepare
 from demo.run_demo import FPS, opening
 from demo.tiny_family.install import install_models
+from memory_encoder.config import EncoderConfig
 
 WORKFLOWS = ROOT / "workflows"
 
@@ -45,14 +47,23 @@ def browser_server(work: Path, environment: Environment) -> Iterator[ComfyServer
         path = server.models_dir / model["directory"] / model["name"]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    for folder in ("memory_encoders", "loras"):  # what the pretrain workflow leaves behind
-        (server.models_dir / folder).mkdir(exist_ok=True)
-        (server.models_dir / folder / "my_memory.safetensors").touch()
+    for name in ("my_memory", "my_film_memory"):  # what the workflows pretrain and finetune leave behind
+        write_settings(server.models_dir / "memory_encoders" / f"{name}.safetensors")
+        (server.models_dir / "loras").mkdir(exist_ok=True)
+        (server.models_dir / "loras" / f"{name}.safetensors").touch()
     memories = server.output_dir / "video_memories"
     memories.mkdir(parents=True, exist_ok=True)
     (memories / "film_00001.safetensors").touch()
     with server:
         yield server
+
+
+def write_settings(path: Path) -> None:
+    """The settings of an encoder for Wan 2.2 5B without its weights: the Storyboard reads no more of it."""
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        config = EncoderConfig("wan", 3072, 48, memory_attention="cached", cross_blocks=30)
+        save_file({}, path, config.to_metadata())
 
 
 def write_picture(path: Path, frame: np.ndarray) -> None:

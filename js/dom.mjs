@@ -35,15 +35,3 @@ export function debounced(run, milliseconds) {
     timer = setTimeout(run, milliseconds);
   };
 }
-
-/**
- * Height that the visible children of a column need, with its padding and gaps; `growing` takes what is left over and
- * counts with `least`. Null while the column is not shown, when nothing can be measured.
- */
-export function contentHeight(column, growing = null, least = 0) {
-  if (!column.isConnected || !column.offsetWidth) return null;
-  const { paddingTop, paddingBottom, borderTopWidth, borderBottomWidth, rowGap } = getComputedStyle(column);
-  const sum = [paddingTop, paddingBottom, borderTopWidth, borderBottomWidth].reduce((all, one) => all + parseFloat(one), 0);
-  const heights = [...column.children].filter((child) => !child.hidden).map((child) => (child === growing ? least : child.offsetHeight));
-  return Math.ceil(heights.reduce((all, one) => all + one, sum + (parseFloat(rowGap) || 0) * Math.max(heights.length - 1, 0)));
-}

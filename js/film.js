@@ -6,14 +6,14 @@ import { app } from "/scripts/app.js";
 import { debounced, style } from "./dom.mjs";
 import { filmPath } from "./film/clips.mjs";
 import { withDisk, withFailure, withMessage, withSuccess, emptyFilm } from "./film/state.mjs";
-import { STYLE } from "./film/style.mjs";
+import { HEIGHT, STYLE } from "./film/style.mjs";
 import { formatLocks, formatRedo, parseLocks, parseRedo } from "./film/takes.mjs";
 import { FilmView } from "./film/view.mjs";
 import { followComfy } from "./i18n.mjs";
 import { addPanel, after, hide, isLinked, setWidgets, textOf, widgetOf } from "./panel.mjs";
 
 const NODE = "VideoMemorySampler";
-const WIDTH = 460;
+const WIDTH = 480; // three sections side by side
 const open = new Set();
 
 class FilmOnNode {
@@ -25,11 +25,10 @@ class FilmOnNode {
       choose: (choices) => this.choose(choices),
       queue: () => app.queuePrompt(0, 1),
       address: (path) => api.apiURL(path),
-      resized: () => this.fit?.(),
     });
     hide(widgetOf(node, "redo"));
     hide(widgetOf(node, "locks"));
-    this.fit = addPanel(node, "render_view", this.view.root, { minWidth: WIDTH, minHeight: () => this.view.height() });
+    addPanel(node, "render_view", this.view.root, { minWidth: WIDTH, height: HEIGHT });
     this.refresh = debounced(() => this.read(), 150);
     for (const name of ["film", "redo", "locks"]) {
       const widget = widgetOf(node, name);

@@ -7,7 +7,7 @@ import { element, style, update } from "./dom.mjs";
 import { followComfy, t } from "./i18n.mjs";
 import { batchFrames } from "./inspector/frames.mjs";
 import { Scrubber } from "./inspector/scrubber.mjs";
-import { HINT_HEIGHT, SCRUBBER_HEIGHT, STYLE, TIMELINE_HEIGHT } from "./inspector/style.mjs";
+import { SCRUBBER_HEIGHT, STYLE, TIMELINE_HEIGHT } from "./inspector/style.mjs";
 import { Timeline } from "./inspector/timeline.mjs";
 import { addPanel, after, isLinked, setWidgets, widgetOf } from "./panel.mjs";
 
@@ -25,7 +25,8 @@ class Inspector {
     this.hint = element("div", { class: "vm-inspect-empty", textContent: t("inspector.hint") });
     this.timeline = node.comfyClass === RETRIEVE ? new Timeline((text) => this.choose(text)) : null;
     this.root = element("div", { class: "vm-inspect" }, this.timeline?.root, this.hint, this.scrubber.root);
-    this.fit = addPanel(node, "memory_inspector", this.root, { minWidth: 400, minHeight: () => this.height() });
+    const height = SCRUBBER_HEIGHT + (this.timeline ? TIMELINE_HEIGHT : 0);
+    addPanel(node, "memory_inspector", this.root, { minWidth: 400, height });
     after(node, "onExecuted", (output) => this.executed(output));
     after(node, "onConfigure", () => setTimeout(() => this.restore()));
     after(node, "onRemoved", () => open.delete(this));
@@ -81,12 +82,6 @@ class Inspector {
     if (this.pairs) this.scrubber.show(this.pairs, names);
     update(this.scrubber.root, "hidden", !this.pairs);
     update(this.hint, "hidden", Boolean(this.pairs));
-    this.fit();
-  }
-
-  height() {
-    const below = this.pairs ? SCRUBBER_HEIGHT : HINT_HEIGHT;
-    return below + (this.timeline ? TIMELINE_HEIGHT : 0);
   }
 }
 

@@ -1,27 +1,42 @@
 /** How the pack's views live on nodes, in both renderers, and how they change the workflow. */
 
+const MARGIN = 10; // around an element on the classic canvas, which counts it to the element's height
+
 /**
- * Adds an element to a node as its last widget; it is no part of the workflow. `minHeight()` says how much room it
- * needs now. Returns `fit`, which makes the node large enough after that has changed.
+ * Adds an element to a node as its last widget; it is no part of the workflow. Its room is the same before and after
+ * it has something to show: a node that grew would lie over the nodes below it.
  */
-export function addPanel(node, name, root, { minWidth, minHeight }) {
+export function addPanel(node, name, root, { minWidth, height }) {
   const widget = node.addDOMWidget(name, "VIDEO_MEMORY_VIEW", root, {
     serialize: false,
     hideOnZoom: false,
-    getMinHeight: minHeight,
+    margin: MARGIN,
+    getMinHeight: () => height + 2 * MARGIN,
   });
+  // In Nodes 2.0 an element is as high as what is in it, unless it is told otherwise.
+  Object.assign(root.style, { minHeight: `${height}px`, contain: "size" });
+  root.dataset.vmPanel = name;
+  after(node, "onAdded", () => takePlace(node, name, root));
   widget.serialize = false;
   widget.options.serialize = false;
-  let given = 0; // height that was added for the view and can be taken back when it needs less
-  const fit = () => {
-    const [width, height] = node.computeSize();
-    const spare = Math.min(given, Math.max(0, node.size[1] - height));
-    const size = [Math.max(node.size[0], minWidth, width), Math.max(node.size[1] - spare, height)];
-    given += size[1] - node.size[1];
-    if (size[0] !== node.size[0] || size[1] !== node.size[1]) node.setSize(size);
-    node.setDirtyCanvas(true, true);
+  const least = node.computeSize();
+  node.setSize([Math.max(node.size[0], minWidth, least[0]), Math.max(node.size[1], least[1])]);
+  return widget;
+}
+
+/**
+ * ComfyUI's undo, and a change of the workflow's tab, make a node anew under the same number, and Nodes 2.0 goes on
+ * showing the old one's element. Puts the new one in its place as soon as that is to be seen.
+ */
+function takePlace(node, name, root) {
+  let frames = 60;
+  const look = () => {
+    if (!node.graph) return;
+    const old = root.isConnected ? null : document.querySelector(`[data-node-id="${CSS.escape(String(node.id))}"] [data-vm-panel="${name}"]`);
+    old?.replaceWith(root);
+    if ((frames -= 1) > 0) requestAnimationFrame(look);
   };
-  return fit;
+  requestAnimationFrame(look);
 }
 
 /** The node's widget of that name. */

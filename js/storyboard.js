@@ -4,13 +4,13 @@ import { api } from "/scripts/api.js";
 import { app } from "/scripts/app.js";
 
 import { followComfy } from "./i18n.mjs";
+import { addPanel } from "./panel.mjs";
 import { after, onChange, shareWithCanvas } from "./storyboard/comfy.mjs";
 import { StoryboardEditor } from "./storyboard/editor.mjs";
 import { ROUTE } from "./storyboard/plan.mjs";
 
 const NODE = "VideoMemoryStoryboard";
-const SIZE = [700, 720];
-const LEAST_HEIGHT = 440;
+const [WIDTH, HEIGHT] = [700, 560];
 
 /** ComfyUI's undo removes a node and makes it anew: what the old one's editor showed, for the new one. */
 let lastRemoved = null;
@@ -29,12 +29,7 @@ function attach(node) {
   if (!widget) return; // another version of the node
   const editor = new StoryboardEditor(app, node, widget, send);
   shareWithCanvas(app, editor.element);
-  const panel = node.addDOMWidget("storyboard_editor", "VIDEO_MEMORY_STORYBOARD", editor.element, {
-    serialize: false,
-    hideOnZoom: false,
-    getMinHeight: () => LEAST_HEIGHT,
-  });
-  panel.serialize = false;
+  const panel = addPanel(node, "storyboard_editor", editor.element, { minWidth: WIDTH, height: HEIGHT });
   const refresh = soon(() => node.graph && editor.refresh());
   for (const input of node.widgets) if (input !== panel) onChange(input, refresh);
   after(node, "onConnectionsChange", refresh);
@@ -48,7 +43,6 @@ function attach(node) {
     api.removeEventListener("graphChanged", refresh);
     editor.close();
   });
-  node.setSize?.([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])]);
 }
 
 /** Runs at most once in a frame, when the graph has settled. */

@@ -8,7 +8,7 @@ import { followComfy } from "./i18n.mjs";
 import { addPanel, after, isLinked, textOf, widgetOf } from "./panel.mjs";
 import { emptyRun, withDisk, withMessage } from "./training/losses.mjs";
 import { STYLE } from "./training/style.mjs";
-import { CURVE_HEIGHT, HEIGHT, runPath, TrainingView } from "./training/view.mjs";
+import { HEIGHT, runPath, TrainingView } from "./training/view.mjs";
 
 const open = new Set();
 
@@ -18,8 +18,7 @@ class TrainingOnNode {
     this.run = null;
     this.running = null; // id of the node that trains this run
     this.view = new TrainingView((path) => api.apiURL(path), () => isLinked(node, "vae"));
-    const height = () => (this.view.state.recalled === null ? CURVE_HEIGHT : HEIGHT);
-    this.fit = addPanel(node, "training_view", this.view.root, { minWidth: 420, minHeight: height });
+    addPanel(node, "training_view", this.view.root, { minWidth: 420, height: HEIGHT });
     this.refresh = debounced(() => this.read(), 150);
     const widget = widgetOf(node, "run");
     if (widget) after(widget, "callback", () => this.refresh());
@@ -64,7 +63,6 @@ class TrainingOnNode {
 
   show(state, error = "") {
     this.view.show(state, error);
-    this.fit();
   }
 
   close() {

@@ -92,6 +92,12 @@ class ManagedEncoder:
                 f"latent channels, but model is {host.name} of width {host.width} with {host.latent_channels}; "
                 "choose an encoder trained for this model"
             )
+        blocks = (config.cross_blocks, config.head_dim) if config.cross_blocks else None
+        if blocks not in (None, (len(host.slots()), host.head_dim)):
+            raise ValueError(
+                f"memory_encoder has cross-attention into {config.cross_blocks} blocks with heads of {config.head_dim}, "
+                f"but model has {len(host.slots())} blocks with heads of {host.head_dim}; choose one trained for it"
+            )
 
 
 def manage(encoder: MemoryEncoder) -> ManagedEncoder:

@@ -169,6 +169,7 @@ def sample(
     noise_mask: Tensor | None = None,
 ) -> Tensor:
     """One run of core's custom sampling; latents go in and come out in VAE space."""
+    sigmas = sigmas.clone()  # core's uni_pc writes into them; the next section and the next run need them as they are
     return comfy.sample.sample_custom(
         model, noise, cfg, sampler, sigmas, positive, negative, latent, noise_mask, callback, seed=seed
     )

@@ -117,7 +117,7 @@ The result begins with the last picture of the film before, from which the VAE d
 def another_ending() -> Workflow:
     """Cut Memory and Join Memories before the sampler."""
     workflow = Workflow(
-        "another_ending", "Another ending", "Forget the last section, add the cast, go on differently", "memory"
+        "another_ending", "Another ending", "Forget the last section, add the cast, go on differently", "branch"
     )
     loaded = families.load_wan5(workflow)
     parts = FilmParts(workflow, WAN5, loaded, texts.ENDING)

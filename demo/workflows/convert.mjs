@@ -31,18 +31,21 @@ function withDefaults({ class_type: type, inputs }) {
   }
 }
 
-/** Notes the height that each node takes in Nodes 2.0, which draws widgets with more room than the canvas. */
+/**
+ * Notes the height that each node takes in Nodes 2.0, which draws widgets with more room than the canvas. Each plan has
+ * a page of its own: in one page a node keeps the height of the node that had its number before.
+ */
 async function measure() {
-  const { page, quiet, close } = await openPage(browser, { renderer: "nodes2" });
   for (const plan of plans) {
+    const { page, quiet, close } = await openPage(browser, { renderer: "nodes2" });
     await page.evaluate(build, plan);
     // At full size: nodes that are far away are drawn without their contents.
     await page.evaluate(() => Object.assign(window.app.canvas.ds, { scale: 1, offset: [0, 0] }));
     await settle(page, 20);
     plan.heights = await page.evaluate(heights);
+    quiet();
+    await close();
   }
-  quiet();
-  await close();
 }
 
 /** Writes both files of each plan from the classic canvas, whose files both renderers read. */

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from . import families, texts
@@ -11,33 +13,53 @@ from .graph import Node, Workflow
 BLUE, GREEN, BROWN = "#3f789e", "#4f7f5f", "#8a6d3b"
 
 
+@dataclass(frozen=True)
+class Encoders:
+    """Which memory a film has: a new one, a second rate beside it, or the trained one of that name instead."""
+
+    second_rate: str = ""
+    trained: str = ""
+
+
+UNTRAINED = Encoders()
+
+
 class FilmParts:
     """The nodes that every film has, added to a workflow."""
 
     def __init__(
-        self, workflow: Workflow, family: Family, loaded: Loaded, prompts: tuple[str, ...], second_rate: str = ""
+        self,
+        workflow: Workflow,
+        family: Family,
+        loaded: Loaded,
+        story: Sequence[str] | str,
+        encoders: Encoders = UNTRAINED,
     ) -> None:
         assert loaded.clip is not None
         self.workflow, self.family, self.loaded = workflow, family, loaded
         add = workflow.add
-        self.shift = add("ModelSamplingSD3", "Shift of the noise schedule", model=loaded.unet[0], shift=family.shift)
+        self.trained: Node | None = None
+        if encoders.trained:
+            self.trained = add(
+                "VideoMemoryEncoderLoader",
+                "Load your memory encoder and LoRA",
+                size=(400, 170),
+                model=loaded.unet[0],
+                encoder_name=f"{encoders.trained}.safetensors",
+                lora_name=f"{encoders.trained}.safetensors",
+            )
+        model = self.trained or loaded.unet
+        self.shift = add("ModelSamplingSD3", "Shift of the noise schedule", model=model[0], shift=family.shift)
         self.shift_low: Node | None = None
         if loaded.low_noise is not None:
             self.shift_low = add("ModelSamplingSD3", "Shift, low noise", model=loaded.low_noise[0], shift=family.shift)
-        self.encoders = [add("VideoMemoryEncoderNew", "New Memory Encoder (untrained)", model=self.shift[0])]
-        if second_rate:
-            self.encoders.append(
-                add("VideoMemoryEncoderNew", f"A second one at {second_rate}", model=self.shift[0], rate=second_rate)
-            )
-            first, second = self.encoders
-            self.encoders.append(
-                add("VideoMemoryEncoderCombine", "Both", memory_encoder=first[0], second_encoder=second[0])
-            )
-        self.encoder = self.encoders[-1]
+        self.encoders = [] if self.trained else self._untrained(encoders.second_rate)
+        self.encoder = self.trained[1] if self.trained else self.encoders[-1][0]
+        text = story if isinstance(story, str) else texts.storyboard(tuple(story), family.section_seconds)
         self.budget = add(
             "VideoMemoryBudget",
             "Memory Budget",
-            memory_encoder=self.encoder[0],
+            memory_encoder=self.encoder,
             width=family.width,
             height=family.height,
             fps=family.fps,
@@ -50,7 +72,7 @@ class FilmParts:
             "VideoMemoryStoryboard",
             "Storyboard",
             clip=loaded.clip[0],
-            storyboard=texts.storyboard(prompts, family.section_seconds),
+            storyboard=text,
             fps=family.fps,
             section_seconds=family.section_seconds,
         )
@@ -60,6 +82,16 @@ class FilmParts:
             "BasicScheduler", "Sigmas", model=self.shift[0], scheduler="simple", steps=family.steps, denoise=1.0
         )
 
+    def _untrained(self, second_rate: str) -> list[Node]:
+        """One new encoder, or two and the node that joins them."""
+        add, model = self.workflow.add, self.shift[0]
+        first = add("VideoMemoryEncoderNew", "New Memory Encoder (untrained)", model=model)
+        if not second_rate:
+            return [first]
+        second = add("VideoMemoryEncoderNew", f"A second one at {second_rate}", model=model, rate=second_rate)
+        both = add("VideoMemoryEncoderCombine", "Both", memory_encoder=first[0], second_encoder=second[0])
+        return [first, second, both]
+
     def film(self, name: str, **optional: Any) -> Node:
         """The sampler; `optional` are its optional inputs."""
         if self.shift_low is not None:
@@ -68,7 +100,7 @@ class FilmParts:
             "VideoMemorySampler",
             "Autoregressive Sampler",
             model=self.shift[0],
-            memory_encoder=self.encoder[0],
+            memory_encoder=self.encoder,
             vae=self.loaded.vae[0],
             storyboard=self.storyboard[0],
             negative=self.negative[0],
@@ -93,20 +125,19 @@ class FilmParts:
         )
 
     def models_column(self) -> list[Node]:
-        shifts = [self.shift] if self.shift_low is None else [self.shift, self.shift_low]
-        return [*self.loaded.nodes(), *shifts]
+        after = (self.trained, self.shift, self.shift_low)
+        return [*self.loaded.nodes(), *(node for node in after if node is not None)]
 
 
-def _film(workflow: Workflow, title: str, family: Family, loaded: Loaded, size: str, second_rate: str = "") -> Workflow:
-    """A film from a storyboard alone."""
+def _film(workflow: Workflow, title: str, parts: FilmParts, about_text: str, **settings: Any) -> Workflow:
+    """A film from a storyboard alone; `settings` are those of the sampler."""
     name = workflow.name
-    parts = FilmParts(workflow, family, loaded, texts.STORY, second_rate)
-    film = parts.film(name)
+    film = parts.film(name, **settings)
     saved = parts.save(film, name)
     report = workflow.add("PreviewAny", "What was made and reused", source=film[2])
     memory = workflow.add("VideoMemorySave", "Save the memory, to go on later", memory=film[1], filename_prefix=name)
-    intro = workflow.note(title, texts.HOW_FILM.format(film=name) + "\n" + texts.sizes(size))
-    about = workflow.note("About the memory", texts.UNTRAINED)
+    intro = workflow.note(title, texts.HOW_FILM.format(film=name) + "\n" + about_text)
+    about = workflow.note("About the memory", texts.TRAINED if parts.trained else texts.UNTRAINED)
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", parts.models_column())
     workflow.group("2  Memory and sampling", [*parts.encoders, parts.budget, parts.sampler, parts.sigmas])
@@ -121,8 +152,8 @@ def wan_5b() -> Workflow:
     size = """1280x704 at 24 fps in sections of 5 seconds, beside 20 seconds of history in 3,600 memory tokens: about
 4.4 GiB with streamed weights, 9.1 GiB with all weights on the card. It fits an RTX 4070 with 12 GB. For 8 GB set width
 and height to 832x480."""
-    loaded = families.load_wan5(workflow)
-    return _film(workflow, "A film with Wan 2.2 5B", WAN5, loaded, size)
+    parts = FilmParts(workflow, WAN5, families.load_wan5(workflow), texts.STORY)
+    return _film(workflow, "A film with Wan 2.2 5B", parts, texts.sizes(size))
 
 
 def wan_14b() -> Workflow:
@@ -132,24 +163,65 @@ def wan_14b() -> Workflow:
 
 **GGUF.** Replace the two expert loaders by *Unet Loader (GGUF)* of the pack ComfyUI-GGUF and set `bytes_per_weight` of
 the budget to 0.6 for Q4. Nothing else changes."""
-    loaded = families.load_wan14(workflow)
-    return _film(workflow, "A film with Wan 2.2 14B", WAN14, loaded, size)
+    parts = FilmParts(workflow, WAN14, families.load_wan14(workflow), texts.STORY)
+    return _film(workflow, "A film with Wan 2.2 14B", parts, texts.sizes(size))
 
 
 def hunyuan() -> Workflow:
     workflow = Workflow("hunyuan_film", "HunyuanVideo", "Four shots from a storyboard, 832 x 480, 24 fps")
     size = """832x480 at 24 fps in sections of 3 seconds, beside 20 seconds of history in 6,240 memory tokens: about
 6.0 GiB on a 12 GB card, with the weights streamed from system RAM."""
-    loaded = families.load_hunyuan(workflow)
-    return _film(workflow, "A film with HunyuanVideo", HUNYUAN_VIDEO, loaded, size)
+    parts = FilmParts(workflow, HUNYUAN_VIDEO, families.load_hunyuan(workflow), texts.STORY)
+    return _film(workflow, "A film with HunyuanVideo", parts, texts.sizes(size))
 
 
 def two_memories() -> Workflow:
     workflow = Workflow("two_memories", "Two memories", "4x4x2 and 2x2x8 side by side, Wan 2.2 5B", "two")
     size = """The model sees the tokens of both memories: 4x4x2 is coarse in space and fine in time, 2x2x8 the other way
 round. 1280x704 at 24 fps in sections of 5 seconds: **Memory Budget** says what both take together."""
-    loaded = families.load_wan5(workflow)
-    return _film(workflow, "A film with two memories", WAN5, loaded, size, second_rate="2x2x8")
+    parts = FilmParts(workflow, WAN5, families.load_wan5(workflow), texts.STORY, Encoders(second_rate="2x2x8"))
+    return _film(workflow, "A film with two memories", parts, texts.sizes(size))
 
 
-ALL = (wan_5b, wan_14b, hunyuan, two_memories)
+def guided() -> Workflow:
+    """History guidance and the sliding window."""
+    line = "Shots that go on, and a weight of its own on the memory"
+    workflow = Workflow("guided_film", "Guided film", line, "guided")
+    story = texts.storyboard(texts.GUIDED, WAN5.section_seconds, going_on=(1, 3))
+    how = """
+**Sliding window.** In **Storyboard**, shots 2 and 4 are set to *Go on*: the camera keeps running. Such a section sees
+the last 3 latents (12 frames) uncompressed beside the memory (`sliding_window` of the sampler), so that movement and
+light go on. Shots 1 and 3 begin with a *Cut* and see the memory alone.
+
+**History guidance.** `history_guidance` 1.5 gives the memory a weight of its own in the guidance. 0 is off, 1 costs
+nothing, other values take one more pass in every step, about half as long again. It makes returning characters
+clearer where the memory has been trained; with an untrained one try 0 or 1 first.
+"""
+    size = """As *wan22_5b_film*: about 4.4 GiB with streamed weights, 9.1 GiB with all weights on the card; the window
+adds 2,640 tokens to a step."""
+    parts = FilmParts(workflow, WAN5, families.load_wan5(workflow), story)
+    title = "Going on, and guidance by the memory"
+    return _film(workflow, title, parts, how + "\n" + texts.sizes(size), history_guidance=1.5, sliding_window=3)
+
+
+def cached_cross() -> Workflow:
+    """A trained encoder with cached memory attention and cross-attention."""
+    line = "Two other ways from the memory into the model"
+    workflow = Workflow("cached_cross_film", "Cached and cross-attention", line, "cached")
+    how = """
+**Cached memory** (`memory_attention` *cached* in **New Memory Encoder**). What the memory gives each block is computed
+once a section and used in all its steps: faster, and a little worse in the paper.
+
+**Cross-attention** (`cross_attention` there). A second path from the encoder into every block, for what the tokens
+leave out. It adds nothing until it is trained.
+
+Each works without the other. Here nothing is to be set: **Load Memory Encoder** reads from the file what the encoder
+was trained for, and `attention_mode` *auto* of the sampler follows it.
+"""
+    size = """As *wan22_5b_film*, and 2.5 GiB for keys and values: about 4.4 GiB with weights and cache in system RAM,
+11.6 GiB with all on the card. It fits an RTX 4070 with 12 GB."""
+    parts = FilmParts(workflow, WAN5, families.load_wan5(workflow), texts.STORY, Encoders(trained="my_film_memory"))
+    return _film(workflow, "Cached memory and cross-attention", parts, how + "\n" + texts.sizes(size))
+
+
+ALL = (wan_5b, wan_14b, hunyuan, two_memories, guided, cached_cross)

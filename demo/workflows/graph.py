@@ -137,11 +137,11 @@ class Workflow:
 
 # Room for what a node shows when it has run, and for reading long texts.
 SIZES: dict[str, tuple[int, int]] = {
-    "VideoMemoryStoryboard": (520, 620),
-    "VideoMemorySampler": (420, 640),
+    "VideoMemoryStoryboard": (680, 740),
+    "VideoMemorySampler": (480, 640),
     "VideoMemoryTrain": (440, 700),
-    "VideoMemoryDataset": (380, 520),
-    "VideoMemoryBudget": (380, 420),
+    "VideoMemoryDataset": (420, 100),
+    "VideoMemoryBudget": (400, 100),
     "CLIPTextEncode": (420, 160),
     "SaveVideo": (480, 420),
     "VideoMemorySaveFilm": (480, 560),

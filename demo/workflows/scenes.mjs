@@ -8,14 +8,14 @@ const SKIES = [
   ["#c9a27b", "#5a4a56"],
 ];
 
-/** One shot as an SVG, with Mira in her yellow raincoat in each. `blur` makes it a remembered one. */
-export function shot(index, { blur = 0, width = TILE[0] } = {}) {
+/** One shot as an SVG, with Mira in her yellow raincoat in each. `blur` makes it a remembered one, `zoom` goes closer. */
+export function shot(index, { blur = 0, width = TILE[0], zoom = 1 } = {}) {
   const [w, h] = TILE;
   const [top, low] = SKIES[index];
   const parts = [BACKDROPS[index], index === 2 ? tom(86, 42) : "", mira([44, 40, 40, 52][index], 42)];
   if (index === 3) parts.push(tom(80, 42));
   const soft = blur ? ` style="filter:blur(${blur}px) saturate(.85)"` : "";
-  return `<svg class="shot" width="${width}" height="${(width * h) / w}" viewBox="0 0 ${w} ${h}"${soft}>
+  return `<svg class="shot" width="${width}" height="${(width * h) / w}" viewBox="${(w - w / zoom) / 2} ${h - h / zoom} ${w / zoom} ${h / zoom}"${soft}>
     <defs><linearGradient id="sky${index}" x2="0" y2="1"><stop stop-color="${top}"/><stop offset="1" stop-color="${low}"/>
     </linearGradient></defs><rect width="${w}" height="${h}" fill="url(#sky${index})"/>${parts.join("")}</svg>`;
 }

@@ -29,9 +29,22 @@ ENDING = (
 )
 
 
-def storyboard(prompts: tuple[str, ...], seconds: float) -> str:
-    """The canonical text of shots of equal length."""
-    return Storyboard(tuple(Shot(prompt, i * seconds, (i + 1) * seconds) for i, prompt in enumerate(prompts))).to_json()
+# Each place is seen in two shots, of which the second goes on from the first.
+GUIDED = (
+    f"{MIRA}, lights the stove in {KITCHEN}, morning light from the left, the camera is still",
+    f"{MIRA}, carries the kettle through {KITCHEN} to the window, morning light, the camera turns slowly with her",
+    f"{MIRA}, runs along a rainy pier towards a lighthouse, the camera follows her from behind",
+    f"{MIRA}, stops at the end of the pier and looks up at the lighthouse, rain, the camera moves around her",
+)
+
+
+def storyboard(prompts: tuple[str, ...], seconds: float, going_on: tuple[int, ...] = ()) -> str:
+    """The canonical text of shots of equal length; those of `going_on` (counted from 0) begin without a cut."""
+    shots = (
+        Shot(prompt, i * seconds, (i + 1) * seconds, transition="continue" if i in going_on else "cut")
+        for i, prompt in enumerate(prompts)
+    )
+    return Storyboard(tuple(shots)).to_json()
 
 
 UNTRAINED = """
@@ -41,6 +54,13 @@ The film is made and saved as always, but do not expect a character to look the 
 
 Train one with the workflows *pretrain* and *finetune*, then put **Load Memory Encoder** here: its `model` goes to the
 shift node and its `memory_encoder` to the places that this one feeds.
+"""
+
+TRAINED = """
+**About the memory.** There is no trained encoder for this model to download: `my_film_memory` is the one that the
+workflows *pretrain* and *finetune* leave behind. For a memory of this kind set `memory_attention` and
+`cross_attention` of **New Memory Encoder** in *pretrain*. On the command line stage 2 can still add them:
+`--memory-attention cached --cross-attention`.
 """
 
 HOW_FILM = """

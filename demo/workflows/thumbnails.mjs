@@ -15,6 +15,13 @@ const SCENES = {
   film: () => `<div class="column"><div class="strip">${STORY}</div><div class="row">${memory({ columns: 22, rows: 4, cell: 16 })}</div></div>`,
   two: () => `<div class="column"><div class="strip">${STORY}</div>
     <div class="row">${memory({ columns: 15, rows: 4, cell: 16 })}<b>+</b>${memory({ columns: 11, rows: 6, cell: 11 })}</div></div>`,
+  guided: () => `<div class="column"><div class="row near"><div class="strip">${shot(0, { width: 126 })}${shot(0, { width: 126, zoom: 1.35 })}</div>
+    <div class="strip">${shot(1, { width: 126 })}${shot(1, { width: 126, zoom: 1.35 })}</div></div><div class="row">${memory({ columns: 20, rows: 4, cell: 16 })}<b class="badge">× 1.5</b></div></div>`,
+  cached: () => `<div class="row">${memory({ cell: 18 })}${ARROW}<div class="column near"><div class="store"><b>K</b>${memory({ columns: 8, rows: 3, cell: 13 })}</div>
+    <div class="store"><b>V</b>${memory({ columns: 8, rows: 3, cell: 13 })}</div></div>${ARROW}<div class="strip pair">${shot(2, { width: 126 })}</div></div>`,
+  branch: () => `<div class="row"><div class="strip pair">${shot(0, { width: 112 })}${shot(1, { width: 112 })}</div><svg width="60" height="150" fill="none" stroke-width="3">
+    <path d="M4 75C34 75 26 32 56 32" stroke="#5a6470" stroke-dasharray="5 5"/><path d="M4 75C34 75 26 118 50 118M42 109l10 9-10 9" stroke="#7d8996"/></svg>
+    <div class="column near"><div class="strip old">${shot(2, { width: 112 })}</div><div class="strip">${shot(3, { width: 112 })}</div></div></div>`,
   image: () => `<div class="row"><div class="photo">${shot(0, { width: 170 })}</div>${ARROW}<div class="strip pair">${shot(1, { width: 132 })}${shot(2, { width: 132 })}</div></div>`,
   video: () => `<div class="row"><div class="photo play">${shot(1, { width: 170 })}</div>${ARROW}<div class="strip pair">${shot(2, { width: 132 })}${shot(3, { width: 132 })}</div></div>`,
   memory: () => `<div class="row">${memory({ cell: 21 })}${ARROW}<div class="strip pair">${shot(2, { width: 160 })}${shot(3, { width: 160 })}</div></div>`,
@@ -29,7 +36,8 @@ const STYLE = `*{box-sizing:border-box}body{margin:0;width:640px;height:360px;pa
   background:linear-gradient(140deg,#1d232b,#11151a);font-family:"DejaVu Sans","Liberation Sans",Arial,sans-serif;display:flex;
   flex-direction:column}h1{font-size:35px;margin:0 0 5px;letter-spacing:-.5px}p{font-size:16.5px;margin:0;color:#a9b4c0}
   main{flex:1;display:flex;align-items:center;justify-content:center}.row{display:flex;align-items:center;justify-content:center;gap:18px}
-  .column{display:flex;flex-direction:column;gap:20px;align-items:center}.column.tight{gap:9px}.strip{display:flex;gap:6px;padding:11px 8px;
+  .column{display:flex;flex-direction:column;gap:20px;align-items:center}.column.tight{gap:9px}.column.near,.row.near{gap:10px}.old{opacity:.3}.badge{color:#f2c230}.store{display:flex;align-items:center;gap:8px}
+  .store b{font-size:20px;width:16px}.strip{display:flex;gap:6px;padding:11px 8px;
   border-radius:5px;background:radial-gradient(circle 2.6px at 9px 5px,#5a6470 98%,transparent) 0 0/18px 10px repeat-x,
   radial-gradient(circle 2.6px at 9px 5px,#5a6470 98%,transparent) 0 100%/18px 10px repeat-x,#050607}.shot{border-radius:3px;display:block}
   .photo{background:#f4f1ea;padding:8px 8px 24px;transform:rotate(-4deg);box-shadow:0 6px 16px #0009}.play{background:#000;padding:6px;transform:none;

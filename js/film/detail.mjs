@@ -28,7 +28,6 @@ export class Detail {
     this.tile = tile;
     this.choices = choices;
     this.state = state;
-    update(this.root, "hidden", !tile);
     if (!tile) return;
     update(this.prompt, "textContent", tile.prompt);
     update(this.prompt, "title", tile.prompt);

@@ -24,14 +24,15 @@ export const STYLE = `
 .vm-film :focus-visible { outline: 2px solid var(--vm-accent); outline-offset: 1px; }
 .vm-film-bar { height: 3px; border-radius: 2px; background: var(--border-color); overflow: hidden; flex: none; }
 .vm-film-bar > div { height: 100%; width: 0; background: var(--vm-accent); transition: width 0.3s; }
-.vm-film-strip { display: flex; gap: 6px; overflow-x: auto; overflow-y: hidden; flex: none; padding: 2px 2px 6px;
-  scrollbar-width: thin; scrollbar-color: var(--border-color) transparent; }
-.vm-film-tile { position: relative; display: flex; flex-direction: column; flex: none; width: 128px; padding: 0;
+.vm-film-strip { display: flex; gap: 6px; overflow-x: auto; overflow-y: hidden; flex: 1; min-height: 0;
+  padding: 2px 2px 6px; container-type: size; scrollbar-width: thin; scrollbar-color: var(--border-color) transparent; }
+.vm-film-tile { position: relative; display: flex; flex-direction: column; flex: none; padding: 0;
+  width: clamp(128px, calc(1.6 * (100cqh - 48px)), 400px);
   border: 1px solid var(--border-color); border-radius: 6px; background: var(--comfy-input-bg); overflow: hidden;
   text-align: left; }
 .vm-film-tile[aria-selected="true"] { border-color: var(--vm-accent); box-shadow: 0 0 0 1px var(--vm-accent); }
 .vm-film-tile[data-state="failed"] { border-color: var(--vm-bad); }
-.vm-film-picture { position: relative; width: 100%; height: 76px; background: #00000055; display: grid;
+.vm-film-picture { position: relative; width: 100%; flex: 1; min-height: 0; background: #00000055; display: grid;
   place-items: center; overflow: hidden; }
 .vm-film-picture img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
 .vm-film-tile[data-state="waiting"] img, .vm-film-tile[data-state="failed"] img { opacity: 0.35;
@@ -44,7 +45,7 @@ export const STYLE = `
 .vm-film-next { position: absolute; right: 4px; bottom: 4px; padding: 0 5px; border-radius: 4px;
   background: var(--vm-accent); color: var(--p-primary-contrast-color, #fff); font-size: 10.5px; }
 .vm-film-progress { position: absolute; left: 0; bottom: 0; height: 3px; background: var(--vm-accent); }
-.vm-film-text { padding: 3px 6px 4px; min-width: 0; }
+.vm-film-text { padding: 3px 6px 4px; min-width: 0; width: 100%; flex: none; }
 .vm-film-text > div { overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
 .vm-film-state { display: flex; align-items: center; gap: 5px; font-size: 11px; }
 .vm-film-state::before { content: ""; width: 7px; height: 7px; border-radius: 50%; background: var(--descrip-text);
@@ -60,22 +61,21 @@ export const STYLE = `
 .vm-film-prompt { flex: none; height: 2.7em; overflow: hidden; display: -webkit-box; -webkit-line-clamp: 2;
   -webkit-box-orient: vertical; overflow-wrap: anywhere; }
 .vm-film-detail-row { flex-wrap: wrap; row-gap: 6px; }
-.vm-film-pending { padding: 4px 4px 4px 8px; border-radius: 6px; flex: none; min-height: 32px;
+.vm-film-pending { padding: 4px 4px 4px 8px; border-radius: 6px; flex: none; min-height: 34px;
   background: color-mix(in srgb, var(--vm-accent) 16%, transparent); }
-.vm-film-pending[data-bad="true"] { background: color-mix(in srgb, var(--vm-bad) 18%, transparent); }
-.vm-film-player { position: relative; flex: 1; min-height: 200px; border-radius: 6px; background: #000; color: #fff;
+.vm-film-pending[data-level="none"] { padding-inline: 0; background: none; color: var(--descrip-text); }
+.vm-film-pending[data-level="bad"] { background: color-mix(in srgb, var(--vm-bad) 18%, transparent); }
+.vm-film-player { position: relative; flex: 1; min-height: 0; border-radius: 6px; background: #000; color: #fff;
   overflow: hidden; }
-.vm-film-player img { width: 100%; height: 100%; object-fit: contain; display: block; }
+.vm-film-player img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
 .vm-film-caption { position: absolute; left: 0; right: 0; bottom: 0; padding: 14px 8px 7px; font-size: 11.5px;
   background: linear-gradient(transparent, #000c); overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
 .vm-film-player .vm-film-bar { position: absolute; left: 0; right: 0; bottom: 0; border-radius: 0; }
 .vm-film-player .vm-film-bar > div { transition: none; }
-.vm-film-empty { flex: none; height: 96px; border: 1px dashed var(--border-color); border-radius: 6px; display: grid;
+.vm-film-empty { flex: 1; min-height: 0; border: 1px dashed var(--border-color); border-radius: 6px; display: grid;
   place-content: center; text-align: center; gap: 2px; padding: 8px; }
 @media (prefers-reduced-motion: reduce) { .vm-film-state::before { animation: none !important; } }
 `;
 
-/** Heights in pixels: of the player at least, and of the view before it can be measured. */
-export const PLAYER_HEIGHT = 200;
-export const FILM_HEIGHT = 292;
-export const EMPTY_HEIGHT = 158;
+/** Height of the view in pixels; a larger node gives what is left over to the pictures. */
+export const HEIGHT = 336;

@@ -1,21 +1,19 @@
 /** The render view: status, player, strip of sections, and what can be done with the chosen one. */
 
-import { contentHeight, element, update } from "../dom.mjs";
+import { element, update } from "../dom.mjs";
 import { t } from "../i18n.mjs";
 import { clipPath } from "./clips.mjs";
 import { Detail } from "./detail.mjs";
 import { Player } from "./player.mjs";
 import { emptyFilm, pendingOf, tilesOf } from "./state.mjs";
 import { progressOf, statusOf } from "./status.mjs";
-import { EMPTY_HEIGHT, FILM_HEIGHT, PLAYER_HEIGHT } from "./style.mjs";
 import { formatLocks } from "./takes.mjs";
 import { Tile } from "./tile.mjs";
 
 export class FilmView {
   /**
    * `host` is what the view needs of the node: `choices()` gives `{takes, locks}`, each null when not understood, and
-   * `linked`; `choose(choices)` writes them; `queue()` runs the workflow; `address(path)` makes a full address;
-   * `resized()` is called when the view needs another height.
+   * `linked`; `choose(choices)` writes them; `queue()` runs the workflow; `address(path)` makes a full address.
    */
   constructor(host) {
     this.host = host;
@@ -37,7 +35,7 @@ export class FilmView {
     this.player = new Player(
       async (tile) => (await fetch(this.clipAddress(tile, false))).blob(),
       (index) => this.select(index, false),
-      () => this.show(),
+      () => (this.show(), this.reveal()),
     );
     this.strip = element("div", {
       class: "vm-film-strip", role: "listbox", "aria-orientation": "horizontal", "aria-label": t("film.strip"),
@@ -75,7 +73,7 @@ export class FilmView {
     const status = statusOf(state, this.shown, error);
     update(this.status, "textContent", status);
     update(this.status, "title", status);
-    update(this.bar, "hidden", state.run?.state !== "running");
+    update(this.bar.style, "visibility", state.run?.state === "running" ? "" : "hidden"); // its place stays
     update(this.done.style, "width", `${100 * progressOf(state)}%`);
     update(this.empty, "hidden", this.shown.length > 0);
     update(this.emptyTitle, "textContent", state.film ? t("film.idle") : t("film.unknown"));
@@ -84,7 +82,10 @@ export class FilmView {
     const usable = takes !== null && locks !== null && !linked;
     this.detail.show(this.shown[this.selected], { takes, locks }, this.state, usable);
     this.showPending(takes, locks, linked);
-    this.host.resized();
+    // The player takes the place of the strip and what is below it.
+    for (const part of [this.strip, this.detail.root, this.pending]) {
+      update(part, "hidden", this.player.active || this.shown.length === 0);
+    }
   }
 
   showTiles(reached) {
@@ -95,7 +96,6 @@ export class FilmView {
       this.strip.append(tile.root);
     }
     this.shown.forEach((tile, index) => this.tiles[index].show(tile, index === this.selected));
-    update(this.strip, "hidden", this.shown.length === 0);
     if (reached) this.reveal();
   }
 
@@ -107,17 +107,12 @@ export class FilmView {
     if (locks?.size) parts.push(t("film.pending.locks", { sections: formatLocks(locks) }));
     const text = bad ? t("film.bad") : linked ? t("film.linked") : parts.join(" · ");
     const any = bad || takes.size > 0 || locks.size > 0;
-    update(this.pending, "hidden", !any);
-    update(this.pending.dataset, "bad", String(bad));
-    update(this.pendingText, "textContent", text || t("film.take.chosen", { count: takes?.size ?? 0 }));
+    update(this.pending.dataset, "level", bad ? "bad" : any || again.length ? "some" : "none");
+    const chosen = any ? t("film.take.chosen", { count: takes?.size ?? 0 }) : t("film.pending.none");
+    update(this.pendingText, "textContent", text || chosen);
     update(this.pendingText, "title", this.pendingText.textContent);
-    update(this.clearButton, "hidden", linked);
+    update(this.clearButton, "hidden", linked || !any);
     update(this.runButton, "hidden", bad || !again.length || this.state.run?.state === "running");
-  }
-
-  /** Room in pixels that the view needs now. */
-  height() {
-    return contentHeight(this.root, this.player.root, PLAYER_HEIGHT) ?? (this.shown.length ? FILM_HEIGHT : EMPTY_HEIGHT);
   }
 
   select(index, focus = true) {

@@ -22,6 +22,8 @@ export const STYLE = `
 .vm-inspect-text { flex: 1; min-width: 0; overflow: hidden; white-space: nowrap; text-overflow: ellipsis;
   font-variant-numeric: tabular-nums; }
 .vm-inspect-scrubber > .vm-inspect-text, .vm-inspect-memory > .vm-inspect-text { flex: none; }
+.vm-inspect-memory > .vm-inspect-text { white-space: normal; display: -webkit-box; -webkit-line-clamp: 2;
+  -webkit-box-orient: vertical; }
 .vm-inspect-dim { color: var(--descrip-text); }
 .vm-inspect input[type="range"] { width: 100%; margin: 0; flex: none; accent-color: var(--vm-accent); }
 .vm-inspect-button { font: inherit; color: var(--input-text); cursor: pointer; padding: 2px 9px;
@@ -45,7 +47,6 @@ export const STYLE = `
   border-radius: 4px; background: color-mix(in srgb, var(--vm-accent) 30%, transparent); }
 `;
 
-/** Heights in pixels: of the pictures with their slider, and of the hint in their place. */
+/** Heights in pixels: of the pictures with their slider and curve, and of the memory's timeline above them. */
 export const SCRUBBER_HEIGHT = 300;
-export const HINT_HEIGHT = 78;
 export const TIMELINE_HEIGHT = 80;

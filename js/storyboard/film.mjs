@@ -21,8 +21,8 @@ export function findFilm(node) {
   const found = { sampler: sampler.id, width: numberOf(sampler, "width"), height: numberOf(sampler, "height") };
   found.hasHistory = ["history", "memory"].some((name) => inputOf(sampler, name)?.link != null);
   Object.assign(found, describeEncoders(encodersOf(sampler)));
-  const file = modelFile(sampler);
-  if (file) Object.assign(found, { host: hostOf(file), bytes_per_weight: bytesPerWeight(file) });
+  const { file, dtype } = modelFile(sampler);
+  if (file) Object.assign(found, { host: hostOf(file), bytes_per_weight: /^fp8/.test(dtype) ? 1 : bytesPerWeight(file) });
   return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined && value !== ""));
 }
 
@@ -108,16 +108,17 @@ function describeEncoders(nodes) {
   return found;
 }
 
+/** The file of the model behind the sampler, and the type that its loader is told to keep the weights in. */
 function modelFile(sampler) {
   let node = originOf(sampler, "model");
   for (let steps = 0; node && steps < MAX_NODES; steps += 1) {
     if (LOADERS.test(node.type ?? "")) {
       const widget = node.widgets?.find((w) => /^(unet_name|ckpt_name|gguf_name|model_name)$/.test(w.name));
-      return typeof widget?.value === "string" ? widget.value : undefined;
+      return typeof widget?.value === "string" ? { file: widget.value, dtype: String(valueOf(node, "weight_dtype")) } : {};
     }
     node = originOf(node, "model");
   }
-  return undefined;
+  return {};
 }
 
 function originOf(node, name) {

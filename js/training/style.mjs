@@ -8,7 +8,7 @@ export const STYLE = `
 .vm-train * { box-sizing: border-box; }
 .vm-train [hidden] { display: none !important; }
 .vm-train-head { display: flex; gap: 10px; flex: none; flex-wrap: wrap; row-gap: 2px; }
-.vm-train-status { flex: 1; min-width: 0; overflow: hidden; white-space: nowrap; text-overflow: ellipsis;
+.vm-train-status { flex: 1 1 auto; min-width: 0; max-width: 100%; overflow: hidden; white-space: nowrap; text-overflow: ellipsis;
   font-variant-numeric: tabular-nums; }
 .vm-train-legend { display: flex; gap: 12px; flex: none; color: var(--descrip-text); }
 .vm-train-key { display: inline-flex; align-items: center; gap: 5px; }

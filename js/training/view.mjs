@@ -6,7 +6,6 @@ import { drawCurve } from "./curve.mjs";
 import { emptyRun, smoothed } from "./losses.mjs";
 
 export const HEIGHT = 300;
-export const CURVE_HEIGHT = 190;
 
 export class TrainingView {
   /** `address(path)` makes a full address of a path below ComfyUI's API; `hasVae()` says whether pictures can come. */

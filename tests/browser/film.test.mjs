@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 
-import { RENDERERS, clear, fit, loadPrompt, openBrowser, openPage, picture, queueAndWait, widgetValue } from "./page.mjs";
+import {
+  RENDERERS, SERVER, clear, fit, heightOf, loadPrompt, loadWorkflow, openBrowser, openPage, picture, queue, queueAndWait, settle, widgetValue,
+} from "./page.mjs";
 
 const DEMO = new URL("../../workflows/api/tiny_demo.json", import.meta.url);
 const PROMPTS = ["Leo waves in the garden", "Max talks on the beach", "Mira in the kitchen"];
@@ -24,7 +26,7 @@ function numbered(kind) {
 }
 
 /** A prompt that makes a film of three sections of half a second with the tiny family. */
-function film(name) {
+function film(name, steps = 4) {
   const [sampler] = numbered("VideoMemorySampler");
   const prompt = {};
   const take = (id) => {
@@ -36,7 +38,7 @@ function film(name) {
   take(sampler);
   const shots = PROMPTS.map((text, i) => ({ start: i / 2, end: (i + 1) / 2, prompt: text, transition: "cut" }));
   prompt[numbered("VideoMemoryStoryboard")[0]].inputs.storyboard = JSON.stringify({ version: 1, shots });
-  prompt[prompt[sampler].inputs.sigmas[0]].inputs.steps = 4;
+  prompt[prompt[sampler].inputs.sigmas[0]].inputs.steps = steps;
   prompt[sampler].inputs.film = name;
   prompt.report = { class_type: "PreviewAny", inputs: { source: [sampler, 2] } };
   return prompt;
@@ -48,6 +50,12 @@ async function open(page, prompt) {
   const id = await page.evaluate(() => window.app.graph._nodes.find((node) => node.type === "VideoMemorySampler").id);
   await fit(page, id);
   return id;
+}
+
+/** What the server has on disk of a film: states of its finished sections. */
+async function stored(name) {
+  const answer = await fetch(`${SERVER}/video_memory/film/${encodeURIComponent(name)}`);
+  return (await answer.json()).sections.map((section) => [section.index, section.status, section.key]);
 }
 
 async function states(page) {
@@ -68,6 +76,7 @@ for (const renderer of RENDERERS) {
     let { page, quiet, close } = await openPage(browser, { renderer });
     let id = await open(page, prompt);
     await page.getByText("Not rendered yet").waitFor();
+    const height = await heightOf(page, id);
 
     // Every state that a tile goes through, and whether a live picture was in it, noted in the page itself.
     await page.evaluate(() => {
@@ -81,6 +90,7 @@ for (const renderer of RENDERERS) {
     await shows(page, ["stored", "stored", "stored"]);
     const seen = await page.evaluate(() => [...window.seen]);
     for (const state of ["waiting", "sampling", "live picture", "stored"]) assert.ok(seen.includes(state), `${state}: ${seen}`);
+    assert.deepEqual(await heightOf(page, id), height, "the view had its room before there was a film");
     await fit(page, id);
     await picture(page, `film-finished-${renderer}`);
     quiet();
@@ -89,7 +99,6 @@ for (const renderer of RENDERERS) {
     ({ page, quiet, close } = await openPage(browser, { renderer }));
     id = await open(page, prompt);
     await shows(page, ["stored", "stored", "stored"]);
-    await fit(page, id); // the view has grown
     await page.waitForFunction(() => document.querySelectorAll(".vm-film-tile img:not([hidden])").length === 3);
 
     await page.locator(".vm-film-tile").nth(1).click();
@@ -114,9 +123,77 @@ for (const renderer of RENDERERS) {
 
     await page.getByRole("button", { name: /Play film/ }).click();
     await page.locator(".vm-film-player img[src^='blob:']").waitFor();
+    assert.deepEqual(await heightOf(page, id), height, "neither locks nor the player take more room");
     await fit(page, id);
     await picture(page, `film-playing-${renderer}`);
     await page.locator(".vm-film-player").waitFor({ state: "hidden" }); // it ends by itself
+    quiet();
+    await close();
+  });
+
+  test(`locks and takes are steps of ComfyUI's own undo, ${renderer}`, async () => {
+    const { page, quiet, close } = await openPage(browser, { renderer });
+    await open(page, film(`${renderer} ${RUN}`));
+    // As a saved workflow: one from an API file has no identity yet, and ComfyUI's undo stops at its first change.
+    const saved = await page.evaluate(() => ({ ...window.app.graph.serialize(), id: crypto.randomUUID() }));
+    await loadWorkflow(page, saved);
+    const id = saved.nodes.find((node) => node.type === "VideoMemorySampler").id;
+    await fit(page, id);
+    await shows(page, ["reused", "stored", "locked"]);
+    const values = async () => [await widgetValue(page, id, "redo"), await widgetValue(page, id, "locks")];
+    await page.locator(".vm-film-tile").nth(0).click();
+    await page.getByRole("button", { name: "Lock", exact: true }).click();
+    await page.locator(".vm-film-tile").nth(1).click();
+    await page.getByRole("button", { name: "Redo", exact: true }).click();
+    assert.deepEqual(await values(), ['{"2":1}', "1, 3"]);
+    // On disk section 2 is at take 2, so that without `redo` the next run goes back to take 1.
+    for (const [keys, expected, line] of [
+      ["Control+z", ["", "1"], "new takes: 2 · locked: 1"],
+      ["Control+z", ["", ""], "new takes: 2"],
+      ["Control+Shift+z", ["", "1"], "new takes: 2 · locked: 1"],
+      ["Control+Shift+z", ['{"2":1}', "1, 3"], "locked: 1, 3"],
+    ]) {
+      await page.keyboard.press(keys);
+      await settle(page);
+      await page.locator(".vm-film-pending").getByText(line, { exact: true }).waitFor();
+      assert.deepEqual(await values(), expected, `${keys} to ${line}`);
+    }
+    quiet();
+    await close();
+  });
+
+  test(`a film that is interrupted keeps what it has and goes on from there, ${renderer}`, { timeout: 3 * PATIENCE }, async () => {
+    const name = `interrupted ${renderer} ${RUN}`;
+    const prompt = film(name, 8);
+    let { page, quiet, close } = await openPage(browser, { renderer });
+    let id = await open(page, prompt);
+    await page.evaluate(() => {
+      // In the page, since a quick machine is through before a test has looked.
+      const { api } = window.app;
+      const stop = ({ detail }) => {
+        if (detail.state !== "step" || detail.index !== 1 || detail.step < 2) return;
+        api.removeEventListener("video_memory.section", stop);
+        api.interrupt();
+      };
+      api.addEventListener("video_memory.section", stop);
+    });
+    await queue(page);
+    await page.getByText("Stopped in section 2").waitFor({ timeout: PATIENCE });
+    await shows(page, ["stored", "failed", "waiting"]);
+    const kept = await stored(name);
+    assert.deepEqual(kept.map(([index, state]) => [index, state]), [[0, "stored"]]);
+    await fit(page, id);
+    await picture(page, `film-interrupted-${renderer}`);
+    quiet();
+    await close();
+
+    ({ page, quiet, close } = await openPage(browser, { renderer }));
+    id = await open(page, prompt);
+    await shows(page, ["stored", "waiting", "waiting"]);
+    await page.getByText("1 of 3 sections done").waitFor();
+    await queueAndWait(page, PATIENCE);
+    await shows(page, ["reused", "stored", "stored"]);
+    assert.equal((await stored(name))[0][2], kept[0][2], "the section that was there is the one in the film");
     quiet();
     await close();
   });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { RENDERERS, SERVER, addNode, fit, openBrowser, openPage, picture, widgetValue } from "./page.mjs";
+import { RENDERERS, SERVER, addNode, clear, fit, heightOf, openBrowser, openPage, picture, widgetValue } from "./page.mjs";
 
 const RECALL = "video_memory_test";
 
@@ -54,6 +54,9 @@ for (const renderer of RENDERERS) {
       node(a).connect(0, node(b), 0);
       node(b).connect(0, node(c), 1);
     }, [retrieve, decode, report]);
+    const heights = async () => [await heightOf(page, retrieve), await heightOf(page, report)];
+    await fit(page);
+    const empty = await heights();
     const sections = [{ first: 0, last: 16, prompt: "a red door" }, { first: 17, last: 32, prompt: "a street" }];
     await executed(page, retrieve, { video_memory_timeline: [{ frames: 33, sections, asked: [[1, 4]] }] });
     await fit(page, retrieve);
@@ -77,6 +80,7 @@ for (const renderer of RENDERERS) {
     // The node of the frames shows what its report compares, under the frames' numbers in the film.
     const [first, second] = [page.locator(".vm-inspect-scrubber").nth(0), page.locator(".vm-inspect-scrubber").nth(1)];
     await first.getByText("Frame 1 of 4 · PSNR 20.00 dB").waitFor();
+    assert.deepEqual(await heights(), empty, "the pictures have had their room from the start");
     await second.getByText("Frame 0 of 3 · PSNR 20.00 dB").waitFor();
     await first.getByRole("button", { name: "Worst frame" }).click();
     await first.getByText("Frame 2 of 4 · PSNR 15.50 dB").waitFor();
@@ -89,11 +93,31 @@ for (const renderer of RENDERERS) {
     await close();
   });
 
+  test(`reports are read on the node, in the room they have had from the start, ${renderer}`, async () => {
+    const { page, quiet, close } = await openPage(browser, { renderer });
+    for (const name of ["VideoMemoryBudget", "VideoMemoryCut", "VideoMemoryJoin", "VideoMemorySave"]) {
+      const id = await addNode(page, name);
+      await fit(page, id);
+      await page.getByText("Run the workflow to see the report here.").waitFor();
+      const empty = await heightOf(page, id);
+      const lines = Array.from({ length: 12 }, (_, line) => `<b>line ${line} of the report`);
+      await executed(page, id, { text: [lines.join("\n")] });
+      assert.equal(await page.locator(".vm-report").textContent(), lines.join("\n"), "text, never markup");
+      assert.deepEqual(await heightOf(page, id), empty);
+      await picture(page, `report-${name}-${renderer}`);
+      await clear(page);
+    }
+    quiet();
+    await close();
+  });
+
   test(`losses of a training are drawn as they come and no run is invented on disk, ${renderer}`, async () => {
     const { page, quiet, close } = await openPage(browser, { renderer });
     const id = await addNode(page, "VideoMemoryTrain", [100, 120]);
     await page.getByText("No run of this name yet").waitFor();
     const losses = Array.from({ length: 200 }, (_, step) => [step, 0.3 + Math.exp(-step / 60) + 0.1 * Math.sin(step * 7)]);
+    await fit(page, id);
+    const empty = await heightOf(page, id);
     const told = { node: String(id), run: "my_memory", steps: 400 };
     await page.evaluate((messages) => {
       for (const detail of messages) window.app.api.dispatchEvent(new CustomEvent("video_memory.training", { detail }));
@@ -111,6 +135,7 @@ for (const renderer of RENDERERS) {
       const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
       return new Set(Array.from({ length: data.length / 4 }, (_, i) => data.slice(4 * i, 4 * i + 3).join())).size > 10;
     });
+    assert.deepEqual(await heightOf(page, id), empty, "the curve has had its room from the start");
     await picture(page, `training-${renderer}`);
     const answer = await (await fetch(`${SERVER}/video_memory/training/my_memory`)).json();
     assert.deepEqual(answer, { run: "my_memory", losses: [], heldout: [], recalled: null });

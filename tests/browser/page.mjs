@@ -11,6 +11,7 @@ const PICTURES = process.env.VIDEO_MEMORY_SCREENSHOTS;
 
 /** Settings of every test page: no tours, no news, and the frontend's own check of workflow files. */
 const SETTINGS = {
+  "Comfy.ColorPalette": "dark",
   "Comfy.InstalledVersion": "1.0.0",
   "Comfy.TutorialCompleted": true,
   "Comfy.Notification.ShowVersionUpdates": false,
@@ -174,21 +175,36 @@ export function widgetValue(page, nodeId, name) {
   );
 }
 
-/** Queues the graph and waits for its end; returns the history entry. Throws when a node failed. */
-export async function queueAndWait(page, timeoutMs = 300_000) {
+/** Queues the graph; returns the prompt's id. */
+export async function queue(page) {
   const answer = await page.evaluate(async () => {
     const prompt = await window.app.graphToPrompt();
     return window.app.api.queuePrompt(0, prompt);
   });
   if (!answer.prompt_id) throw new Error(`not queued: ${JSON.stringify(answer)}`);
+  return answer.prompt_id;
+}
+
+/** Queues the graph and waits for its end; returns the history entry. Throws when a node failed. */
+export async function queueAndWait(page, timeoutMs = 300_000) {
+  const id = await queue(page);
   const end = Date.now() + timeoutMs;
   while (Date.now() < end) {
-    const entry = (await (await fetch(`${SERVER}/history/${answer.prompt_id}`)).json())[answer.prompt_id];
+    const entry = (await (await fetch(`${SERVER}/history/${id}`)).json())[id];
     if (entry?.status?.status_str === "error") throw new Error(JSON.stringify(entry.status.messages.at(-1)));
     if (entry) return entry;
     await new Promise((done) => setTimeout(done, 250));
   }
   throw new Error(`not done after ${timeoutMs / 1000} s`);
+}
+
+/** Height of a node in the graph, and as Nodes 2.0 draws it; the latter is null on the classic canvas. */
+export async function heightOf(page, nodeId) {
+  await settle(page);
+  return page.evaluate((id) => {
+    const drawn = document.querySelector(`[data-node-id="${id}"]`);
+    return [window.app.graph.getNodeById(id).size[1], drawn?.offsetHeight ?? null];
+  }, nodeId);
 }
 
 /** Shows the whole graph, or one node, with some space around it. */
@@ -202,6 +218,20 @@ export async function fit(page, nodeId = null) {
     canvas.setDirty(true, true);
   }, nodeId);
   await settle(page, 12);
+}
+
+/** Pairs of nodes whose rectangles meet, titles included, as they are drawn. */
+export function overlaps(page) {
+  return page.evaluate(() => {
+    const boxes = window.app.graph._nodes.map((node) => {
+      const element = document.querySelector(`[data-node-id="${node.id}"]`); // in Nodes 2.0 only
+      const drawn = element?.getBoundingClientRect();
+      const [x, y, width, height] = drawn ? [drawn.x, drawn.y, drawn.width, drawn.height] : node.getBounding();
+      return { title: node.title, x, y, right: x + width, bottom: y + height };
+    });
+    const meet = (a, b) => a.x < b.right && b.x < a.right && a.y < b.bottom && b.y < a.bottom;
+    return boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => meet(a, b)).map((b) => `${a.title} / ${b.title}`));
+  });
 }
 
 /** Saves a picture of the page, or of `clip`, where VIDEO_MEMORY_SCREENSHOTS names a folder. */

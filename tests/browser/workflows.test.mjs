@@ -3,7 +3,7 @@ import { readFile, readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { after, before, test } from "node:test";
 
-import { RENDERERS, SERVER, fit, loadPrompt, loadWorkflow, openBrowser, openPage, picture, queuedPrompt } from "./page.mjs";
+import { RENDERERS, SERVER, fit, loadPrompt, loadWorkflow, openBrowser, openPage, overlaps, picture, queuedPrompt } from "./page.mjs";
 
 const FOLDER = join(import.meta.dirname, "..", "..", "workflows");
 const AGAIN = "if a node got an input, write the workflows anew: python demo/environment.py run -m demo.workflows";
@@ -23,7 +23,7 @@ for (const renderer of RENDERERS) {
       await loadWorkflow(page, await read(`${name}.json`), name);
       assert.deepEqual(await queuedPrompt(page), await read("api", `${name}.json`), `${name}: ${AGAIN}`);
       await fit(page);
-      assert.deepEqual(await page.evaluate(overlaps), [], `${name}: nodes lie on each other`);
+      assert.deepEqual(await overlaps(page), [], `${name}: nodes lie on each other`);
       assert.deepEqual(await page.evaluate(refusals), [], `${name}: the frontend complains`);
       assert.deepEqual(errors, [], name);
       await picture(page, `workflow-${name}-${renderer}`);
@@ -62,18 +62,6 @@ test("the template browser lists exactly the workflows, each with its picture", 
     }
   }
 });
-
-/** In the page: pairs of nodes whose rectangles meet, titles included, as they are drawn. */
-function overlaps() {
-  const boxes = window.app.graph._nodes.map((node) => {
-    const element = document.querySelector(`[data-node-id="${node.id}"]`); // in Nodes 2.0 only
-    const drawn = element?.getBoundingClientRect();
-    const [x, y, width, height] = drawn ? [drawn.x, drawn.y, drawn.width, drawn.height] : node.getBounding();
-    return { title: node.title, x, y, right: x + width, bottom: y + height };
-  });
-  const meet = (a, b) => a.x < b.right && b.x < a.right && a.y < b.bottom && b.y < a.bottom;
-  return boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => meet(a, b)).map((b) => `${a.title} / ${b.title}`));
-}
 
 /** In the page: what dialogs and toasts say. */
 function refusals() {

@@ -64,7 +64,7 @@ def server(
 
 def write_encoder(path: Path) -> None:
     """Stands for a trained encoder for the small host: cached, with a cross-attention that is not zero."""
-    config = EncoderConfig("wan", 128, 16, memory_attention="cached", cross_blocks=2)
+    config = EncoderConfig("wan", 128, 16, memory_attention="cached", cross_blocks=2, head_dim=32)
     encoder = MemoryEncoder(config, dtype=torch.float32)
     generator = torch.Generator().manual_seed(3)
     weights = {

@@ -48,6 +48,12 @@ test("size, encoder and model are found through reroutes, patches and connected 
   }); // prettier-ignore
 });
 
+test("weights that their loader keeps in fp8 count as fp8, whatever the file's name says", () => {
+  const unet = (dtype) => ["UNETLoader", { unet_name: "wan2.2_ti2v_5B_fp16.safetensors", weight_dtype: dtype }];
+  const bytes = (dtype) => findFilm(graphOf({ ...FILM, unet: unet(dtype) })("board")).bytes_per_weight;
+  assert.deepEqual(["fp8_e4m3fn", "fp8_e5m2", "default"].map(bytes), [1, 1, 2]);
+});
+
 test("a loaded encoder is named by its file, and a history is noticed", () => {
   const graph = {
     ...FILM,
