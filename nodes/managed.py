@@ -95,7 +95,7 @@ class ManagedEncoder:
         blocks = (config.cross_blocks, config.head_dim) if config.cross_blocks else None
         if blocks not in (None, (len(host.slots()), host.head_dim)):
             raise ValueError(
-                f"memory_encoder has cross-attention into {config.cross_blocks} blocks with heads of {config.head_dim}, "
+                f"memory_encoder has cross-attention to {config.cross_blocks} blocks with heads of {config.head_dim}, "
                 f"but model has {len(host.slots())} blocks with heads of {host.head_dim}; choose one trained for it"
             )
 
