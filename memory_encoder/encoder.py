@@ -101,12 +101,13 @@ class MemoryEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.trunk: Trunk | LargePatchifier | RecentHistory | None = None
+        self.trunk: Trunk | LargePatchifier | None = None
+        self.recent: RecentHistory | None = None
         self.attention: MemoryAttention | None = None
         if config.variant == "large_patchifier":
             self.trunk = LargePatchifier(config, operations, device, dtype)
         elif config.variant == "recent":
-            self.trunk = RecentHistory(config, operations, device, dtype)
+            self.recent = RecentHistory(config, operations, device, dtype)
         elif config.has_hr:
             width = config.channels[-1]
             self.trunk = Trunk(config, operations, device, dtype)
@@ -120,13 +121,14 @@ class MemoryEncoder(nn.Module):
         `patchifier` is the host's first projection, weight [D,C,1,ph,pw] and bias [D]; large_patchifier and recent
         need it.
         """
-        if isinstance(self.trunk, LargePatchifier | RecentHistory):
+        stretched = self.recent or (self.trunk if isinstance(self.trunk, LargePatchifier) else None)
+        if stretched is not None:
             if patchifier is None:
                 raise ValueError(
                     f"variant {self.config.variant} starts from the host's patchifier: pass its weight and bias"
                 )
-            self.trunk.from_patchifier(*patchifier)
-        elif self.trunk is not None and self.attention is not None:
+            stretched.from_patchifier(*patchifier)
+        elif isinstance(self.trunk, Trunk) and self.attention is not None:
             self.trunk.reset_parameters(generator)
             self.attention.reset_parameters(generator)
             nn.init.zeros_(self.out.weight)  # step 0 equals Only LR; a zero gate would block the gradient instead
@@ -150,8 +152,8 @@ class MemoryEncoder(nn.Module):
         """
         state = state or StreamState()
         batch, _, frames, height, width = self._checked(latents_BCTHW, state).shape
-        if isinstance(self.trunk, RecentHistory):
-            return self._recent(self.trunk, latents_BCTHW, state)
+        if self.recent is not None:
+            return self._recent(self.recent, latents_BCTHW, state)
         grid = grid_for(height, width, self.config)
         stride, total = self.config.stride[0], state.latents + frames
         done, _ = cells_for(state.latents, stride)
@@ -182,11 +184,11 @@ class MemoryEncoder(nn.Module):
             ),
         )
 
-    def _recent(self, trunk: RecentHistory, latents: Tensor, state: StreamState) -> Encoded:
+    def _recent(self, recent: RecentHistory, latents: Tensor, state: StreamState) -> Encoded:
         """All tokens may change with the next append."""
         total = state.latents + latents.shape[2]
-        seen = torch.cat([*state.caches, latents], dim=2)[:, :, -trunk.latents :]
-        tail, places = trunk(seen, total)
+        seen = torch.cat([*state.caches, latents], dim=2)[:, :, -recent.latents :]
+        tail, places = recent(seen, total)
         return Encoded(
             tokens=tail[:, :0],
             coordinates=places[:0],

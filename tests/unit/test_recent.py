@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from memory_encoder.budget import HOSTS, Plan, token_count
 from memory_encoder.config import EncoderConfig, parse_schedule
 from memory_encoder.encoder import MemoryEncoder, StreamState
-from memory_encoder.recent import RecentHistory
 
 FRAMEPACK = "1@1x1x1+2@2x2x2+16@4x4x4"
 WIDTH, CHANNELS = 12, 4
@@ -32,8 +31,8 @@ def latents(count: int, height: int = 8, width: int = 12) -> torch.Tensor:
 def test_a_sliding_window_is_the_hosts_own_tokens_of_the_last_latents_at_their_true_places():
     encoder, x = made("3@1x1x1"), latents(7)
     encoded = encoder.append(x)
-    assert isinstance(encoder.trunk, RecentHistory)
-    host = encoder.trunk.layers[0].layer.conv
+    assert encoder.recent is not None
+    host = encoder.recent.layers[0].layer.conv
     expected = torch.nn.functional.conv3d(x[:, :, -3:], host.weight, host.bias, stride=(1, 2, 2)).flatten(2).mT
     assert torch.equal(encoded.all_tokens(), expected)
     assert encoded.tail_coordinates[:, 0].unique().tolist() == [4, 5, 6]
