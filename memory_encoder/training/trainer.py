@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor, nn
 
@@ -55,6 +56,7 @@ class Trainer:
         self.options, self.source, self.folder = options, source, folder
         self.host_metadata = host_metadata or {}
         self.listener = listener or Listener()
+        AcceleratorState._reset_state()  # else a later run of this process could not have another precision
         self.accelerator = Accelerator(
             mixed_precision=options.mixed_precision,
             gradient_accumulation_steps=options.accumulate,

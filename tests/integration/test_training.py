@@ -60,6 +60,14 @@ def test_one_clip_is_learned(tmp_path: Path, changes: dict[str, Any], share: flo
     assert sum(losses[-20:]) / 20 < share * start * 1.3
 
 
+def test_runs_of_one_process_may_differ_in_precision(tmp_path: Path) -> None:
+    for precision in ("bf16", "no", "bf16"):
+        options = tiny_options(steps=1, mixed_precision=precision)
+        trainer = Trainer(tiny_module(options), OneClip(), options, tmp_path / precision, cpu=True)
+        assert trainer.accelerator.mixed_precision == precision
+        trainer.run()
+
+
 def test_memory_is_what_is_learned_from(tmp_path: Path) -> None:
     """Eight clips without text: only the memory can tell which one is asked for."""
     options = tiny_options(train_host=True, steps=300, checkpoint_every=1000, batch_size=8)
