@@ -55,7 +55,7 @@ def main() -> int:
         with server:
             say(f"ComfyUI answers on port {server.port}; {import_time(server)}")
             prompt = json.loads(WORKFLOW.read_text())
-            entry = server.wait(server.queue(prompt), timeout=540, on_progress=Progress(prompt))
+            entry = server.wait(server.queue(prompt), timeout=1800, on_progress=Progress(prompt))
     except (ComfyError, ValueError, TimeoutError) as error:
         say(f"failed: {error}")
         return 1
