@@ -44,7 +44,7 @@ def prepare(protocol: Protocol, workshop: Workshop, clips: Path, jobs: int, tell
         )  # fmt: skip
         make_cache(Namespace(videos=videos, out=workshop.data, rates=",".join(RATES), jobs=jobs, comfy=None))
     tell("host")
-    if not workshop.host.exists():
+    if not workshop.material.exists():  # what comes next; the host's file is there from its first checkpoint on
         train_host(protocol, workshop)
     tell("clips and films to measure on")
     make_material(protocol, clips, workshop.material)
