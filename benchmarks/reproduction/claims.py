@@ -70,8 +70,12 @@ CLAIMS = (
 def difference(higher: Values, lower: Values) -> tuple[float, float]:
     """Mean of the paired values [seeds, clips] and the larger of the standard errors over clips and over seeds."""
     paired = higher - lower
-    errors = [standard_error(paired.mean(axis=axis)) for axis in (0, 1)]
-    return float(paired.mean()), max(errors)
+    return float(paired.mean()), larger_error(paired)
+
+
+def larger_error(values: Values) -> float:
+    """Of values [seeds, clips]: the larger of the standard errors over clips and over seeds."""
+    return max(standard_error(values.mean(axis=axis)) for axis in (0, 1))
 
 
 def standard_error(values: Values) -> float:

@@ -51,7 +51,8 @@ class Judge:
         predict = partial(self.module.predict, conditioning=self.prompts([""] * len(clips.names)))
         memory = None if without else self.memory(clips, clips.hr.shape[2])
         generator = torch.Generator().manual_seed(self.seed)
-        return scored(clips, self.decoded(draw_history(predict, memory, tuple(clips.hr.shape), generator, STEPS)))
+        made = decoded(self.codec, draw_history(predict, memory, tuple(clips.hr.shape), generator, STEPS))
+        return scored(clips, made), made
 
     @torch.no_grad()
     def use(self, histories: Clips, films: list[ReturnFilm]) -> dict[str, dict[str, list[bool]]]:
@@ -88,36 +89,38 @@ class Judge:
         size = (*clips.hr.shape[:2], MADE // GIVEN, *clips.hr.shape[3:])
         noise = torch.randn(size, generator=torch.Generator().manual_seed(self.seed))
         made = draw_frames(predict, memory, noise, latents, STEPS)
-        return self.decoded(torch.cat([clips.hr[:, :, latents - CONTEXT : latents], made], dim=2))[:, -MADE:]
+        shown_before = clips.hr[:, :, latents - CONTEXT : latents]
+        return decoded(self.codec, torch.cat([shown_before, made], dim=2))[:, -MADE:]
 
     def prompts(self, texts: list[str]) -> dict[str, Tensor]:
         return {"context": torch.cat([self.text.encode(text) for text in texts])}
 
-    def decoded(self, latents: Tensor) -> np.ndarray:
-        """Pictures [N,F,H,W,3] in 0..1, one clip at a time."""
-        return torch.cat([self.codec.decode(clip[None]) for clip in latents]).clamp(0, 1).numpy()
+
+def decoded(codec: Codec, latents: Tensor) -> np.ndarray:
+    """Pictures [N,F,H,W,3] in 0..1, one clip at a time."""
+    return torch.cat([codec.decode(clip[None]) for clip in latents]).clamp(0, 1).numpy()
 
 
-def scored(clips: Clips, made: np.ndarray) -> tuple[dict[str, list[float]], np.ndarray]:
-    """Metrics of pictures against the true ones, and the pictures."""
+def scored(clips: Clips, made: np.ndarray) -> dict[str, list[float]]:
+    """Metrics of pictures against the true ones, for each clip."""
     metrics: list[Callable[..., Tensor]] = [psnr, ssim, *([lpips] if lpips_available() else [])]
     true = clips.pictures.float() / 255
     return {
         metric.__name__: [float(metric(a, torch.from_numpy(b)).mean()) for a, b in zip(true, made, strict=True)]
         for metric in metrics
-    }, made
+    }
 
 
 def aligned(made: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both cropped after the shift of up to SHIFT pixels that brings them nearest."""
     best: tuple[float, Any] = (np.inf, None)
+    still = cropped(true, 0, 0)
     for dy in range(-SHIFT, SHIFT + 1):
         for dx in range(-SHIFT, SHIFT + 1):
-            a, b = cropped(made, dy, dx), cropped(true, 0, 0)
-            distance = float(np.square(a - b).mean())
+            distance = float(np.square(cropped(made, dy, dx) - still).mean())
             best = min(best, (distance, (dy, dx)))
     dy, dx = best[1]
-    return np.ascontiguousarray(cropped(made, dy, dx)), np.ascontiguousarray(cropped(true, 0, 0))
+    return np.ascontiguousarray(cropped(made, dy, dx)), np.ascontiguousarray(still)
 
 
 def cropped(frames: np.ndarray, dy: int, dx: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from memory_encoder.files import write_bytes
 
-from .claims import standard_error
+from .claims import larger_error
 from .jobs import SHOWN
 from .material import load_material
 from .report import collected, measures, seeds_done
@@ -39,12 +39,14 @@ def rate_figure(values: dict[str, dict[str, np.ndarray]]) -> Any:
     axis = axes[0]
     psnr = values["psnr"]
     proposed = [(TOKENS[row.rate], psnr[row.name]) for row in TABLE_1 if row.variant == "proposed"]
-    x, means, errors = zip(*[(x, v.mean(), _error(v)) for x, v in sorted(proposed, key=lambda p: p[0])], strict=True)
+    x, means, errors = zip(
+        *[(x, v.mean(), larger_error(v)) for x, v in sorted(proposed, key=lambda p: p[0])], strict=True
+    )
     axis.errorbar(x, means, errors, marker="o", capsize=3, label="Proposed")
     for row in TABLE_1:
         if row.variant in ("only_lr", "without_lr", "large_patchifier"):
             v = psnr[row.name]
-            axis.errorbar([32], [v.mean()], [_error(v)], marker="s", capsize=3, ls="", label=row.name)
+            axis.errorbar([32], [v.mean()], [larger_error(v)], marker="s", capsize=3, ls="", label=row.name)
     for name, style in (("Whole history", "-"), ("VAE alone", "--"), ("No memory", ":")):
         axis.axhline(psnr[name].mean(), ls=style, color="0.45", lw=1, label=name)
     axis.set_xscale("log", base=2)
@@ -60,7 +62,7 @@ def recall_figure(values: dict[str, dict[str, np.ndarray]]) -> Any:
     for axis, part in zip(axes, PARTS, strict=True):
         for name in LINES:
             found = [values[f"{part} at {s} s"][name] for s in SECONDS]
-            axis.errorbar(SECONDS, [100 * v.mean() for v in found], [100 * _error(v) for v in found],
+            axis.errorbar(SECONDS, [100 * v.mean() for v in found], [100 * larger_error(v) for v in found],
                           marker="o", ms=3, capsize=2, label=name)  # fmt: skip
         axis.axhline(100 / CHOICES, color="0.45", ls=":", lw=1)
         axis.set(title=part, xlabel="seconds of history", ylim=(0, 100))
@@ -87,10 +89,6 @@ def _labelled(name: str, cells: list[np.ndarray]) -> np.ndarray:
     label = np.full((cells[0].shape[0], 190, 3), 255, np.uint8)
     cv2.putText(label, name, (6, label.shape[0] // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (30, 30, 30), 1, cv2.LINE_AA)
     return np.concatenate([label, *cells], axis=1)
-
-
-def _error(values: np.ndarray) -> float:
-    return max(standard_error(values.mean(axis=axis)) for axis in (0, 1))
 
 
 def _figure(columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from memory_encoder.files import write_bytes
 
-from .claims import Outcome, check, person, standard_error
+from .claims import Outcome, check, larger_error, person
 from .returns import CHOICES, PARTS
 from .runs import Workshop
 from .settings import ABLATIONS, ROWS, SECONDS, TABLE_1, USE, Protocol
@@ -65,8 +65,7 @@ def cell(values: np.ndarray | None, digits: int = 2, scale: float = 1.0) -> str:
     """Mean and standard error, the larger of that over clips and that over seeds."""
     if values is None:
         return "-"
-    errors = [standard_error(values.mean(axis=axis)) for axis in (0, 1)]
-    return f"{scale * values.mean():.{digits}f} ± {scale * max(errors):.{digits}f}"
+    return f"{scale * values.mean():.{digits}f} ± {scale * larger_error(values):.{digits}f}"
 
 
 def table_1(found: dict[str, dict[str, np.ndarray]]) -> list[str]:

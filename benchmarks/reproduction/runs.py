@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +114,3 @@ def encoder_config(protocol: Protocol, row: Row, model: nn.Module) -> EncoderCon
         channels=protocol.channels, patch=host.patch,
     )  # fmt: skip
     return replace(config, **dict(row.config))
-
-
-def described(protocol: Protocol) -> dict[str, Any]:
-    """The protocol as it stands in the results."""
-    return asdict(protocol)
