@@ -33,14 +33,22 @@ class Times:
 
 
 def measure(
-    cases: Mapping[str, Callable[[], Tensor]], names: Sequence[str], warmup: int, repeats: int, device: torch.device
+    cases: Mapping[str, Callable[[], Callable[[], Tensor]]],
+    names: Sequence[str],
+    warmup: int,
+    repeats: int,
+    device: torch.device,
 ) -> dict[str, Times]:
-    """Runs the named cases round by round, each round starting with another one; the first output of each is kept."""
+    """Runs the named cases round by round, each round starting with another one; the first output of each is kept.
+
+    `cases` prepare a case, untimed, and return what is timed.
+    """
+    prepared = {name: cases[name]() for name in names}
     result = {name: Times() for name in names}
     for number in range(-warmup, repeats):
         turn = number % len(names)
         for name in [*names[turn:], *names[:turn]]:
-            seconds, cpu_seconds, output = _timed(cases[name], device)
+            seconds, cpu_seconds, output = _timed(prepared[name], device)
             times = result[name]
             times.output = output.float().cpu() if times.output is None else times.output
             if number >= 0:

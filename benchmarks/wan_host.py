@@ -29,6 +29,7 @@ from memory_encoder.selection import MemorySettings, encoder_key
 STANDINS = Path(__file__).resolve().parent.parent / "demo" / "standins"
 SIGMA_TIMESTEP = 700.0  # any timestep costs the same
 WEIGHT_GAIN = 0.5  # keeps activations small enough for half precision
+Step = Callable[[], Tensor]
 
 
 class SetupError(RuntimeError):
@@ -85,7 +86,7 @@ class Holder(nn.Module):
 
 
 class Bench:
-    """A host, a section to denoise and a history, on one device; `cases` are forward passes that take no arguments.
+    """A host, a section to denoise and a history, on one device; `cases` lead to forward passes that take no arguments.
 
     plan gives the sizes in pixels and seconds; its first rate and its padding give the number of memory tokens.
     """
@@ -103,44 +104,38 @@ class Bench:
     def latent_size(self) -> tuple[int, int]:
         return self.plan.height // self.shape.spatial, self.plan.width // self.shape.spatial
 
-    def cases(self, cross_width: int = HEAD_WIDTH) -> dict[str, Callable[[], Tensor]]:
-        """Forward passes by name; inputs of a case are made when it first runs, so that skipped ones cost nothing.
+    def cases(self, cross_width: int = HEAD_WIDTH) -> dict[str, Callable[[], Step]]:
+        """By name, what prepares a case and returns its forward pass, so that skipped ones cost nothing.
 
-        `cached` is a step after the first, in which keys and values are there.
+        `cached` is a step after the first of a section: keys and values are there.
         """
-        latents = self.plan.latents(self.plan.history_seconds)
-        memory = self.memory()
         patcher = self.comfy.patcher.ModelPatcher(Holder(self.model), self.device, torch.device("cpu"))
-        with_memory = inject(patcher, memory)
-        at_zero = inject(patcher, memory, MemorySettings(strength=0.0))
-        history: list[Tensor] = []
-
-        def with_history() -> Tensor:
-            if not history:
-                history.append(self._random(1, self.shape.channels, latents, *self.latent_size))
-            return self.step(patcher, context_latents=history)
-
-        patchers: dict[str, Any] = {}
-
-        def with_settings(name: str, make: Callable[[], Any]) -> Tensor:
-            if name not in patchers:
-                patchers[name] = make()
-                if name == "cached":
-                    self.step(patchers[name])
-            return self.step(patchers[name])
-
-        enhanced = {
-            "cached": lambda: inject(patcher, self.memory(memory_attention="cached")),
+        memory = self.memory()
+        patchers: dict[str, Callable[[], Any]] = {
+            "without": lambda: patcher,
+            "strength 0": lambda: inject(patcher, memory, MemorySettings(strength=0.0)),
+            "memory": lambda: inject(patcher, memory),
             "window": lambda: inject(patcher, self.memory(window=True), MemorySettings(sliding_window=WINDOW)),
             "cross": lambda: self.with_cross(patcher, cross_width),
             "two": lambda: inject(patcher, replace(memory, others=(self.memory(rate=SECOND_RATE),))),
         }
-        return {name: partial(with_settings, name, make) for name, make in enhanced.items()} | {
-            "without": lambda: self.step(patcher),
-            "strength 0": lambda: self.step(at_zero),
-            "memory": lambda: self.step(with_memory),
-            "history": with_history,
-        }
+        cases = {name: partial(self._plain, make) for name, make in patchers.items()}
+        return cases | {"history": partial(self._history, patcher), "cached": partial(self._cached, patcher)}
+
+    def _plain(self, make: Callable[[], Any]) -> Step:
+        return partial(self.step, make())
+
+    def _history(self, patcher: Any) -> Step:
+        latents = self.plan.latents(self.plan.history_seconds)
+        return partial(
+            self.step, patcher, context_latents=[self._random(1, self.shape.channels, latents, *self.latent_size)]
+        )
+
+    def _cached(self, patcher: Any) -> Step:
+        step = partial(self.step, inject(patcher, self.memory(memory_attention="cached")))
+        with torch.inference_mode():
+            step()
+        return step
 
     def warm_up(self) -> None:
         """A short pass, so that weights are in place and threads are started before anything is timed."""

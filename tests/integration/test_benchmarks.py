@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import timing
 from benchmarks.report import main
 from benchmarks.settings import parser, settings_from
 from benchmarks.wan_host import Bench, start_comfy
@@ -30,13 +32,14 @@ def result(comfy: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     return json.loads(written.read_text())
 
 
-def counted(cases: dict[str, Callable[[], Any]]) -> dict[str, int]:
+def counted(cases: dict[str, Callable[[], Callable[[], Any]]]) -> dict[str, int]:
     """FLOPs of every case, counted by PyTorch operation by operation; unfused attention is what its counter knows."""
     flops = {}
+    steps = {name: prepare() for name, prepare in cases.items()}
     with torch.no_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        for name, case in cases.items():
+        for name, step in steps.items():
             with FlopCounterMode(display=False) as counter:
-                case()
+                step()
             flops[name] = counter.get_total_flops()
     return flops
 
@@ -83,15 +86,29 @@ def test_flops_of_the_enhancements_are_those_that_pytorch_counts(comfy: Any, tmp
     rows = {row["case"]: row for row in json.loads(written.read_text())["rows"]}
     settings = settings_from(parser().parse_args(arguments), gpu=False)
     bench = Bench(start_comfy(cpu=True), settings.shape(), settings.plan(), torch.device("cpu"), torch.float32, seed=0)
-    cases = bench.cases(settings.cross_width())
-    with torch.no_grad():
-        for case in cases.values():
-            case()  # what is computed once a section is there
-    flops = counted(cases)
+    flops = counted(bench.cases(settings.cross_width()))
     assert set(rows) == {"without", "memory", "cached", "window", "cross", "two"}
     for name, row in rows.items():
         assert row["flops"] == flops[name], name
     assert rows["without"]["flops"] < rows["cached"]["flops"] < rows["memory"]["flops"] < rows["two"]["flops"]
+
+
+def test_what_prepares_a_case_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step of a section fills the cache of keys and values; with no warm-up round it must not count."""
+    clock = [0.0]
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock[0], process_time=lambda: clock[0]))
+
+    def step() -> torch.Tensor:
+        clock[0] += 1
+        return torch.zeros(1)
+
+    def prepare() -> Callable[[], torch.Tensor]:
+        clock[0] += 100
+        return step
+
+    times = timing.measure({"a": prepare, "not asked for": prepare}, ["a"], 0, 2, torch.device("cpu"))
+    assert clock == [102.0] and list(times) == ["a"]
+    assert times["a"].seconds == times["a"].cpu_seconds == [1.0, 1.0]
 
 
 def test_case_that_is_not_run_keeps_its_flops_ratio(
