@@ -152,6 +152,14 @@ class EncoderConfig:
     def has_hr(self) -> bool:
         return self.variant != "only_lr"
 
+    def chosen(self) -> dict[str, Any]:
+        """The settings that are not at their defaults, by name: what a newer version adds changes nothing here."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in sorted(fields(self), key=lambda field: field.name)
+            if getattr(self, field.name) != field.default
+        }
+
     def to_metadata(self) -> dict[str, str]:
         """Metadata for `safetensors.torch.save_file`: format, schema version and the configuration as JSON."""
         return {"format": FORMAT, "schema_version": str(SCHEMA_VERSION), "config": json.dumps(asdict(self))}

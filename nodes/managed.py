@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def _compute_dtype(device: torch.device) -> torch.dtype:
 
 
 def _identity(config: EncoderConfig, weights: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(repr(config).encode())
+    digest = hashlib.sha256(json.dumps(config.chosen()).encode())
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())

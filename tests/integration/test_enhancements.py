@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -127,6 +128,15 @@ def test_a_trained_cross_attention_reaches_the_film_and_survives_save_and_load(w
         world.call(*apply)
     patched = world.call(*apply, memory_encoder=used)[0]
     assert patched.get_additional_models()
+
+
+def test_cross_attention_to_another_number_of_blocks_is_refused(world: World) -> None:
+    encoder_class = importlib.import_module(f"{PACK}.memory_encoder.encoder").MemoryEncoder
+    manage = importlib.import_module(f"{PACK}.nodes.managed").manage
+    config = encoder(world, cross=True).config
+    used = manage(encoder_class(replace(config, cross_blocks=config.cross_blocks + 1)))
+    with pytest.raises(ValueError, match=r"cross-attention to 3 blocks .* but model has 2 blocks .* trained for it"):
+        world.film("other host", "a", memory_encoder=used)
 
 
 def test_a_cached_encoder_makes_a_film_and_joint_stays_joint(world: World) -> None:

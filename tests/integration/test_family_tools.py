@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from demo.clip import read_frames, write_frames
 from demo.tiny_family import install, prepare
-from demo.tiny_family.clips import Clip
+from demo.tiny_family.clips import Clip, list_clips
 from demo.tiny_family.evaluate_family import Variant, add_variant_arguments, markdown, table, variants
 from demo.tiny_family.export import export
 from memory_encoder.evaluation import KINDS, ClipScore
@@ -35,6 +35,11 @@ def test_a_training_film_comes_with_its_storyboard_and_is_made_once(tmp_path: Pa
     written = path.stat().st_mtime_ns
     prepare.write_film(tmp_path, 3, long=False)
     assert path.stat().st_mtime_ns == written
+
+
+def test_a_folder_without_clips_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"manifest\.json is missing: --clips must name the clips folder"):
+        list_clips(tmp_path / "clips")
 
 
 def test_a_reel_follows_from_its_number_and_mixes_clips(tmp_path: Path) -> None:

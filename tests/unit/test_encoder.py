@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -226,3 +227,9 @@ def test_a_new_trunk_keeps_the_scale_of_its_input(rate):
     with torch.no_grad():
         features, _ = encoder.trunk.stream(latents, ())
     assert 0.3 < float(features.std()) < 1.5
+
+
+def test_what_is_chosen_leaves_out_defaults_so_that_new_settings_change_no_identity():
+    plain = EncoderConfig("wan", 128, 16)
+    assert plain.chosen() == {"host": "wan", "latent_channels": 16, "width": 128}
+    assert replace(plain, rate="2x2x2", heads=4).chosen() == plain.chosen() | {"heads": 4, "rate": "2x2x2"}
