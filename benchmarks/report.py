@@ -29,6 +29,7 @@ LABELS = {
     "window": "memory and sliding window",
     "cross": "memory and cross-attention",
     "two": "memory at two rates",
+    "guided": "memory and history guidance",
 }
 CANNOT_RUN = 2
 
@@ -122,7 +123,8 @@ def rows(shape: WanShape, tokens: Mapping[str, int], times: Mapping[str, Times],
     }
     result = []
     for case in ENHANCEMENTS if "cached" in settings.cases else CASES:
-        flops = step_flops(shape, section, **extra[case])
+        passes = [extra["memory"], {}] if case == "guided" else [extra[case]]
+        flops = sum(step_flops(shape, section, **added) for added in passes)
         values: dict[str, Any] = {}
         if case in times:
             of = times[case]
@@ -135,7 +137,7 @@ def rows(shape: WanShape, tokens: Mapping[str, int], times: Mapping[str, Times],
                 "all_seconds": tuple(of.seconds),
                 "all_cpu_seconds": tuple(of.cpu_seconds),
             }
-        seen = section + sum(count for name, count in extra[case].items() if name != "cross")
+        seen = sum(section + sum(count for name, count in added.items() if name != "cross") for added in passes)
         result.append(Row(case, seen, flops, flops / step_flops(shape, section), **values))
     return result
 

@@ -18,9 +18,10 @@ TEXT_TOKENS = 512
 # Width of a published Wan (1.3B, 5B, 14B): its feed-forward width and the channels of its VAE.
 PUBLISHED = {1536: (8960, 16), 3072: (14336, 48), 5120: (13824, 16)}
 CASES = ("without", "strength 0", "memory", "history")
-ENHANCEMENTS = ("without", "memory", "cached", "window", "cross", "two")
+ENHANCEMENTS = ("without", "memory", "cached", "window", "cross", "two", "guided")
 WINDOW = 3  # uncompressed latents
 SECOND_RATE = "2x2x8"
+GUIDANCE = 1.5  # any weight but 1 costs the same
 CROSS_WIDTH = 512  # of phi's hidden states
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.flops import WanShape
-from benchmarks.settings import HEAD_WIDTH, SECOND_RATE, WINDOW
+from benchmarks.settings import GUIDANCE, HEAD_WIDTH, SECOND_RATE, WINDOW
 from memory_encoder.budget import Plan, token_count
 from memory_encoder.config import EncoderConfig
 from memory_encoder.cross_attention import CrossAttention
 from memory_encoder.encoder import StreamState
+from memory_encoder.guidance import HistoryGuidance
 from memory_encoder.injection import inject
 from memory_encoder.memory import VideoMemory
 from memory_encoder.positions import cell_coordinates, grid_for
@@ -120,7 +121,8 @@ class Bench:
             "two": lambda: inject(patcher, replace(memory, others=(self.memory(rate=SECOND_RATE),))),
         }
         cases = {name: partial(self._plain, make) for name, make in patchers.items()}
-        return cases | {"history": partial(self._history, patcher), "cached": partial(self._cached, patcher)}
+        special = {"history": self._history, "cached": self._cached, "guided": self._guided}
+        return cases | {name: partial(make, patcher) for name, make in special.items()}
 
     def _plain(self, make: Callable[[], Any]) -> Step:
         return partial(self.step, make())
@@ -136,6 +138,22 @@ class Bench:
         with torch.inference_mode():
             step()
         return step
+
+    def _guided(self, patcher: Any) -> Step:
+        """The prompt with memory and without, as the pack's history guidance asks for them at a CFG of 1."""
+
+        def evaluate(model: Any, conds: Any, x: Tensor, sigma: Any, options: dict[str, Any]) -> list[Tensor]:
+            return [self._forward(options["transformer_options"])]
+
+        args = {
+            "conds": [self.text],
+            "model_options": {"transformer_options": transformer_options(inject(patcher, self.memory()))},
+            "model": self.model,
+            "input": self.section,
+            "sigma": None,
+        }
+        guidance = HistoryGuidance(GUIDANCE, evaluate)
+        return lambda: guidance(args)[0]
 
     def warm_up(self) -> None:
         """A short pass, so that weights are in place and threads are started before anything is timed."""
@@ -178,12 +196,19 @@ class Bench:
 
     def step(self, patcher: Any, section: Tensor | None = None, **extra: Any) -> Tensor:
         """One forward pass as core's sampler runs it, with the patcher's wrappers in transformer_options."""
-        options = {**patcher.model_options["transformer_options"], "wrappers": patcher.wrappers, "uuids": ["bench"]}
+        return self._forward(transformer_options(patcher), section, **extra)
+
+    def _forward(self, options: dict[str, Any], section: Tensor | None = None, **extra: Any) -> Tensor:
         x = self.section if section is None else section
-        return self.model(x, self.timestep, self.text, transformer_options=options, **extra)
+        return self.model(x, self.timestep, self.text, transformer_options={**options, "uuids": ["bench"]}, **extra)
 
     def _random(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.generator).to(device=self.device, dtype=self.dtype)
+
+
+def transformer_options(patcher: Any) -> dict[str, Any]:
+    """Those of a ModelPatcher with its wrappers, as core's sampler hands them to the model."""
+    return {**patcher.model_options["transformer_options"], "wrappers": patcher.wrappers}
 
 
 def build_wan(comfy: Comfy, shape: WanShape, dtype: torch.dtype, generator: torch.Generator) -> nn.Module:

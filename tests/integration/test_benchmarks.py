@@ -87,10 +87,11 @@ def test_flops_of_the_enhancements_are_those_that_pytorch_counts(comfy: Any, tmp
     settings = settings_from(parser().parse_args(arguments), gpu=False)
     bench = Bench(start_comfy(cpu=True), settings.shape(), settings.plan(), torch.device("cpu"), torch.float32, seed=0)
     flops = counted(bench.cases(settings.cross_width()))
-    assert set(rows) == {"without", "memory", "cached", "window", "cross", "two"}
+    assert set(rows) == {"without", "memory", "cached", "window", "cross", "two", "guided"}
     for name, row in rows.items():
         assert row["flops"] == flops[name], name
     assert rows["without"]["flops"] < rows["cached"]["flops"] < rows["memory"]["flops"] < rows["two"]["flops"]
+    assert rows["guided"]["flops"] == rows["memory"]["flops"] + rows["without"]["flops"]
 
 
 def test_what_prepares_a_case_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
