@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from demo.tiny_family.make_host import HostConfig, write_host
 from memory_encoder.config import EncoderConfig
 from memory_encoder.encoder import MemoryEncoder
-from memory_encoder.encoder_file import load_encoder, new_encoder
+from memory_encoder.encoder_file import cross_settings, load_encoder, new_encoder
 from memory_encoder.hosts import find_host
 from memory_encoder.hosts.checkpoint import PYTORCH_ATTENTION, load_comfy, load_host, training_mode
 from memory_encoder.training.checkpoint import read_lora
@@ -111,6 +111,6 @@ def encoder_config(protocol: Protocol, row: Row, model: nn.Module) -> EncoderCon
     host = find_host(model)
     config = EncoderConfig(
         host.name, host.width, host.latent_channels, row.rate, row.variant,  # type: ignore[arg-type]
-        channels=protocol.channels, patch=host.patch,
+        channels=protocol.channels, patch=host.patch, **cross_settings(host, row.cross_attention),
     )  # fmt: skip
     return replace(config, **dict(row.config))

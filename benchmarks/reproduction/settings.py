@@ -74,7 +74,8 @@ class Row:
     """One row of a table: a memory and how it is trained.
 
     start: the row whose encoder and LoRA Stage II begins with; without one it begins anew, with the steps of both
-    stages. memory: False for nothing beside the section. changed: other options of its training.
+    stages. memory: False for nothing beside the section. cross_attention: a branch from phi into every block. changed:
+    other options of its training.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Row:
     variant: str = "proposed"
     start: str = ""
     memory: bool = True
+    cross_attention: bool = False
     config: tuple[tuple[str, Any], ...] = ()
     random_output: bool = False
     history_timestep: str = "zero"
@@ -111,6 +113,8 @@ ABLATIONS = (
     Row("Attention causal", config=(("attention", "causal"),)),
     Row("Attention full", config=(("attention", "full"),)),
     Row("Output not zero at first", random_output=True),
+    Row("Cross-attention", cross_attention=True),
+    Row("Cached memory", config=(("memory_attention", "cached"),)),
 )
 USE = (
     Row("Memory 4x4x2", "continuation", start=PROPOSED),

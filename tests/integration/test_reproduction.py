@@ -1,4 +1,4 @@
-"""The reproduction trains, measures, goes on where it was stopped, and reports: in two steps of four of its rows."""
+"""The reproduction trains, measures, goes on where it was stopped, and reports: in two steps of some of its rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.reproduction.runs import Workshop
 from benchmarks.reproduction.settings import CPU, QUICK, ROWS, SECONDS
 
 DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "clips"
-TRAINED = ("Proposed 4x4x2", "Whole history", "Memory 4x4x2", "Nothing")
+TRAINED = ("Proposed 4x4x2", "Whole history", "Cross-attention", "Cached memory", "Memory 4x4x2", "Nothing")
 MACHINE = {"gpu": None, "cpu": "a processor", "cores": 2, "torch": "2", "comfyui": "0"}
 
 
