@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from memory_encoder.files import write_bytes
 from .claims import Outcome, check, larger_error, person
 from .returns import CHOICES, PARTS
 from .runs import Workshop
-from .settings import ABLATIONS, ROWS, SECONDS, TABLE_1, USE, Protocol
+from .settings import ABLATIONS, PAIRS, PLANNED, SECONDS, TABLE_1, USE, Protocol
 
 PAPER = {  # Table 1: PSNR, SSIM, LPIPS
     "Large Patchifier 4x4x2": (12.93, 0.412, 0.365),
@@ -29,16 +30,31 @@ NEAR = (1, 2, 3, 4)  # seconds of history that windows of training hold
 
 
 def seeds_done(protocol: Protocol, workshop: Workshop) -> list[int]:
-    """Seeds with which every row is measured."""
-    names = (*ROWS, "VAE alone")
+    """Seeds with which every planned row is measured."""
+    names = (*PLANNED, "VAE alone")
     return [seed for seed in protocol.seeds if all(workshop.result(name, seed).exists() for name in names)]
 
 
 def collected(workshop: Workshop, seeds: list[int]) -> dict[str, list[dict[str, Any]]]:
-    """Measurements of each row, one for each seed."""
-    return {
-        name: [json.loads(workshop.result(name, seed).read_text()) for seed in seeds] for name in (*ROWS, "VAE alone")
-    }
+    """Measurements of each planned row, one for each seed."""
+    return {name: [measured(workshop, name, seed) for seed in seeds] for name in (*PLANNED, "VAE alone")}
+
+
+def measured(workshop: Workshop, row: str, seed: int) -> dict[str, Any]:
+    return json.loads(workshop.result(row, seed).read_text())
+
+
+def further(workshop: Workshop, seeds: Sequence[int]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+    """PSNR [seeds, clips] of the pairs with further rows, with the seeds that both are measured with."""
+    result = {}
+    for pair in PAIRS:
+        both = [seed for seed in seeds if all(workshop.result(name, seed).exists() for name in pair)]
+        if both:
+            first, second = (
+                np.array([measured(workshop, name, seed)["retrieval"]["psnr"] for seed in both]) for name in pair
+            )
+            result[pair] = (first, second)
+    return result
 
 
 def measures(found: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, np.ndarray]]:
@@ -91,6 +107,13 @@ def ablation_table(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
     return lines
 
 
+def further_table(pairs: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]) -> list[str]:
+    lines = ["| memory | PSNR (dB) | against | PSNR (dB) | difference | seeds |", "|---|---|---|---|---|---|"]
+    for (first, second), (a, b) in pairs.items():
+        lines.append(f"| {first} | {cell(a)} | {second} | {cell(b)} | {cell(a - b)} | {len(a)} |")
+    return lines
+
+
 def use_table(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
     heads = [f"{part}, {s} s" for part in PARTS for s in SECONDS]
     lines = ["| method | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
@@ -129,6 +152,7 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dic
     found = collected(workshop, seeds)
     values = measures(found)
     outcomes = check(values)
+    pairs = further(workshop, protocol.seeds)
     against = [o for o in outcomes if o.claim.firm and o.verdict != "shown"]
     trial = protocol.name == "quick"
     lines = [
@@ -147,6 +171,7 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dic
         "", "## Retrieval (Table 1)", "", *table_1(values),
         *([] if "lpips" in values else ["", "LPIPS is not measured: its network's weights are not installed."]),
         "", "## Ablations", "", *ablation_table(values),
+        *(["", "## Further rows, not planned before the first run", "", *further_table(pairs)] if pairs else []),
         "", "## Use in films: recalled, % (chance " + f"{100 / CHOICES:g})", "", *use_table(values),
         "", "## Return on real clips", "", *return_table(values),
         "", "## Claims", "", *(["A trial run claims nothing."] if trial else claim_table(outcomes)), "",
@@ -162,6 +187,7 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dic
         "clips": {"retrieval": found["Proposed 4x4x2"][0]["names"], "films": found["Memory 4x4x2"][0]["films"],
                   "reels": found["Memory 4x4x2"][0]["reel_names"]},
         "measures": {measure: {row: v.tolist() for row, v in rows.items()} for measure, rows in values.items()},
+        "further": [{"pair": pair, "psnr": [v.tolist() for v in both]} for pair, both in pairs.items()],
         "claims": [{**vars(o.claim), "difference": o.difference, "error": o.error, "verdict": o.verdict}
                    for o in outcomes],
     }  # fmt: skip

@@ -113,8 +113,6 @@ ABLATIONS = (
     Row("Attention causal", config=(("attention", "causal"),)),
     Row("Attention full", config=(("attention", "full"),)),
     Row("Output not zero at first", random_output=True),
-    Row("Cross-attention", cross_attention=True),
-    Row("Cached memory", config=(("memory_attention", "cached"),)),
 )
 USE = (
     Row("Memory 4x4x2", "continuation", start=PROPOSED),
@@ -128,4 +126,14 @@ USE = (
     Row("Nothing", "continuation", rate=SLIDING_WINDOW, variant="recent", memory=False,
         changed=(("history_dropout", 1.0),)),
 )  # fmt: skip
-ROWS = {row.name: row for row in (*TABLE_1, *ABLATIONS, *USE)}
+PLANNED = {row.name: row for row in (*TABLE_1, *ABLATIONS, *USE)}  # before the first run
+FURTHER = {
+    row.name: row
+    for row in (
+        Row("Cross-attention", cross_attention=True),
+        Row("Cached memory", config=(("memory_attention", "cached"),)),
+    )
+}
+ROWS = {**PLANNED, **FURTHER}
+# What further rows are compared with.
+PAIRS = (("Cross-attention", PROPOSED), ("Cached memory", PROPOSED))

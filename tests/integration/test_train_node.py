@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +17,6 @@ import torch
 from memory_encoder.cli import main
 from memory_encoder.encoder_file import read_config
 from memory_encoder.training.checkpoint import ENCODER, HOST, LORA, LOSSES, encoder_name, read_losses
-from memory_encoder.training.dataset import MemoryDataset
 from memory_encoder.training.listener import LOSS_PICTURE, RECALL_PICTURE
 
 from .test_dataset import arguments, files, words  # noqa: F401 - fixtures
@@ -126,84 +127,95 @@ def test_command_that_does_not_fit_the_dataset_says_so(
     assert "train_host" in capsys.readouterr().err
 
 
-def test_node_trains_leaves_the_model_alone_and_gives_what_other_nodes_take(
+@dataclass
+class Studio:
+    """The pack's nodes by name, and the model and the dataset that they take."""
+
+    nodes: dict[str, Any]
+    model: Any
+    dataset: Any
+
+    def call(self, node: str, *args: Any, **values: Any) -> Any:
+        with torch.inference_mode():  # as ComfyUI runs nodes
+            return self.nodes[node].execute(*args, **values)
+
+    def encoder(self, rate: str) -> Any:
+        return self.call("VideoMemoryEncoderNew", self.model, rate, "proposed", "frame", False, 0).result[0]
+
+    def train(self, encoder: Any, run: str, **values: Any) -> Any:
+        fixed = {"steps": 2, "batch_size": 2, "rank": 4, "seed": 1}
+        return self.call("VideoMemoryTrain", self.model, encoder, self.dataset, **fixed, **values, run=run)
+
+
+@pytest.fixture
+def studio(
     comfy: Any,
     files: dict[str, Path],  # noqa: F811
     cached: Path,
     load_pack: Callable[..., ModuleType],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(comfy.folder_paths, "output_directory", str(tmp_path))
-    extension = asyncio.run(load_pack(PACK).comfy_entrypoint())
-    nodes = {node.__name__: node for node in asyncio.run(extension.get_node_list())}
-    with torch.inference_mode():  # as ComfyUI runs nodes
-        model = comfy.module("comfy.sd").load_diffusion_model(str(files["host"]))
-        vae = comfy.module("comfy.sd").VAE(comfy.module("comfy.utils").load_torch_file(str(files["vae"])))
-        encoder = nodes["VideoMemoryEncoderNew"].execute(model, "2x2x2", "proposed", "frame", False, 0).result[0]
-        before = {name: tensor.clone() for name, tensor in model.model.diffusion_model.state_dict().items()}
-        dataset = MemoryDataset.open(cached)
-        # The pack's own class, as its dataset node would give it.
-        ours = load_pack(PACK)
-        source = __import__("importlib").import_module(f"{ours.__name__}.memory_encoder.training.dataset")
-        dataset = source.MemoryDataset.open(cached)
-        values = {"stage": "retrieval", "steps": 2, "batch_size": 2, "learning_rate": 1e-3, "rank": 4, "seed": 1}
-        result = nodes["VideoMemoryTrain"].execute(
-            model, encoder, dataset, **values, run="run", picture_every=1, vae=vae
-        )
-        trained, lora, losses, plot = result.result
-        after = model.model.diffusion_model.state_dict()
-        assert set(after) == set(before) and all(torch.equal(after[name], before[name]) for name in before)
-        assert not comfy.model_management.in_training
-        assert trained.identity != encoder.identity and len(losses["loss"]) == 2 and plot.shape[-1] == 3
-        assert len(result.ui["text"]) == 1
-        loader = comfy.module("comfy.sd").load_lora_for_models
-        patched, _ = loader(model, None, lora, 1.0, 0.0)
-        assert len(patched.patches) == len(lora) // 2 > 0
-    (tmp_path / "models").mkdir()
-    monkeypatch.setitem(
-        comfy.folder_paths.folder_names_and_paths,
-        "memory_encoders",
-        ([str(tmp_path / "video_memory_training" / "run")], {".safetensors"}),
-    )
-    loaded = nodes["VideoMemoryEncoderLoader"].execute(model, ENCODER, "none", 1.0).result[1]
-    assert loaded.config == trained.config
-
-
-def test_node_trains_combined_encoders_that_the_loaders_give_back(
-    comfy: Any,
-    files: dict[str, Path],  # noqa: F811
-    cached: Path,
-    load_pack: Callable[..., ModuleType],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> Studio:
     monkeypatch.setattr(comfy.folder_paths, "output_directory", str(tmp_path))
     pack = load_pack(PACK)
     extension = asyncio.run(pack.comfy_entrypoint())
     nodes = {node.__name__: node for node in asyncio.run(extension.get_node_list())}
-    source = __import__("importlib").import_module(f"{pack.__name__}.memory_encoder.training.dataset")
-    combine = nodes["VideoMemoryEncoderCombine"].execute
-    with torch.inference_mode():  # as ComfyUI runs nodes
+    with torch.inference_mode():
         model = comfy.module("comfy.sd").load_diffusion_model(str(files["host"]))
-        new = nodes["VideoMemoryEncoderNew"].execute
-        first, second = (new(model, rate, "proposed", "frame", False, 0).result[0] for rate in ("2x2x2", "4x4x2"))
-        values = {"stage": "continuation", "steps": 2, "batch_size": 2, "learning_rate": 1e-2, "rank": 4, "seed": 1}
-        result = nodes["VideoMemoryTrain"].execute(
-            model, combine(first, second).result[0], source.MemoryDataset.open(cached), **values, run="both", section=2,
-            history_dropout=0.0, retrieval_share=0.5,
-        )  # fmt: skip
-        trained = result.result[0]
+    dataset = importlib.import_module(f"{pack.__name__}.memory_encoder.training.dataset")  # the pack's own class
+    return Studio(nodes, model, dataset.MemoryDataset.open(cached))
+
+
+def look_for_encoders(comfy: Any, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    places = ([str(folder)], {".safetensors"})
+    monkeypatch.setitem(comfy.folder_paths.folder_names_and_paths, "memory_encoders", places)
+
+
+def test_node_trains_leaves_the_model_alone_and_gives_what_other_nodes_take(
+    comfy: Any,
+    files: dict[str, Path],  # noqa: F811
+    studio: Studio,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = studio.model.model.diffusion_model.state_dict
+    with torch.inference_mode():
+        vae = comfy.module("comfy.sd").VAE(comfy.module("comfy.utils").load_torch_file(str(files["vae"])))
+        before = {name: tensor.clone() for name, tensor in weights().items()}
+    encoder = studio.encoder("2x2x2")
+    result = studio.train(encoder, "run", stage="retrieval", learning_rate=1e-3, picture_every=1, vae=vae)
+    trained, lora, losses, plot = result.result
+    after = weights()
+    assert set(after) == set(before) and all(torch.equal(after[name], before[name]) for name in before)
+    assert not comfy.model_management.in_training
+    assert trained.identity != encoder.identity and len(losses["loss"]) == 2 and plot.shape[-1] == 3
+    assert len(result.ui["text"]) == 1
+    with torch.inference_mode():
+        patched, _ = comfy.module("comfy.sd").load_lora_for_models(studio.model, None, lora, 1.0, 0.0)
+    assert len(patched.patches) == len(lora) // 2 > 0
+    look_for_encoders(comfy, monkeypatch, tmp_path / "video_memory_training" / "run")
+    loaded = studio.call("VideoMemoryEncoderLoader", studio.model, ENCODER, "none", 1.0).result[1]
+    assert loaded.config == trained.config
+
+
+def test_node_trains_combined_encoders_that_the_loaders_give_back(
+    comfy: Any, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def combine(first: Any, second: Any) -> Any:
+        return studio.call("VideoMemoryEncoderCombine", first, second).result[0]
+
+    first, second = studio.encoder("2x2x2"), studio.encoder("4x4x2")
+    trained = studio.train(
+        combine(first, second), "both", stage="continuation", learning_rate=1e-2, section=2, history_dropout=0.0,
+        retrieval_share=0.5,
+    ).result[0]  # fmt: skip
     assert [part.config.rate for part in trained.parts] == ["2x2x2", "4x4x2"]
     assert trained.identity != first.identity and trained.parts[1].identity != second.identity
     for folder, names in (
         (tmp_path / "video_memory_training" / "both", (ENCODER, encoder_name(2))),
         (tmp_path / "memory_encoders", ("both.safetensors", "both_2.safetensors")),
     ):
-        monkeypatch.setitem(
-            comfy.folder_paths.folder_names_and_paths, "memory_encoders", ([str(folder)], {".safetensors"})
-        )
-        load = nodes["VideoMemoryEncoderLoader"].execute
-        again = combine(*(load(model, name, "none", 1.0).result[1] for name in names)).result[0]
+        look_for_encoders(comfy, monkeypatch, folder)
+        loaded = [studio.call("VideoMemoryEncoderLoader", studio.model, name, "none", 1.0).result[1] for name in names]
         # The identity is a hash of configuration and weights: what is loaded compresses as what was trained.
-        assert [part.identity for part in again.parts] == [part.identity for part in trained.parts]
+        assert [part.identity for part in combine(*loaded).parts] == [part.identity for part in trained.parts]
