@@ -11,6 +11,7 @@ RATES = ("4x4x2", "2x2x4", "2x2x2", "2x2x1")
 SECONDS = (1, 2, 3, 4, 8)
 FRAMEPACK, SLIDING_WINDOW, WHOLE = "1@1x1x1+2@2x2x2+16@4x4x4", "1@1x1x1", "21@1x1x1"
 STEPS, CFG = 12, 2.5
+EFFORT = 4  # times the steps of the rows that train longer
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Row:
     """One row of a table: a memory and how it is trained.
 
     start: the row whose encoder and LoRA Stage II begins with; without one it begins anew, with the steps of both
-    stages. memory: False for nothing beside the section. cross_attention: a branch from phi into every block. changed:
-    other options of its training.
+    stages. memory: False for nothing beside the section. cross_attention: a branch from phi into every block. effort:
+    how many times the protocol's steps it takes. changed: other options of its training.
     """
 
     name: str
@@ -88,12 +89,13 @@ class Row:
     config: tuple[tuple[str, Any], ...] = ()
     random_output: bool = False
     history_timestep: str = "zero"
+    effort: int = 1
     changed: tuple[tuple[str, Any], ...] = ()
 
     def steps(self, protocol: Protocol) -> int:
         if self.stage == "retrieval":
-            return protocol.first_steps
-        return protocol.second_steps + (0 if self.start else protocol.first_steps)
+            return self.effort * protocol.first_steps
+        return self.effort * (protocol.second_steps + (0 if self.start else protocol.first_steps))
 
 
 PROPOSED = "Proposed 4x4x2"
@@ -127,13 +129,21 @@ USE = (
         changed=(("history_dropout", 1.0),)),
 )  # fmt: skip
 PLANNED = {row.name: row for row in (*TABLE_1, *ABLATIONS, *USE)}  # before the first run
+BRANCHES = ("Only LR 4x4x2", "Without LR 4x4x2", PROPOSED)
+LONGER = {name: replace(PLANNED[name], name=f"{name} longer", effort=EFFORT) for name in BRANCHES}
 FURTHER = {
     row.name: row
     for row in (
+        *LONGER.values(),
         Row("Cross-attention", cross_attention=True),
         Row("Cached memory", config=(("memory_attention", "cached"),)),
     )
 }
 ROWS = {**PLANNED, **FURTHER}
-# What further rows are compared with.
-PAIRS = (("Cross-attention", PROPOSED), ("Cached memory", PROPOSED))
+# What further rows are compared with: the same with fewer steps, the single branches, and the plain memory.
+PAIRS = (
+    *((row.name, name) for name, row in LONGER.items()),
+    *((LONGER[PROPOSED].name, LONGER[name].name) for name in BRANCHES[:2]),
+    ("Cross-attention", PROPOSED),
+    ("Cached memory", PROPOSED),
+)

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.reproduction.claims import CLAIMS, Claim, Outcome, difference, person
 from benchmarks.reproduction.returns import CHOICES, PARTS, make_return, recalled
-from benchmarks.reproduction.settings import CPU, FULL, PLANNED, PROPOSED, QUICK, ROWS, SECONDS
+from benchmarks.reproduction.settings import CPU, FULL, FURTHER, PAIRS, PLANNED, PROPOSED, QUICK, ROWS, SECONDS
 
 PROTOCOL = (Path(__file__).parents[2] / "benchmarks" / "protocol.md").read_text()
 FILM = make_return(1_000_100)
@@ -67,6 +67,13 @@ def test_all_planned_rows_train_the_same_number_of_steps():
         total = CPU.first_steps + (CPU.second_steps if row.stage == "continuation" else 0)
         assert row.steps(CPU) + before == total
         assert row.steps(QUICK) <= QUICK.first_steps + QUICK.second_steps
+
+
+def test_further_rows_are_compared_with_what_is_trained_and_are_declared():
+    assert {name for pair in PAIRS for name in pair} <= {*ROWS}
+    assert {first for first, _ in PAIRS} == {*FURTHER}
+    assert ROWS[f"{PROPOSED} longer"].steps(CPU) == 4 * CPU.first_steps
+    assert "four times the steps" in PROTOCOL and "cached memory" in PROTOCOL
 
 
 def test_stage_two_goes_on_with_an_encoder_of_its_own_kind():
