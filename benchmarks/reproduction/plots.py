@@ -13,12 +13,13 @@ from memory_encoder.files import write_bytes
 from .claims import larger_error
 from .jobs import SHOWN
 from .material import load_material
-from .report import collected, measures, seeds_done
+from .report import collected, further, measures, seeds_done
 from .returns import CHOICES, PARTS
 from .runs import Workshop
-from .settings import SECONDS, TABLE_1, Protocol
+from .settings import LONGER, PROPOSED, SECONDS, TABLE_1, Protocol
 
 TOKENS = {"4x4x2": 32, "2x2x4": 16, "2x2x2": 8, "2x2x1": 4}  # uncompressed tokens in one token of memory
+ASIDE = 0.88  # of points that would lie on others
 LINES = ("Memory 2x2x2", "Memory 4x4x2", "FramePack's schedule", "Sliding window", "Nothing")
 GRID = ("Large Patchifier 4x4x2", "Only LR 4x4x2", "Without LR 4x4x2", "Proposed 4x4x2", "Proposed 2x2x2",
         "Proposed 2x2x1", "Whole history")  # fmt: skip
@@ -27,33 +28,42 @@ GRID = ("Large Patchifier 4x4x2", "Only LR 4x4x2", "Without LR 4x4x2", "Proposed
 def write_plots(protocol: Protocol, workshop: Workshop, out: Path) -> None:
     """Writes ``reproduction_NAME_{rate,recall,grid}``."""
     values = measures(collected(workshop, seeds_done(protocol, workshop)))
-    _save(out / f"reproduction_{protocol.name}_rate.png", rate_figure(values))
+    longer = {first: both[0] for (first, _), both in further(workshop, protocol.seeds).items()}
+    _save(out / f"reproduction_{protocol.name}_rate.png", rate_figure(values, longer))
     _save(out / f"reproduction_{protocol.name}_recall.png", recall_figure(values))
     picture: Any = cv2.imencode(".jpg", grid(workshop))[1]
     write_bytes(out / f"reproduction_{protocol.name}_grid.jpg", picture.tobytes())
 
 
-def rate_figure(values: dict[str, dict[str, np.ndarray]]) -> Any:
-    """PSNR of the variants over their compression, with the controls as lines."""
+def rate_figure(values: dict[str, dict[str, np.ndarray]], longer: dict[str, np.ndarray]) -> Any:
+    """PSNR of the variants over their compression, with the controls as lines; hollow what trained `longer`."""
     figure, axes = _figure(1, (7.2, 4.2))
     axis = axes[0]
     psnr = values["psnr"]
-    proposed = [(TOKENS[row.rate], psnr[row.name]) for row in TABLE_1 if row.variant == "proposed"]
-    x, means, errors = zip(
-        *[(x, v.mean(), larger_error(v)) for x, v in sorted(proposed, key=lambda p: p[0])], strict=True
-    )
-    axis.errorbar(x, means, errors, marker="o", capsize=3, label="Proposed")
     for row in TABLE_1:
         if row.variant in ("only_lr", "without_lr", "large_patchifier"):
-            v = psnr[row.name]
-            axis.errorbar([32], [v.mean()], [larger_error(v)], marker="s", capsize=3, ls="", label=row.name)
+            _point(axis, TOKENS[row.rate], psnr[row.name], marker="s", label=row.name)
+    proposed = [row for row in TABLE_1 if row.variant == "proposed"]
+    axis.plot([TOKENS[row.rate] for row in proposed], [psnr[row.name].mean() for row in proposed], color="C3")
+    for row in proposed:
+        _point(axis, TOKENS[row.rate], psnr[row.name], marker="o", color="C3",
+               label="Proposed" if row.name == PROPOSED else None)  # fmt: skip
+    for (name, row), color in zip(LONGER.items(), ("C1", "C2", "C3"), strict=True):
+        if row.name in longer:
+            _point(axis, ASIDE * TOKENS[row.rate], longer[row.name], marker="o" if name == PROPOSED else "s",
+                   color=color, mfc="white", label=row.name)  # fmt: skip
     for name, style in (("Whole history", "-"), ("VAE alone", "--"), ("No memory", ":")):
         axis.axhline(psnr[name].mean(), ls=style, color="0.45", lw=1, label=name)
     axis.set_xscale("log", base=2)
     axis.set_xticks(list(TOKENS.values()), [f"{rate}\n1 : {n}" for rate, n in TOKENS.items()])
+    axis.margins(y=0.08)
     axis.set(xlabel="compression beyond the token grid", ylabel="PSNR of recalled frames (dB)")
     axis.legend(fontsize=7, ncols=2)
     return figure
+
+
+def _point(axis: Any, x: float, values: np.ndarray, **style: Any) -> None:
+    axis.errorbar([x], [values.mean()], [larger_error(values)], capsize=3, ls="", **style)
 
 
 def recall_figure(values: dict[str, dict[str, np.ndarray]]) -> Any:
