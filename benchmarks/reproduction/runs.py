@@ -111,6 +111,6 @@ def encoder_config(protocol: Protocol, row: Row, model: nn.Module) -> EncoderCon
     host = find_host(model)
     config = EncoderConfig(
         host.name, host.width, host.latent_channels, row.rate, row.variant,  # type: ignore[arg-type]
-        channels=protocol.channels, patch=host.patch, **cross_settings(host, row.cross_attention),
+        channels=protocol.channels, patch=host.patch,
     )  # fmt: skip
-    return replace(config, **dict(row.config))
+    return replace(config, **{**cross_settings(host, row.cross_attention), **dict(row.config)})
