@@ -111,20 +111,22 @@ def counts(plan: Plan) -> dict[str, int]:
 def rows(shape: WanShape, tokens: Mapping[str, int], times: Mapping[str, Times], settings: Settings) -> list[Row]:
     """The cases of the run, measured or not, in the order of the table."""
     section, memory, base = tokens["section"], tokens["memory"], times["without"]
-    extra: dict[str, dict[str, int]] = {
-        "without": {},
-        "strength 0": {},
-        "memory": {"memory": memory},
-        "history": {"context": tokens["history"]},
-        "cached": {"cached": memory},
-        "window": {"memory": memory + tokens["window"]},
-        "cross": {"memory": memory, "cross": settings.cross_width()},
-        "two": {"memory": memory + tokens["second"]},
+    plain: dict[str, int] = {}
+    beside = {"memory": memory}
+    passes = {  # what enters the blocks beside the section, for each forward pass of a step
+        "without": [plain],
+        "strength 0": [plain],
+        "memory": [beside],
+        "history": [{"context": tokens["history"]}],
+        "cached": [{"cached": memory}],
+        "window": [{"memory": memory + tokens["window"]}],
+        "cross": [{"memory": memory, "cross": settings.cross_width()}],
+        "two": [{"memory": memory + tokens["second"]}],
+        "guided": [beside, plain],
     }
     result = []
     for case in ENHANCEMENTS if "cached" in settings.cases else CASES:
-        passes = [extra["memory"], {}] if case == "guided" else [extra[case]]
-        flops = sum(step_flops(shape, section, **added) for added in passes)
+        flops = sum(step_flops(shape, section, **added) for added in passes[case])
         values: dict[str, Any] = {}
         if case in times:
             of = times[case]
@@ -137,7 +139,7 @@ def rows(shape: WanShape, tokens: Mapping[str, int], times: Mapping[str, Times],
                 "all_seconds": tuple(of.seconds),
                 "all_cpu_seconds": tuple(of.cpu_seconds),
             }
-        seen = sum(section + sum(count for name, count in added.items() if name != "cross") for added in passes)
+        seen = sum(section + sum(count for name, count in added.items() if name != "cross") for added in passes[case])
         result.append(Row(case, seen, flops, flops / step_flops(shape, section), **values))
     return result
 

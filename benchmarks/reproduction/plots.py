@@ -13,7 +13,7 @@ from memory_encoder.files import write_bytes
 from .claims import larger_error
 from .jobs import SHOWN
 from .material import load_material
-from .report import collected, further, measures, seeds_done
+from .report import collected, measures, recalled, seeds_done, seeds_of
 from .returns import CHOICES, PARTS
 from .runs import Workshop
 from .settings import LONGER, PROPOSED, SECONDS, TABLE_1, Protocol
@@ -28,7 +28,8 @@ GRID = ("Large Patchifier 4x4x2", "Only LR 4x4x2", "Without LR 4x4x2", "Proposed
 def write_plots(protocol: Protocol, workshop: Workshop, out: Path) -> None:
     """Writes ``reproduction_NAME_{rate,recall,grid}``."""
     values = measures(collected(workshop, seeds_done(protocol, workshop)))
-    longer = {first: both[0] for (first, _), both in further(workshop, protocol.seeds).items()}
+    done = {row.name: seeds_of(workshop, protocol.seeds, row.name) for row in LONGER.values()}
+    longer = {name: recalled(workshop, name, seeds) for name, seeds in done.items() if seeds}
     _save(out / f"reproduction_{protocol.name}_rate.png", rate_figure(values, longer))
     _save(out / f"reproduction_{protocol.name}_recall.png", recall_figure(values))
     picture: Any = cv2.imencode(".jpg", grid(workshop))[1]

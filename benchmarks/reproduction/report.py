@@ -31,8 +31,7 @@ NEAR = (1, 2, 3, 4)  # seconds of history that windows of training hold
 
 def seeds_done(protocol: Protocol, workshop: Workshop) -> list[int]:
     """Seeds with which every planned row is measured."""
-    names = (*PLANNED, "VAE alone")
-    return [seed for seed in protocol.seeds if all(workshop.result(name, seed).exists() for name in names)]
+    return seeds_of(workshop, protocol.seeds, *PLANNED, "VAE alone")
 
 
 def collected(workshop: Workshop, seeds: list[int]) -> dict[str, list[dict[str, Any]]]:
@@ -44,16 +43,22 @@ def measured(workshop: Workshop, row: str, seed: int) -> dict[str, Any]:
     return json.loads(workshop.result(row, seed).read_text())
 
 
+def recalled(workshop: Workshop, row: str, seeds: Sequence[int]) -> np.ndarray:
+    """PSNR [seeds, clips] of a row."""
+    return np.array([measured(workshop, row, seed)["retrieval"]["psnr"] for seed in seeds])
+
+
+def seeds_of(workshop: Workshop, seeds: Sequence[int], *rows: str) -> list[int]:
+    """The seeds with which all of these rows are measured."""
+    return [seed for seed in seeds if all(workshop.result(row, seed).exists() for row in rows)]
+
+
 def further(workshop: Workshop, seeds: Sequence[int]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-    """PSNR [seeds, clips] of the pairs with further rows, with the seeds that both are measured with."""
+    """PSNR of the pairs with further rows, with the seeds that both are measured with."""
     result = {}
-    for pair in PAIRS:
-        both = [seed for seed in seeds if all(workshop.result(name, seed).exists() for name in pair)]
-        if both:
-            first, second = (
-                np.array([measured(workshop, name, seed)["retrieval"]["psnr"] for seed in both]) for name in pair
-            )
-            result[pair] = (first, second)
+    for first, second in PAIRS:
+        if both := seeds_of(workshop, seeds, first, second):
+            result[first, second] = (recalled(workshop, first, both), recalled(workshop, second, both))
     return result
 
 
