@@ -13,10 +13,10 @@ from memory_encoder.files import write_bytes
 from .claims import larger_error
 from .jobs import SHOWN
 from .material import load_material
-from .report import collected, measures, recalled, seeds_done, seeds_of
+from .report import collected, measures, seeds_done, seeds_of
 from .returns import CHOICES, PARTS
 from .runs import Workshop
-from .settings import LONGER, PROPOSED, SECONDS, TABLE_1, Protocol
+from .settings import BRANCHES, LONGER, PLANNED, PROPOSED, SECONDS, TABLE_1, Protocol
 
 TOKENS = {"4x4x2": 32, "2x2x4": 16, "2x2x2": 8, "2x2x1": 4}  # uncompressed tokens in one token of memory
 ASIDE = 0.88  # of points that would lie on others
@@ -27,9 +27,13 @@ GRID = ("Large Patchifier 4x4x2", "Only LR 4x4x2", "Without LR 4x4x2", "Proposed
 
 def write_plots(protocol: Protocol, workshop: Workshop, out: Path) -> None:
     """Writes ``reproduction_NAME_{rate,recall,grid}``."""
-    values = measures(collected(workshop, seeds_done(protocol, workshop)))
-    done = {row.name: seeds_of(workshop, protocol.seeds, row.name) for row in LONGER.values()}
-    longer = {name: recalled(workshop, name, seeds) for name, seeds in done.items() if seeds}
+    values = measures(collected(workshop, seeds_done(protocol, workshop), (*PLANNED, "VAE alone")))
+    done = {name: seeds_of(workshop, protocol.seeds, LONGER[name].name) for name in BRANCHES}
+    longer = {
+        name: measures(collected(workshop, seeds, (LONGER[name].name,)))["psnr"][LONGER[name].name]
+        for name, seeds in done.items()
+        if seeds
+    }
     _save(out / f"reproduction_{protocol.name}_rate.png", rate_figure(values, longer))
     _save(out / f"reproduction_{protocol.name}_recall.png", recall_figure(values))
     picture: Any = cv2.imencode(".jpg", grid(workshop))[1]
@@ -49,10 +53,10 @@ def rate_figure(values: dict[str, dict[str, np.ndarray]], longer: dict[str, np.n
     for row in proposed:
         _point(axis, TOKENS[row.rate], psnr[row.name], marker="o", color="C3",
                label="Proposed" if row.name == PROPOSED else None)  # fmt: skip
-    for (name, row), color in zip(LONGER.items(), ("C1", "C2", "C3"), strict=True):
-        if row.name in longer:
-            _point(axis, ASIDE * TOKENS[row.rate], longer[row.name], marker="o" if name == PROPOSED else "s",
-                   color=color, mfc="white", label=row.name)  # fmt: skip
+    for name, color in zip(BRANCHES, ("C1", "C2", "C3"), strict=True):
+        if name in longer:
+            _point(axis, ASIDE * TOKENS[LONGER[name].rate], longer[name], marker="o" if name == PROPOSED else "s",
+                   color=color, mfc="white", label=LONGER[name].name)  # fmt: skip
     for name, style in (("Whole history", "-"), ("VAE alone", "--"), ("No memory", ":")):
         axis.axhline(psnr[name].mean(), ls=style, color="0.45", lw=1, label=name)
     axis.set_xscale("log", base=2)

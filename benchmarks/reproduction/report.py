@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from memory_encoder.files import write_bytes
 from .claims import Outcome, check, larger_error, person
 from .returns import CHOICES, PARTS
 from .runs import Workshop
-from .settings import ABLATIONS, PAIRS, PLANNED, SECONDS, TABLE_1, USE, Protocol
+from .settings import ABLATIONS, PAIRS, PLANNED, SECONDS, TABLE_1, USE, USE_PAIRS, Protocol
 
 PAPER = {  # Table 1: PSNR, SSIM, LPIPS
     "Large Patchifier 4x4x2": (12.93, 0.412, 0.365),
@@ -26,7 +26,19 @@ PAPER = {  # Table 1: PSNR, SSIM, LPIPS
     "Proposed 2x2x2": (19.12, 0.683, 0.152),
     "Proposed 2x2x1": (20.19, 0.705, 0.121),
 }
+Found = dict[str, list[dict[str, Any]]]
 NEAR = (1, 2, 3, 4)  # seconds of history that windows of training hold
+USE_SHOWN = ("person", "object at 1 s", "object at 8 s")  # of the further rows of Stage II
+
+
+class Pair(NamedTuple):
+    """Values [seeds, clips] of two rows, `row` the further one."""
+
+    row: str
+    against: str
+    measure: str
+    a: np.ndarray
+    b: np.ndarray
 
 
 def seeds_done(protocol: Protocol, workshop: Workshop) -> list[int]:
@@ -34,18 +46,9 @@ def seeds_done(protocol: Protocol, workshop: Workshop) -> list[int]:
     return seeds_of(workshop, protocol.seeds, *PLANNED, "VAE alone")
 
 
-def collected(workshop: Workshop, seeds: list[int]) -> dict[str, list[dict[str, Any]]]:
-    """Measurements of each planned row, one for each seed."""
-    return {name: [measured(workshop, name, seed) for seed in seeds] for name in (*PLANNED, "VAE alone")}
-
-
-def measured(workshop: Workshop, row: str, seed: int) -> dict[str, Any]:
-    return json.loads(workshop.result(row, seed).read_text())
-
-
-def recalled(workshop: Workshop, row: str, seeds: Sequence[int]) -> np.ndarray:
-    """PSNR [seeds, clips] of a row."""
-    return np.array([measured(workshop, row, seed)["retrieval"]["psnr"] for seed in seeds])
+def collected(workshop: Workshop, seeds: Sequence[int], rows: Sequence[str]) -> Found:
+    """Measurements of each row, one for each seed."""
+    return {row: [json.loads(workshop.result(row, seed).read_text()) for seed in seeds] for row in rows}
 
 
 def seeds_of(workshop: Workshop, seeds: Sequence[int], *rows: str) -> list[int]:
@@ -53,16 +56,18 @@ def seeds_of(workshop: Workshop, seeds: Sequence[int], *rows: str) -> list[int]:
     return [seed for seed in seeds if all(workshop.result(row, seed).exists() for row in rows)]
 
 
-def further(workshop: Workshop, seeds: Sequence[int]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-    """PSNR of the pairs with further rows, with the seeds that both are measured with."""
-    result = {}
-    for first, second in PAIRS:
-        if both := seeds_of(workshop, seeds, first, second):
-            result[first, second] = (recalled(workshop, first, both), recalled(workshop, second, both))
-    return result
+def further(workshop: Workshop, seeds: Sequence[int]) -> list[Pair]:
+    """Measures of the pairs with further rows, with the seeds that both are measured with."""
+    pairs = []
+    for shown, rows in ((("psnr",), PAIRS), (USE_SHOWN, USE_PAIRS)):
+        for first, second in rows:
+            if both := seeds_of(workshop, seeds, first, second):
+                values = measures(collected(workshop, both, (first, second)))
+                pairs += [Pair(first, second, name, values[name][first], values[name][second]) for name in shown]
+    return pairs
 
 
-def measures(found: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, np.ndarray]]:
+def measures(found: Found) -> dict[str, dict[str, np.ndarray]]:
     """For each measure the values [seeds, clips] of each row."""
     result: dict[str, dict[str, np.ndarray]] = {}
     for name, seeds in found.items():
@@ -112,11 +117,18 @@ def ablation_table(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
     return lines
 
 
-def further_table(pairs: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]) -> list[str]:
-    lines = ["| memory | PSNR (dB) | against | PSNR (dB) | difference | seeds |", "|---|---|---|---|---|---|"]
-    for (first, second), (a, b) in pairs.items():
-        lines.append(f"| {first} | {cell(a)} | {second} | {cell(b)} | {cell(a - b)} | {len(a)} |")
+def further_table(pairs: list[Pair]) -> list[str]:
+    lines = ["| row | against | measure | row | against | difference | seeds |", "|---" * 7 + "|"]
+    for row, against, measure, a, b in pairs:
+        scale, unit = unit_of(measure)
+        cells = " | ".join(cell(values, 2 if scale == 1 else 0, scale) for values in (a, b, a - b))
+        lines.append(f"| {row} | {against} | {measure}, {unit} | {cells} | {len(a)} |")
     return lines
+
+
+def unit_of(measure: str) -> tuple[int, str]:
+    """What a measure is multiplied by where it is shown, and its unit."""
+    return (1, "dB") if measure == "psnr" else (100, "% recalled")
 
 
 def use_table(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
@@ -141,7 +153,7 @@ def claim_table(outcomes: list[Outcome]) -> list[str]:
     for outcome in outcomes:
         claim = outcome.claim
         sign = ">=" if claim.or_equal else ">"
-        scale, unit = (1, "dB") if claim.measure == "psnr" else (100, "% recalled")
+        scale, unit = unit_of(claim.measure)
         lines.append(
             f"| {claim.number} | {claim.higher} {sign} {claim.lower}, {claim.measure} | "
             f"{scale * outcome.difference:+.2f} {unit} | {scale * 2 * outcome.error:.2f} | **{outcome.verdict}** |"
@@ -154,7 +166,7 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dic
     seeds = seeds_done(protocol, workshop)
     if not seeds:
         raise ValueError("no seed is measured with all rows yet; run the command without --report again")
-    found = collected(workshop, seeds)
+    found = collected(workshop, seeds, (*PLANNED, "VAE alone"))
     values = measures(found)
     outcomes = check(values)
     pairs = further(workshop, protocol.seeds)
@@ -192,7 +204,7 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dic
         "clips": {"retrieval": found["Proposed 4x4x2"][0]["names"], "films": found["Memory 4x4x2"][0]["films"],
                   "reels": found["Memory 4x4x2"][0]["reel_names"]},
         "measures": {measure: {row: v.tolist() for row, v in rows.items()} for measure, rows in values.items()},
-        "further": [{"pair": pair, "psnr": [v.tolist() for v in both]} for pair, both in pairs.items()],
+        "further": [{**pair._asdict(), "a": pair.a.tolist(), "b": pair.b.tolist()} for pair in pairs],
         "claims": [{**vars(o.claim), "difference": o.difference, "error": o.error, "verdict": o.verdict}
                    for o in outcomes],
     }  # fmt: skip

@@ -130,20 +130,35 @@ USE = (
 )  # fmt: skip
 PLANNED = {row.name: row for row in (*TABLE_1, *ABLATIONS, *USE)}  # before the first run
 BRANCHES = ("Only LR 4x4x2", "Without LR 4x4x2", PROPOSED)
-LONGER = {name: replace(PLANNED[name], name=f"{name} longer", effort=EFFORT) for name in BRANCHES}
+
+
+def longer(name: str) -> Row:
+    """The planned row with EFFORT times the steps, Stage I included."""
+    row = PLANNED[name]
+    return replace(row, name=f"{name} longer", start=row.start and f"{row.start} longer", effort=EFFORT)
+
+
+LONGER = {name: longer(name) for name in (*BRANCHES, "Memory 4x4x2", "Without Stage I")}
 FURTHER = {
     row.name: row
     for row in (
         *LONGER.values(),
+        Row("Without Stage I 2x2x2", "continuation", rate="2x2x2"),
         Row("Cross-attention", cross_attention=True),
         Row("Cached memory", config=(("memory_attention", "cached"),)),
     )
 }
 ROWS = {**PLANNED, **FURTHER}
-# What further rows are compared with: the same with fewer steps, the single branches, and the plain memory.
+# What further rows are compared with: the same with fewer steps, the single branches, the plain memory, no Stage I.
 PAIRS = (
-    *((row.name, name) for name, row in LONGER.items()),
+    *((LONGER[name].name, name) for name in BRANCHES),
     *((LONGER[PROPOSED].name, LONGER[name].name) for name in BRANCHES[:2]),
     ("Cross-attention", PROPOSED),
     ("Cached memory", PROPOSED),
+)
+USE_PAIRS = (
+    ("Memory 2x2x2", "Without Stage I 2x2x2"),
+    ("Memory 4x4x2 longer", "Without Stage I longer"),
+    ("Memory 4x4x2 longer", "Memory 4x4x2"),
+    ("Without Stage I longer", "Without Stage I"),
 )

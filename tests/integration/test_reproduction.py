@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from benchmarks.reproduction.jobs import Job, measure, prepare, ready
-from benchmarks.reproduction.report import seeds_done, write_report
+from benchmarks.reproduction.report import USE_SHOWN, seeds_done, write_report
 from benchmarks.reproduction.runs import Workshop
-from benchmarks.reproduction.settings import CPU, PAIRS, QUICK, ROWS, SECONDS
+from benchmarks.reproduction.settings import CPU, PAIRS, QUICK, ROWS, SECONDS, USE_PAIRS
 
 DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "clips"
 TRAINED = ("Proposed 4x4x2", "Whole history", "Cross-attention", "Cached memory", "Memory 4x4x2", "Nothing")
@@ -67,7 +67,8 @@ def test_the_report_waits_for_a_whole_seed_and_holds_every_row(workshop: Worksho
     text = write_report(CPU, workshop, tmp_path, MACHINE)
     assert "Unfinished: 1 of 3 seeds" in text
     assert all(f"| {name.lower()} |" in text.lower() for name in ROWS)
-    assert all(f"| {first} | " in text and f" | {second} | " in text for first, second in PAIRS)
+    assert all(f"| {first} | {second} | psnr, dB |" in text for first, second in PAIRS)
+    assert all(f"| {first} | {second} | {name}, %" in text for first, second in USE_PAIRS for name in USE_SHOWN)
     record = json.loads((tmp_path / "reproduction_cpu.json").read_text())
     assert record["seeds"] == [0]
     assert {claim["verdict"] for claim in record["claims"] if claim["number"] == "F1"} == {"open"}

@@ -10,7 +10,18 @@ import pytest
 
 from benchmarks.reproduction.claims import CLAIMS, Claim, Outcome, difference, person
 from benchmarks.reproduction.returns import CHOICES, PARTS, make_return, recalled
-from benchmarks.reproduction.settings import CPU, FULL, FURTHER, PAIRS, PLANNED, PROPOSED, QUICK, ROWS, SECONDS
+from benchmarks.reproduction.settings import (
+    CPU,
+    FULL,
+    FURTHER,
+    PAIRS,
+    PLANNED,
+    PROPOSED,
+    QUICK,
+    ROWS,
+    SECONDS,
+    USE_PAIRS,
+)
 
 PROTOCOL = (Path(__file__).parents[2] / "benchmarks" / "protocol.md").read_text()
 FILM = make_return(1_000_100)
@@ -70,10 +81,20 @@ def test_all_planned_rows_train_the_same_number_of_steps():
 
 
 def test_further_rows_are_compared_with_what_is_trained_and_are_declared():
-    assert {name for pair in PAIRS for name in pair} <= {*ROWS}
-    assert {first for first, _ in PAIRS} == {*FURTHER}
+    pairs = (*PAIRS, *USE_PAIRS)
+    assert {name for pair in pairs for name in pair} <= {*ROWS}
+    assert {name for pair in pairs for name in pair} >= {*FURTHER}
+    assert all(ROWS[name].stage == "retrieval" for pair in PAIRS for name in pair)
+    assert all(ROWS[name].stage == "continuation" for pair in USE_PAIRS for name in pair)
+    assert "four times the steps" in PROTOCOL and "cached memory" in PROTOCOL and "without Stage I at 2x2x2" in PROTOCOL
+
+
+def test_what_trains_longer_has_four_times_the_steps_of_both_stages():
     assert ROWS[f"{PROPOSED} longer"].steps(CPU) == 4 * CPU.first_steps
-    assert "four times the steps" in PROTOCOL and "cached memory" in PROTOCOL
+    begun, anew = ROWS["Memory 4x4x2 longer"], ROWS["Without Stage I longer"]
+    assert (
+        anew.steps(CPU) == begun.steps(CPU) + ROWS[begun.start].steps(CPU) == 4 * (CPU.first_steps + CPU.second_steps)
+    )
 
 
 def test_stage_two_goes_on_with_an_encoder_of_its_own_kind():
