@@ -118,7 +118,7 @@ def ablation_table(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
 
 
 def further_table(pairs: list[Pair]) -> list[str]:
-    lines = ["| row | against | measure | row | against | difference | seeds |", "|---" * 7 + "|"]
+    lines = ["| row | against | measure | its value | the other's | difference | seeds |", "|---" * 7 + "|"]
     for row, against, measure, a, b in pairs:
         scale, unit = unit_of(measure)
         cells = " | ".join(cell(values, 2 if scale == 1 else 0, scale) for values in (a, b, a - b))
