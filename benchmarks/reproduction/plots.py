@@ -13,10 +13,10 @@ from memory_encoder.files import write_bytes
 from .claims import larger_error
 from .jobs import SHOWN
 from .material import load_material
-from .report import collected, measures, seeds_done, seeds_of
+from .report import REPORTED, collected, measures, seeds_done, seeds_of
 from .returns import CHOICES, PARTS
 from .runs import Workshop
-from .settings import BRANCHES, LONGER, PLANNED, PROPOSED, SECONDS, TABLE_1, Protocol
+from .settings import BRANCHES, LONGER, PROPOSED, SECONDS, TABLE_1, Protocol
 
 TOKENS = {"4x4x2": 32, "2x2x4": 16, "2x2x2": 8, "2x2x1": 4}  # uncompressed tokens in one token of memory
 ASIDE = 0.88  # of points that would lie on others
@@ -27,7 +27,7 @@ GRID = ("Large Patchifier 4x4x2", "Only LR 4x4x2", "Without LR 4x4x2", "Proposed
 
 def write_plots(protocol: Protocol, workshop: Workshop, out: Path) -> None:
     """Writes ``reproduction_NAME_{rate,recall,grid}``."""
-    values = measures(collected(workshop, seeds_done(protocol, workshop), (*PLANNED, "VAE alone")))
+    values = measures(collected(workshop, seeds_done(protocol, workshop), REPORTED))
     done = {name: seeds_of(workshop, protocol.seeds, LONGER[name].name) for name in BRANCHES}
     longer = {
         name: measures(collected(workshop, seeds, (LONGER[name].name,)))["psnr"][LONGER[name].name]

@@ -27,6 +27,7 @@ PAPER = {  # Table 1: PSNR, SSIM, LPIPS
     "Proposed 2x2x1": (20.19, 0.705, 0.121),
 }
 Found = dict[str, list[dict[str, Any]]]
+REPORTED = (*PLANNED, "VAE alone")  # what a seed is whole with
 NEAR = (1, 2, 3, 4)  # seconds of history that windows of training hold
 USE_SHOWN = ("person", "object at 1 s", "object at 8 s")  # of the further rows of Stage II
 
@@ -43,7 +44,7 @@ class Pair(NamedTuple):
 
 def seeds_done(protocol: Protocol, workshop: Workshop) -> list[int]:
     """Seeds with which every planned row is measured."""
-    return seeds_of(workshop, protocol.seeds, *PLANNED, "VAE alone")
+    return seeds_of(workshop, protocol.seeds, *REPORTED)
 
 
 def collected(workshop: Workshop, seeds: Sequence[int], rows: Sequence[str]) -> Found:
@@ -166,7 +167,7 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dic
     seeds = seeds_done(protocol, workshop)
     if not seeds:
         raise ValueError("no seed is measured with all rows yet; run the command without --report again")
-    found = collected(workshop, seeds, (*PLANNED, "VAE alone"))
+    found = collected(workshop, seeds, REPORTED)
     values = measures(found)
     outcomes = check(values)
     pairs = further(workshop, protocol.seeds)
