@@ -31,6 +31,7 @@ HOSTS: dict[str, HostShape] = {
     "wan-5b": HostShape(3072, 5.0, 4, 16, 3072 / 2222, blocks=30),
     "wan-14b": HostShape(5120, 14.3, 4, 8, 5120 / 2222, blocks=40),
     "hunyuan": HostShape(3072, 12.8, 4, 8, 1.8, blocks=60),
+    "hunyuan-1.5": HostShape(2048, 8.3, 4, 16, 4.0, patch=1, blocks=54),
 }
 
 

@@ -18,6 +18,10 @@ from .hosts.base import Block, BlockArgs, BlockPatch, MemoryPass
 
 OVERRIDE = "optimized_attention_override"
 HOOK = "video_memory_attention"  # an entry of the block's arguments, taken out before the block sees them
+NO_ATTENTION = (
+    "the model's blocks did not call core's attention for their self-attention, which another node may have replaced; "
+    "set attention_mode to joint"
+)
 KeysValues = tuple[Tensor, Tensor]
 Attention = Callable[..., Tensor]
 
@@ -32,13 +36,22 @@ class KeyValueCache:
     keep_on: torch.device | None = None
     _kept: dict[tuple[Any, ...], dict[int, KeysValues]] = field(default_factory=dict, repr=False)
 
-    def of(self, call: Mapping[str, Any]) -> dict[int, KeysValues]:
-        """The entries for one forward pass; a fresh, unkept set where core does not say which prompts it runs."""
+    def of(self, call: Mapping[str, Any], blocks: int) -> dict[int, KeysValues]:
+        """The entries for one forward pass; a fresh, unkept set where core does not say which prompts it runs.
+
+        All `blocks` or none: after a pass that left out blocks the others' would continue from the wrong tokens.
+        """
         uuids = call["transformer_options"].get("uuids")
         if not uuids or torch.is_grad_enabled():
             return {}
         x = call["x"]
-        return self._kept.setdefault((tuple(map(str, uuids)), x.device, x.dtype, x.shape[0]), {})
+        entries = self._kept.setdefault((tuple(map(str, uuids)), x.device, x.dtype, x.shape[0]), {})
+        if len(entries) != blocks:
+            entries.clear()
+        return entries
+
+    def forget(self) -> None:
+        self._kept.clear()
 
     @property
     def bytes(self) -> int:
@@ -105,6 +118,14 @@ class _First:
         return plain(*args, **kwargs) if hook is None else hook(plain, *args, **kwargs)
 
 
+def _sequence(q: Tensor, k: Tensor, kwargs: Mapping[str, Any]) -> int:
+    """The dimension of the tokens; raises RuntimeError when this is no self-attention but the one after it."""
+    axis = 2 if kwargs.get("skip_reshape") else 1
+    if q.shape[axis] != k.shape[axis]:
+        raise RuntimeError(NO_ATTENTION)
+    return axis
+
+
 class _Take:
     """Keeps the memory's keys and values, with rotary positions, as the attention gets them."""
 
@@ -114,7 +135,7 @@ class _Take:
 
     def __call__(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self.kept is None:  # gradient checkpointing runs a block twice
-            axis = 2 if kwargs.get("skip_reshape") else 1
+            axis = _sequence(q, k, kwargs)
             start = k.shape[axis] - self.tokens
             self.kept = k.narrow(axis, start, self.tokens), v.narrow(axis, start, self.tokens)
         return attention(q, k, v, *args, **kwargs)
@@ -122,7 +143,7 @@ class _Take:
     @property
     def found(self) -> KeysValues:
         if self.kept is None:
-            raise RuntimeError("the model's blocks did not call core's attention; set attention_mode to joint")
+            raise RuntimeError(NO_ATTENTION)
         return self.kept
 
 
@@ -133,7 +154,7 @@ class _Give:
         self.found = found
 
     def __call__(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        axis = 2 if kwargs.get("skip_reshape") else 1
+        axis = _sequence(q, k, kwargs)
         more_k, more_v = (t.to(device=k.device, dtype=k.dtype, non_blocking=True) for t in self.found)
         mask = kwargs.get("mask")
         if mask is not None:  # additive, zero where attention is allowed

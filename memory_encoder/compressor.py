@@ -44,10 +44,12 @@ def append_history(
     seed: int | None = None,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
+    ready: Callable[[], None] | None = None,
 ) -> VideoMemory:
     """Appends normalised latents to a memory; nothing already compressed is computed again.
 
     device, dtype: where phi computes, by default where its weights lie. The memory returned lies on the CPU.
+    ready: called when the VAE has done its part, before phi runs.
 
     Raises ValueError when the memory was made by another encoder or the latents do not continue it.
     """
@@ -63,6 +65,8 @@ def append_history(
     lr, lr_frames = None, None
     if encoder.config.has_lr:
         lr, lr_frames = _low_resolution(encoder.config, codec, memory, latents_BCTHW)
+    if ready is not None:
+        ready()
     weight = next(encoder.parameters(), latents_BCTHW)
     place = {"device": device or weight.device, "dtype": dtype or weight.dtype}
     encoded = encoder.append(

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .injection import DIFFUSION_MODEL, KEY
+from .injection import CALC_COND_BATCH, DIFFUSION_MODEL, KEY
 
 OPTION = "sampler_calc_cond_batch_function"
 CalcCondBatch = Callable[[Any, list[Any], Tensor, Tensor, dict[str, Any]], list[Tensor]]
@@ -54,8 +54,11 @@ def without_memory(model_options: dict[str, Any]) -> dict[str, Any]:
     """A copy of a model's options in which no memory is injected."""
     options = model_options.get("transformer_options", {})
     wrappers = options.get("wrappers", {})
-    kept = {key: value for key, value in wrappers.get(DIFFUSION_MODEL, {}).items() if key != KEY}
-    return {**model_options, "transformer_options": {**options, "wrappers": {**wrappers, DIFFUSION_MODEL: kept}}}
+    kept = {
+        kind: {key: value for key, value in wrappers.get(kind, {}).items() if key != KEY}
+        for kind in (DIFFUSION_MODEL, CALC_COND_BATCH)
+    }
+    return {**model_options, "transformer_options": {**options, "wrappers": {**wrappers, **kept}}}
 
 
 def guide(model: Any, weight: float, calc_cond_batch: CalcCondBatch) -> Any:

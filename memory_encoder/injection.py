@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,14 +20,16 @@ from torch import Tensor
 
 from .budget import cache_bytes
 from .cached import cached_patches, hooked
+from .compiled import compile_by_blocks, drops_guards, refuse_late, uncompiled
 from .cross_attention import CrossMemory
 from .hosts import Host, HostError, MemoryTokens, find_host
 from .hosts.base import Block, BlockArgs, BlockPatch, Slot
 from .memory import VideoMemory
 from .selection import InjectedMemory, MemorySettings, cross_memories, select_tokens
 
-# Names of wrapper types in comfy.patcher_extension.WrappersMP.
-DIFFUSION_MODEL, PREPARE_SAMPLING = "diffusion_model", "prepare_sampling"
+# Names of wrapper types in comfy.patcher_extension.WrappersMP, and of a callback in CallbacksMP.
+DIFFUSION_MODEL, PREPARE_SAMPLING, CALC_COND_BATCH = "diffusion_model", "prepare_sampling", "calc_cond_batch"
+ON_CLEANUP = "on_cleanup"
 KEY = "video_memory"
 
 
@@ -41,8 +43,9 @@ def inject(
     """
     settings = settings or MemorySettings()
     patched = model.clone()
-    patched.remove_wrappers_with_key(DIFFUSION_MODEL, KEY)
-    patched.remove_wrappers_with_key(PREPARE_SAMPLING, KEY)
+    for kind in (DIFFUSION_MODEL, PREPARE_SAMPLING, CALC_COND_BATCH):
+        patched.remove_wrappers_with_key(kind, KEY)
+    patched.remove_callbacks_with_key(ON_CLEANUP, KEY)
     host = find_host(patched.get_model_object("diffusion_model"))
     if memory is None or memory.latents == 0 or settings.strength == 0:
         return patched
@@ -53,17 +56,14 @@ def inject(
     injected = replace(injected, cross=cross_memories(model, memory, settings.strength, shift))
     if injected.tokens.shape[1] == 0:  # a strength below one token
         return patched
-    patched.add_wrapper_with_key(DIFFUSION_MODEL, KEY, DiffusionModelWrapper(injected))
-    planned = PrepareSamplingWrapper(injected.tokens.shape[1], host.patch, kept_on_device(injected, host))
-    patched.add_wrapper_with_key(PREPARE_SAMPLING, KEY, planned)
+    eager = injected.cache is not None and drops_guards(patched)
+    compile_by_blocks(patched, host.slots())
+    planned = Planned(injected, host)
+    patched.add_wrapper_with_key(DIFFUSION_MODEL, KEY, DiffusionModelWrapper(injected, eager=eager))
+    patched.add_wrapper_with_key(PREPARE_SAMPLING, KEY, PrepareSamplingWrapper(planned, eager))
+    patched.add_wrapper_with_key(CALC_COND_BATCH, KEY, CalcCondBatchWrapper(planned))
+    patched.add_callback_with_key(ON_CLEANUP, KEY, injected.forget)
     return patched
-
-
-def kept_on_device(memory: InjectedMemory, host: Host) -> int:
-    """Bytes of keys and values that a cached memory keeps beside the model for both prompts."""
-    if memory.cache is None or memory.cache.keep_on is not None:
-        return 0
-    return 2 * cache_bytes(len(host.slots()), memory.tokens.shape[1], host.width)
 
 
 def is_injected(model: Any) -> bool:
@@ -101,11 +101,16 @@ def refuse_context_windows(model_options: dict[str, Any] | None) -> None:
 
 
 class DiffusionModelWrapper:
-    """Wraps one forward pass of the diffusion model (WrappersMP.DIFFUSION_MODEL)."""
+    """Wraps one forward pass of the diffusion model (WrappersMP.DIFFUSION_MODEL).
 
-    def __init__(self, memory: InjectedMemory, gradient_checkpointing: bool = False) -> None:
+    eager: compiled blocks run as they are, see `compiled`.
+    """
+
+    def __init__(self, memory: InjectedMemory, gradient_checkpointing: bool = False, eager: bool = False) -> None:
         self.memory = memory
         self.run_block: Callable[[Block], Block] = checkpointed if gradient_checkpointing else _as_it_is
+        if eager:
+            self.run_block = lambda block: uncompiled(_as_it_is(block))
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         # Arguments are found by name: their order has changed between versions of core.
@@ -113,10 +118,10 @@ class DiffusionModelWrapper:
         call.apply_defaults()
         host = find_host(executor.class_obj)
         x: Tensor = call.arguments["x"]
-        tokens = expand_batch(self.memory.on(x.device, x.dtype), x.shape[0])
-        rotary = host.rotary(self.memory.coordinates.to(x.device))
-        state = MemoryTokens(tokens, rotary, self.memory.history_timestep)
         options = call.arguments["transformer_options"]
+        tokens = expand_batch(self.memory.on(x.device, x.dtype), x.shape[0], options)
+        rotary = host.rotary(self.memory.coordinates.to(x.device), options)
+        state = MemoryTokens(tokens, rotary, self.memory.history_timestep)
         patches = self._patches(host, state, call.arguments)
         call.arguments["transformer_options"] = with_patches(options, patches, state, self.run_block)
         return executor(*call.args, **call.kwargs)
@@ -127,21 +132,22 @@ class DiffusionModelWrapper:
         if cache is None:
             patches = host.block_patches(state, call)
         else:
-            slots, entries = host.slots(), cache.of(call)
+            slots = host.slots()
+            entries = cache.of(call, len(slots))
             # With all keys and values there the memory has no pass of its own, nor what one would compute beforehand.
             memory = None if len(entries) == len(slots) else host.memory_pass(state, call)
             patches = cached_patches(slots, memory, entries, cache.keep_on)
         for one in self.memory.cross:
-            patches = with_cross_attention(host, patches, one, call["x"])
+            patches = with_cross_attention(host, patches, one, call["x"], call["transformer_options"])
         return patches
 
 
 def with_cross_attention(
-    host: Host, patches: dict[Slot, BlockPatch], cross: CrossMemory, x: Tensor
+    host: Host, patches: dict[Slot, BlockPatch], cross: CrossMemory, x: Tensor, options: dict[str, Any]
 ) -> dict[Slot, BlockPatch]:
     """Patches whose blocks are followed by one more encoder's cross-attention."""
-    hidden = expand_batch(cross.hidden.to(device=x.device, dtype=x.dtype), x.shape[0])
-    rotary = host.flat_rotary(host.rotary(cross.coordinates.to(x.device)))
+    hidden = expand_batch(cross.hidden.to(device=x.device, dtype=x.dtype), x.shape[0], options)
+    rotary = host.flat_rotary(host.rotary(cross.coordinates.to(x.device), options))
 
     def followed(patch: BlockPatch, module: Any) -> BlockPatch:
         def run(args: BlockArgs, block: Block) -> BlockArgs:
@@ -158,32 +164,85 @@ def with_cross_attention(
     return {slot: followed(patch, module) for (slot, patch), module in slots}
 
 
+class Planned:
+    """A memory as core's VRAM planner counts: an area of latents beside the section's own."""
+
+    def __init__(self, memory: InjectedMemory, host: Host) -> None:
+        self.memory = memory
+        self.area = memory.tokens.shape[1] * math.prod(host.patch)
+        stays = memory.cache is not None and memory.cache.keep_on is None
+        both_prompts = 2 * cache_bytes(len(host.slots()), memory.tokens.shape[1], host.width)
+        self.kept_bytes = both_prompts if stays else 0
+
+    def enlarged(self, shape: Sequence[int], memory_required: Callable[[list[int]], float]) -> list[int]:
+        """The shape [B,C,...] of latents with the memory, and with keys and values that will stay on the device.
+
+        The planner multiplies the sizes behind the channels, so that one long axis counts the same.
+        """
+        plain = math.prod(shape[2:])
+        area = plain + self.area
+        missing = self.kept_bytes - (self.memory.cache.bytes if self.memory.cache else 0)
+        if missing > 0:
+            area += math.ceil(plain * missing / memory_required(list(shape)))
+        return [*shape[:2], area, *[1] * (len(shape) - 3)]
+
+
 class PrepareSamplingWrapper:
-    """Declares the memory's tokens to the VRAM planner by enlarging the noise shape (WrappersMP.PREPARE_SAMPLING).
+    """Declares the memory to the VRAM planner by enlarging the noise shape (WrappersMP.PREPARE_SAMPLING)."""
 
-    kept_bytes: what stays on the device through all steps, such as cached keys and values.
-    """
-
-    def __init__(self, tokens: int, patch: tuple[int, int, int], kept_bytes: int = 0) -> None:
-        self.tokens, self.patch, self.kept_bytes = tokens, patch, kept_bytes
+    def __init__(self, planned: Planned, eager: bool) -> None:
+        self.planned, self.eager = planned, eager
 
     def __call__(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
         refuse_context_windows(model.model_options)
-        # The planner multiplies the sizes behind the channels, so that one long axis counts the same.
-        plain = math.prod(noise_shape[2:])
-        area = plain + self.tokens * math.prod(self.patch)
-        if self.kept_bytes:
-            area += math.ceil(plain * self.kept_bytes / model.model.memory_required(list(noise_shape)))
-        return executor(model, [*noise_shape[:2], area, *[1] * (len(noise_shape) - 3)], conds, *args, **kwargs)
+        refuse_late(model, self.planned.memory.cache is not None and not self.eager)
+        shape = self.planned.enlarged(noise_shape, model.model.memory_required)
+        return executor(model, shape, conds, *args, **kwargs)
 
 
-def expand_batch(tokens: Tensor, batch: int) -> Tensor:
-    """Repeats memory rows for a batch that holds conditional and unconditional rows one after the other."""
+class CalcCondBatchWrapper:
+    """Lets core see the memory when it decides how many prompts fit into one batch (WrappersMP.CALC_COND_BATCH)."""
+
+    def __init__(self, planned: Planned) -> None:
+        self.planned = planned
+
+    def __call__(self, executor: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        return executor(_ModelWithMemory(model, self.planned), *args, **kwargs)
+
+
+class _ModelWithMemory:
+    """Core's model in all but the memory that a batch of latents requires."""
+
+    def __init__(self, model: Any, planned: Planned) -> None:
+        self._model, self._planned = model, planned
+
+    @property
+    def __class__(self) -> type:  # other wrappers may ask what kind of model it is
+        return type(self._model)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def memory_required(self, input_shape: list[int], *args: Any, **kwargs: Any) -> float:
+        shape = self._planned.enlarged(input_shape, self._model.memory_required)
+        return self._model.memory_required(shape, *args, **kwargs)
+
+
+def expand_batch(tokens: Tensor, rows: int, transformer_options: Mapping[str, Any] | None = None) -> Tensor:
+    """Memory for all rows of a batch, which holds the latents once for each prompt, one prompt after the other.
+
+    Raises ValueError when there are several memories and not as many latents.
+    """
     if tokens.shape[0] == 1:
-        return tokens.expand(batch, -1, -1)
-    if batch % tokens.shape[0]:
-        raise ValueError(f"memory has batch {tokens.shape[0]}, the latent {batch}; use one film or equal batches")
-    return tokens.repeat(batch // tokens.shape[0], 1, 1)
+        return tokens.expand(rows, -1, -1)
+    prompts = len((transformer_options or {}).get("cond_or_uncond") or [None])
+    if rows != prompts * tokens.shape[0]:
+        latents = rows // prompts if rows % prompts == 0 else f"{rows} rows for {prompts} prompts"
+        raise ValueError(
+            f"memory holds {tokens.shape[0]} clips, the latent {latents}; "
+            "sample as many latents as the memory has clips, or use a memory of one clip"
+        )
+    return tokens.repeat(prompts, 1, 1)
 
 
 def with_patches(

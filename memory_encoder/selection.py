@@ -70,10 +70,16 @@ class InjectedMemory:
     _placed: dict[tuple[torch.device, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
 
     def on(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Tokens on a device, moved once and kept for the other steps of the section."""
+        """Tokens on a device, moved once and kept for the other steps of the run."""
         if (device, dtype) not in self._placed:
             self._placed[device, dtype] = self.tokens.to(device=device, dtype=dtype)
         return self._placed[device, dtype]
+
+    def forget(self, *_: Any) -> None:
+        """Lets go of what a run of the sampler left on the device (CallbacksMP.ON_CLEANUP)."""
+        self._placed.clear()
+        if self.cache is not None:
+            self.cache.forget()
 
     def shifted(self, time: float) -> InjectedMemory:
         """The same memory seen from another time; `time` is added to all coordinates."""

@@ -8,7 +8,9 @@ import logging
 from comfy_api.latest import ComfyExtension, io
 
 log = logging.getLogger("video_memory")
+OLDEST = "ComfyUI 0.14 is the oldest for Wan, 0.17 for HunyuanVideo: update ComfyUI"  # as in pyproject.toml
 TOPICS = ("encoder", "history", "storyboard", "sampler", "evaluation", "dataset", "training", "saving", "branching")
+CORE = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "latent_preview", "node_helpers", "nodes", "server"}
 ROUTES = ("routes", "film_routes", "training_routes")  # modules with register_routes(): what the editors in js/ ask for
 
 
@@ -34,10 +36,13 @@ def _register_routes() -> None:
 def _nodes_of(topic: str) -> list[type[io.ComfyNode]]:
     try:
         module = importlib.import_module(f".{topic}", __package__)
+    except AttributeError:
+        log.exception("nodes of %s are not available; %s", topic, OLDEST)
+        return []
     except ImportError as error:
-        cure = (
-            "install an OpenCV, for example opencv-python-headless" if error.name == "cv2" else "see requirements.txt"
-        )
+        cures = {"cv2": "install an OpenCV, for example opencv-python-headless"}
+        root = (error.name or "").partition(".")[0]
+        cure = cures.get(root, OLDEST if root in CORE else "see requirements.txt")
         log.error("nodes of %s are not available: %s is missing; %s", topic, error.name or error, cure)
         return []
     return [node for node in module.NODES if _builds(node)]
@@ -47,7 +52,7 @@ def _builds(node: type[io.ComfyNode]) -> bool:
     try:
         node.GET_SCHEMA()
     except Exception:
-        log.exception("node %s cannot be built and is left out", node.__name__)
+        log.exception("node %s cannot be built and is left out; %s", node.__name__, OLDEST)
         return False
     return True
 

@@ -34,7 +34,10 @@ def image_inputs() -> list[io.Input]:
             tooltip="The film's first frame. Image-to-video models begin with it, others see it in their memory.",
         ),
         io.ClipVision.Input(
-            "clip_vision", optional=True, tooltip="For Wan 2.1 image-to-video, which also wants CLIP vision's view."
+            "clip_vision",
+            optional=True,
+            tooltip="For Wan 2.1 and HunyuanVideo 1.5 image-to-video. "
+            "HunyuanVideo 1.5 is taken for text-to-video without it.",
         ),
     ]
 
@@ -98,12 +101,18 @@ class LeadPicture:
             pixels[:1], mask[:, :, :1] = picture, 0
             if self.clip_vision is not None:
                 values["clip_vision_output"] = self.clip_vision.encode_image(picture)
-        return values | {"concat_latent_image": self.vae.encode(pixels)}
+        seen = self.vae.encode(pixels)
+        # Core fills up what is missing for some models only.
+        seen = torch.nn.functional.pad(seen, (0, 0, 0, 0, 0, latent.shape[2] - seen.shape[2]))
+        return values | {"concat_latent_image": seen}
 
 
 def lead_picture(host: Host, codec: Codec, vae: Any, start: Tensor | None, clip_vision: Any) -> LeadPicture | None:
-    """How this model is given pictures; None for text-to-video models, which see them in their memory alone."""
-    if host.image_channels:
+    """How this model is given pictures; None for text-to-video models, which see them in their memory alone.
+
+    A model whose layers do not say which it is (HunyuanVideo 1.5) is an image-to-video one when CLIP vision is given.
+    """
+    if host.image_channels and (clip_vision is not None or not host.image_optional):
         return LeadPicture(vae, codec, "channels", host.name == "wan", start, clip_vision)
     if host.latent_channels == TI2V_CHANNELS:
         return LeadPicture(vae, codec, "mask", False, start)

@@ -35,16 +35,11 @@ class ManagedEncoder:
     def __init__(self, config: EncoderConfig, weights: dict[str, Tensor], dtype: torch.dtype) -> None:
         self.config = config
         self.identity = _identity(config, weights)
-        offload = mm.unet_offload_device()
-        self.model = MemoryEncoder(config, operations=comfy.ops.manual_cast, device=offload, dtype=dtype)
-        fill(self.model, weights)
-        self.model.eval().requires_grad_(False)
         self.device = mm.get_torch_device()
         self.dtype = _compute_dtype(self.device)
-        self.patcher: Any = comfy.model_patcher.CoreModelPatcher(
-            self.model, load_device=self.device, offload_device=offload
-        )
-        self.patcher.cached_patcher_init = (_rebuild_patcher, (config, weights, dtype))
+        self.patcher: Any = _patcher(config, weights, dtype)
+        self.model: MemoryEncoder = self.patcher.model
+        self.patcher.cached_patcher_init = (_rebuilt, (self.model, dtype))
 
     @property
     def parts(self) -> tuple[ManagedEncoder, ...]:
@@ -116,8 +111,21 @@ def load_encoder(path: Path) -> ManagedEncoder:
         raise ValueError(f"{path.name}: {error}; download the file again") from error
 
 
-def _rebuild_patcher(config: EncoderConfig, weights: dict[str, Tensor], dtype: torch.dtype, **_: Any) -> Any:
-    return ManagedEncoder(config, weights, dtype).patcher
+def _patcher(
+    config: EncoderConfig, weights: dict[str, Tensor], dtype: torch.dtype, disable_dynamic: bool = False
+) -> Any:
+    """A ModelPatcher of an encoder of its own; disable_dynamic: without core's dynamic VRAM."""
+    offload = mm.unet_offload_device()
+    model = MemoryEncoder(config, operations=comfy.ops.manual_cast, device=offload, dtype=dtype)
+    fill(model, weights)
+    model.eval().requires_grad_(False)
+    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    return kind(model, load_device=mm.get_torch_device(), offload_device=offload)
+
+
+def _rebuilt(model: MemoryEncoder, dtype: torch.dtype, disable_dynamic: bool = False) -> Any:
+    """What core asks for when it needs the model once more (`cached_patcher_init`), from the living one's weights."""
+    return _patcher(model.config, model.state_dict(), dtype, disable_dynamic)
 
 
 def _compute_dtype(device: torch.device) -> torch.dtype:

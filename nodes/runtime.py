@@ -118,8 +118,8 @@ def compress(
             f"memory was made by {len(memory.parts)} encoders, memory_encoder holds {len(encoder.parts)}; "
             "continue it with as many"
         )
-    encoder.load()
-    codec = replace(codec, decode=made_once(codec.decode))  # several encoders look at the same pictures
+    # Several encoders look at the same pictures; the VAE that makes them may push an encoder off the device.
+    codec = replace(codec, decode=made_once(codec.decode))
     with torch.no_grad():
         first, *others = (
             _compress_part(one, codec, part, latents, prompt, seed)
@@ -134,7 +134,7 @@ def _compress_part(
     if memory.encoder_id and memory.encoder_id != encoder.identity:
         log.warning("memory was begun with other encoder weights; old and new tokens may not speak the same language")
     return append_history(
-        encoder.model, codec, memory, latents, prompt, seed, device=encoder.device, dtype=encoder.dtype
+        encoder.model, codec, memory, latents, prompt, seed, encoder.device, encoder.dtype, ready=encoder.load
     )
 
 
@@ -255,8 +255,8 @@ def file_stamp(name: str) -> list[int] | None:
 def empty_conditioning(model: Any) -> Any:
     """CONDITIONING of no text for models whose text encoder is not connected: zeros of the host's sizes."""
     host = host_of(model)
-    extra = {} if host.pooled_width is None else {"pooled_output": torch.zeros(1, host.pooled_width)}
-    return [[torch.zeros(1, 1, host.text_width), extra]]
+    pooled = None if host.pooled_width is None else torch.zeros(1, host.pooled_width)
+    return [[torch.zeros(1, 1, host.text_width), {"pooled_output": pooled}]]
 
 
 def retrieve(

@@ -24,4 +24,9 @@ def find_host(diffusion_model: nn.Module) -> Host:
     patch = getattr(diffusion_model, "patch_size", None)
     if isinstance(patch, (list, tuple)) and len(patch) == 2:  # HunyuanImage shares its class with HunyuanVideo
         name = f"{name} for images"
-    raise HostError(f"model {name} cannot carry a video memory; load Wan 2.1 or 2.2 (T2V, I2V, TI2V) or HunyuanVideo")
+    elif name == "HunyuanVideo":
+        name = f"{name} for super-resolution"
+    raise HostError(
+        f"model {name} cannot carry a video memory; load Wan 2.1 or 2.2 (T2V, I2V, TI2V), HunyuanVideo or "
+        "HunyuanVideo 1.5"
+    )

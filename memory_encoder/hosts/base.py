@@ -50,6 +50,7 @@ class Host(Protocol):
     """A diffusion transformer seen from the memory: its first projection, its positions and its blocks.
 
     image_channels: channels of its input beside the latent's, for a start image and its mask; 0 in text-to-video.
+    image_optional: text-to-video checkpoints have these channels as well, and leave them empty.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Host(Protocol):
     pooled_width: int | None
     head_dim: int
     image_channels: int
+    image_optional: bool
 
     @classmethod
     def matches(cls, model: Any) -> bool:
@@ -75,8 +77,11 @@ class Host(Protocol):
         """The host's patchify and first projection: normalised latents -> [B,D,T,H/ph,W/pw]."""
         ...
 
-    def rotary(self, coordinates_M3: Tensor) -> Tensor:
-        """Rotary embedding of (time, height, width) in token-grid units, in the layout of the host's `pe`."""
+    def rotary(self, coordinates_M3: Tensor, options: Mapping[str, Any] | None = None) -> Tensor:
+        """Rotary embedding of (time, height, width) in token-grid units, in the layout of the host's `pe`.
+
+        options: core's transformer_options, which may scale and shift the video's positions.
+        """
         ...
 
     def block_patches(self, memory: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:

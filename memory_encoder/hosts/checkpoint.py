@@ -221,6 +221,11 @@ def codec_of(vae: Any, latent_format: Any, embed: Any = None) -> Codec:
     )
 
 
+def compile_parts(patcher: Any, names: Sequence[str], **settings: Any) -> None:
+    """Core's torch.compile helper for parts of a ModelPatcher's model, in place of whatever it compiled before."""
+    importlib.import_module("comfy_api.torch_helpers").set_torch_compile_wrapper(patcher, keys=list(names), **settings)
+
+
 def _plugin(paths: Sequence[str]) -> Any:
     """The attribute that `module:attribute` names, or None when `paths` are files."""
     if len(paths) != 1 or ":" not in paths[0] or Path(paths[0]).exists():

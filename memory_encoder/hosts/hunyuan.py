@@ -1,4 +1,4 @@
-"""HunyuanVideo: double blocks (video and text streams), then single blocks (text, then video)."""
+"""HunyuanVideo and HunyuanVideo 1.5: double blocks (video and text streams), then single blocks (text, then video)."""
 
 from __future__ import annotations
 
@@ -28,10 +28,14 @@ class HunyuanHost:
         self.pooled_width: int | None = model.params.vec_in_dim
         self.head_dim: int = model.hidden_size // model.num_heads
         self.image_channels: int = model.img_in.proj.weight.shape[1] - self.latent_channels
+        # Checkpoints of 1.5 for text and for images have the same layers: who loads one has to say which it is.
+        self.image_optional: bool = model.cond_type_embedding is not None
 
     @classmethod
     def matches(cls, model: Any) -> bool:
-        return type(model).__name__ == "HunyuanVideo" and len(model.patch_size) == 3
+        # The super-resolution models of 1.5 want the film's own latents in more channels.
+        video = type(model).__name__ == "HunyuanVideo" and len(model.patch_size) == 3
+        return video and model.in_channels <= 2 * model.out_channels + 1
 
     def patchifier(self) -> tuple[Tensor, Tensor]:
         conv = self.model.img_in.proj
@@ -40,7 +44,7 @@ class HunyuanHost:
     def embed(self, latents_BCTHW: Tensor) -> Tensor:
         return project(self.model.img_in.proj, latents_BCTHW, self.patch)
 
-    def rotary(self, coordinates_M3: Tensor) -> Tensor:
+    def rotary(self, coordinates_M3: Tensor, options: Mapping[str, Any] | None = None) -> Tensor:
         """[1,1,M,d/2,2,2]: Hunyuan keeps the sequence on dimension 2."""
         return self.model.pe_embedder(coordinates_M3[None])
 
@@ -54,9 +58,7 @@ class HunyuanHost:
         return double + [("single_block", i) for i in range(len(self.model.single_blocks))]
 
     def memory_pass(self, memory: MemoryTokens, call: Mapping[str, Any]) -> MemoryPass:
-        if call.get("txt_byt5") is not None or self.model.cond_type_embedding is not None:
-            raise HostError("this HunyuanVideo has further text streams: set attention_mode to joint")
-        return _HunyuanMemoryPass(memory, self._shift(call), self._text_at_zero(call))
+        return _HunyuanMemoryPass(memory, self._shift(call), self._text_at_zero(call), self._text_start(call))
 
     def video(self, args: BlockArgs) -> tuple[slice, Tensor]:
         length = args["img"].shape[1]
@@ -74,7 +76,20 @@ class HunyuanHost:
         if mask is not None and not torch.is_floating_point(mask):
             mask = (mask - 1).to(dtype) * torch.finfo(dtype).max
         options = call["transformer_options"]
-        return self.model.txt_in(call["context"], torch.zeros_like(call["timestep"]), mask, transformer_options=options)
+        text = self.model.txt_in(call["context"], torch.zeros_like(call["timestep"]), mask, transformer_options=options)
+        kind = self.model.cond_type_embedding
+        if kind is None:
+            return text
+        words = torch.zeros_like(text[:, :, 0], dtype=torch.long)
+        return text + kind.to(text.device)(words).to(text.dtype)  # as core: this layer is not one that it moves
+
+    def _text_start(self, call: Mapping[str, Any]) -> int:
+        """Where that text begins in the blocks' text stream; CLIP vision and, in 1.5, glyphs come before it."""
+        seen, glyphs = call.get("clip_fea"), call.get("txt_byt5")
+        start = 0 if seen is None else seen.shape[1]
+        if glyphs is None or self.model.byt5_in is None or self.model.cond_type_embedding is None:
+            return start
+        return start + glyphs.shape[1]
 
     def _shift(self, call: Mapping[str, Any]) -> Tensor:
         """time_in(0) - time_in(t), [B,D]: turns a modulation vector of timestep t into one of timestep 0."""
@@ -86,15 +101,20 @@ class HunyuanHost:
 
 
 class _HunyuanMemoryPass:
-    """Text and memory at timestep 0, beside the text and the video of the step."""
+    """Text and memory at timestep 0, beside the text and the video of the step.
 
-    def __init__(self, memory: MemoryTokens, shift: Tensor, text: Tensor) -> None:
-        self.memory, self.shift, self.text = memory, shift, text
+    text: the part of the text stream that depends on the timestep, from `start` on.
+    """
+
+    def __init__(self, memory: MemoryTokens, shift: Tensor, text: Tensor, start: int) -> None:
+        self.memory, self.shift, self.start, self.refined = memory, shift, start, text
         self.tokens = memory.tokens.shape[1]
+        self.text: Tensor | None = None
         self.single: Tensor | None = None
 
     def arguments(self, args: BlockArgs) -> BlockArgs:
-        vec, text, pe = args["vec"], self.text.shape[1], args["pe"]
+        words = self._text(args)
+        vec, text, pe = args["vec"], words.shape[1], args["pe"]
         rotary = self.memory.rotary.to(pe).expand(pe.shape[0], -1, -1, -1, -1, -1)
         mask = args.get("attention_mask")
         changed: BlockArgs = {
@@ -105,9 +125,15 @@ class _HunyuanMemoryPass:
         # Core's blocks add in place.
         if "txt" in args:
             dims = {"modulation_dims_img": None, "modulation_dims_txt": None}
-            return {**args, **changed, **dims, "img": self.memory.tokens.clone(), "txt": self.text.clone()}
-        single = torch.cat([self.text, self.memory.tokens], dim=1) if self.single is None else self.single
+            return {**args, **changed, **dims, "img": self.memory.tokens.clone(), "txt": words.clone()}
+        single = torch.cat([words, self.memory.tokens], dim=1) if self.single is None else self.single
         return {**args, **changed, "modulation_dims": None, "img": single.clone()}
+
+    def _text(self, args: BlockArgs) -> Tensor:
+        if self.text is None:  # in front of the first block
+            end = self.start + self.refined.shape[1]
+            self.text = torch.cat([args["txt"][:, : self.start], self.refined, args["txt"][:, end:]], dim=1)
+        return self.text
 
     def took(self, out: BlockArgs) -> None:
         if "txt" in out:

@@ -26,6 +26,7 @@ class WanHost:
         self.pooled_width: int | None = None
         self.head_dim: int = model.dim // model.num_heads
         self.image_channels: int = model.patch_embedding.weight.shape[1] - self.latent_channels
+        self.image_optional = False
 
     @classmethod
     def matches(cls, model: Any) -> bool:
@@ -39,9 +40,15 @@ class WanHost:
     def embed(self, latents_BCTHW: Tensor) -> Tensor:
         return project(self.model.patch_embedding, latents_BCTHW, self.patch)
 
-    def rotary(self, coordinates_M3: Tensor) -> Tensor:
+    def rotary(self, coordinates_M3: Tensor, options: Mapping[str, Any] | None = None) -> Tensor:
         """[1,M,1,d/2,2,2]: Wan keeps the sequence on dimension 1."""
-        return self.model.rope_embedder(coordinates_M3[None]).movedim(1, 2)
+        rope = (options or {}).get("rope_options") or {}  # core's ScaleROPE; its Hunyuan knows no such thing
+        scale, shift = (
+            coordinates_M3.new_tensor([rope.get(f"{name}_{axis}", usual) for axis in "tyx"])
+            for name, usual in (("scale", 1.0), ("shift", 0.0))
+        )
+        places = coordinates_M3 * scale + shift
+        return self.model.rope_embedder(places[None]).movedim(1, 2)
 
     def block_patches(self, memory: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
         patch = _WanPatch(self.model, memory)
@@ -84,16 +91,16 @@ class _WanPatch:
         """Modulation [B,n,6,D] for video and memory tokens.
 
         Core repeats each of the n entries over equal groups of tokens, so entries are listed once for every g tokens
-        where g divides the runs of the video's own entries, the video's length and the memory's.
+        where g divides the runs of the video's own entries and the video's length. The last group may be shorter.
         """
         entries, memory = vec.shape[1], self.memory.tokens.shape[1]
         if self.memory.timestep == "same" and entries == 1:
             return vec
         run = video if entries == 1 else -(-video // entries)  # core repeats once more when it does not divide
-        group = math.gcd(run, video, memory)
+        group = largest_group(math.gcd(run, video), video + memory)
         rows = torch.arange(0, video, group, device=vec.device) // run
         last = vec[:, -1:] if self.memory.timestep == "same" else at_zero(self.model, vec)
-        return torch.cat([vec[:, rows], last.expand(-1, memory // group, -1, -1)], dim=1)
+        return torch.cat([vec[:, rows], last.expand(-1, -(-memory // group), -1, -1)], dim=1)
 
 
 class _WanMemoryPass:
@@ -107,6 +114,21 @@ class _WanMemoryPass:
 
     def took(self, out: BlockArgs) -> None:
         self.memory.tokens = out["img"]
+
+
+def largest_group(length: int, tokens: int) -> int:
+    """The largest divisor of `length` over which core repeats each of ceil(tokens / divisor) entries.
+
+    Core repeats an entry tokens // entries times, once more where that leaves a rest, and cuts off what is too much.
+    Around the square root of the number of tokens nearly every divisor is right, so that the entries stay few.
+    """
+
+    def repeated(entries: int) -> int:
+        times, rest = divmod(tokens, entries)
+        return times if rest == 0 or times == 1 else times + 1
+
+    divisors = (group for group in range(length, 0, -1) if length % group == 0)
+    return next(group for group in divisors if repeated(-(-tokens // group)) == group)
 
 
 def at_zero(model: Any, vec: Tensor) -> Tensor:

@@ -33,7 +33,8 @@ class TinyModel:
     size: tuple[int, int, int, int]
     pooled: int | None = None  # width of the pooled text
     image: bool = False  # the first frame is given as an image, in channels beside the latent's
-    clip_vision: bool = False  # and as CLIP vision tokens
+    clip_vision: int = 0  # and as CLIP vision tokens of this width
+    glyphs: bool = False  # a second text stream for text in pictures
     first_frame: bool = False  # the first frame is kept by a mask, which makes timesteps per frame
     text_mask: bool = False  # such a model takes one row at a time, which is core's own limit
 
@@ -55,7 +56,7 @@ class TinyModel:
     def conditioning(self, seed: int) -> list[list[Any]]:
         """Core's CONDITIONING, which differs for every seed."""
         g = torch.Generator().manual_seed(seed)
-        extra: dict[str, Any] = {"pooled_output": torch.randn(1, self.pooled, generator=g)} if self.pooled else {}
+        extra: dict[str, Any] = {"pooled_output": torch.randn(1, self.pooled, generator=g) if self.pooled else None}
         if self.image:
             start = torch.randn(1, *self.size, generator=g)
             keep = torch.ones(1, 1, *self.size[1:])
@@ -63,8 +64,11 @@ class TinyModel:
             extra |= {"concat_latent_image": start, "concat_mask": keep}
         if self.clip_vision:
             output = self.comfy.module("comfy.clip_vision").Output()
-            output.penultimate_hidden_states = torch.randn(1, 5, 1280, generator=g)
+            seen = torch.randn(1, 5, self.clip_vision, generator=g)
+            output.penultimate_hidden_states = output.last_hidden_state = seen  # Wan reads one, HunyuanVideo the other
             extra["clip_vision_output"] = output
+        if self.glyphs:
+            extra["conditioning_byt5small"] = torch.randn(1, 3, 1472, generator=g)
         length = TOKENS
         if self.text_mask:
             length += seed  # core's Hunyuan takes a mask for one row only: other lengths make it run row by row
@@ -96,6 +100,7 @@ def random_memory(host: Host, tokens: int, batch: int = 1, latents: int = 9, see
     config = EncoderConfig(host.name, host.width, host.latent_channels, channels=(8,), variant="without_lr")
     values = torch.randn(batch, tokens, host.width, generator=g)
     places = torch.rand(tokens, 3, generator=g) * torch.tensor([latents, 4.0, 6.0])
+    size = (4 * host.patch[1], 6 * host.patch[2])
     done = tokens - tokens // 3
     return VideoMemory(
         config=config,
@@ -103,8 +108,8 @@ def random_memory(host: Host, tokens: int, batch: int = 1, latents: int = 9, see
         coordinates=places[:done],
         tail=values[:, done:],
         tail_coordinates=places[done:],
-        recent=torch.randn(batch, host.latent_channels, 3, 8, 12, generator=g),
-        state=StreamState(latents=latents, size=(8, 12)),
+        recent=torch.randn(batch, host.latent_channels, 3, *size, generator=g),
+        state=StreamState(latents=latents, size=size),
     )
 
 
@@ -175,7 +180,7 @@ def wan_t2v(comfy: Any) -> TinyModel:
 
 def wan21_i2v(comfy: Any) -> TinyModel:
     """Wan 2.1: mask and start image in extra channels, CLIP vision tokens in the cross-attention."""
-    return TinyModel(comfy, wan_patcher(comfy, 36, 16, "i2v"), (16, 3, 8, 12), image=True, clip_vision=True)
+    return TinyModel(comfy, wan_patcher(comfy, 36, 16, "i2v"), (16, 3, 8, 12), image=True, clip_vision=1280)
 
 
 def wan22_i2v(comfy: Any) -> TinyModel:
@@ -188,15 +193,18 @@ def wan_5b(comfy: Any) -> TinyModel:
     return TinyModel(comfy, wan_patcher(comfy, 48, 48), (48, 3, 8, 12), first_frame=True)
 
 
-def hunyuan_patcher(comfy: Any, guidance: bool = True, meanflow: bool = False, dtype: torch.dtype | None = None) -> Any:
-    skeleton = comfy.module("comfy.ldm.hunyuan_video.model").HunyuanVideo(
+def hunyuan_patcher(
+    comfy: Any, guidance: bool = True, meanflow: bool = False, dtype: torch.dtype | None = None, **kind: Any
+) -> Any:
+    """`kind` replaces sizes and parts."""
+    sizes = dict(
         in_channels=16, out_channels=16, vec_in_dim=768, context_in_dim=TEXT, hidden_size=HUNYUAN_DIM,
         mlp_ratio=4.0, num_heads=HUNYUAN_DIM // 128, depth=2, depth_single_blocks=2, axes_dim=[16, 56, 56], theta=256,
         patch_size=[1, 2, 2], qkv_bias=True, guidance_embed=guidance, byt5=False, meanflow=meanflow,
         use_cond_type_embedding=False, vision_in_dim=None, meanflow_sum=False, device="meta",
         operations=comfy.module("comfy.ops").disable_weight_init,
     )  # fmt: skip
-    return load(comfy, skeleton, dtype=dtype)
+    return load(comfy, comfy.module("comfy.ldm.hunyuan_video.model").HunyuanVideo(**sizes | kind), dtype=dtype)
 
 
 def hunyuan(comfy: Any) -> TinyModel:
@@ -208,6 +216,23 @@ def hunyuan_plain(comfy: Any) -> TinyModel:
     return TinyModel(comfy, hunyuan_patcher(comfy, guidance=False), (16, 2, 8, 8), pooled=768, text_mask=True)
 
 
+def hunyuan15_patcher(comfy: Any, in_channels: int = 65) -> Any:
+    """HunyuanVideo 1.5: double blocks alone, tokens of one latent, further text streams, no pooled text."""
+    return hunyuan_patcher(
+        comfy, guidance=False, in_channels=in_channels, out_channels=32, patch_size=[1, 1, 1], vec_in_dim=None,
+        depth_single_blocks=0, byt5=True, use_cond_type_embedding=True, vision_in_dim=1152, meanflow_sum=True,
+    )  # fmt: skip
+
+
+def hunyuan15_t2v(comfy: Any) -> TinyModel:
+    """The layers of the image-to-video checkpoint, with nothing in the channels for the image."""
+    return TinyModel(comfy, hunyuan15_patcher(comfy), (32, 3, 4, 4))
+
+
+def hunyuan15_i2v(comfy: Any) -> TinyModel:
+    return TinyModel(comfy, hunyuan15_patcher(comfy), (32, 3, 4, 4), image=True, clip_vision=1152, glyphs=True)
+
+
 BUILDERS: dict[str, Callable[[Any], TinyModel]] = {
     "wan_t2v": wan_t2v,
     "wan21_i2v": wan21_i2v,
@@ -215,6 +240,8 @@ BUILDERS: dict[str, Callable[[Any], TinyModel]] = {
     "wan_5b": wan_5b,
     "hunyuan": hunyuan,
     "hunyuan_plain": hunyuan_plain,
+    "hunyuan15_t2v": hunyuan15_t2v,
+    "hunyuan15_i2v": hunyuan15_i2v,
 }
 
 

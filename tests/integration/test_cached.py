@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from memory_encoder import cached
-from memory_encoder.injection import DIFFUSION_MODEL, KEY, inject
+from memory_encoder.injection import inject
 from memory_encoder.memory import VideoMemory
-from memory_encoder.selection import MemorySettings
+from memory_encoder.selection import InjectedMemory, MemorySettings
 from tests.integration.models import TinyModel, TinyModels, random_memory
 
 TOKENS = 25
 CACHED = MemorySettings(attention_mode="cached")
 WANS = ["wan_t2v", "wan21_i2v", "wan_5b"]
-ALL = [*WANS, "hunyuan", "hunyuan_plain"]
+ALL = [*WANS, "hunyuan", "hunyuan_plain", "hunyuan15_t2v", "hunyuan15_i2v"]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_keys_and_values_are_computed_once_and_hold_for_every_step(
     assert runs.count(False) == blocks * batches
     assert len(runs) == 4 * blocks * batches
 
-    monkeypatch.setattr(cached.KeyValueCache, "of", lambda self, call: {})
+    monkeypatch.setattr(cached.KeyValueCache, "of", lambda self, call, blocks: {})
     fresh = model.sample(inject(model.patcher, memory_for(model), CACHED), steps=4)
     torch.testing.assert_close(kept, fresh, atol=1e-4, rtol=1e-4)
 
@@ -126,11 +126,58 @@ def test_cached_is_refused_where_it_cannot_be(models: TinyModels) -> None:
         MemorySettings(attention_mode="cached", history_timestep="same")
 
 
-def test_the_cache_says_how_large_it_is(models: TinyModels) -> None:
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
+    """Bytes of keys and values, and tokens on the device, at the end of each run and after its cleanup."""
+    found: list[tuple[int, int, int]] = []
+    forget = InjectedMemory.forget
+
+    def spy(self: InjectedMemory, *args: Any) -> None:
+        before, cache = len(self._placed), self.cache or cached.KeyValueCache()
+        found.append((cache.bytes, before, 0))
+        forget(self, *args)
+        found[-1] = (found[-1][0], before, cache.bytes + len(self._placed))
+
+    monkeypatch.setattr(InjectedMemory, "forget", spy)
+    return found
+
+
+@pytest.mark.parametrize("trained", ["cached", "joint"])
+def test_a_run_leaves_nothing_behind(models: TinyModels, left: list[tuple[int, int, int]], trained: str) -> None:
     model = models["wan_t2v"]
-    patcher = inject(model.patcher, memory_for(model), CACHED)
-    wrapper = patcher.get_wrappers(DIFFUSION_MODEL, KEY)[0]
-    assert wrapper.memory.cache.bytes == 0
-    model.sample(patcher)
+    patcher = inject(model.patcher, memory_for(model, trained))
+    for _ in range(4):
+        model.sample(patcher)
     host = model.host
-    assert wrapper.memory.cache.bytes == 2 * 2 * len(host.slots()) * TOKENS * host.width * 4
+    kept = 2 * 2 * len(host.slots()) * TOKENS * host.width * 4 if trained == "cached" else 0
+    assert left == [(kept, 1, 0)] * 4
+
+
+@pytest.mark.parametrize("name", ["wan_t2v", "hunyuan"])
+def test_a_pass_that_leaves_out_blocks_does_not_spoil_the_next(
+    models: TinyModels, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = models[name], []
+
+    def skips(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        seen.append(float(args["transformer_options"]["sigmas"][0]))
+        return args if seen[-1] == seen[0] else extra["original_block"](args)  # in the first of two steps
+
+    patcher = model.patcher.clone()
+    patcher.set_model_patch_replace(skips, "dit", "double_block", 1)
+    kept = model.sample(inject(patcher, memory_for(model), CACHED))
+    assert len(set(seen)) == 2
+    monkeypatch.setattr(cached.KeyValueCache, "of", lambda self, call, blocks: {})
+    seen.clear()
+    fresh = model.sample(inject(patcher, memory_for(model), CACHED))
+    torch.testing.assert_close(kept, fresh, atol=1e-4, rtol=1e-4)
+
+
+def test_a_replaced_self_attention_is_named(models: TinyModels) -> None:
+    model = models["wan_t2v"]
+    patcher = model.patcher.clone()
+    for number in range(len(model.host.slots())):
+        patcher.add_object_patch(f"diffusion_model.blocks.{number}.self_attn.forward", lambda x, *args, **kwargs: x)
+    model.sample(inject(patcher, memory_for(model, "joint")))
+    with pytest.raises(RuntimeError, match=r"did not call core's attention .* set attention_mode to joint"):
+        model.sample(inject(patcher, memory_for(model), CACHED))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -232,4 +234,26 @@ def test_node_that_cannot_be_built_is_left_out(nodes: Any, monkeypatch: Any, cap
     with caplog.at_level(logging.ERROR, logger="video_memory"):
         built = extension._nodes_of("history")
     assert broken not in built and len(built) == 3
-    assert "VideoMemoryLoad" in caplog.text
+    assert "VideoMemoryLoad" in caplog.text and "ComfyUI 0.14 is the oldest for Wan" in caplog.text
+    assert 'requires-comfyui = ">=0.14.0"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_weights_of_an_encoder_are_held_once_and_core_can_make_it_anew(
+    nodes: Any, world: Any, comfy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    managed = importlib.import_module(f"{PACK}.nodes.managed")
+    weights = {name: value.clone() for name, value in world.encoder.model.state_dict().items()}
+    held = [weakref.ref(value) for value in weights.values()]
+    encoder = managed.ManagedEncoder(world.encoder.config, weights, torch.float32)
+    del weights
+    gc.collect()
+    assert not any(ref() is not None for ref in held)
+
+    core = comfy.module("comfy.model_patcher")
+    monkeypatch.setattr(core, "CoreModelPatcher", type("Dynamic", (core.ModelPatcher,), {}))
+    make, arguments = encoder.patcher.cached_patcher_init
+    assert type(make(*arguments)) is core.CoreModelPatcher
+    plain = make(*arguments, disable_dynamic=True)
+    assert type(plain) is core.ModelPatcher and plain.model is not encoder.model
+    for name, value in plain.model.state_dict().items():
+        assert torch.equal(value, encoder.model.state_dict()[name])

@@ -251,7 +251,9 @@ def test_injecting_leaves_the_global_random_state_alone(models: TinyModels, name
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_batch_that_fits_no_memory_batch_is_refused(models: TinyModels) -> None:
+@pytest.mark.parametrize(("films", "batch"), [(3, 2), (2, 1), (2, 3), (2, 4)])
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_several_memories_want_as_many_latents(models: TinyModels, films: int, batch: int, cfg: float) -> None:
     model = models["wan_t2v"]
-    with pytest.raises(ValueError, match="memory has batch 3, the latent 4"):
-        model.sample(inject(model.patcher, memory_for(model, batch=3)), batch=2)
+    with pytest.raises(ValueError, match=f"memory holds {films} clips, the latent {batch}"):
+        model.sample(inject(model.patcher, memory_for(model, batch=films)), batch=batch, cfg=cfg, steps=1)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from memory_encoder.guidance import guide
 from memory_encoder.injection import inject
 from memory_encoder.memory import VideoMemory
 from memory_encoder.selection import MemorySettings
@@ -90,3 +91,29 @@ def test_keys_and_values_that_stay_on_the_device_are_planned(
     (plain, _), (asked, _) = planned
     tokens = plain * (model.video_tokens + TOKENS) / model.video_tokens
     assert asked - tokens >= kept * 0.99 and asked - tokens < kept * 2.2 + 1
+
+
+def rows(model: TinyModel, patcher: Any, **how: Any) -> list[int]:
+    recorder = Recorder()
+    model.sample(recorder.on(patcher), steps=1, **how)
+    return recorder.batches
+
+
+@pytest.mark.parametrize("name", ["wan_t2v", "hunyuan"])
+def test_both_prompts_share_a_batch_only_where_the_memory_fits_twice(
+    models: TinyModels, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models[name]
+    patcher = inject(model.patcher, random_memory(model.host, 5 * model.video_tokens))
+    calc = model.comfy.module("comfy.samplers").calc_cond_batch
+    plain = 1.5 * model.patcher.model.memory_required([2, *model.size])  # core's own share of what is free
+    free = {"none": 0.0, "two without": 1.1 * plain, "two with": 6.1 * plain}
+    results = {}
+    for case, found in free.items():
+        monkeypatch.setattr(type(model.patcher), "get_free_memory", lambda self, device, found=found: found)
+        assert rows(model, model.patcher) == ([1, 1] if case == "none" else [2])
+        assert rows(model, patcher) == ([2] if case == "two with" else [1, 1])
+        results[case] = model.sample(patcher, steps=1)
+        guided = guide(inject(model.patcher, random_memory(model.host, 5 * model.video_tokens)), 2.0, calc)
+        assert rows(model, guided) == ([1, 1, 1] if case == "none" else [1, 2])  # the blind prompts have no memory
+    assert torch.equal(results["none"], results["two without"])

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memory_encoder.hosts import MemoryTokens
+from memory_encoder.hosts.wan import largest_group
 from memory_encoder.injection import DiffusionModelWrapper
 from memory_encoder.selection import InjectedMemory
 from tests.integration.models import TEXT, TinyModels
@@ -46,8 +47,8 @@ class Case:
     def video(self) -> int:
         return self.frames * self.height * self.width
 
-    def latent(self, channels: int) -> Tensor:
-        return self.random(1, self.batch, channels, self.frames, 2 * self.height, 2 * self.width)
+    def latent(self, channels: int, patch: int = 2) -> Tensor:
+        return self.random(1, self.batch, channels, self.frames, patch * self.height, patch * self.width)
 
     def random(self, seed: int, *shape: int) -> Tensor:
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -123,36 +124,44 @@ def wan_reference(model: Any, case: Case, x: Tensor, t: Tensor, context: Tensor,
 
 
 def hunyuan_reference(model: Any, case: Case, x: Tensor, t: Tensor, text: Tensor, call: Any, memory: Any) -> Tensor:
-    """HunyuanVideo; call holds pooled text `y`, and `guidance`, `attention_mask`, `guiding_frame_index` or None."""
-    rest = model.vector_in(call.y)
+    """HunyuanVideo; call holds pooled text `y`, and `guidance`, `attention_mask`, `guiding_frame_index` or None.
+
+    1.5 has no pooled text, and text streams `clip_fea` and `txt_byt5` in front of the text.
+    """
+    rest = model.vector_in(call.y) if model.vector_in else torch.zeros(case.batch, model.hidden_size)
     if call.guidance is not None:
         rest = rest + model.guidance_in(embed_time(1000 * call.guidance))
     section, still = (rest + model.time_in(embed_time(time)) for time in (t, torch.zeros_like(t)))
     video = section[:, None].expand(-1, case.video, -1)
     history = (still if memory.history_timestep == "zero" else section)[:, None].expand(-1, case.tokens, -1)
-    txt_vec = section[:, None].expand(-1, text.shape[1], -1)
+    mask = call.attention_mask
+    if mask is not None:
+        mask = (mask - 1) * torch.finfo(torch.float32).max
+    txt = model.txt_in(text, t, mask)
+    if model.cond_type_embedding is not None:
+        streams = [txt, model.byt5_in(call.txt_byt5), model.vision_in(call.clip_fea)]
+        txt = torch.cat([x + kind for x, kind in zip(streams, model.cond_type_embedding.weight, strict=True)][::-1], 1)
+    txt_vec = section[:, None].expand(-1, txt.shape[1], -1)
     vec, joint = torch.cat([video, history], dim=1), torch.cat([txt_vec, video, history], dim=1)
     if call.guiding_frame_index is not None:
         first = rest + model.time_in(embed_time(call.guiding_frame_index))
         vec[:, : case.height * case.width] = first[:, None]
         joint[:, : case.height * case.width] = first[:, None]  # core counts from the text here, which comes first
 
-    bias, mask = None, call.attention_mask
+    bias = None
     if mask is not None:
-        mask = (mask - 1) * torch.finfo(torch.float32).max
         bias = F.pad(mask, (0, case.video + case.tokens))[:, None, None]
     img = torch.cat([model.img_in.proj(x).flatten(2).transpose(1, 2), memory.tokens], dim=1)
-    txt = model.txt_in(text, t, mask)
-    positions = torch.cat([torch.zeros(text.shape[1], 3), case.positions(memory.coordinates)])
+    positions = torch.cat([torch.zeros(txt.shape[1], 3), case.positions(memory.coordinates)])
     for block in model.double_blocks:
         txt, img = hunyuan_double(block, (txt, img), (txt_vec, vec), positions, bias)
     h = torch.cat([txt, img], dim=1)
     for block in model.single_blocks:
         h = h + hunyuan_single(block, h, joint, positions, bias)
-    h, vec = h[:, text.shape[1] : -case.tokens], vec[:, : case.video]
+    h, vec = h[:, txt.shape[1] : -case.tokens], vec[:, : case.video]
     shift, scale = model.final_layer.adaLN_modulation(vec).chunk(2, dim=-1)
     out = model.final_layer.linear(F.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift)
-    out = out.reshape(case.batch, case.frames, case.height, case.width, model.out_channels, 2, 2)
+    out = out.reshape(case.batch, case.frames, case.height, case.width, model.out_channels, *model.patch_size[1:])
     return out.permute(0, 4, 1, 2, 5, 3, 6).reshape(case.batch, model.out_channels, *x.shape[2:])
 
 
@@ -187,9 +196,11 @@ def hunyuan_single(block: Any, x: Tensor, vec: Tensor, positions: Tensor, bias: 
     return block.linear2(torch.cat([attend(q, k, v, bias), F.gelu(mlp, approximate="tanh")], dim=-1)) * gate
 
 
-def injected(model: Any, memory: InjectedMemory, *args: Any, **kwargs: Any) -> Tensor:
+def injected(
+    model: Any, memory: InjectedMemory, *args: Any, options: dict[str, Any] | None = None, **kwargs: Any
+) -> Any:
     wrappers = {"diffusion_model": {"video_memory": [DiffusionModelWrapper(memory)]}}
-    return model(*args, **kwargs, transformer_options={"wrappers": wrappers})
+    return model(*args, **kwargs, transformer_options={"wrappers": wrappers, **(options or {})})
 
 
 def largest(a: Tensor, b: Tensor) -> float:
@@ -253,6 +264,57 @@ def test_hunyuan_equals_the_plain_reference(
         expected = hunyuan_reference(model, case, x, t, text, SimpleNamespace(**call), memory)
         assert largest(injected(model, memory, x, t, text, **call), expected) <= TOLERANCE
         assert largest(model(x, t, text, **call), expected) > 100 * TOLERANCE, "memory makes no difference"
+
+
+@pytest.mark.parametrize("timestep", ["zero", "same"])
+@pytest.mark.parametrize("case", [Case(3, 3, 4, 7), Case(2, 4, 3, 24, batch=2)])
+def test_hunyuan15_equals_the_plain_reference(models: TinyModels, case: Case, timestep: Any) -> None:
+    model = models["hunyuan15_i2v"].diffusion_model
+    t = 1000 * torch.rand(case.batch, generator=torch.Generator().manual_seed(9))
+    x, text = case.latent(model.in_channels, 1), case.random(4, case.batch, 6, TEXT)
+    call: dict[str, Any] = {
+        "txt_byt5": case.random(5, case.batch, 3, 1472),
+        "clip_fea": case.random(6, case.batch, 4, 1152),
+    }
+    memory = case.memory(model.hidden_size, timestep)
+    without: dict[str, Any] = dict.fromkeys(("y", "guidance", "attention_mask", "guiding_frame_index"))
+    with torch.inference_mode():
+        expected = hunyuan_reference(model, case, x, t, text, SimpleNamespace(**call, **without), memory)
+        assert largest(injected(model, memory, x, t, text, **call), expected) <= TOLERANCE
+        assert largest(model(x, t, text, **call), expected) > 100 * TOLERANCE, "memory makes no difference"
+
+
+ROPE = {"scale_t": 0.5, "shift_t": 2.0, "scale_y": 1.5, "shift_y": -1.0, "scale_x": 0.75, "shift_x": 3.0}
+
+
+class Scaled(Case):
+    """Positions as core's ScaleROPE has them."""
+
+    def positions(self, coordinates: Tensor) -> Tensor:
+        scale, shift = ([ROPE[f"{name}_{axis}"] for axis in "tyx"] for name in ("scale", "shift"))
+        return super().positions(coordinates) * torch.tensor(scale) + torch.tensor(shift)
+
+
+def test_scaled_positions_hold_for_the_memory_too(models: TinyModels) -> None:
+    model, case = models["wan_t2v"].diffusion_model, Scaled(3, 4, 6, 7)
+    t, x, context = torch.tensor([500.0]), case.latent(model.in_dim), case.random(4, 1, 5, TEXT)
+    memory = case.memory(model.dim, "zero")
+    with torch.inference_mode():
+        expected = wan_reference(model, case, x, t, context, memory)
+        assert largest(injected(model, memory, x, t, context, options={"rope_options": ROPE}), expected) <= TOLERANCE
+        assert largest(injected(model, memory, x, t, context), expected) > 100 * TOLERANCE, (
+            "the scale makes no difference"
+        )
+
+
+# Tokens of a frame and latents at 832x480, 1280x704 (5B) and 1280x720; entries for 4x4x2 of 20 s at 832x480 are 25.
+@pytest.mark.parametrize(("frame", "latents"), [(1560, 21), (880, 31), (3600, 21), (390, 7)])
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_any_number_of_memory_tokens_needs_few_modulation_entries(frame: int, latents: int, per_frame: bool) -> None:
+    video = frame * latents
+    for memory in [*range(1, 40), *range(6200, 6241), 12345, 46799]:
+        group = largest_group(frame if per_frame else video, video + memory)
+        assert video % group == 0 and (video + memory) / group < 4 * (video + memory) ** 0.5
 
 
 @given(

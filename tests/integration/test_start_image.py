@@ -58,7 +58,9 @@ class Inputs:
 
     def __call__(self, executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         self.seen.append(x.clone())
-        self.vision.append(any(isinstance(a, Tensor) and a.shape[-1] == 1280 for a in (*args, *kwargs.values())))
+        self.vision.append(
+            any(isinstance(a, Tensor) and a.shape[-1] in (1152, 1280) for a in (*args, *kwargs.values()))
+        )
         return executor(x, *args, **kwargs)
 
     def on(self, patcher: Any) -> Any:

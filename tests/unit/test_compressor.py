@@ -127,3 +127,18 @@ def test_downsampled_pictures_fill_the_grid_whatever_the_size(height, width, pad
     if padding == "floor" or (height % 4 == 0 and width % 4 == 0):
         h, w = grid[0] * 16, grid[1] * 16
         assert torch.allclose(small.mean(), pictures[:, :, :h, :w].mean(), atol=1e-4)
+
+
+def test_the_encoder_is_called_for_when_the_vae_has_done_its_part() -> None:
+    calls: list[str] = []
+    codec = Codec(
+        lambda pictures: (calls.append("encode"), encode(pictures))[1],
+        lambda latents: (calls.append("decode"), decode(latents))[1],
+        embed,
+        temporal=4,
+        spatial=SPATIAL,
+    )
+    encoder = make("2x2x2")
+    latents = torch.randn(1, CHANNELS, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    append_history(encoder, codec, VideoMemory.empty(encoder.config), latents, ready=lambda: calls.append("ready"))
+    assert calls[0] == "decode" and calls[-1] == "ready" and calls.count("ready") == 1
