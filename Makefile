@@ -2,6 +2,8 @@
 PYTHON ?= python3
 ENVIRONMENT := $(PYTHON) demo/environment.py
 RUN := $(ENVIRONMENT) run
+# Processes that share the tests; a module's tests stay in one, which keeps its server.
+WORKERS ?= 2
 
 .PHONY: help environment tools demo test lint unit bench reproduce workflows clean
 
@@ -34,7 +36,7 @@ unit: environment
 
 # One pytest run, so that its closing line counts all tests.
 test: lint tools
-	VIDEO_MEMORY_REQUIRE_COMFY=1 $(RUN) -m pytest
+	VIDEO_MEMORY_REQUIRE_COMFY=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 workflows: tools
 	$(RUN) -m demo.translations

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,13 @@ from demo.tiny_family.install import install_models
 from memory_encoder.config import EncoderConfig
 
 WORKFLOWS = ROOT / "workflows"
+TEST_NODES = ROOT / "tests" / "integration" / "hold_node.py"
 
 
 @contextlib.contextmanager
-def browser_server(work: Path, environment: Environment) -> Iterator[ComfyServer]:
-    """Runs ComfyUI in `work` with everything that the shipped workflows choose from."""
-    server = ComfyServer(work, environment=environment, custom_nodes=[ROOT / "demo" / "nodes"])
+def browser_server(work: Path, environment: Environment, custom_nodes: Sequence[Path] = ()) -> Iterator[ComfyServer]:
+    """Runs ComfyUI in `work` with everything that the shipped workflows choose from, and further custom nodes."""
+    server = ComfyServer(work, environment=environment, custom_nodes=[ROOT / "demo" / "nodes", *custom_nodes])
     server.input_dir.mkdir(parents=True, exist_ok=True)
     install_models(server.models_dir)
     frames = opening().frames
@@ -88,7 +89,7 @@ def main() -> int:
     tools, missing = find()
     if tools is None:
         sys.exit(f"{missing}; run python -m demo.browser")
-    with tempfile.TemporaryDirectory() as work, browser_server(Path(work), prepare()) as server:
+    with tempfile.TemporaryDirectory() as work, browser_server(Path(work), prepare(), [TEST_NODES]) as server:
         if sys.argv[1:]:
             return subprocess.run(sys.argv[1:], env=variables(server, tools), check=False).returncode
         print(server.url, flush=True)

@@ -29,6 +29,7 @@ from demo.environment import ROOT, Environment, prepare
 
 # Loopback must never go through a proxy that the environment names.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+PORT_TAKEN = "already in use"  # what ComfyUI logs before it ends
 NOT_LINKED = shutil.ignore_patterns(".*", "__pycache__", "tests", "benchmarks")
 
 
@@ -137,7 +138,21 @@ class ComfyServer:
             folder.mkdir(parents=True, exist_ok=True)
         for name, source in self.links.items():
             _link(source.absolute(), self.workdir / "custom_nodes" / name)
-        self.port = _free_port()
+        for last in (False, False, True):
+            self.port = _free_port()
+            try:
+                self._start_process()
+                break
+            except ComfyError:
+                if last or PORT_TAKEN not in self.log_tail():
+                    raise
+        self._messages = Queue()
+        listening = threading.Event()
+        threading.Thread(target=self._listen, args=(self.port, self._messages, listening), daemon=True).start()
+        listening.wait(10)  # a prompt queued before that would run without messages
+        return self
+
+    def _start_process(self) -> None:
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 self._command(),
@@ -153,11 +168,6 @@ class ComfyServer:
         except BaseException:
             self.kill()
             raise
-        self._messages = Queue()
-        listening = threading.Event()
-        threading.Thread(target=self._listen, args=(self.port, self._messages, listening), daemon=True).start()
-        listening.wait(10)  # a prompt queued before that would run without messages
-        return self
 
     def stop(self, timeout: float = 10.0) -> None:
         """End the process in order, by force when that takes longer than `timeout` seconds."""
@@ -221,16 +231,14 @@ class ComfyServer:
         """
         end = time.monotonic() + timeout
         while True:
-            entry = self._history(prompt_id)
-            self._report(prompt_id, on_progress)
+            heard_all = self._hear(prompt_id, on_progress, end)
+            entry = self._history(prompt_id)  # also where the messages were lost
             if entry is not None:
-                if on_progress is not None:
-                    time.sleep(1.0)  # the last messages may still be on their way
-                    self._report(prompt_id, on_progress)
+                if on_progress is not None and not heard_all:
+                    self._hear(prompt_id, on_progress, end, silence=1.0)
                 return _checked(entry)
             if time.monotonic() > end:
                 raise TimeoutError(f"prompt {prompt_id} was not done after {timeout:g} s")
-            time.sleep(0.1)
 
     def run(self, prompt: dict[str, Any], timeout: float = 600.0) -> dict[str, Any]:
         """`queue` and `wait` in one."""
@@ -292,11 +300,11 @@ class ComfyServer:
         while time.monotonic() < end:
             if self.pid is None:
                 raise ComfyError(f"ComfyUI ended while starting; its log ends with:\n{self.log_tail()}")
-            try:
-                self.get("/system_stats")
-                return
-            except ComfyError:
-                time.sleep(0.1)
+            with contextlib.suppress(ComfyError):
+                # Another server may have taken the port first; ours then says so and ends.
+                if str(self.workdir) in self.get("/system_stats")["system"]["argv"]:
+                    return
+            time.sleep(0.1)
         raise ComfyError(f"ComfyUI did not answer within {self.start_timeout:g} s; its log:\n{self.log_tail()}")
 
     def _listen(self, port: int, into: Queue[dict[str, Any]], listening: threading.Event) -> None:
@@ -305,15 +313,28 @@ class ComfyServer:
                 listening.set()  # the server greets a new client with its status
                 into.put(message)
 
-    def _report(self, prompt_id: str, on_progress: Callable[[dict[str, Any]], None] | None) -> None:
-        while True:
+    def _hear(
+        self,
+        prompt_id: str,
+        on_progress: Callable[[dict[str, Any]], None] | None,
+        end: float,
+        silence: float = 0.2,
+    ) -> bool:
+        """Pass on messages about a prompt; True after its last one, False after `silence` seconds without any."""
+        while time.monotonic() <= end:
             try:
-                message = self._messages.get_nowait()
+                message = self._messages.get(timeout=silence)
             except Empty:
-                return
-            of = message.get("data", {}).get("prompt_id", prompt_id)
-            if on_progress is not None and of == prompt_id:
+                return False
+            data = message.get("data", {})
+            if data.get("prompt_id", prompt_id) != prompt_id:
+                continue
+            if on_progress is not None:
                 on_progress(message)
+            # ComfyUI says so after the history entry is there.
+            if message["type"] == "executing" and data.get("node", "") is None:
+                return True
+        return False
 
     def _history(self, prompt_id: str) -> dict[str, Any] | None:
         return self.get(f"/history/{prompt_id}").get(prompt_id)

@@ -1,8 +1,9 @@
-"""What all tests share: the pack as a package under a name of its own, and the order of the two suites."""
+"""What all tests share: the pack as a package under a name of its own, and the order of the files."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,18 @@ from types import ModuleType
 
 import pytest
 
+# Before torch is imported, and for all processes that tests start: the models are too small for more, and threads that
+# wait for each other are what makes a busy machine slow. Workers of pytest-xdist take the other cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 INTEGRATION = ROOT / "tests" / "integration"
+# Files of more than ten seconds, the longest first.
+LONGEST = (
+    "test_browser", "test_reproduction", "test_training", "test_training_sharded", "test_film", "test_tiny_family",
+    "test_workflows", "test_branching", "test_parity", "test_film_routes", "test_train_node", "test_saving",
+    "test_training_workflows", "test_nodes", "test_storyboard", "test_comfy_starts",
+)  # fmt: skip
 
 
 def import_pack(name: str = "video_memory_pack") -> ModuleType:
@@ -55,9 +66,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(RootIsNoPackage())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the integration tests and run them last: they are slow and bring the real ComfyUI's modules."""
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the integration tests and order the files.
+
+    In one process the quick unit tests come first. Workers of pytest-xdist get the longest files first, so that they
+    end together.
+    """
     for item in items:
         if INTEGRATION in item.path.parents:
             item.add_marker(pytest.mark.integration)
-    items.sort(key=lambda item: INTEGRATION in item.path.parents)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    else:
+        items.sort(key=lambda item: INTEGRATION in item.path.parents)

@@ -21,7 +21,7 @@ for (const renderer of RENDERERS) {
       const id = await addNode(page, name);
       const title = await page.evaluate((node) => window.app.graph.getNodeById(node).title, id);
       assert.equal(title, definition.display_name);
-      if (renderer === "nodes2") await page.locator(`[data-node-id="${id}"]`).first().waitFor({ timeout: 10_000 });
+      if (renderer === "nodes2") await page.locator(`[data-node-id="${id}"]`).first().waitFor();
       await fit(page, id);
       await picture(page, `node-${name}-${renderer}`);
       const { inputs } = (await queuedPrompt(page))[String(id)];

@@ -6,6 +6,7 @@ import { pathToFileURL } from "node:url";
 
 export const SERVER = process.env.VIDEO_MEMORY_TEST_URL;
 export const RENDERERS = ["classic", "nodes2"];
+export const PATIENCE = 300_000; // for whatever comes: a busy machine takes its time, and only what hangs is given up
 const PLAYWRIGHT = process.env.VIDEO_MEMORY_PLAYWRIGHT;
 const PICTURES = process.env.VIDEO_MEMORY_SCREENSHOTS;
 
@@ -58,6 +59,7 @@ export async function openPage(browser, { renderer = "classic", locale = "en", s
   const nodes2 = { "Comfy.VueNodes.Enabled": renderer === "nodes2" };
   await setSettings({ ...SETTINGS, "Comfy.Locale": locale, ...nodes2, ...settings });
   const context = await browser.newContext({ viewport: { width: size[0], height: size[1] }, serviceWorkers: "block" });
+  context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   const watched = watch(page);
   await context.route("**/*", (route) => {
@@ -108,9 +110,7 @@ async function watchPolicy(page, outside) {
 
 /** Waits until the graph and all extensions are there. */
 export async function ready(page) {
-  await page.waitForFunction(() => window.app?.isGraphReady && window.app.extensionManager && window.app.canvas, null, {
-    timeout: 120_000,
-  });
+  await page.waitForFunction(() => window.app?.isGraphReady && window.app.extensionManager && window.app.canvas);
   await page.locator("#graph-canvas").waitFor();
   await settle(page);
 }
@@ -191,16 +191,16 @@ export async function queue(page) {
 }
 
 /** Queues the graph and waits for its end; returns the history entry. Throws when a node failed. */
-export async function queueAndWait(page, timeoutMs = 300_000) {
+export async function queueAndWait(page) {
   const id = await queue(page);
-  const end = Date.now() + timeoutMs;
+  const end = Date.now() + PATIENCE;
   while (Date.now() < end) {
     const entry = (await (await fetch(`${SERVER}/history/${id}`)).json())[id];
     if (entry?.status?.status_str === "error") throw new Error(JSON.stringify(entry.status.messages.at(-1)));
     if (entry) return entry;
     await new Promise((done) => setTimeout(done, 250));
   }
-  throw new Error(`not done after ${timeoutMs / 1000} s`);
+  throw new Error(`not done after ${PATIENCE / 1000} s`);
 }
 
 /** Height of a node in the graph, and as Nodes 2.0 draws it; the latter is null on the classic canvas. */

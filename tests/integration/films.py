@@ -14,6 +14,7 @@ from demo.tiny_family.wan_vae import build_vae
 
 STEPS = 4
 SAMPLER = "sampler"
+HOLD_NODE = Path(__file__).with_name("hold_node.py")
 PROMPTS = ("a red door", "rain on a street", "a green garden", "an empty kitchen", "the red door again")
 
 
@@ -68,6 +69,19 @@ def film(name: str, prompts: tuple[str, ...] = PROMPTS, steps: int = STEPS, **sa
         "report": ("PreviewAny", {"source": [SAMPLER, 2]}),
     }  # fmt: skip
     return {key: {"class_type": kind, "inputs": inputs} for key, (kind, inputs) in nodes.items()}
+
+
+def held(prompt: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a film whose sampler stops where `hold` says; the server has to have HOLD_NODE."""
+    hold = {"class_type": "TestHold", "inputs": {"sampler": prompt[SAMPLER]["inputs"]["sampler"]}}
+    return changed(prompt, SAMPLER, sampler=["hold", 0]) | {"hold": hold}
+
+
+def hold(server: ComfyServer, section: int, step: int) -> Path:
+    """Held films stop in this step (both counted from 0) until they are interrupted; gives the file that says so."""
+    path = server.input_dir / "hold.json"
+    path.write_text(json.dumps([section, step]))
+    return path
 
 
 def changed(prompt: dict[str, Any], node: str, **inputs: Any) -> dict[str, Any]:

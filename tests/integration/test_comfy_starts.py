@@ -72,7 +72,7 @@ def test_it_keeps_to_its_base_directory(server: ComfyServer, comfy_environment: 
 def test_a_prompt_runs_and_reports_steps_and_text(server: ComfyServer) -> None:
     seen: list[dict[str, Any]] = []
     prompt = {"7": {"class_type": "TestWait", "inputs": {"steps": 20}}}
-    entry = server.wait(server.queue(prompt), 30, seen.append)
+    entry = server.wait(server.queue(prompt), on_progress=seen.append)
     assert entry["outputs"]["7"]["text"] == ["done"]
     assert {"node": "7", "text": "step 20 of 20"} in [m["data"] for m in seen if m["type"] == "progress_text"]
     states = [m["data"]["nodes"]["7"] for m in seen if m["type"] == "progress_state" and "7" in m["data"]["nodes"]]
@@ -81,7 +81,7 @@ def test_a_prompt_runs_and_reports_steps_and_text(server: ComfyServer) -> None:
 
 def test_a_failing_node_is_named_with_its_message(server: ComfyServer) -> None:
     with pytest.raises(ComfyError, match="ValueError: no such film") as caught:
-        server.run({"3": {"class_type": "TestFail", "inputs": {"text": "no such film"}}}, 30)
+        server.run({"3": {"class_type": "TestFail", "inputs": {"text": "no such film"}}})
     assert (caught.value.node_id, caught.value.class_type) == ("3", "TestFail")
 
 
@@ -103,8 +103,8 @@ def test_interrupt_ends_the_running_prompt_and_the_next_one_works(server: ComfyS
 
     prompt_id = server.queue({"8": {"class_type": "TestWait", "inputs": {"steps": 2000}}})
     with pytest.raises(ComfyInterrupted):
-        server.wait(prompt_id, 30, cancel)
-    server.run({"9": {"class_type": "TestWait", "inputs": {"steps": 2}}}, 30)
+        server.wait(prompt_id, on_progress=cancel)
+    server.run({"9": {"class_type": "TestWait", "inputs": {"steps": 2}}})
 
 
 def test_a_killed_server_is_reported_and_can_be_started_again(server: ComfyServer) -> None:
@@ -112,9 +112,9 @@ def test_a_killed_server_is_reported_and_can_be_started_again(server: ComfyServe
     server.kill()
     assert server.pid is None
     with pytest.raises(ComfyError, match="the server has ended"):
-        server.wait(prompt_id, 30)
+        server.wait(prompt_id)
     server.start()
-    server.run({"11": {"class_type": "TestWait", "inputs": {"steps": 3}}}, 30)
+    server.run({"11": {"class_type": "TestWait", "inputs": {"steps": 3}}})
 
 
 def test_comfyui_is_imported_into_this_process_on_the_cpu(comfy: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from demo.comfy_server import ComfyInterrupted, ComfyServer
 from demo.environment import ROOT
 
-from .films import PROMPTS, SAMPLER, film, latent_bytes, report, write_models
+from .films import HOLD_NODE, PROMPTS, SAMPLER, film, held, hold, latent_bytes, report, write_models
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +21,10 @@ def server(comfy: Any, comfy_environment: Any, tmp_path_factory: pytest.TempPath
     work = tmp_path_factory.mktemp("film_server")
     write_models(work / "models")
     running = ComfyServer(
-        work, environment=comfy_environment, pack_name="video memory (test)", custom_nodes=[ROOT / "demo" / "nodes"]
+        work,
+        environment=comfy_environment,
+        pack_name="video memory (test)",
+        custom_nodes=[ROOT / "demo" / "nodes", HOLD_NODE],
     )
     with running:
         yield running
@@ -32,30 +34,31 @@ class Killed(Exception):
     """The process was killed on purpose."""
 
 
-def film_steps(message: dict[str, Any]) -> int:
-    """Steps of the film that a progress message tells of."""
-    data = message.get("data", {})
-    return int(data["value"]) if message["type"] == "progress" and data.get("node") == SAMPLER else 0
+def at_step(message: dict[str, Any]) -> tuple[int, int] | None:
+    """Section and step of the held film that a message tells of."""
+    data = message["data"]
+    return (data["section"], data["step"]) if message["type"] == "test.step" else None
 
 
 def test_film_killed_in_its_third_section_goes_on_to_the_same_bits(server: ComfyServer) -> None:
-    steps = 80  # so that the third section still runs when its progress is heard of
-    whole = server.run(film("whole", steps=steps))
+    whole = server.run(held(film("whole")))
     assert report(whole) == [False] * 5
+    holding = hold(server, section=2, step=1)
 
     def kill(message: dict[str, Any]) -> None:
-        if film_steps(message) > 2 * steps + 1:
+        if at_step(message) == (2, 1):
             server.kill()
             raise Killed
 
     with pytest.raises(Killed):
-        server.wait(server.queue(film("cut", steps=steps)), on_progress=kill)
+        server.wait(server.queue(held(film("cut"))), on_progress=kill)
     folder = server.output_dir / "video_memory" / "cut"
     stored = [record["prompt"] for record in json.loads((folder / "manifest.json").read_text())["sections"]]
     assert stored == list(PROMPTS[:2])
 
+    holding.unlink()
     server.start()
-    resumed = server.run(film("cut", steps=steps))
+    resumed = server.run(held(film("cut")))
     assert report(resumed) == [True, True, False, False, False]
     assert latent_bytes(server, "cut") == latent_bytes(server, "whole")
     assert not list(folder.glob("*.tmp")) and not list(folder.glob(".*"))
@@ -88,21 +91,20 @@ def test_other_model_file_of_the_same_name_renders_the_film_anew(server: ComfySe
 
 
 def test_interrupted_film_stops_within_a_step_and_the_next_one_runs(server: ComfyServer) -> None:
-    steps, seen = 200, []
-    prompt_id = server.queue(film("stopped", steps=steps))
+    holding, seen = hold(server, section=1, step=2), []
+    prompt_id = server.queue(held(film("stopped", steps=20)))
 
     def stop(message: dict[str, Any]) -> None:
-        if value := film_steps(message):
-            if len(seen) == 3:
+        if at := at_step(message):
+            seen.append(at)
+            if at == (1, 2):
                 server.interrupt()
-            seen.append(value)
 
     with pytest.raises(ComfyInterrupted):
-        server.wait(prompt_id, on_progress=stop, timeout=120)
-    at = seen[3]
-    time.sleep(0.5)
-    assert seen[-1] < at + 0.2 * steps, "sampling went on after the interrupt"
+        server.wait(prompt_id, on_progress=stop)
+    assert seen[-1] in ((1, 2), (1, 3)), "sampling went on after the interrupt"
     assert not list((server.output_dir / "video_memory").glob("stopped/section_0001*"))
+    holding.unlink()
     assert report(server.run(film("after", PROMPTS[:1]))) == [False]
 
 

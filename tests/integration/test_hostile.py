@@ -46,7 +46,7 @@ def refused(server: ComfyServer, prompt: dict[str, Any], node: str) -> str:
     """Runs a prompt that must fail on `node`; returns the message. Nothing may be written."""
     before = sorted(server.output_dir.rglob("*"))
     with pytest.raises(ComfyError) as failure:
-        server.run(prompt, timeout=60)
+        server.run(prompt)
     assert failure.value.class_type == prompt[node]["class_type"], failure.value
     assert sorted(server.output_dir.rglob("*")) == before
     return failure.value.reason
