@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -13,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .files import write_atomically
+from .files import remove_abandoned, write_atomically
 
-ABANDONED = 3600.0  # seconds without a write after which a half file is taken for what a killed process left
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
@@ -38,7 +36,7 @@ def write_movie(
     kind, for the file's tags. watch: called with the frames written so far, before each one; may raise to stop.
     Raises OSError that names the file when it cannot be written, MovieError for pictures that H.264 cannot hold.
     """
-    _remove_abandoned(path)
+    remove_abandoned(path.parent, ".*.mp4.*.tmp")
     written = 0
 
     def write(temporary: Path) -> None:
@@ -130,13 +128,3 @@ def _checked_size(piece: Tensor) -> tuple[int, int]:
     if height % 2 or width % 2:
         raise MovieError(f"pictures of {width}x{height} cannot be H.264; width and height must be even")
     return height, width
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Removes half films that killed processes left in the folder; one still being written is newer."""
-    for left in path.parent.glob(".*.mp4.*.tmp"):
-        try:
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                left.unlink()
-        except OSError:
-            continue  # another process was quicker, or the file is not ours

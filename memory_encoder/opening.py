@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +53,10 @@ class Opening:
         parts = self.latents[:, :, self.latents.shape[2] - sum(sizes) :].split(sizes, dim=2) if sizes else ()
         yield from zip(parts, self.pieces, strict=True)
 
+    def path(self, store: SectionStore) -> Path:
+        """Where it lies beside the film's sections."""
+        return _openings(store).path(self.key, 0)
+
     def keep(self, store: SectionStore) -> str:
         """Puts the opening on disk beside the film's sections, once, and returns its key."""
         openings = _openings(store)
@@ -64,10 +68,14 @@ class Opening:
 
 @dataclass(frozen=True)
 class StoredFilm:
-    """A film on disk: its manifest's records in order. What is read is checked against its checksum."""
+    """A film on disk: its manifest's records in order. What is read is checked against its checksum.
+
+    stale: records behind these, of sections that were made for an earlier run of the film and do not follow.
+    """
 
     store: SectionStore
     records: tuple[Mapping[str, Any], ...]
+    stale: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
@@ -90,13 +98,12 @@ class StoredFilm:
         return Opening(stored.tensors["latents"], pieces)
 
     def section(self, index: int) -> Tensor:
-        """Latents [1,C,T,h,w] of a section; raises StoredFilmError when it is missing or damaged."""
+        """Latents [1,C,T,h,w] of a section; raises StoredFilmError when it is missing, damaged or not finite."""
         stored = self.store.get(self.records[index]["key"])
-        if stored is None:
-            raise StoredFilmError(
-                f"film {self.name!r}: section {index + 1} is missing or damaged; queue the film's workflow again"
-            )
-        return stored.tensors["latents"]
+        if stored is None or stored.latents is None:
+            what = "missing or damaged" if stored is None else "not finite (NaN)"
+            raise StoredFilmError(f"film {self.name!r}: section {index + 1} is {what}; queue the film's workflow again")
+        return stored.latents
 
     def latents(self) -> Iterator[Tensor]:
         """Opening and sections, each read when it is asked for."""
@@ -109,8 +116,9 @@ class StoredFilm:
     def until(self, sections: int) -> Opening:
         """Opening and the first sections as the opening of another film."""
         if not 0 <= sections <= len(self.records):
+            stale = f", and {len(self.stale)} of an earlier run that do not follow" if self.stale else ""
             raise StoredFilmError(
-                f"branch_section {sections}: film {self.name!r} has {len(self.records)} finished sections; "
+                f"branch_section {sections}: film {self.name!r} has {len(self.records)} finished sections{stale}; "
                 f"give a number from 0 to {len(self.records)}"
             )
         opening = self.opening()
@@ -119,7 +127,8 @@ class StoredFilm:
         for index in range(sections):
             latents, record = self.section(index), self.records[index]
             parts.append(latents)
-            pieces.append(Piece(latents.shape[2], str(record.get("prompt", "")), record.get("seed")))
+            seed = record.get("seed")
+            pieces.append(Piece(latents.shape[2], str(record.get("prompt", "")), seed if type(seed) is int else None))
         if not parts:
             raise StoredFilmError(f"branch_section 0: film {self.name!r} has no opening clip; give 1 or more")
         return Opening(torch.cat(parts, dim=2), tuple(pieces))
@@ -134,9 +143,12 @@ class StoredFilm:
 
 
 def stored_film(root: Path, name: str, asked_by: str = "film") -> StoredFilm:
-    """The film of that name below `root`. Raises StoredFilmError that names the input `asked_by`."""
+    """The film of that name below `root`, up to the first section that does not follow; only read, nothing is moved.
+
+    Raises StoredFilmError that names the input `asked_by`.
+    """
     try:
-        store = SectionStore(root, name)
+        store = SectionStore(root, name, move_aside=False)
     except FilmNameError as error:
         raise StoredFilmError(str(error).replace("film:", f"{asked_by}:", 1)) from error
     records = store.manifest()
@@ -144,16 +156,27 @@ def stored_film(root: Path, name: str, asked_by: str = "film") -> StoredFilm:
         known = sorted(path.parent.name for path in root.glob("*/manifest.json"))
         there = f"; there are {', '.join(known[:20])}" if known else ""
         raise StoredFilmError(f"{asked_by}: no film {name!r} with finished sections in {root.name}{there}")
-    for number, record in enumerate(records):
-        if record.get("index") != number or not isinstance(record.get("key"), str):
+    count = unbroken(records)
+    for number, record in enumerate(records[:count]):
+        if record["index"] != number:
             raise StoredFilmError(f"{asked_by}: film {name!r} lacks section {number + 1}; queue its workflow again")
-        if record.get("opening") != records[0].get("opening"):
-            raise StoredFilmError(
-                f"{asked_by}: film {name!r} was begun anew and section {number + 1} is from before; queue its workflow "
-                "until it is done"
-            )
-    return StoredFilm(store, tuple(records))
+    return StoredFilm(store, tuple(records[:count]), tuple(records[count:]))
+
+
+def unbroken(records: Sequence[Mapping[str, Any]]) -> int:
+    """How many records at the beginning of a manifest are one film: each section was made after the one before it.
+
+    Those behind them were made for an earlier run of the film, such as with another storyboard. Versions that wrote no
+    chain are told apart by what they say of the film alone.
+    """
+    for number in range(1, len(records)):
+        before, record = records[number - 1], records[number]
+        if record.get("previous") != before.get("chain"):
+            return number
+        if any(record.get(fact) != records[0].get(fact) for fact in (*FACTS, "opening")):
+            return number
+    return len(records)
 
 
 def _openings(store: SectionStore) -> SectionStore:
-    return SectionStore(store.folder, "opening")
+    return SectionStore(store.folder, "opening", store.move_aside)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .files import write_atomically
+from .files import NewerFileError, NotPlainError, cure, read_plain, remove_abandoned, unreadable, write_atomically
+from .locks import BusyError, alone
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+LOCK = ".lock"  # there while a film is made; says by whom
+MIB = 2**20
+MAX_SECTIONS = 1_000_000
 MAX_NAME_CHARACTERS = 100
 MAX_NAME_BYTES = 200  # file systems count bytes, 255 at most; other names may be derived from this one
 
@@ -51,6 +58,17 @@ class StoredSection:
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
     path: Path
+
+    @property
+    def latents(self) -> Tensor | None:
+        """Latents [B,C,T,h,w], or None when there are none or some are NaN or infinite."""
+        latents = self.tensors.get("latents")
+        return latents if latents is not None and latents.ndim == 5 and is_finite(latents) else None
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
+    return bool(torch.isfinite(tensor).all())
 
 
 def film_folder(root: Path, film: str) -> Path:
@@ -100,14 +118,43 @@ class SectionStore:
     """The sections of one film, one safetensors file each, beside `manifest.json`.
 
     Files are moved into place whole: a process killed at any instant leaves at most a temporary file, which the next
-    store that writes removes. One process at a time may write a film. Nothing is created before the first write.
+    store that writes removes. One process at a time makes a film (`making`). Nothing is created before the first
+    write. Content that was read and is wrong counts as missing and is moved aside, or left where it is with
+    `move_aside` False, for those who only read; a file that cannot be read is an error and stays.
     Raises FilmNameError for a bad name.
     """
 
-    def __init__(self, root: Path, film: str) -> None:
+    def __init__(self, root: Path, film: str, move_aside: bool = True) -> None:
         self.folder = film_folder(root, film)
         self.film = film
-        self._cleaned = False
+        self.move_aside = move_aside
+        self._cleaned = self._ours = False
+
+    @contextlib.contextmanager
+    def making(self) -> Iterator[None]:
+        """While it is open no other process makes this film; it may be nested.
+
+        Raises BusyError that names the film and who makes it, OSError when its folder cannot be written.
+        """
+        if self._ours:
+            yield
+            return
+        path = self.folder / LOCK
+        with contextlib.ExitStack() as stack:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(alone(path))
+            except BusyError as error:
+                raise BusyError(
+                    f"film {self.film!r} is being made by {error}; wait until it is done or give this film another name"
+                ) from error
+            except OSError as error:
+                raise OSError(error.errno, f"cannot write {path}: {error.strerror}{cure(error)}") from error
+            self._ours = True
+            try:
+                yield
+            finally:
+                self._ours = False
 
     def path(self, key: str, index: int) -> Path:
         """Where the section with this key and place in the film is or would be stored."""
@@ -117,19 +164,33 @@ class SectionStore:
     def get(self, key: str) -> StoredSection | None:
         """The section, or None. A file that is damaged or not this section is moved aside with a warning.
 
-        Raises OSError that names the file when it exists but may not be read.
+        Raises OSError that names the file when it exists and cannot be read, NewerFileError for one of a later version.
         """
         _check_key(key)
-        for path in sorted(self.folder.glob(f"section_*_{key[:16]}.safetensors")):
+        for path in self._files(key):
             try:
                 return _read_section(path, key)
             except FileNotFoundError:
                 continue
-            except PermissionError as error:
-                raise _unreadable(path, error) from error
-            except (OSError, _Unusable, SafetensorError, ValueError) as error:
-                _move_aside(path, str(error))
+            except NewerFileError:
+                raise
+            except (NotPlainError, _Unusable, SafetensorError, ValueError, LookupError, RecursionError) as error:
+                self._set_aside(path, str(error))
         return None
+
+    def check_space(self, size: int, what: str) -> None:
+        """Raises OSError when fewer than `size` bytes are free where the film is stored; `what` is to be stored."""
+        folder = next((path for path in (self.folder, *self.folder.parents) if path.is_dir()), self.folder)
+        try:
+            usage = shutil.disk_usage(folder)
+        except OSError:
+            return  # what cannot be told now the write will tell
+        if usage.total and usage.free < size:
+            raise OSError(
+                errno.ENOSPC,
+                f"{what}: it takes {size / MIB:.1f} MiB, but {usage.free / MIB:.1f} MiB are free for {self.folder}; "
+                "free space on the disk and queue again",
+            )
 
     def put(self, key: str, index: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
         """Stores a section and returns its file; an earlier file of the same name is replaced.
@@ -158,26 +219,28 @@ class SectionStore:
         return path
 
     def manifest(self) -> list[dict[str, Any]]:
-        """The records last written, or an empty list. A damaged manifest is moved aside with a warning.
+        """The records last written, or an empty list; records without a key and a place are left out. A damaged
+        manifest is moved aside with a warning.
 
-        Raises OSError that names the file when it exists but may not be read.
+        Raises OSError that names the file when it exists and cannot be read, NewerFileError for one of a later version.
         """
         path = self.folder / MANIFEST
         try:
-            data = json.loads(path.read_bytes())
-            if not isinstance(data, dict) or data.get("version") != SCHEMA_VERSION:
-                raise _Unusable(f"it is not a manifest of version {SCHEMA_VERSION}")
+            data = json.loads(read_plain(path))
+            if not isinstance(data, dict):
+                raise _Unusable("it is no manifest")
+            _check_version(path, data.get("version"))
             records = data.get("sections")
             if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
                 raise _Unusable("'sections' is not a list of records")
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return []
-        except PermissionError as error:
-            raise _unreadable(path, error) from error
-        except (OSError, ValueError, RecursionError) as error:
-            _move_aside(path, str(error))
+        except NewerFileError:
+            raise
+        except (NotPlainError, ValueError, RecursionError) as error:
+            self._set_aside(path, str(error))
             return []
-        return records
+        return [record for record in records if is_record(record)]
 
     def write_manifest(self, records: Iterable[Mapping[str, Any]]) -> Path:
         """Writes one record per section: `index`, `key`, `status` ("stored", "reused", "locked", ...) and whatever else
@@ -196,23 +259,34 @@ class SectionStore:
         return path
 
     def _write(self, path: Path, content: bytes) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._clean()
-            write_atomically(path, lambda temporary: _write_bytes(temporary, content))
-        except OSError as error:
-            if error.filename is None:  # already in our own words
-                raise
-            reason = f"{error.strerror}; free space or check the rights of {error.filename}"
-            raise OSError(error.errno, f"cannot write {path}: {reason}") from error
+        if not self._cleaned:
+            remove_abandoned(self.folder)
+            self._cleaned = True
+        write_atomically(path, lambda temporary: _write_bytes(temporary, content))
 
-    def _clean(self) -> None:
-        """Removes what a killed process left, once per store: later temporary files are our own."""
-        if self._cleaned:
-            return
-        for path in [*self.folder.glob(".section_*.tmp"), *self.folder.glob(f".{MANIFEST}.*.tmp")]:
-            path.unlink(missing_ok=True)
-        self._cleaned = True
+    def _files(self, key: str) -> list[Path]:
+        """Files that may hold the section with this key."""
+        try:
+            names = os.listdir(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise unreadable(self.folder, error) from error
+        ending = f"_{key[:16]}.safetensors"
+        return [self.folder / name for name in sorted(names) if name.startswith("section_") and name.endswith(ending)]
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        if self.move_aside:
+            _move_aside(path, reason)
+        else:
+            _LOG.warning("%s cannot be used (%s); treated as missing", path, reason)
+
+
+def is_record(record: Mapping[str, Any]) -> bool:
+    """Whether a manifest's record says which section it is: a place from 0 on and a key."""
+    index, key = record.get("index"), record.get("key")
+    whole = isinstance(index, int) and not isinstance(index, bool) and 0 <= index < MAX_SECTIONS
+    return whole and isinstance(key, str) and _KEY.fullmatch(key) is not None
 
 
 def _check_key(key: str) -> None:
@@ -224,23 +298,29 @@ def _write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)  # not safetensors' save_file, which reports a full disk as an error of its own
 
 
+def _check_version(path: Path, version: Any) -> None:
+    """Raises NewerFileError for a later version than ours, _Unusable for what is none."""
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise NewerFileError(
+            f"{path} is of version {version}, and this ComfyUI-VideoMemory reads {SCHEMA_VERSION}; update the pack"
+        )
+    if isinstance(version, bool) or version != SCHEMA_VERSION:
+        raise _Unusable(f"it has no version of a film, {SCHEMA_VERSION}")
+
+
 def _read_section(path: Path, key: str) -> StoredSection:
-    content = path.read_bytes()
+    content = read_plain(path)
     tensors = safetensors.torch.load(content)  # from memory: a mapped file would change or vanish under the tensors
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = dict(header.get("__metadata__") or {})
     own = {name: metadata.pop(name, "") for name in _RESERVED_METADATA}
-    if own["schema_version"] != str(SCHEMA_VERSION):
-        raise _Unusable(f"it is not a section of version {SCHEMA_VERSION}")
+    version = own["schema_version"]
+    _check_version(path, int(version) if version.isdecimal() else version)
     if own["section_key"] != key:
         raise _Unusable("it holds another section")
     if own["section_digest"] != _digest(tensors, metadata):
         raise _Unusable("its content does not match its checksum")
     return StoredSection(key, int(own["section_index"]), tensors, metadata, path)
-
-
-def _unreadable(path: Path, error: OSError) -> OSError:
-    return OSError(error.errno, f"cannot read {path}: {error.strerror}; check the rights of the file")
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

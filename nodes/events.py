@@ -18,7 +18,8 @@ def prompt_server() -> Any:
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 
-def send(event: str, data: dict[str, Any], everyone: bool = True) -> None:
-    """Sends `data` to all open pages, or only to the one that queued the running prompt."""
-    if (server := prompt_server()) is not None:
-        server.send_sync(event, data, None if everyone else getattr(server, "client_id", None))
+def send(event: str, data: dict[str, Any]) -> None:
+    """Sends `data` to the page that queued the running prompt, as core does with progress; to none when none did."""
+    server = prompt_server()
+    if server is not None and (client := getattr(server, "client_id", None)) is not None:
+        server.send_sync(event, data, client)

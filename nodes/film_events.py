@@ -22,7 +22,7 @@ from torch import Tensor
 from ..memory_encoder.compressor import Codec
 from ..memory_encoder.files import write_bytes
 from ..memory_encoder.film_clock import FilmClock
-from ..memory_encoder.sections import SectionStore
+from ..memory_encoder.sections import SectionStore, is_record
 from ..memory_encoder.storyboard import Section, Shot
 from . import preview_clips
 from .events import running_node, send
@@ -108,7 +108,7 @@ class FilmEvents:
             image = self._live(denoised)
             self.previewed = time.monotonic()
             self.preview_cost = self.previewed - now
-            self._send("preview", everyone=False, index=self.section.index, image=image)
+            self._send("preview", index=self.section.index, image=image)
 
     def watched(self, section: Section, codec: Codec) -> Codec:
         """The codec; what it decodes of a section on the way into the memory is kept for its preview clip."""
@@ -160,9 +160,9 @@ class FilmEvents:
             following = 0 if self.section is None else self.section.index + 1
         return self.clock.left(sum(not self.locked(section) for section in self.plan[following:]))
 
-    def _send(self, state: str, everyone: bool = True, **values: Any) -> None:
+    def _send(self, state: str, **values: Any) -> None:
         data = {"node": running_node(), "film": self.store.film, "count": len(self.plan), "state": state}
-        send("video_memory.section", data | values, everyone)
+        send("video_memory.section", data | values)
 
 
 def plan_record(section: Section, shot_locked: bool) -> dict[str, Any]:
@@ -183,7 +183,6 @@ def clip_path(store: SectionStore, record: Mapping[str, Any]) -> Path:
 
     The record's own `file` is not trusted: a film's folder may come from elsewhere.
     """
-    key, index = record.get("key"), record.get("index")
-    if not isinstance(key, str) or isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 1_000_000:
+    if not is_record(record):
         raise ValueError("the manifest has a record without key and index; render the film again")
-    return store.path(key, index).with_suffix(".webp")
+    return store.path(record["key"], record["index"]).with_suffix(".webp")

@@ -2,18 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..memory_encoder.identity import conditioning as hashable
-from ..memory_encoder.identity import upstream
+from ..memory_encoder.identity import has_objects, upstream
 from ..memory_encoder.memory import VideoMemory
+from ..memory_encoder.sections import MANIFEST
 from . import runtime
 
+_MODELS = ("model", "memory_encoder", "vae", "sampler", "model_low_noise", "clip_vision")
+_TEXTS = ("storyboard", "negative")
 
-def models_of(hidden: Any) -> dict[str, str] | None:
-    """Digests of what feeds the model inputs of the node that runs."""
-    inputs = ("model", "memory_encoder", "vae", "sampler", "model_low_noise", "clip_vision")
-    return upstream(hidden.prompt, hidden.unique_id, inputs, runtime.file_stamp)
+
+def models_of(hidden: Any, conditioning: Any = None) -> dict[str, str] | None:
+    """Digests of what feeds the model inputs of the node that runs, also where an expanded graph made the node.
+
+    Where `conditioning` holds objects that have no content to hash, what feeds the inputs of texts counts as well.
+    None when ComfyUI does not say what feeds the node.
+    """
+    inputs = (*_MODELS, *_TEXTS) if has_objects(conditioning) else _MODELS
+    graph = getattr(hidden, "dynprompt", None)
+    if graph is None:
+        return upstream(hidden.prompt, hidden.unique_id, inputs, runtime.file_stamp)
+    return upstream(_RunningGraph(graph), hidden.unique_id, inputs, runtime.file_stamp, graph.get_parent_node_id)
+
+
+class _RunningGraph(Mapping[str, Any]):
+    """ComfyUI's graph while it runs, nodes that other nodes have expanded to as well, as one prompt."""
+
+    def __init__(self, graph: Any) -> None:
+        self.graph = graph
+
+    def __getitem__(self, node_id: str) -> Any:
+        if not self.graph.has_node(node_id):
+            raise KeyError(node_id)
+        return self.graph.get_node(node_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.graph.all_node_ids())
+
+    def __len__(self) -> int:
+        return len(self.graph.all_node_ids())
+
+
+class FilesOfFilms:
+    """Notices that files of finished films were deleted or changed since, so that ComfyUI's cache answers no longer.
+
+    It remembers as long as that cache lives: in this process.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[Path, dict[Path, Any]] = {}
+        self._losses: dict[Path, int] = {}
+
+    def made(self, folder: Path, files: Iterable[Path]) -> None:
+        """A film is finished and these of its files are there now."""
+        stamps = {path: _stamp(path) for path in (folder / MANIFEST, *files)}
+        self._files.setdefault(folder, {}).update(stamps)
+
+    def losses(self, folder: Path | None) -> int:
+        """How often files of a film, or of any film, were found missing or changed."""
+        if folder is None:
+            return sum(self.losses(known) for known in {*self._files, *self._losses})
+        if any(_stamp(path) != stamp for path, stamp in self._files.get(folder, {}).items()):
+            self._losses[folder] = self._losses.get(folder, 0) + 1
+            del self._files[folder]
+        return self._losses.get(folder, 0)
+
+
+def _stamp(path: Path) -> Any:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return True if path.name == MANIFEST else (status.st_size, status.st_mtime_ns)  # each run writes the manifest anew
 
 
 def latent_size(host: Any, codec: Any, width: int, height: int) -> tuple[int, int, int]:

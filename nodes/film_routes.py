@@ -11,6 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
+from ..memory_encoder.files import NotPlainError, check_plain, read_plain
+from ..memory_encoder.opening import unbroken
 from ..memory_encoder.sections import FilmNameError, SectionStore
 from . import preview_clips, runtime
 from .events import prompt_server
@@ -29,21 +31,35 @@ def register_routes() -> None:
 
 
 def film_state(film: str) -> dict[str, Any]:
-    """Plan and finished sections of a film; both lists are empty for a film that was never begun."""
-    store = SectionStore(runtime.film_root(), film)
+    """Plan and finished sections of a film; both lists are empty for a film that was never begun.
+
+    Sections that do not follow the ones before them, since they are of an earlier run, have the status "stale".
+    """
+    store = _reader(film)
+    records = store.manifest()
+    following = unbroken(records)
     sections = []
-    for record in store.manifest():
-        try:
-            clip = clip_path(store, record)
-        except ValueError:  # not one of our records; the sampler will say so when it gets there
-            continue
-        sections.append(record | {"clip": clip.is_file()})
+    for number, record in enumerate(records):
+        stale = {"status": "stale"} if number >= following else {}
+        sections.append(record | stale | {"clip": _is_there(clip_path(store, record))})
     return {"film": film, "plan": _plan(store.folder / PLAN), "sections": sections}
+
+
+def _reader(film: str) -> SectionStore:
+    return SectionStore(runtime.film_root(), film, move_aside=False)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        check_plain(path)
+    except (OSError, NotPlainError):
+        return False
+    return True
 
 
 def _plan(path: Path) -> list[dict[str, Any]]:
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_plain(path))
     except (OSError, ValueError, RecursionError):
         return []
     known = isinstance(data, dict) and data.get("version") == PLAN_VERSION and isinstance(data.get("sections"), list)
@@ -64,16 +80,16 @@ async def _clip(request: web.Request) -> web.StreamResponse:
 
 
 def _clip_content(film: str, index: int, key: str | None, still: bool) -> bytes:
-    store = SectionStore(runtime.film_root(), film)
+    store = _reader(film)
     # Earlier takes stay on disk, so that a page that has not heard of the newest one yet still finds its own.
     record = {"index": index, "key": key} if key is not None else None
     record = record or next((record for record in store.manifest() if record.get("index") == index), None)
     if record is None:
         raise FileNotFoundError(f"film {film!r} has no section {index + 1}")
     path = clip_path(store, record)
-    if not path.is_file():
+    if not _is_there(path):
         raise FileNotFoundError(f"section {index + 1} of film {film!r} has no preview; render the film once more")
-    content = path.read_bytes()
+    content = read_plain(path)
     return preview_clips.poster(content) if still else content
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from comfy_api.latest import io
@@ -10,12 +13,13 @@ from comfy_api.latest import io
 from ..memory_encoder.film import Film, render_film
 from ..memory_encoder.identity import conditioning as hashable
 from ..memory_encoder.memory import VideoMemory
-from ..memory_encoder.sections import SectionStore
+from ..memory_encoder.opening import Opening
+from ..memory_encoder.sections import FilmNameError, SectionStore, film_folder
 from ..memory_encoder.takes import parse_locks, parse_takes
 from . import runtime
 from .film import SectionRenderer, split_experts
 from .film_events import FilmEvents
-from .film_inputs import describe_sampler, latent_size, models_of
+from .film_inputs import FilesOfFilms, describe_sampler, latent_size, models_of
 from .history import settings_from
 from .lead import image_inputs, lead_picture
 from .managed import ManagedEncoder
@@ -35,6 +39,10 @@ from .sockets import (
     vae_input,
 )
 from .storyboard import EncodedStoryboard
+
+log = logging.getLogger("video_memory")
+FILES = FilesOfFilms()
+UNKNOWN = "no section is reused: ComfyUI does not say what feeds this node, so that other models would go unnoticed"
 
 
 class VideoMemorySampler(io.ComfyNode):
@@ -96,13 +104,17 @@ class VideoMemorySampler(io.ComfyNode):
                 VideoMemorySocket.Output(display_name="memory", tooltip="Memory of the whole film."),
                 io.String.Output(display_name="report", tooltip="What was made, reused and remembered."),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, branch_film: Any = "", **_: Any) -> str:
-        """Changes when the film that this one branches off does."""
-        return film_stamp(branch_film)
+    def fingerprint_inputs(cls, film: Any = "", branch_film: Any = "", **_: Any) -> str:
+        """Changes when the film that this one branches off does, and when files of the film itself were deleted."""
+        try:  # a name that comes through a link is not known here
+            folder = film_folder(runtime.film_root(), film) if isinstance(film, str) else None
+        except FilmNameError:
+            return film_stamp(branch_film)  # the run itself will say what is wrong
+        return f"{film_stamp(branch_film)} {FILES.losses(folder)}"
 
     @classmethod
     def execute(
@@ -148,17 +160,21 @@ class VideoMemorySampler(io.ComfyNode):
         asked = Asked(history, memory, start_image, film, branch_film, branch_section)
         begun = beginning_of(asked, model, vae, size, (width, height), storyboard.fps)
         store = SectionStore(runtime.film_root(), film)
+        positive, negative = storyboard.conditioning, storyboard.negative or negative
+        models = models_of(cls.hidden, [positive, negative])
+        if models is None:
+            log.warning("film %s: %s", film, UNKNOWN)
 
         start = memory or memory_encoder.empty_memory(1)
         made_of = {
-            "models": models_of(cls.hidden),
+            "models": uuid4().hex if models is None else models,
             "encoder": [part.identity for part in memory_encoder.parts],
             "settings": vars(settings),
             "sigmas": sigmas,
             "cfg": cfg,
             "sampler": describe_sampler(sampler),
             "size": [width, height],
-            "negative": hashable(storyboard.negative or negative),
+            "negative": hashable(negative),
             "history": begun.clip,
             "memory": start.all_tokens() if memory else None,
             "experts": [boundary, low_noise_memory] if model_low_noise is not None else None,
@@ -170,14 +186,13 @@ class VideoMemorySampler(io.ComfyNode):
         plan = storyboard.plan(codec.temporal, start.latents)
         takes, kept = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))
         events = FilmEvents(store, plan, model, len(sigmas) - 1, storyboard.storyboard.shots, kept)
-        events.started()
         renderer = SectionRenderer(
             experts,
             memory_encoder,
             codec,
             settings,
-            storyboard.conditioning,
-            storyboard.negative or negative,
+            positive,
+            negative,
             cfg,
             sampler,
             size,
@@ -185,21 +200,31 @@ class VideoMemorySampler(io.ComfyNode):
             events,
             lead_picture(host, codec, vae, begun.picture, clip_vision),
         )
-        result = render_film(
-            plan,
-            store,
-            start,
-            made_of,
-            seed,
-            renderer,
-            lambda section: {"positive": hashable(storyboard.conditioning[section.prompt])},
-            events.locked,
-            takes,
-            begun.about(store),
-        )
+        with store.making():
+            events.started()
+            result = render_film(
+                plan,
+                store,
+                start,
+                made_of,
+                seed,
+                renderer,
+                lambda section: {"positive": hashable(positive[section.prompt])},
+                events.locked,
+                takes,
+                begun.about(store),
+                size,
+            )
+        FILES.made(store.folder, files_of(result, store, begun.opening))
         parts = [*([] if begun.opening is None else [begun.opening.latents]), *result.latents]
-        report = film_report(result, storyboard.fps)
+        report = film_report(result, storyboard.fps) + (f"\n{UNKNOWN}" if models is None else "")
         return io.NodeOutput(film_latent(parts, storyboard.fps), result.memory, report, ui={"text": [report]})
+
+
+def files_of(film: Film, store: SectionStore, opening: Opening | None) -> list[Path]:
+    """The files that hold a film's latents."""
+    sections = [store.path(entry.key, entry.section.index) for entry in film.sections]
+    return sections if opening is None else [*sections, opening.path(store)]
 
 
 def film_report(film: Film, fps: float) -> str:

@@ -49,7 +49,8 @@ def make_world(comfy: Any, load_pack: Callable[..., ModuleType], pack: str, out:
     """The caller points ComfyUI's output folder at `out`."""
     extension = asyncio.run(load_pack(pack).comfy_entrypoint())
     nodes = {node.__name__: node for node in asyncio.run(extension.get_node_list())}
-    hidden = SimpleNamespace(prompt=None, unique_id=None, extra_pnginfo=None)
+    # The models stay the same, so that nothing need be said of them but that they are known.
+    hidden = SimpleNamespace(prompt={"1": {"inputs": {}}}, unique_id="1", dynprompt=None, extra_pnginfo=None)
     for node in nodes.values():
         node.hidden = hidden
     write_models(comfy.base / "models")

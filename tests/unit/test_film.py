@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from memory_encoder.compressor import append_history
 from memory_encoder.film import render_film, section_seeds
 from memory_encoder.frames import latent_ranges
+from memory_encoder.locks import BusyError
 from memory_encoder.memory import VideoMemory
 from memory_encoder.sections import SectionStore
 from memory_encoder.storyboard import Section, parse_storyboard, plan_sections
@@ -167,3 +171,109 @@ def test_frames_find_the_latents_that_hold_them(text: str, expected: list[range]
 def test_impossible_frames_are_refused_with_what_exists(text: str, words: str):
     with pytest.raises(ValueError, match=words):
         latent_ranges(text, 5)
+
+
+# What goes wrong
+
+
+class Glitch(World):
+    """Gives NaN for a section the first time."""
+
+    def __init__(self, index: int, value: float) -> None:
+        super().__init__()
+        self.index, self.value = index, value
+
+    def sample(self, section: Section, seed: int, memory: VideoMemory) -> torch.Tensor:
+        made = super().sample(section, seed, memory)
+        if section.index == self.index:
+            made[0, 0, 0, 0, 0] = self.value
+        return made
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_section_that_is_not_finite_is_named_not_stored_and_made_again(tmp_path: Path, value: float):
+    whole, _ = render(tmp_path / "whole")
+    with pytest.raises(ValueError, match=r"section 3 \('c'\).*NaN.*--use-sage-attention.*LoRA.*cfg"):
+        render(tmp_path / "film", world=Glitch(2, value))
+    assert len(list((tmp_path / "film" / "film").glob("section_*"))) == 2
+    film, world = render(tmp_path / "film")
+    assert world.sampled == [2, 3, 4]
+    assert all(torch.equal(a, b) for a, b in zip(film.latents, whole.latents, strict=True))
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_stored_section_that_is_not_finite_counts_as_missing(tmp_path: Path, locked: bool):
+    film, _ = render(tmp_path)
+    bad = film.latents[1].clone()
+    bad[0, 0, 0, 0, 0] = float("nan")
+    SectionStore(tmp_path, "film").put(film.sections[1].key, 1, {"latents": bad}, {})
+    world = World()
+    memory, store = VideoMemory.empty(world.encoder.config), SectionStore(tmp_path, "film")
+    again = render_film(
+        plan("abcde"), store, memory, {"cfg": 1.0, "size": [4, 4]}, 7, world, locked=lambda section: locked
+    )
+    assert world.sampled == [1] and torch.equal(again.latents[1], film.latents[1])
+
+
+def test_locked_section_of_another_picture_size_is_made_anew_as_one_of_another_length_is(tmp_path: Path):
+    render(tmp_path)
+    world = World()
+    memory, store = VideoMemory.empty(world.encoder.config), SectionStore(tmp_path, "film")
+
+    def locked_with(size: tuple[int, int, int]) -> list[str]:
+        film = render_film(
+            plan("abcde"), store, memory, {"size": size}, 7, world,
+            locked=lambda section: section.index == 1, latent_size=size,
+        )  # fmt: skip
+        return [entry.status for entry in film.sections]
+
+    assert locked_with((CHANNELS, 4, 4)) == ["stored", "locked", "stored", "stored", "stored"]
+    assert locked_with((CHANNELS, 6, 4)) == ["stored"] * 5
+
+
+def test_full_disk_is_found_before_the_section_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    world = World()
+    memory, store = VideoMemory.empty(world.encoder.config), SectionStore(tmp_path, "film")
+
+    def made(free: int) -> list[int]:
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(total=2**40, used=0, free=free))
+        render_film(plan("ab"), store, memory, {}, 7, world, latent_size=(CHANNELS, 4, 4))
+        return world.sampled
+
+    needed = plan("a")[0].latents * CHANNELS * 4 * 4 * 4
+    with pytest.raises(OSError, match=r"section 1 is not made: it takes .* MiB, but .* MiB are free .*free space"):
+        made(needed - 1)
+    assert world.sampled == [] and made(2 * needed) == [0, 1]
+    assert made(0) == [0, 1], "what is on disk needs no room"
+
+
+def test_records_that_are_none_of_ours_are_skipped(tmp_path: Path):
+    render(tmp_path)
+    path = tmp_path / "film" / "manifest.json"
+    data = json.loads(path.read_text())
+    key = data["sections"][0]["key"]
+    bad = [{}, {"index": "0", "key": key}, {"index": True, "key": key}, {"index": 1}, {"index": 1, "key": "../x"},
+           {"index": -1, "key": key}, {"index": 10**9, "key": key}, {"index": None, "key": None}]  # fmt: skip
+    path.write_text(json.dumps(data | {"sections": [*bad, *data["sections"]]}))
+    assert render(tmp_path)[1].sampled == []
+    assert [record["prompt"] for record in SectionStore(tmp_path, "film").manifest()] == list("abcde")
+
+
+def test_a_film_that_is_being_made_is_refused_by_name_and_free_when_it_ends(tmp_path: Path):
+    store = SectionStore(tmp_path, "film")
+    with store.making(), pytest.raises(BusyError, match=rf"film 'film' is being made by process {os.getpid()} on"):
+        render(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        render(tmp_path, world=World(die_at=2))
+    assert render(tmp_path)[1].sampled == [2, 3, 4]
+    assert not (tmp_path / "film" / ".lock").exists()
+
+
+def test_files_that_were_written_before_the_version_of_the_method_was_counted_keep_their_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # Written down once, by the version before the method had a number: with METHOD 1 films made then are reused.
+    first, _ = render(tmp_path)
+    assert [entry.key[:16] for entry in first.sections[:2]] == ["e68b27850e11e9d4", "f71c1360591f4d12"]
+    monkeypatch.setattr("memory_encoder.film.METHOD", 2)
+    assert render(tmp_path)[1].sampled == [0, 1, 2, 3, 4]

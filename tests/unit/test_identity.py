@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from memory_encoder.identity import conditioning, upstream
+from memory_encoder.identity import conditioning, has_objects, upstream
 
 
 def chain(length: int, name: str = "a.safetensors", shift: int = 0) -> dict[str, Any]:
@@ -57,3 +57,45 @@ def test_conditioning_counts_by_content_and_other_objects_by_type():
     given = [[torch.ones(1, 2), {"pooled_output": None, "strength": 1.0, "hook": object()}]]
     assert conditioning(given)[0][1] == {"hook": "object", "pooled_output": None, "strength": 1.0}
     assert conditioning(given)[0][0] is given[0][0]
+
+
+# Graphs that grow while they run
+
+
+class Handed:
+    """An object that a node was handed instead of a link."""
+
+
+def grown(name: str = "a.safetensors") -> tuple[dict[str, Any], dict[str, str]]:
+    """A loop node that was expanded to a sampler, and who made whom."""
+    prompt = {
+        "1": {"class_type": "Loader", "inputs": {"name": name}},
+        "2": {"class_type": "Loop", "inputs": {"model": ["1", 0], "count": 3}},
+        "2.0.0.1": {"class_type": "Lora", "inputs": {"model": ["1", 0], "strength": 0.5}},
+        "2.0.0.2": {"class_type": "Sampler", "inputs": {"model": ["2.0.0.1", 0], "vae": Handed()}},
+    }
+    return prompt, {"2.0.0.1": "2", "2.0.0.2": "2"}
+
+
+def identify_grown(name: str = "a.safetensors", parents: bool = True, node: str = "2.0.0.2") -> Any:
+    prompt, made_by = grown(name)
+    return upstream(prompt, node, ("model", "vae"), lambda text: None, made_by.get if parents else lambda one: None)
+
+
+def test_what_feeds_a_node_that_an_expansion_made_counts_through_links_and_through_objects():
+    first, other = identify_grown(), identify_grown("b.safetensors")
+    assert first == identify_grown() and first is not None and other is not None
+    assert first["model"] != other["model"] and first["vae"] != other["vae"]
+
+
+def test_an_object_of_unknown_origin_and_an_unknown_node_have_no_identity():
+    assert identify_grown(parents=False) is None
+    assert identify_grown(node="9.9.9") is None
+
+
+def test_what_an_object_in_conditioning_holds_is_known_to_be_unknown():
+    plain = [[torch.ones(1, 2), {"pooled_output": None, "strength": 1.0, "area": (1, 2.0, "x")}]]
+    assert not has_objects(plain)
+    for thing in (object(), {1}, lambda: None, torch.nn.Identity()):
+        assert has_objects([[torch.ones(1, 2), {"control": thing}]])
+        assert has_objects([plain, [[torch.ones(1, 2), {"deep": {"er": (1, [thing])}}]]])

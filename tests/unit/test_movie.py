@@ -7,7 +7,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,11 +77,18 @@ def test_killed_process_leaves_no_file_under_the_name_and_its_rest_is_removed_la
     left = list(tmp_path.iterdir())
     assert not path.exists() and len(left) == 1 and left[0].name.startswith(".film.mp4.")
     write_movie(tmp_path / "next.mp4", pictures(3), 16)
-    assert left[0].exists(), "another process may still be writing it"
-    old = time.time() - 7200
-    os.utime(left[0], (old, old))
-    write_movie(tmp_path / "last.mp4", pictures(3), 16)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.mp4", "next.mp4"]
+    assert [p.name for p in tmp_path.iterdir()] == ["next.mp4"]
+
+
+def test_film_that_is_still_being_written_is_removed_by_no_other_one_however_old_it_looks(tmp_path: Path):
+    def watch(frames: int) -> None:
+        if frames == 3:
+            for path in tmp_path.glob(".slow.mp4.*.tmp"):
+                os.utime(path, (0, 0))
+            write_movie(tmp_path / "quick.mp4", pictures(2), 16)
+
+    assert write_movie(tmp_path / "slow.mp4", pictures(5), 16, watch=watch) == 5
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["quick.mp4", "slow.mp4"]
 
 
 def test_pictures_that_cannot_be_a_film_are_refused_in_words(tmp_path: Path):

@@ -12,6 +12,7 @@ from memory_encoder.film import Film, render_film
 from memory_encoder.memory import VideoMemory
 from memory_encoder.opening import Opening, Piece, StoredFilmError, stored_film
 from memory_encoder.sections import MANIFEST, SectionStore
+from memory_encoder.storyboard import Section
 
 from .test_compressor import CHANNELS
 from .test_film import World, plan
@@ -105,13 +106,90 @@ def test_films_that_are_not_there_or_not_whole_are_refused_with_the_cure(tmp_pat
     assert stored.until(1).pieces[0].prompt == "a"
 
 
-def test_film_that_was_begun_anew_and_stopped_is_refused(tmp_path: Path):
-    make(tmp_path, "first", "abc", opening_clip())
+class Stopped(Exception):
+    pass
+
+
+class Stopping(World):
+    """Stops the film when so many sections are done; may make pictures of another size."""
+
+    def __init__(self, stop: int, size: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.stop, self.size = stop, size
+
+    def sample(self, section: Section, seed: int, memory: VideoMemory) -> torch.Tensor:
+        made = super().sample(section, seed, memory)
+        return made if self.size is None else made[:, :, :, :1, :1].expand(-1, -1, -1, *self.size)
+
+    def append(self, memory: VideoMemory, latents: torch.Tensor, section: Section, seed: int) -> VideoMemory:
+        return memory if self.size else super().append(memory, latents, section, seed)
+
+    def section_done(self, section: Section, latents: torch.Tensor, reused: bool) -> None:
+        if section.index + 1 == self.stop:
+            raise Stopped
+
+
+def remake(
+    root: Path, prompts: str, stop: int, size: tuple[int, int] | None = None, locked: tuple[int, ...] = (), **about: Any
+) -> None:
+    """Begins the film "first" anew and stops when so many sections are done."""
+    world = Stopping(stop, size)
+    memory = VideoMemory.empty(world.encoder.config)
+    store, about = SectionStore(root, "first"), FACTS | {"opening": ""} | about
+    with pytest.raises(Stopped):
+        render_film(
+            plan(prompts), store, memory, {"history": None}, 7, world,
+            locked=lambda section: section.index in locked, about=about,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{}, {"opening": "x"}, {"width": 99}, {"memory": "y"}])
+def test_film_that_was_begun_anew_and_stopped_is_what_was_made_anew_and_the_rest_is_stale(
+    tmp_path: Path, changes: dict[str, Any]
+):
+    make(tmp_path, "first", "abcd")
+    remake(tmp_path, "xyz", 1, **changes)
+    stored = stored_film(tmp_path, "first")
+    assert [record["prompt"] for record in stored.records] == ["x"]
+    assert [record["prompt"] for record in stored.stale] == ["b", "c"]
+    with pytest.raises(StoredFilmError, match="1 finished sections, and 2 of an earlier run"):
+        stored.until(2)
+
+
+def test_mixture_of_two_picture_sizes_is_read_as_the_film_made_last(tmp_path: Path):
+    make(tmp_path, "first", "abcd")
+    remake(tmp_path, "xyz", 1, size=(6, 6))
+    assert [tuple(latents.shape[3:]) for latents in stored_film(tmp_path, "first").latents()] == [(6, 6)]
+
+
+def test_section_made_after_another_locked_one_is_stale_though_the_lock_kept_the_one_between(tmp_path: Path):
+    make(tmp_path, "first", "abcd")
+    remake(tmp_path, "aXcd", 3, locked=(2,))
+    assert [record["prompt"] for record in stored_film(tmp_path, "first").records] == list("aXc")
+
+
+def test_film_whose_storyboard_came_back_follows_again(tmp_path: Path):
+    make(tmp_path, "first", "abcd")
+    remake(tmp_path, "xbcd", 1)
+    remake(tmp_path, "abcd", 1)
+    assert len(stored_film(tmp_path, "first").records) == 4
+
+
+def test_manifest_of_a_version_without_chains_is_read_whole_and_what_a_run_makes_anew_ends_there(tmp_path: Path):
+    make(tmp_path, "first", "abcd")
     store = SectionStore(tmp_path, "first")
-    first, *rest = store.manifest()
-    store.write_manifest([first | {"opening": opening_clip(2).keep(store)}, *rest])
-    with pytest.raises(StoredFilmError, match="section 2 is from before"):
-        stored_film(tmp_path, "first")
+    old = [{name: value for name, value in r.items() if name not in ("chain", "previous")} for r in store.manifest()]
+    store.write_manifest(old)
+    assert len(stored_film(tmp_path, "first").records) == 4
+    remake(tmp_path, "xbcd", 1)
+    assert [record["prompt"] for record in stored_film(tmp_path, "first").records] == ["x"]
+
+
+def test_section_with_nan_on_disk_is_named_and_not_saved(tmp_path: Path):
+    film = make(tmp_path, "first", "abc")
+    SectionStore(tmp_path, "first").put(film.sections[1].key, 1, {"latents": film.latents[1] * float("nan")}, {})
+    with pytest.raises(StoredFilmError, match="section 2 is not finite"):
+        list(stored_film(tmp_path, "first").latents())
 
 
 def test_film_of_an_earlier_version_is_read_unless_it_lacks_its_opening(tmp_path: Path):

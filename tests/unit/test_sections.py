@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from memory_encoder import sections as sections_module
+from memory_encoder.files import NewerFileError
 from memory_encoder.sections import FilmNameError, SectionStore, film_folder, section_key
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -293,7 +294,7 @@ def test_the_manifest_comes_back_with_the_name_of_each_file(store: SectionStore)
     assert json.loads((store.folder / "manifest.json").read_text("utf-8"))["film"] == "film"
 
 
-BROKEN_MANIFESTS = [b"", b'{"version": 1', b"[]", b'{"version": 9}', b'{"version": 1, "sections": [1]}', b"\xff" * 9]
+BROKEN_MANIFESTS = [b"", b'{"version": 1', b"[]", b'{"version": true}', b'{"version": 1, "sections": [1]}', b"\xff" * 9]
 
 
 @pytest.mark.parametrize("content", BROKEN_MANIFESTS)
@@ -362,7 +363,8 @@ def test_a_root_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(store: SectionStore) -> None:
     store.put(KEY, 0, LATENTS, {})
-    left = [store.folder / ".section_0001_x.safetensors.abc.tmp", store.folder / ".manifest.json.abc.tmp"]
+    names = ("section_0001_x.safetensors", "section_0001_x.webp", "manifest.json", "plan.json")
+    left = [store.folder / f".{name}.abc.tmp" for name in names]
     kept = [store.folder / "notes.tmp", store.folder / ".mine.tmp", store.folder / "section_0009_old.safetensors"]
     for path in [*left, *kept]:
         path.write_text("x")
@@ -431,3 +433,92 @@ def check_killed_store(store: SectionStore) -> int:
     for entry in store.manifest():
         assert sections[entry["index"]] is not None
     return sum(section is not None for section in sections.values())
+
+
+# Reading that fails
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM, errno.ETIMEDOUT, errno.EACCES])
+@pytest.mark.parametrize("move_aside", [True, False])
+def test_what_could_not_be_read_stays_where_it_is_and_is_named(
+    store: SectionStore, monkeypatch: pytest.MonkeyPatch, code: int, move_aside: bool
+) -> None:
+    path = store.put(KEY, 0, LATENTS, {})
+    store.write_manifest([record(0, KEY)])
+    before = sorted(store.folder.iterdir())
+
+    def fail(self: Path) -> bytes:
+        raise OSError(code, os.strerror(code), str(self))
+
+    reader = SectionStore(store.folder.parent, "film", move_aside)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(OSError, match=rf"cannot read .*{path.name}: {os.strerror(code)}") as caught:
+            reader.get(KEY)
+        assert caught.value.errno == code
+        with pytest.raises(OSError, match=rf"cannot read .*manifest\.json: {os.strerror(code)}"):
+            reader.manifest()
+    assert sorted(store.folder.iterdir()) == before
+    assert store.get(KEY) is not None and len(store.manifest()) == 1
+
+
+def test_files_of_a_process_without_descriptors_left_stay(store: SectionStore) -> None:
+    resource = pytest.importorskip("resource")
+    store.put(KEY, 0, LATENTS, {})
+    store.write_manifest([record(0, KEY)])
+    before, limit = sorted(store.folder.iterdir()), resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limit[1]))
+        for read in (lambda: store.get(KEY), store.manifest):
+            with pytest.raises(OSError, match="cannot read"):
+                read()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert sorted(store.folder.iterdir()) == before
+
+
+def test_a_newer_version_is_refused_with_the_cure_and_stays(store: SectionStore, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sections_module, "SCHEMA_VERSION", 2)
+    store.put(KEY, 0, LATENTS, {})
+    store.write_manifest([record(0, KEY)])
+    before = sorted(store.folder.iterdir())
+    monkeypatch.undo()
+    for read in (lambda: store.get(KEY), store.manifest):
+        with pytest.raises(NewerFileError, match=r"is of version 2, .*update the pack"):
+            read()
+    assert sorted(store.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_reader_leaves_damaged_files_where_they_are(store: SectionStore, name: str) -> None:
+    DAMAGE[name](store.put(KEY, 0, LATENTS, {"prompt": "a harbour"}))
+    (store.folder / "manifest.json").write_bytes(b"[]")
+    before = sorted(store.folder.iterdir())
+    reader = SectionStore(store.folder.parent, "film", move_aside=False)
+    assert reader.get(KEY) is None and reader.manifest() == []
+    assert sorted(store.folder.iterdir()) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and links the POSIX way")
+def test_a_pipe_or_a_link_out_of_the_folder_in_a_section_s_place_is_missing_and_replaced(store: SectionStore) -> None:
+    path = store.put(KEY, 0, LATENTS, {})
+    outside = store.folder.parent / "outside.safetensors"
+    os.replace(path, outside)
+    path.symlink_to(outside)
+    assert store.get(KEY) is None
+    os.mkfifo(path)
+    assert store.get(KEY) is None
+    assert store.put(KEY, 0, LATENTS, {}) == path and store.get(KEY) is not None and outside.is_file()
+
+
+def test_two_stores_of_one_film_do_not_take_each_other_s_temporary_files(store: SectionStore, monkeypatch: Any) -> None:
+    other, write = SectionStore(store.folder.parent, "film"), sections_module._write_bytes
+
+    def slowly(path: Path, content: bytes) -> None:
+        write(path, content)
+        monkeypatch.setattr(sections_module, "_write_bytes", write)
+        other.put(OTHER, 1, LATENTS, {})
+
+    monkeypatch.setattr(sections_module, "_write_bytes", slowly)
+    store.put(KEY, 0, LATENTS, {})
+    assert store.get(KEY) is not None and store.get(OTHER) is not None
