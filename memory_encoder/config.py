@@ -180,7 +180,7 @@ class EncoderConfig:
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         try:
             return cls(**values)
-        except TypeError as error:
+        except (TypeError, LookupError, ArithmeticError, AttributeError) as error:
             raise ValueError(f"{source}: incomplete encoder configuration ({error})") from error
 
 
@@ -189,7 +189,7 @@ def checked_json(metadata: Mapping[str, str], newest: int, source: str) -> dict[
     try:
         version = int(metadata["schema_version"])
         values = json.loads(metadata["config"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{source}: metadata is damaged ({error}); download or save the file again") from error
     if version > newest:
         raise ValueError(f"{source}: schema version {version} is newer than {newest}; update ComfyUI-VideoMemory")

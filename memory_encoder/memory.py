@@ -14,7 +14,7 @@ from torch import Tensor
 from .boundary import Boundary
 from .config import EncoderConfig, checked_json
 from .encoder import Encoded, StreamState
-from .files import save_tensors
+from .files import remove_abandoned, save_tensors, unreadable
 
 MEMORY_FORMAT = "video_memory"
 MEMORY_SCHEMA_VERSION = 1
@@ -157,16 +157,22 @@ class VideoMemory:
             "schema_version": str(MEMORY_SCHEMA_VERSION),
             "config": json.dumps(config),
         }
+        remove_abandoned(path.parent)
         save_tensors(tensors, path, metadata)
 
     @classmethod
     def load(cls, path: Path) -> VideoMemory:
-        """Reads a saved memory. Raises ValueError that names the file when it is damaged, foreign or too new."""
+        """Reads a saved memory.
+
+        Raises ValueError that names the file when it is damaged, foreign or too new, OSError when it cannot be read.
+        """
         try:
             with safe_open(str(path), framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except (SafetensorError, OSError) as error:
+        except OSError as error:
+            raise unreadable(path, error) from error
+        except (SafetensorError, LookupError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"video memory {path.name} cannot be read ({error}); compress the history again"
             ) from error
@@ -179,8 +185,12 @@ class VideoMemory:
                 for number, described in enumerate(config.get("others", []), 1)
             )
             return replace(cls._from_parts(config, tensors, path.name), others=others)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"video memory {path.name} is incomplete ({error}); compress the history again") from error
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+            if isinstance(error, ValueError) and path.name in str(error):
+                raise  # in our own words
+            raise ValueError(
+                f"video memory {path.name} is incomplete or damaged ({str(error)[:200]}); compress the history again"
+            ) from error
 
     def _to_parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and description of one encoder's memory."""

@@ -244,7 +244,8 @@ def file_stamp(name: str) -> list[int] | None:
     if not name or len(name) > 512 or "\n" in name:
         return None
     folders = [path for paths, _ in folder_paths.folder_names_and_paths.values() for path in paths]
-    for folder in [*folders, folder_paths.get_input_directory()]:
+    name, base = folder_paths.annotated_filepath(name)  # "picture.png [output]", as Load Image writes it
+    for folder in [*folders, folder_paths.get_input_directory()] if base is None else [base]:
         path = os.path.join(folder, name)
         if os.path.isfile(path):
             status = os.stat(path)

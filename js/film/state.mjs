@@ -56,7 +56,7 @@ function newRun(node) {
 
 /**
  * One tile per section: `{index, state, prompt, start, seconds, key, clip, take, nextTake, locked, lockedByShot, live, progress}`.
- * `state` is waiting, sampling, stored, reused, locked or failed.
+ * `state` is waiting, sampling, stored, reused, locked, failed, or stale: on disk, but of an earlier run of the film.
  */
 export function tilesOf(state, takes, locks) {
   const planned = new Map(state.plan.map((entry) => [entry.index, entry]));
@@ -91,9 +91,9 @@ function stateOf(run, index, record) {
   return record?.status ?? "waiting";
 }
 
-/** Indices of the sections that are on disk. */
+/** Indices of the sections that are on disk and belong together; those of an earlier run do not. */
 export function finishedOf(state) {
-  return state.sections.map((entry) => entry.index).filter((index) => index < state.count);
+  return state.sections.filter((entry) => entry.status !== "stale" && entry.index < state.count).map((entry) => entry.index);
 }
 
 /** Sections whose next run uses another take than the one on disk, except where a lock keeps what is there. */

@@ -1,6 +1,7 @@
 /** One line on how a film stands. */
 
 import { t } from "../i18n.mjs";
+import { finishedOf } from "./state.mjs";
 import { clock, roughly } from "./time.mjs";
 
 export function statusOf(state, tiles, error) {
@@ -18,7 +19,7 @@ export function statusOf(state, tiles, error) {
     if (run.left !== null && run.left !== undefined) parts.push(t("film.left", { time: roughly(run.left) }));
     return parts.join(" · ");
   }
-  const done = state.sections.length;
+  const done = finishedOf(state).length;
   if (done < count) return t("film.partly", { done, count });
   return t("film.finished", { count, time: clock(tiles.reduce((sum, tile) => sum + tile.seconds, 0)) });
 }

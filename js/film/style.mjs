@@ -35,7 +35,7 @@ export const STYLE = `
 .vm-film-picture { position: relative; width: 100%; flex: 1; min-height: 0; background: #00000055; display: grid;
   place-items: center; overflow: hidden; }
 .vm-film-picture img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
-.vm-film-tile[data-state="waiting"] img, .vm-film-tile[data-state="failed"] img { opacity: 0.35;
+.vm-film-tile:is([data-state="waiting"], [data-state="failed"], [data-state="stale"]) img { opacity: 0.35;
   filter: saturate(0.4); }
 .vm-film-number { position: absolute; left: 4px; top: 4px; padding: 0 5px; border-radius: 4px; background: #000a;
   color: #fff; font-weight: 600; font-variant-numeric: tabular-nums; }

@@ -156,7 +156,7 @@ export class FilmView {
   }
 
   playable() {
-    return this.shown.filter((tile) => tile.clip);
+    return this.shown.filter((tile) => tile.clip && tile.state !== "stale");
   }
 
   togglePlayer() {

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ..compressor import Codec
+from ..files import remove_abandoned
 from ..storyboard import Storyboard
 from .captions import FolderCaptions, captions_of, read_folder_captions, within
 from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip, write_text
@@ -249,8 +250,7 @@ def _text_progress(prompt: str, clips: int) -> Progress:
 def _remove_leftovers(out: Path) -> None:
     """Temporary files of a run that was killed."""
     for folder in (out, out / SHARDS, out / RECORDS, out / TEXTS):
-        for path in folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        remove_abandoned(folder)
 
 
 def _shots(captions: Storyboard | None) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -232,6 +232,31 @@ def test_timeline_counts_frames_as_the_causal_vae_does(comfy: Any, load_pack: Ca
     inspection = pack_module(load_pack, "inspection")
     assert [inspection.first_frame(k, 4) for k in (0, 1, 2)] == [0, 1, 5]
     assert [inspection.last_frame(k, 4) for k in (0, 1, 2)] == [0, 4, 8]
+
+
+@pytest.mark.parametrize("client", ["page", None])
+def test_messages_go_to_the_page_that_queued_and_to_none_where_none_did(
+    comfy: Any, load_pack: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch, client: str | None
+) -> None:
+    events, sent = pack_module(load_pack, "events"), []
+    server = SimpleNamespace(client_id=client, send_sync=lambda *message: sent.append(message))
+    monkeypatch.setattr(events, "prompt_server", lambda: server)
+    events.send("video_memory.section", {"film": "f"})
+    assert sent == ([] if client is None else [("video_memory.section", {"film": "f"}, client)])
+
+
+def test_file_in_another_of_comfyuis_folders_is_told_from_its_successor(
+    comfy: Any, load_pack: Callable[..., ModuleType]
+) -> None:
+    runtime, folders = pack_module(load_pack, "runtime"), comfy.module("folder_paths")
+    for name, folder in (("a.png [output]", folders.get_output_directory()), ("a.png", folders.get_input_directory())):
+        path = Path(folder) / "a.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"one")
+        before = runtime.file_stamp(name)
+        path.write_bytes(b"other")
+        assert before is not None and runtime.file_stamp(name) != before
+        path.unlink()
 
 
 def pack_module(load_pack: Callable[..., ModuleType], name: str) -> ModuleType:

@@ -26,6 +26,13 @@ test("after a reload the strip is what plan and manifest say", () => {
   assert.equal(statusOf(film, tilesOf(film, new Map(), new Set()), ""), "2 of 3 sections done");
 });
 
+test("sections of an earlier run are shown as such and neither counted nor locked by a redo", () => {
+  const film = withDisk(emptyFilm("f"), { film: "f", plan, sections: [record(0), record(1, "stale"), record(2, "stale")] });
+  assert.deepEqual(states(film), ["stored", "stale", "stale"]);
+  assert.deepEqual(finishedOf(film), [0]);
+  assert.equal(statusOf(film, tilesOf(film, new Map(), new Set()), ""), "1 of 3 sections done");
+});
+
 test("a run goes from waiting over sampling to what the manifest says", () => {
   let film = played(message("started", { sections: plan }));
   assert.deepEqual(states(film), ["waiting", "waiting", "waiting"]);

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from memory_encoder.encoder import MemoryEncoder
 from memory_encoder.files import write_atomically
@@ -77,3 +80,55 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     with pytest.raises(OSError, match=r"a\.txt"):
         write_atomically(path, fail)
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def described(path: Path) -> dict[str, Any]:
+    with safe_open(str(path), framework="pt") as file:
+        return json.loads(file.metadata()["config"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"latents": "x"},
+        {"latents": 1e400},
+        {"size": [1]},
+        {"size": 3},
+        {"caches": 10**30},
+        {"sections": [{"start_latent": 0}]},
+        {"sections": [1]},
+        {"encoder": [1]},
+        {"encoder": {"heads": 0}},
+        {"others": 3},
+        {"others": [{}]},
+        {"boundaries": [{"tokens": "x"}]},
+        {"boundaries": 1},
+        {"origin": {}},
+    ],
+    ids=str,
+)
+def test_whatever_is_wrong_in_a_memory_the_message_names_its_file(tmp_path: Path, change: dict[str, Any]):
+    _, memory, _ = history()
+    path = tmp_path / "film.safetensors"
+    memory.save(path)
+    config = described(path)
+    if isinstance(change.get("encoder"), dict):
+        change = {"encoder": config["encoder"] | change["encoder"]}
+    metadata = {"format": "video_memory", "schema_version": "1", "config": json.dumps(config | change)}
+    save_file(load_file(str(path)), str(path), metadata)
+    with pytest.raises(ValueError, match=r"film\.safetensors") as caught:
+        VideoMemory.load(path)
+    assert len(str(caught.value)) < 500
+
+
+def test_memory_nested_without_end_is_refused_by_name(tmp_path: Path):
+    path = tmp_path / "film.safetensors"
+    deep = "[" * 100_000 + "]" * 100_000
+    save_file({"a": torch.zeros(1)}, str(path), {"format": "video_memory", "schema_version": "1", "config": deep})
+    with pytest.raises(ValueError, match=r"film\.safetensors"):
+        VideoMemory.load(path)
+
+
+def test_memory_that_is_not_there_is_an_error_of_the_disk_that_names_it(tmp_path: Path):
+    with pytest.raises(OSError, match=r"cannot read .*film\.safetensors"):
+        VideoMemory.load(tmp_path / "film.safetensors")
