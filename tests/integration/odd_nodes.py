@@ -27,12 +27,14 @@ class TestLoop:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        raw = {name: (*kind, {"rawLink": True}) if len(kind) == 1 else kind for name, kind in SAMPLER.items()}
+        raw = {"redo": ("STRING",)} | {
+            name: (*kind, {"rawLink": True}) if len(kind) == 1 else kind for name, kind in SAMPLER.items()
+        }
         return {"required": raw if cls.RAW else SAMPLER}
 
     @classmethod
     def IS_CHANGED(cls, **values: Any) -> float:
-        return float("nan")  # always: a film is to be made again without any other input
+        return float("nan")  # always: the film is to be made again though no input has changed
 
     def grow(self, **values: Any) -> dict[str, Any]:
         graph = GraphBuilder()

@@ -46,6 +46,8 @@ def inside(prompt: dict[str, Any], kind: str) -> dict[str, Any]:
     """The film's prompt with its sampler made while the graph runs."""
     names = ("model", "memory_encoder", "vae", "storyboard", "negative", "sampler", "sigmas", "film")
     given = prompt[SAMPLER]["inputs"]
+    if kind == "TestLoopOfLinks":
+        names += ("redo",)
     loop = {"class_type": kind, "inputs": {name: given[name] for name in names}}
     kept = {name: node for name, node in prompt.items() if name not in (SAMPLER, "latent")}
     return kept | {"loop": loop, "report": {"class_type": "PreviewAny", "inputs": {"source": ["loop", 0]}}}
@@ -62,10 +64,11 @@ def told(entry: dict[str, Any]) -> list[bool]:
 def test_sampler_that_an_expanded_graph_made_reuses_sections_of_the_same_models_only(
     server: ComfyServer, kind: str
 ) -> None:
-    prompt = film(f"inside_{kind}", PROMPTS[:2])
+    prompt = film(f"inside_{kind}", PROMPTS[:2], redo="")
+    again = changed(prompt, SAMPLER, redo=AGAIN)
     other = changed(prompt, "host", unet_name="other.safetensors")
     assert told(server.run(inside(prompt, kind))) == [False, False]
-    assert told(server.run(inside(prompt, kind))) == [True, True]
+    assert told(server.run(inside(again, kind))) == [True, True]
     assert told(server.run(inside(other, kind))) == [False, False]
     assert told(server.run(inside(changed(prompt, "encoder", seed=1), kind))) == [False, False]
 
