@@ -88,7 +88,7 @@ def controlled(name: str, strength: float = 1.0, colour: int = 0, **sampler: Any
 
 
 def test_control_net_counts_with_its_image_and_strength(server: ComfyServer) -> None:
-    negative = {"negative": ["control", 0]}
+    negative: dict[str, Any] = {"negative": ["control", 0]}
     assert report(server.run(controlled("control", **negative))) == [False]
     assert report(server.run(controlled("control", redo=AGAIN, **negative))) == [True]
     assert report(server.run(controlled("control", strength=0.2, **negative))) == [False]
