@@ -6,11 +6,19 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from .budget import GIB, HostShape, Plan, advice, describe, estimate, host_of_encoder, named_host
 from .config import CompressionRate, EncoderConfig, Padding
-from .storyboard import MAX_TEXT_BYTES, Section, Storyboard, describe_schedule, parse_storyboard, plan_sections
+from .storyboard import (
+    MAX_TEXT_BYTES,
+    KeyframeUnit,
+    Reading,
+    Section,
+    describe_schedule,
+    plan_sections,
+    read_storyboard,
+)
 
 SHOWN_SECTIONS = 2000  # more than an editor can show; a day of film has 100,000
 SHOWN_CHARACTERS = 300  # of a section's prompt
@@ -28,7 +36,8 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "history_latents": (0, MAX_HISTORY_LATENTS),
 }
 _WHOLE = ("width", "height", "history_latents")
-_TEXTS = {"storyboard": MAX_TEXT_BYTES, "host": 100, "padding": 10}
+_TEXTS = {"storyboard": MAX_TEXT_BYTES, "host": 100, "padding": 10, "keyframe_unit": 10}
+_CHOICES = {"padding": get_args(Padding), "keyframe_unit": get_args(KeyframeUnit)}
 MAX_ENCODERS = 4
 
 
@@ -62,6 +71,7 @@ class PlanRequest:
     card_gib: float = 12.0
     bytes_per_weight: float = 1.0
     history_latents: int = 0
+    keyframe_unit: str = "seconds"
 
     @classmethod
     def from_dict(cls, data: object) -> PlanRequest:
@@ -88,9 +98,15 @@ def film_plan(request: PlanRequest, configs: Sequence[EncoderConfig] = ()) -> di
         host, name = host_of_encoder(configs[0]) if configs else (named_host(request.host), request.host)
     except ValueError as error:
         raise PlanError(str(error), "host") from error
-    storyboard = parse_storyboard(request.storyboard, section_seconds=request.section_seconds, fps=request.fps)
+    reading = read_storyboard(
+        request.storyboard,
+        section_seconds=request.section_seconds,
+        fps=request.fps,
+        total_seconds=request.total_seconds or None,
+        keyframe_unit=cast(KeyframeUnit, request.keyframe_unit),
+    )
     sections = plan_sections(
-        storyboard,
+        reading.storyboard,
         fps=request.fps,
         section_seconds=request.section_seconds,
         temporal_stride=host.temporal,
@@ -102,19 +118,18 @@ def film_plan(request: PlanRequest, configs: Sequence[EncoderConfig] = ()) -> di
         budget = _budget(request, host, name, configs, sections)
     except ValueError as error:
         problem = str(error)
-    return _answer(request, storyboard, sections, host) | {"budget": budget, "budget_error": problem}
+    return _answer(request, reading, sections, host) | {"budget": budget, "budget_error": problem}
 
 
-def _answer(
-    request: PlanRequest, storyboard: Storyboard, sections: tuple[Section, ...], host: HostShape
-) -> dict[str, Any]:
+def _answer(request: PlanRequest, reading: Reading, sections: tuple[Section, ...], host: HostShape) -> dict[str, Any]:
     frames = sum(section.frames for section in sections)
     shown = sections[:SHOWN_SECTIONS]
     schedule = describe_schedule(shown, request.fps)
     if len(shown) < len(sections):
         schedule += f"\n({len(sections) - len(shown)} more sections are not listed)"
     return {
-        "storyboard": storyboard.to_json(),
+        "storyboard": reading.storyboard.to_json(),
+        "read_as": reading.to_dict(),
         "sections": [_shown(section) for section in shown],
         "section_count": len(sections),
         "frames": frames,
@@ -191,8 +206,8 @@ def _checked(name: str, value: object) -> Any:
         return value
     if not isinstance(value, str) or len(value) > _TEXTS[name]:
         raise PlanError(f"{name} is no text of at most {_TEXTS[name]} characters; send text", name)
-    if name == "padding" and value not in ("ceil", "floor"):
-        raise PlanError(f"padding is {value!r}; send ceil or floor", name)
+    if value not in _CHOICES.get(name, (value,)):
+        raise PlanError(f"{name} is {value!r}; send {' or '.join(_CHOICES[name])}", name)
     return value
 
 

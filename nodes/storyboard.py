@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..memory_encoder.storyboard import Section, Shot, Storyboard, describe_schedule, parse_storyboard, plan_sections
+from ..memory_encoder.storyboard import (
+    KeyframeUnit,
+    Section,
+    Shot,
+    Storyboard,
+    describe_schedule,
+    plan_sections,
+    read_storyboard,
+)
 from .sockets import CATEGORY, StoryboardSocket
 
 EXAMPLE = Storyboard(
@@ -75,6 +83,13 @@ class VideoMemoryStoryboard(io.ComfyNode):
                     optional=True,
                     tooltip="Length of the film; 0 takes it from the shots.",
                 ),
+                io.Combo.Input(
+                    "keyframe_unit",
+                    options=list(get_args(KeyframeUnit)),
+                    default="seconds",
+                    optional=True,
+                    tooltip='What keys without a unit are in "0": "text", "16": "text".',
+                ),
             ],
             outputs=[
                 StoryboardSocket.Output(display_name="storyboard", tooltip="For the Autoregressive Sampler."),
@@ -85,9 +100,22 @@ class VideoMemoryStoryboard(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, clip, storyboard: str, fps: float, section_seconds: float, total_seconds: float = 0.0
+        cls,
+        clip,
+        storyboard: str,
+        fps: float,
+        section_seconds: float,
+        total_seconds: float = 0.0,
+        keyframe_unit: KeyframeUnit = "seconds",
     ) -> io.NodeOutput:
-        parsed = parse_storyboard(storyboard, section_seconds=section_seconds, fps=fps)
+        reading = read_storyboard(
+            storyboard,
+            section_seconds=section_seconds,
+            fps=fps,
+            total_seconds=total_seconds or None,
+            keyframe_unit=keyframe_unit,
+        )
+        parsed = reading.storyboard
         encoded = EncodedStoryboard(
             storyboard=parsed,
             fps=fps,
@@ -99,8 +127,10 @@ class VideoMemoryStoryboard(io.ComfyNode):
         sections = encoded.plan(temporal_stride=4, history_latents=0)
         for prompt in dict.fromkeys(shot.prompt for shot in parsed.shots):
             encoded.conditioning[prompt] = _encode(clip, prompt)
-        schedule = describe_schedule(sections, fps)
-        return io.NodeOutput(encoded, sum(section.frames for section in sections), schedule, ui={"text": [schedule]})
+        schedule = f"{describe_schedule(sections, fps)}\n{reading.note}"
+        # The editor learns from a run what a text was that another node made.
+        shown = {"text": [schedule], "storyboard": [parsed.to_json()], "read_as": [reading.to_dict()]}
+        return io.NodeOutput(encoded, sum(section.frames for section in sections), schedule, ui=shown)
 
 
 def _encode(clip: Any, prompt: str) -> Any:

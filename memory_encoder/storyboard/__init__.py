@@ -1,10 +1,12 @@
-"""Storyboards: what a film shows and when; read from five text formats, scheduled as sections on the latent lattice."""
+"""Storyboards: what a film shows and when, read from texts as people write them, scheduled on the latent lattice."""
 
 from __future__ import annotations
 
-from .formats import parse_storyboard
+from .formats import parse_storyboard, read_storyboard
+from .importers.reading import Reading
 from .model import MAX_CHARACTERS, MAX_SECONDS, MAX_SHOTS, MAX_TEXT_BYTES, Shot, Storyboard, StoryboardError
 from .schedule import MAX_SECTIONS, Section, describe_schedule, nearest_shot, plan_sections
+from .times import KeyframeUnit
 
 __all__ = [
     "MAX_CHARACTERS",
@@ -12,6 +14,8 @@ __all__ = [
     "MAX_SECTIONS",
     "MAX_SHOTS",
     "MAX_TEXT_BYTES",
+    "KeyframeUnit",
+    "Reading",
     "Section",
     "Shot",
     "Storyboard",
@@ -20,4 +24,5 @@ __all__ = [
     "nearest_shot",
     "parse_storyboard",
     "plan_sections",
+    "read_storyboard",
 ]

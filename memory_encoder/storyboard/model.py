@@ -61,17 +61,14 @@ class Storyboard:
 
     def __post_init__(self) -> None:
         if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:
-            raise StoryboardError(f"'version' is {_show(self.version)}; write {VERSION}")
+            raise StoryboardError(f"'version' is {show(self.version)}; write {VERSION}")
         if self.version > VERSION:
             raise StoryboardError(
                 f"the storyboard has version {self.version}, this pack reads up to version {VERSION}; update the pack"
             )
         if not self.shots:
             raise StoryboardError("the storyboard has no shot; add at least one")
-        if len(self.shots) > MAX_SHOTS:
-            raise StoryboardError(
-                f"the storyboard has {len(self.shots)} shots, at most {MAX_SHOTS} are possible; split the film"
-            )
+        check_count(len(self.shots))
         checked = tuple(_checked_shot(shot, f"shot {number}") for number, shot in enumerate(self.shots, 1))
         for number, (shot, following) in enumerate(pairwise(checked), 1):
             _check_order(number, shot, following)
@@ -97,11 +94,8 @@ class Storyboard:
         _refuse_unknown(data, _STORYBOARD_FIELDS, "the storyboard")
         shots = data.get("shots")
         if not isinstance(shots, list):
-            raise StoryboardError(f"'shots' is {_show(shots)}; write a list such as {_EXAMPLE_SHOTS}")
-        if len(shots) > MAX_SHOTS:
-            raise StoryboardError(
-                f"the storyboard has {len(shots)} shots, at most {MAX_SHOTS} are possible; split the film"
-            )
+            raise StoryboardError(f"'shots' is {show(shots)}; write a list such as {_EXAMPLE_SHOTS}")
+        check_count(len(shots))
         return cls(
             shots=tuple(_shot_from_dict(shot, f"shot {number}") for number, shot in enumerate(shots, 1)),
             negative=data.get("negative", ""),
@@ -112,10 +106,16 @@ class Storyboard:
 _EXAMPLE_SHOTS = '[{"start": 0, "end": 5, "prompt": "a street at night"}]'
 
 
+def check_count(shots: int) -> None:
+    """Raises StoryboardError for more shots than a storyboard can have."""
+    if shots > MAX_SHOTS:
+        raise StoryboardError(f"the storyboard has {shots} shots, at most {MAX_SHOTS} are possible; split the film")
+
+
 def checked_size(text: str) -> str:
     """The text without white space around it. Raises StoryboardError when it is no text, empty or over 256 KiB."""
     if not isinstance(text, str):
-        raise StoryboardError(f"the storyboard is {_show(text)}; give text")
+        raise StoryboardError(f"the storyboard is {show(text)}; give text")
     if len(text) > MAX_TEXT_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
         raise StoryboardError(
             f"the storyboard is longer than {MAX_TEXT_BYTES // 1024} KiB ({len(text)} characters); "
@@ -131,7 +131,7 @@ def checked_size(text: str) -> str:
 def checked_text(text: object, where: str, *, may_be_empty: bool = False) -> str:
     """A prompt without white space around it; StoryboardError when it is no text, empty, too long or not printable."""
     if not isinstance(text, str):
-        raise StoryboardError(f"{where}: the text is {_show(text)}; write it in quotes")
+        raise StoryboardError(f"{where}: the text is {show(text)}; write it in quotes")
     text = text.strip(" \t\r\n")
     if not may_be_empty and not text.strip():
         raise StoryboardError(f"{where}: the prompt is empty; say what is seen, or delete the shot")
@@ -153,13 +153,16 @@ def refuse_control_characters(text: str, where: str) -> None:
         raise StoryboardError(f"{where}: line {line}, column {column} has the control character {code}; delete it")
 
 
-def load_json_object(text: str) -> dict[str, Any]:
-    """Decodes a JSON object. StoryboardError, with line and column, for anything else, NaN and repeated fields."""
+def decode_json(text: str, position: int = 0) -> tuple[Any, int]:
+    """The JSON value at a position, and where it ends. StoryboardError, with line and column, for what is broken."""
+    decoder = json.JSONDecoder(strict=False, parse_constant=_refuse_constant, object_pairs_hook=_object_without_repeats)
     try:
-        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object_without_repeats)
+        return decoder.raw_decode(text, position)
     except json.JSONDecodeError as error:
+        ended = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        cut = "; the text may have been cut off" if ended else ""
         raise StoryboardError(
-            f"the JSON is broken at line {error.lineno}, column {error.colno}: {error.msg}; correct it"
+            f"the JSON is broken at line {error.lineno}, column {error.colno}: {error.msg}{cut}; correct it"
         ) from error
     except RecursionError as error:
         raise StoryboardError("the JSON is nested too deeply to be a storyboard; check what was pasted") from error
@@ -167,24 +170,34 @@ def load_json_object(text: str) -> dict[str, Any]:
         raise
     except ValueError as error:
         raise StoryboardError("the JSON has a number of thousands of digits; correct it") from error
+
+
+def load_json_object(text: str) -> dict[str, Any]:
+    """Decodes a JSON object. StoryboardError, with line and column, for anything else, NaN and repeated fields."""
+    data, end = decode_json(text)
+    if rest := text[end:].strip():
+        raise StoryboardError(f"there is more text behind the JSON: {show(rest)}; delete it")
+    return checked_object(data)
+
+
+def checked_object(data: object) -> dict[str, Any]:
+    """The decoded JSON when it is an object. StoryboardError with an example for anything else."""
     if not isinstance(data, dict):
-        raise StoryboardError(
-            f'the JSON is {_show(data)}; write an object: {{"version": 1, "shots": {_EXAMPLE_SHOTS}}}'
-        )
+        raise StoryboardError(f'the JSON is {show(data)}; write an object: {{"version": 1, "shots": {_EXAMPLE_SHOTS}}}')
     return data
 
 
 def checked_seconds(value: object, where: str) -> float:
     """A time in seconds as a float, or StoryboardError when it is no number, not finite, negative or over a day."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise StoryboardError(f"{where} is {_show(value)}; write a number of seconds")
+        raise StoryboardError(f"{where} is {show(value)}; write a number of seconds")
     if isinstance(value, float) and not math.isfinite(value):
         raise StoryboardError(f"{where} is {value}; write a finite number of seconds")
     if value < 0:
-        raise StoryboardError(f"{where} is negative ({_show(value)} s); the film begins at 0 s")
+        raise StoryboardError(f"{where} is negative ({show(value)} s); the film begins at 0 s")
     if value > MAX_SECONDS:
         raise StoryboardError(
-            f"{where} is {_show(value)} s, later than {MAX_SECONDS:.0f} s (one day); times are in seconds"
+            f"{where} is {show(value)} s, later than {MAX_SECONDS:.0f} s (one day); times are in seconds"
         )
     return float(value)
 
@@ -199,12 +212,12 @@ def _checked_shot(shot: Shot, where: str) -> Shot:
     seed = shot.seed
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED):
         raise StoryboardError(
-            f"{where}: 'seed' is {_show(seed)}; write a whole number from 0 to {MAX_SEED}, or leave it out"
+            f"{where}: 'seed' is {show(seed)}; write a whole number from 0 to {MAX_SEED}, or leave it out"
         )
     if shot.transition not in ("cut", "continue"):
-        raise StoryboardError(f'{where}: \'transition\' is {_show(shot.transition)}; write "cut" or "continue"')
+        raise StoryboardError(f'{where}: \'transition\' is {show(shot.transition)}; write "cut" or "continue"')
     if not isinstance(shot.locked, bool):
-        raise StoryboardError(f"{where}: 'locked' is {_show(shot.locked)}; write true or false")
+        raise StoryboardError(f"{where}: 'locked' is {show(shot.locked)}; write true or false")
     prompt, name = checked_text(shot.prompt, where), checked_text(shot.name, f"{where}: 'name'", may_be_empty=True)
     return Shot(prompt, start, end, seed, shot.transition, name, shot.locked)
 
@@ -239,7 +252,7 @@ def _shot_to_dict(shot: Shot) -> dict[str, Any]:
 
 def _shot_from_dict(data: object, where: str) -> Shot:
     if not isinstance(data, dict):
-        raise StoryboardError(f"{where} is {_show(data)}; write an object with 'start' and 'prompt'")
+        raise StoryboardError(f"{where} is {show(data)}; write an object with 'start' and 'prompt'")
     _refuse_unknown(data, _SHOT_FIELDS, where)
     for field in ("start", "prompt"):
         if field not in data:
@@ -252,7 +265,9 @@ def _refuse_unknown(data: dict[str, Any], known: tuple[str, ...], where: str) ->
         if field not in known:
             close = difflib.get_close_matches(field[:40], known, n=1)
             cure = f"did you mean '{close[0]}'?" if close else f"known fields are {', '.join(known)}"
-            raise StoryboardError(f"{where}: unknown field {_show(field)}; {cure}")
+            if not close and "shots" in known and "shots" not in data:
+                cure += f'; write {{"shots": {_EXAMPLE_SHOTS}}}'
+            raise StoryboardError(f"{where}: unknown field {show(field)}; {cure}")
 
 
 def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -260,7 +275,7 @@ def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(data) < len(pairs):
         seen: set[str] = set()
         repeated = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise StoryboardError(f"the JSON names {_show(repeated)} twice; keep one")
+        raise StoryboardError(f"the JSON names {show(repeated)} twice; keep one")
     return data
 
 
@@ -272,7 +287,7 @@ def _number(seconds: float) -> float | int:
     return int(seconds) if seconds.is_integer() else seconds
 
 
-def _show(value: object) -> str:
+def show(value: object) -> str:
     """A value for a message: short, whatever it is."""
     if value is None:
         return "missing or null"

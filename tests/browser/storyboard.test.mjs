@@ -284,8 +284,8 @@ for (const renderer of RENDERERS) {
     await keys("l");
     const [saved, prompt] = await page.evaluate(async () => [window.app.graph.serialize(), (await window.app.graphToPrompt()).output]);
     const node = saved.nodes.find((entry) => String(entry.id) === String(id));
-    assert.equal(node.widgets_values.length, 4);
-    assert.deepEqual(Object.keys(prompt[id].inputs).sort(), ["fps", "section_seconds", "storyboard", "total_seconds"]);
+    assert.equal(node.widgets_values.length, 5);
+    assert.deepEqual(Object.keys(prompt[id].inputs).sort(), ["fps", "keyframe_unit", "section_seconds", "storyboard", "total_seconds"]);
     await page.evaluate((node) => window.app.graph.add(window.app.graph.getNodeById(node).clone()), id);
     await settle(page, 12);
     assert.equal(await page.locator(".vm-sb").count(), 2);

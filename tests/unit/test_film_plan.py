@@ -42,6 +42,19 @@ def test_every_text_format_comes_back_as_the_canonical_json() -> None:
         assert plan(storyboard=canonical)["storyboard"] == canonical
 
 
+def test_the_plan_says_how_the_text_was_read() -> None:
+    said = plan(storyboard='"0": "a", "16": "b"', keyframe_unit="frames")
+    assert [section["start_seconds"] for section in said["sections"]] == pytest.approx([0, 17 / 16 - 1 / 16], abs=0.1)
+    assert said["read_as"]["form"] == "keyframes" and said["read_as"]["remarks"] == ["keys_frames"]
+    assert said["read_as"]["note"] == "Read as 2 shots from keyframes; keys without a unit are frames"
+    assert plan(storyboard="a\nb")["read_as"]["remarks"] == ["lines"]
+    assert plan(storyboard="[0%: a] [50%: b]", total_seconds=10)["sections"][1]["start_seconds"] == pytest.approx(
+        5.06, abs=0.1
+    )
+    with pytest.raises(PlanError, match="keyframe_unit is 'minutes'; send seconds or frames"):
+        plan(keyframe_unit="minutes")
+
+
 def test_a_history_adds_its_tokens_and_no_opening_frame() -> None:
     alone, after = plan(), plan(history_latents=21)
     assert after["frames"] == alone["frames"] - 1

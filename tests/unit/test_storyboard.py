@@ -210,10 +210,10 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_large_hostile_text_is_refused_within_a_second(name: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()  # of this process: others on the machine do not count
     with pytest.raises(StoryboardError):
         parse(HOSTILE[name])
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 @settings(max_examples=300)
