@@ -1,15 +1,15 @@
 """Files: written whole or not at all, read only where they are plain files, and errors with their cure.
 
-A file is either the old one or the whole new one, whatever happens in between. A temporary file belongs to the process
-that holds it open and locked; what nobody holds was left by a killed one, however old it is.
+A file is either the old one or the whole new one, whatever happens in between. Beside a temporary file lies a lock that
+its process holds; a temporary file that nobody holds was left by a killed one, however old it looks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from .locks import try_lock
+from .locks import BusyError, alone
 
 REPLACE_TRIES, REPLACE_PAUSE = 21, 0.1  # 2 s: Windows replaces no file that someone reads, if only a virus scanner
 _CURES = {
@@ -49,46 +49,51 @@ def cure(error: OSError) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None], sleep: Callable[[float], None] = time.sleep) -> None:
-    """Calls `write` with the path of an empty temporary file in the same folder, then moves it into place.
+    """Calls `write` with the path of a temporary file in the same folder, then moves the result into place.
 
     A file that cannot be replaced since someone reads it (Windows) is tried again for two seconds; `sleep` waits.
     Raises OSError that names `path` when the disk is full or the folder cannot be written.
     """
-    temporary, owner = path, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary, owner = _temporary(path)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        if sys.platform == "win32":  # moves no file that is open
-            os.close(owner)
-            owner = None
-        _replace(temporary, path, sleep)
+        with contextlib.ExitStack() as stack:
+            temporary = _own_temporary(path, stack)
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            _replace(temporary, path, sleep)
     except OSError as error:
         raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}{cure(error)}") from error
-    finally:
-        if owner is not None:
-            os.close(owner)
-        if temporary != path:
-            temporary.unlink(missing_ok=True)
+
+
+def _own_temporary(path: Path, stack: contextlib.ExitStack) -> Path:
+    """A name beside `path` that is ours until the stack is closed, which removes the file."""
+    while True:
+        # Not tempfile, whose files only their owner may read.
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.tmp")
+        try:
+            stack.enter_context(alone(_lock_of(temporary)))
+        except BusyError:
+            continue  # somebody took the lock for abandoned before it was held
+        stack.callback(temporary.unlink, missing_ok=True)
+        return temporary
 
 
 def remove_abandoned(folder: Path, pattern: str = ".*.*.tmp") -> None:
     """Removes temporary files of `write_atomically` that no process holds; where that cannot be told they stay."""
-    for path in folder.glob(pattern):
+    left = [path.name.removesuffix(".lock") for path in (*folder.glob(pattern), *folder.glob(f"{pattern}.lock"))]
+    for temporary in (folder / name for name in set(left)):
         try:
-            if sys.platform == "win32":
-                path.unlink()  # refused while it is open
-                continue
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                if try_lock(descriptor):
-                    path.unlink()
-            finally:
-                os.close(descriptor)
+            with alone(_lock_of(temporary)) as held:
+                if held:
+                    temporary.unlink(missing_ok=True)
         except OSError:
-            continue  # another process was quicker, or the file is not ours
+            continue  # somebody writes it, another process was quicker, or it is not ours to remove
+
+
+def _lock_of(temporary: Path) -> Path:
+    """Not the file itself: some network folders let nobody write into a file that is locked, through another handle."""
+    return temporary.with_name(f"{temporary.name}.lock")
 
 
 def check_plain(path: Path) -> None:
@@ -131,20 +136,6 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
     write_atomically(path, write)
-
-
-def _temporary(path: Path) -> tuple[Path, int]:
-    """A new, empty file beside `path`, and the open descriptor that says whose it is."""
-    while True:
-        # Not tempfile, whose files only their owner may read.
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            if sys.platform == "win32" or (try_lock(descriptor) and temporary.exists()):
-                return temporary, descriptor
-        except OSError:  # a file system without locks: nobody can take the file for abandoned there
-            return temporary, descriptor
-        os.close(descriptor)  # somebody saw it before it was locked
 
 
 def _replace(temporary: Path, path: Path, sleep: Callable[[float], None]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import platform
 import sys
@@ -17,7 +16,6 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-_LOG = logging.getLogger("video_memory")
 _BYTE = 1 << 30  # the byte that is locked on Windows, behind all content, which others may still read
 
 
@@ -25,32 +23,16 @@ class BusyError(OSError):
     """Another process holds the lock; the message says which."""
 
 
-def try_lock(descriptor: int) -> bool:
-    """Whether this open file is ours alone from now on, until it is closed; False when another one holds it.
-
-    Raises OSError where the file system knows no locks.
-    """
-    try:
-        if sys.platform == "win32":
-            os.lseek(descriptor, _BYTE, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
-
-
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[bool]:
     """Holds the lock file `path`, which says who holds it: pid, host and since when. A dead holder holds nothing.
 
-    Raises BusyError with these when another process has it, OSError when the file cannot be made. On a file system
-    without locks a warning is logged and nothing is held.
+    Gives False on a file system without locks, where nothing is held. Raises BusyError that names the holder when
+    another process, or another place in this one, has it, OSError when the file cannot be made.
     """
-    descriptor = _acquired(path)
+    descriptor, held = _acquired(path)
     try:
-        yield
+        yield held
     finally:
         if sys.platform != "win32":  # while it is held, so that the next one's file is not taken away
             _forget(path, descriptor)
@@ -60,25 +42,46 @@ def alone(path: Path) -> Iterator[None]:
                 path.unlink()
 
 
-def _acquired(path: Path) -> int:
+def _acquired(path: Path) -> tuple[int, bool]:
+    """The open lock file, and whether it is locked."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
-            if not try_lock(descriptor):
+            if not _try_lock(descriptor):
                 raise BusyError(_holder(path))
-            if not _is_open_as(path, descriptor):  # the one before has just removed it
-                os.close(descriptor)
-                continue
-            mine = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now().isoformat(" ", "seconds")}
-            os.ftruncate(descriptor, 0)
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            os.write(descriptor, json.dumps(mine).encode())
+            if _is_open_as(path, descriptor):
+                _sign(descriptor)
+                return descriptor, True
         except BusyError:
             os.close(descriptor)
             raise
-        except OSError as error:
-            _LOG.warning("%s cannot be locked (%s); do not let two processes write here", path, error.strerror)
-        return descriptor
+        except OSError:
+            return descriptor, False
+        os.close(descriptor)  # the one before has just removed it
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Whether this open file is ours alone until it is closed; raises OSError where the file system knows no locks."""
+    if sys.platform == "win32":
+        os.lseek(descriptor, _BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+    else:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def _sign(descriptor: int) -> None:
+    mine = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now().isoformat(" ", "seconds")}
+    with contextlib.suppress(OSError):  # a full disk: it is held all the same
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, json.dumps(mine).encode())
 
 
 def _holder(path: Path) -> str:

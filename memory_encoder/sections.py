@@ -143,7 +143,8 @@ class SectionStore:
         with contextlib.ExitStack() as stack:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(alone(path))
+                if not stack.enter_context(alone(path)):
+                    _LOG.warning("%s cannot be locked here; let no two ComfyUIs make this film at once", path)
             except BusyError as error:
                 raise BusyError(
                     f"film {self.film!r} is being made by {error}; wait until it is done or give this film another name"

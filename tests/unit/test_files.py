@@ -194,6 +194,13 @@ def test_a_temporary_file_of_this_process_is_not_removed_by_another_writer(tmp_p
     assert (tmp_path / "a").read_bytes() == b"a"
 
 
+def test_what_a_process_left_that_was_killed_before_or_after_it_wrote_is_removed(tmp_path: Path) -> None:
+    for name in (".a.0.tmp", ".a.0.tmp.lock", ".b.0.tmp.lock", ".c.0.tmp", "kept.tmp", "kept.lock", ".kept.lock"):
+        (tmp_path / name).write_text("x")
+    remove_abandoned(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".kept.lock", "kept.lock", "kept.tmp"]
+
+
 # Locks
 
 LOCKS = """
