@@ -35,6 +35,16 @@ def test_what_feeds_the_node_counts_and_node_numbers_do_not():
     assert identify(other) == identify(chain(3))
 
 
+def test_nodes_of_a_subgraph_are_found_by_their_numbers_of_several_parts():
+    inside = {
+        "12:3": {"class_type": "Loader", "inputs": {"name": "a.safetensors"}},
+        "12:5": {"class_type": "Sampler", "inputs": {"model": ["12:3", 0]}},
+    }
+    flat = {"1": inside["12:3"], "2": {"class_type": "Sampler", "inputs": {"model": ["1", 0]}}}
+    found = upstream(inside, "12:5", ("model",), lambda name: None)
+    assert found is not None and found == upstream(flat, "2", ("model",), lambda name: None)
+
+
 def test_file_that_changed_under_the_same_name_counts():
     assert identify(chain(2), {"a.safetensors": [1, 2]}) != identify(chain(2), {"a.safetensors": [1, 3]})
 

@@ -103,6 +103,7 @@ def test_films_that_are_not_there_or_not_whole_are_refused_with_the_cure(tmp_pat
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(StoredFilmError, match="section 2 is missing or damaged"):
         stored.until(2)
+    assert path.is_file(), "who only reads moves nothing"
     assert stored.until(1).pieces[0].prompt == "a"
 
 
