@@ -250,7 +250,7 @@ def _text_progress(prompt: str, clips: int) -> Progress:
 def _remove_leftovers(out: Path) -> None:
     """Temporary files of a run that was killed."""
     for folder in (out, out / SHARDS, out / RECORDS, out / TEXTS):
-        remove_abandoned(folder)
+        remove_abandoned(folder, ".*.tmp")
 
 
 def _shots(captions: Storyboard | None) -> tuple[Any, ...]:
