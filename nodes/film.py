@@ -19,16 +19,44 @@ from .lead import Given, LeadPicture
 from .managed import ManagedEncoder
 
 
+@dataclass
+class OwnMemory:
+    """The film as an expert sees it whose first projection is not the first expert's: LR tokens go through its own.
+
+    What phi adds to them was trained for one expert, and is the same for both.
+    """
+
+    codec: Codec
+    memory: VideoMemory
+
+
 @dataclass(frozen=True)
 class Expert:
-    """One diffusion model, the sigmas it runs, and whether it sees the memory."""
+    """One diffusion model, the sigmas it runs, whether it sees the memory, and its own one where it needs that."""
 
     model: Any
     sigmas: Tensor
     sees_memory: bool = True
+    own: OwnMemory | None = None
 
 
-def split_experts(model: Any, low_noise: Any, sigmas: Tensor, boundary: float, low_sees_memory: bool) -> list[Expert]:
+def own_memory(codec: Codec, model: Any, low_noise: Any, memory: VideoMemory) -> OwnMemory | None:
+    """What the low-noise expert needs beside the memory; a memory given stays as it was made, for lack of its pictures.
+
+    None where it sees the same: without a branch for LR, or with the same first projection as `model`.
+    """
+    if low_noise is None or not any(part.config.has_lr for part in memory.parts):
+        return None
+    first, second = (runtime.host_of(one) for one in (model, low_noise))
+    pairs = zip(first.patchifier(), second.patchifier(), strict=True)
+    if all(torch.equal(*(weight.detach().float().cpu() for weight in pair)) for pair in pairs):
+        return None
+    return OwnMemory(replace(codec, embed=second.embed), memory)
+
+
+def split_experts(
+    model: Any, low_noise: Any, sigmas: Tensor, boundary: float, low_sees_memory: bool, own: OwnMemory | None = None
+) -> list[Expert]:
     """The experts in the order they run; the second takes over at the first sigma below `boundary`.
 
     Raises ValueError when there is nothing to sample.
@@ -39,7 +67,7 @@ def split_experts(model: Any, low_noise: Any, sigmas: Tensor, boundary: float, l
         return [Expert(model, sigmas)]
     below = torch.nonzero(sigmas < boundary).flatten()
     switch = int(below[0]) if len(below) else len(sigmas) - 1
-    experts = [Expert(model, sigmas[: switch + 1]), Expert(low_noise, sigmas[switch:], low_sees_memory)]
+    experts = [Expert(model, sigmas[: switch + 1]), Expert(low_noise, sigmas[switch:], low_sees_memory, own)]
     return [expert for expert in experts if len(expert.sigmas) > 1]
 
 
@@ -73,7 +101,8 @@ class SectionRenderer:
         steps = 0
         for number, expert in enumerate(self.experts):
             runtime.stop_if_interrupted()
-            seen = memory if expert.sees_memory else None
+            seen = memory if expert.own is None else expert.own.memory
+            seen = seen if expert.sees_memory else None
             model = runtime.with_memory(expert.model, seen, self._settings(section), shift)
             latent = runtime.sample(
                 model,
@@ -101,6 +130,11 @@ class SectionRenderer:
         runtime.stop_if_interrupted()
         latent = runtime.normalised_history(self.experts[0].model, {"samples": latents}, "section")
         codec = self.events.watched(section, self.codec)
+        codec = replace(codec, decode=runtime.made_once(codec.decode))
+        for expert in self.experts:
+            if (own := expert.own) is not None and expert.sees_memory:
+                other = replace(own.codec, decode=codec.decode)
+                own.memory = runtime.compress(self.encoder, other, own.memory, latent, section.prompt, seed)
         return runtime.compress(self.encoder, codec, memory, latent, section.prompt, seed)
 
     def _callback(self, before: int) -> Callable[[int, Tensor, Tensor, int], None]:

@@ -17,7 +17,7 @@ from ..memory_encoder.opening import Opening
 from ..memory_encoder.sections import FilmNameError, SectionStore, film_folder
 from ..memory_encoder.takes import parse_locks, parse_takes
 from . import runtime
-from .film import SectionRenderer, split_experts
+from .film import SectionRenderer, own_memory, split_experts
 from .film_events import FilmEvents
 from .film_inputs import FilesOfFilms, describe_sampler, latent_size, models_of
 from .history import settings_from
@@ -156,7 +156,9 @@ class VideoMemorySampler(io.ComfyNode):
         codec = runtime.codec_for(model, vae)
         size = latent_size(host, codec, width, height)
         low_noise = None if model_low_noise is None else memory_encoder.attach(model_low_noise)
-        experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory)
+        start = memory or memory_encoder.empty_memory(1)
+        own = own_memory(codec, model, low_noise, start)
+        experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory, own)
         asked = Asked(history, memory, start_image, film, branch_film, branch_section)
         begun = beginning_of(asked, model, vae, size, (width, height), storyboard.fps)
         store = SectionStore(runtime.film_root(), film)
@@ -165,7 +167,6 @@ class VideoMemorySampler(io.ComfyNode):
         if models is None:
             log.warning("film %s: %s", film, UNKNOWN)
 
-        start = memory or memory_encoder.empty_memory(1)
         made_of = {
             "models": uuid4().hex if models is None else models,
             "encoder": [part.identity for part in memory_encoder.parts],
@@ -183,6 +184,8 @@ class VideoMemorySampler(io.ComfyNode):
         }
         if begun.opening is not None:
             start = remembered(memory_encoder, codec, start, model, begun.opening)
+            if own is not None:
+                own.memory = remembered(memory_encoder, own.codec, own.memory, model, begun.opening)
         plan = storyboard.plan(codec.temporal, start.latents)
         takes, kept = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))
         events = FilmEvents(store, plan, model, len(sigmas) - 1, storyboard.storyboard.shots, kept)

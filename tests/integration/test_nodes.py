@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from demo.environment import ROOT
+from demo.tiny_family.make_host import HostConfig, make_host
 from memory_encoder.selection import encoder_key
 
 from .films import storyboard, write_models
@@ -101,6 +102,39 @@ def test_two_experts_that_are_one_model_give_what_one_gives(render: Any, world: 
     one = render()[0]["samples"]
     two = render(model_low_noise=world.model, boundary=0.6, film="two")[0]["samples"]
     assert (one - two).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_low_noise_expert_reads_the_film_through_its_own_first_projection(
+    render: Any, world: Any, comfy: Any, monkeypatch: pytest.MonkeyPatch, opened: bool
+) -> None:
+    config = HostConfig(dim=128, layers=2, ffn_dim=256)
+    weights = make_host(config)
+    weights["patch_embedding.weight"] = 1.5 * weights["patch_embedding.weight"]
+    with torch.inference_mode():
+        low = comfy.module("comfy.sd").load_diffusion_model_state_dict(weights, {}, config.metadata())
+    film, runtime = importlib.import_module(f"{PACK}.nodes.film"), importlib.import_module(f"{PACK}.nodes.runtime")
+    seen: list[Any] = []
+    put = runtime.with_memory
+
+    def spy(model: Any, memory: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(memory)
+        return put(model, memory, *args, **kwargs)
+
+    monkeypatch.setattr(film.runtime, "with_memory", spy)
+    history = {"samples": torch.randn(1, 16, 3, 6, 8, generator=torch.Generator().manual_seed(1))}
+    made, memory, _ = render(model_low_noise=low, boundary=0.6, **({"history": history} if opened else {}))
+    high, own = seen[-2:]  # of the last section, whose memory lacks itself
+    parts = made["samples"][:, :, : high.latents].split([3, 2] if opened else [3], dim=2)
+    for model, found in ((world.model, high), (low, own)):
+        codec, expected = runtime.codec_for(model, world.vae), world.encoder.empty_memory(1)
+        with torch.inference_mode():
+            for part in parts:
+                latents = runtime.normalised_history(model, {"samples": part}, "latent")
+                expected = runtime.compress(world.encoder, codec, expected, latents)
+        torch.testing.assert_close(found.all_tokens(), expected.all_tokens(), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(high.all_tokens(), own.all_tokens(), atol=1e-2)
+    assert memory.latents == high.latents + 2
 
 
 def test_film_is_fixed_by_its_seed_and_leaves_the_global_random_state_alone(render: Any) -> None:
