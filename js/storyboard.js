@@ -33,11 +33,17 @@ function attach(node) {
   const refresh = soon(() => node.graph && editor.refresh());
   for (const input of node.widgets) if (input !== panel) onChange(input, refresh);
   after(node, "onConnectionsChange", refresh);
+  after(node, "onExecuted", (output) => editor.executed(output));
   after(node, "onAdded", () => {
     api.addEventListener("graphChanged", refresh);
     editor.open();
   });
-  after(node, "onConfigure", () => (adoptView(node, editor), refresh()));
+  after(node, "onConfigure", () => {
+    adoptView(node, editor);
+    refresh();
+    // What ComfyUI has kept of the last run, as after a change of the workflow's tab.
+    setTimeout(() => editor.executed(app.nodeOutputs?.[String(node.id)]));
+  });
   after(node, "onRemoved", () => {
     lastRemoved = { id: node.id, view: editor.view() };
     api.removeEventListener("graphChanged", refresh);

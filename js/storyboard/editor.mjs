@@ -48,7 +48,7 @@ export class StoryboardEditor {
     this.planPanel = new PlanPanel({ select: (shot) => this.select(shot), set: (field, value) => this.#setOwn(field, value) });
     this.pastePanel = new PastePanel({
       read: (text) => askOnce(send, JSON.stringify(planRequest(text, this.numbers(), {}, {}))),
-      take: (text, atTheEnd) => this.#take(text, atTheEnd),
+      take: (answer, atTheEnd) => this.#take(answer, atTheEnd),
       closed: () => this.timeline.scroller.focus(),
     });
     this.toolbar = new Toolbar((action) => this.act(action));
@@ -67,7 +67,11 @@ export class StoryboardEditor {
   /** The Storyboard node's own numbers. */
   numbers() {
     const read = (name, otherwise) => numberOf(this.node, name) ?? otherwise;
-    return { fps: read("fps", 16), section_seconds: read("section_seconds", 5), total_seconds: read("total_seconds", 0) };
+    const unit = valueOf(this.node, "keyframe_unit");
+    return {
+      fps: read("fps", 16), section_seconds: read("section_seconds", 5), total_seconds: read("total_seconds", 0),
+      ...(typeof unit === "string" ? { keyframe_unit: unit } : {}),
+    }; // prettier-ignore
   }
 
   /** The same for the edits: see edits.mjs. */
@@ -80,13 +84,29 @@ export class StoryboardEditor {
   refresh() {
     this.linked = isLinked(this.node, "storyboard");
     const text = this.linked ? valueOf(this.node, "storyboard") : this.widget.value;
-    this.text = typeof text === "string" ? text : null;
+    this.fromRun = this.linked && typeof text !== "string"; // only a run tells what another node makes
+    this.text = this.fromRun ? (this.ran?.storyboard ?? null) : typeof text === "string" ? text : null;
     this.storyboard = this.text === null ? null : parseStoryboard(this.text);
     this.editable = this.storyboard !== null && !this.linked;
     this.found = findFilm(this.node);
     this.#show(this.storyboard ?? this.#foreign());
     setHidden(this.node, this.widget, this.editable && !this.showText);
     this.#ask();
+  }
+
+  /** What a run made of the text; see nodes/storyboard.py. */
+  executed(output) {
+    const [storyboard, readAs] = [output?.storyboard?.[0], output?.read_as?.[0]];
+    if (typeof storyboard !== "string" || !readAs) return;
+    this.ran = { storyboard, readAs };
+    this.refresh();
+  }
+
+  /** How the text was read, as far as it is known. */
+  readAs() {
+    if (this.fromRun) return this.ran?.readAs;
+    if (this.taken?.of === this.text) return this.taken.readAs;
+    return this.plan?.of === this.text ? this.plan.answer.read_as : null;
   }
 
   /** Selects a shot, and puts the mark of the next split where the pointer was. */
@@ -281,7 +301,7 @@ export class StoryboardEditor {
   #convert() {
     const canonical = this.#foreign();
     if (!canonical || this.linked) return;
-    asOneEdit(this.app, () => this.#write(canonical));
+    this.#takeOver(canonical, this.readAs());
     this.timeline.scroller.focus();
   }
 
@@ -291,13 +311,19 @@ export class StoryboardEditor {
     this.refresh();
   }
 
-  #take(text, atTheEnd) {
-    const pasted = parseStoryboard(text);
+  /** Writes what was read of another text, and goes on saying how it was read until the next edit. */
+  #takeOver(storyboard, readAs) {
+    this.taken = { of: formatStoryboard(storyboard), readAs };
+    asOneEdit(this.app, () => this.#write(storyboard));
+  }
+
+  #take(answer, atTheEnd) {
+    const pasted = parseStoryboard(answer.storyboard);
     if (!pasted || this.linked) return t("storyboard.cannotTake");
     if (atTheEnd && !this.storyboard) return t("storyboard.convertFirst");
     const first = atTheEnd ? this.storyboard.shots.length : 0;
     const result = atTheEnd ? edits.joinStoryboards(this.storyboard, pasted, this.film()) : pasted;
-    asOneEdit(this.app, () => this.#write(result));
+    this.#takeOver(result, answer.read_as);
     this.select(first);
     return null;
   }

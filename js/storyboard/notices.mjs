@@ -2,6 +2,7 @@
 
 import { t } from "../i18n.mjs";
 import { h } from "./dom.mjs";
+import { readingWords } from "./reading.mjs";
 
 export class Notices {
   /** `actions`: `convert`, `shotsDecide`, `retry`. */
@@ -29,19 +30,24 @@ export class Notices {
     this.element.replaceChildren(...notices.map((notice) => this.#row(notice)));
   }
 
-  #list({ linked, text, storyboard, shown, problem, numbers, node }) {
+  #list(editor) {
+    const { linked, fromRun, text, storyboard, shown, problem, node } = editor;
     const list = [];
-    if (linked) list.push({ kind: "info", text: t("storyboard.isLinked") });
-    else if (!storyboard && text?.trim()) {
+    if (linked) {
+      const known = fromRun ? t(text === null ? "storyboard.notRun" : "storyboard.lastRun") : "";
+      list.push({ kind: "info", text: `${t("storyboard.isLinked")} ${known}`.trim() });
+    } else if (!storyboard && text?.trim()) {
       const action = shown ? "convert" : undefined;
       list.push({ kind: "info", text: t(shown ? "storyboard.isForeign" : "storyboard.isForeignText"), action });
     }
+    const reading = readingWords(editor.readAs());
+    if (reading && !problem) list.push({ kind: "info", text: reading });
     if (problem) {
       const server = problem.field === "server";
       const words = server ? t("storyboard.noServer", { reason: problem.message }) : problem.message;
       list.push({ kind: "error", text: words, action: server ? "retry" : undefined });
     }
-    const total = node && numbers.call(this.last).total_seconds;
+    const total = node && editor.numbers().total_seconds;
     if (total > 0 && storyboard && !linked) list.push({ kind: "info", text: t("storyboard.isFixed", { seconds: total }), action: "shotsDecide" });
     if (this.once) list.push({ kind: "info", text: this.once });
     return list;

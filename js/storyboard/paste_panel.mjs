@@ -4,7 +4,7 @@ import { t } from "../i18n.mjs";
 import { h, setAttribute } from "./dom.mjs";
 
 export class PastePanel {
-  /** `actions`: `read(text)` gives the state of plan.mjs's askOnce, `take(canonical, atTheEnd)` takes the storyboard. */
+  /** `actions`: `read(text)` gives the state of plan.mjs's askOnce, `take(answer, atTheEnd)` takes the storyboard of an answer. */
   constructor(actions) {
     this.actions = actions;
     this.text = h("textarea", { class: "vm-sb-prompt", rows: "4", placeholder: t("storyboard.pastePlaceholder"), "aria-label": t("storyboard.paste") });
@@ -52,7 +52,7 @@ export class PastePanel {
     for (const button of this.buttons) setAttribute(button, "disabled", true);
     const state = await this.actions.read(this.text.value);
     for (const button of this.buttons) setAttribute(button, "disabled", false);
-    const problem = state.status === "ok" ? this.actions.take(state.answer.storyboard, atTheEnd) : state.message;
+    const problem = state.status === "ok" ? this.actions.take(state.answer, atTheEnd) : state.message;
     this.message.textContent = problem ?? "";
     if (problem) return this.text.focus();
     this.text.value = "";

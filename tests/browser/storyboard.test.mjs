@@ -274,6 +274,51 @@ for (const renderer of RENDERERS) {
     }, id);
     await editor.getByText("The storyboard comes from a connected node").waitFor();
     assert.equal(await editor.locator('[data-action="insert"]').isDisabled(), true);
+    await editor.getByText("Read as one shot from plain text.").waitFor();
+    await page.evaluate(() => {
+      const text = window.app.graph.nodes.find((node) => node.type === "PrimitiveStringMultiline").widgets[0];
+      window.app.canvas.emitBeforeChange();
+      text.value = "```json\n{\"shots\": [{\"prompt\": \"a kitchen\", \"duration\": 5}, {\"prompt\": \"a road\", \"duration\": 4}]}\n```";
+      window.app.canvas.emitAfterChange();
+    });
+    await editor.getByText("Read as 2 shots from a list of shots in JSON.").waitFor();
+    await picture(page, `storyboard-linked-${renderer}`);
+    quiet();
+    await close();
+  });
+
+  test(`how a text was read is said as soon as it is known, ${renderer}`, async () => {
+    const { page, id, editor, write, quiet, close } = await openEditor(renderer);
+    const said = (words) => editor.getByText(words).waitFor();
+    await write('"0": "a kitchen", "16": "a road"');
+    await said("Read as 2 shots from keyframes. Keys without a unit are seconds");
+    await picture(page, `storyboard-read-${renderer}`);
+    await setWidget(page, id, "keyframe_unit", "frames");
+    await said("Read as 2 shots from keyframes. Keys without a unit are frames.");
+    await editor.getByRole("button", { name: "Convert" }).click();
+    await editor.locator(".vm-sb-shot").nth(1).waitFor();
+    await said("Keys without a unit are frames.");
+    await write("a kitchen\na road");
+    await said("Read as one shot from plain text. A line break does not begin a new shot");
+    await write("| Scene | Text |\n|---|---|\n| 1 | a kitchen |");
+    await said("line 1: the text is a table");
+    await picture(page, `storyboard-refused-${renderer}`);
+    // A text that another node makes is known after a run.
+    await page.evaluate((node) => {
+      const text = window.LiteGraph.createNode("StringConcatenate");
+      window.app.graph.add(text);
+      const board = window.app.graph.getNodeById(node);
+      text.connect(0, board, board.inputs.findIndex((input) => input.name === "storyboard"));
+    }, id);
+    await said("What it says is known after a run.");
+    await page.evaluate((node) => {
+      const storyboard = JSON.stringify({ version: 1, shots: [{ start: 0, end: 5, prompt: "made in a run" }], negative: "" });
+      window.app.graph.getNodeById(node).onExecuted({ storyboard: [storyboard], read_as: [{ form: "bars", shots: 1, remarks: [], note: "" }] });
+    }, id);
+    await said("Read as one shot from texts between bars");
+    await said("This is the text of the last run");
+    await editor.locator(".vm-sb-shot", { hasText: "made in a run" }).waitFor();
+    await picture(page, `storyboard-run-${renderer}`);
     quiet();
     await close();
   });

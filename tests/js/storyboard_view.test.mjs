@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { actionOf, takesKey } from "../../js/storyboard/keys.mjs";
+import { setLanguage } from "../../js/i18n.mjs";
+import { readingWords } from "../../js/storyboard/reading.mjs";
 import { clock, dropIndex, markEvery, pixelsPerSecond, visibleShots } from "../../js/storyboard/scale.mjs";
 
 const press = (key, held = {}) => actionOf({ key, altKey: false, shiftKey: false, ctrlKey: false, metaKey: false, ...held });
@@ -54,4 +56,17 @@ test("a shot is dropped where the middles of the others leave room", () => {
   assert.equal(dropIndex(times, 0, 7.6), 1);
   assert.equal(dropIndex(times, 0, 13), 2);
   assert.equal(dropIndex(times, 2, -4), 0);
+});
+
+test("how a text was read is said in the person's language, and nothing of our own JSON", () => {
+  const said = { form: "keyframes", shots: 2, remarks: ["keys_frames", "common"], note: "of the server" };
+  assert.equal(readingWords(said), "Read as 2 shots from keyframes. Keys without a unit are frames. The text before the shots was joined to every shot.");
+  assert.equal(readingWords({ ...said, shots: 1, form: "plain", remarks: [] }), "Read as one shot from plain text.");
+  setLanguage("zh-CN");
+  assert.match(readingWords(said), /2 个镜头：关键帧。 没有单位的键按帧计。/);
+  setLanguage("en");
+  assert.equal(readingWords({ ...said, form: "later" }), "of the server");
+  assert.equal(readingWords({ form: "json", shots: 2, remarks: [], note: "" }), "");
+  assert.match(readingWords({ form: "json", shots: 2, remarks: ["left_out"], note: "" }), /own JSON. Words around/);
+  assert.equal(readingWords(undefined), "");
 });
