@@ -92,10 +92,7 @@ def tiny_demo() -> Workflow:
     )  # fmt: skip
     frames = add("VAEDecode", "Decode the film once", id=15, samples=film[0], vae=vae[0])
     made = add("CreateVideo", "Film", id=16, images=frames[0], fps=16.0)
-    saved = add(
-        "SaveVideo", "Save the film", id=17, video=made[0], filename_prefix="tiny_demo/film", format="mp4",
-        codec="h264",
-    )  # fmt: skip
+    saved = add("SaveVideo", "Save the film", id=17, video=made[0], filename_prefix="tiny_demo/film")
     rest = {"sampler": sampler, "sigmas": sigmas, "negative": negative, "vae": vae}
     recalled = _recall(
         workflow, (19, 20, 21, 22), shift, film[1], rest, scaled[0],

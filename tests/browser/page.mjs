@@ -168,6 +168,8 @@ export function queuedPrompt(page) {
     const { output } = await window.app.graphToPrompt();
     // Core's Load Video queues its preview too, as soon as the video has come; it is no input of the node.
     for (const { inputs } of Object.values(output)) delete inputs["video-preview"];
+    // From 0.33 on core's Save Video asks for the codec inside of the format; both places say the same.
+    for (const { inputs } of Object.values(output)) if (inputs["format.codec"] === inputs.codec) delete inputs["format.codec"];
     return output;
   });
 }
