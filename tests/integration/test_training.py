@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,22 +90,22 @@ def variables(comfy_environment: Any) -> dict[str, str]:
 
 @pytest.mark.parametrize("stage", ["retrieval", "continuation", "host"])
 def test_killed_run_resumes_to_the_same_losses(comfy_environment: Any, tmp_path: Path, stage: str) -> None:
-    def start(folder: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, SCRIPT, str(tmp_path / folder), "40", stage]
-        return subprocess.Popen(command, env=variables(comfy_environment), stdout=subprocess.DEVNULL)
+    def start(folder: str, *held: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, SCRIPT, str(tmp_path / folder), "24", stage, *held]
+        return subprocess.Popen(command, env=variables(comfy_environment), stdout=subprocess.PIPE)
 
-    whole, cut = start("whole"), start("cut")
-    log = tmp_path / "cut" / LOSSES
-    end = time.monotonic() + 120
-    while time.monotonic() < end and (len(read_losses(log)) < 15 or not (tmp_path / "cut" / CHECKPOINT).is_file()):
-        time.sleep(0.02)
-    cut.send_signal(signal.SIGKILL)
-    cut.wait()
-    assert whole.wait(120) == 0
-    assert 15 <= len(read_losses(log)) < 40
-    assert start("cut").wait(120) == 0
+    whole, cut = start("whole"), start("cut", "17")
+    assert cut.stdout is not None and b"held\n" in iter(cut.stdout.readline, b"")
+    cut.kill()
+    cut.communicate()
+    whole.communicate()
+    assert whole.returncode == 0
+    assert len(read_losses(tmp_path / "cut" / LOSSES)) == 18 and (tmp_path / "cut" / CHECKPOINT).is_file()
+    resumed = start("cut")
+    resumed.communicate()
+    assert resumed.returncode == 0
     losses = {name: read_losses(tmp_path / name / LOSSES) for name in ("whole", "cut")}
-    assert losses["whole"] == losses["cut"] and len(losses["cut"]) == 40
+    assert losses["whole"] == losses["cut"] and len(losses["cut"]) == 24
 
 
 def test_two_processes_share_a_batch_to_the_same_losses(comfy_environment: Any, tmp_path: Path) -> None:

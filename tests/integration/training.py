@@ -1,11 +1,14 @@
 """A tiny host and one clip for the training tests; also a script that trains, for tests that kill it or start several.
 
-python -m tests.integration.training FOLDER STEPS STAGE
+python -m tests.integration.training FOLDER STEPS STAGE [STEP]
+
+With STEP it says "held" after that step and stays there until it is killed.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from torch import Tensor
 from memory_encoder.config import EncoderConfig
 from memory_encoder.encoder import MemoryEncoder
 from memory_encoder.hosts.checkpoint import load_comfy
+from memory_encoder.training.listener import Listener
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import Batch, TrainingModule
 from memory_encoder.training.options import TrainOptions
@@ -96,8 +100,22 @@ def tiny_options(**changes: Any) -> TrainOptions:
     return TrainOptions(**(values | changes))
 
 
+class Hold(Listener):
+    """Stops a run after a step, so that a test can kill it there."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def step(self, step: int, loss: float) -> None:
+        if step == self.at:
+            sys.stdout.write("held\n")
+            sys.stdout.flush()
+            threading.Event().wait()
+
+
 def main() -> None:
     folder, steps, stage = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    listener = Hold(int(sys.argv[4])) if len(sys.argv) > 4 else None
     sys.argv = sys.argv[:1]
     load_comfy(arguments=["--cpu"])
     import comfy.model_management
@@ -105,7 +123,7 @@ def main() -> None:
     comfy.model_management.in_training = True
     own = {"train_host": True, "optimizer": "muon", "context": 0.5} if stage == "host" else {}
     options = tiny_options(steps=steps, stage=stage, **own)
-    trainer = Trainer(tiny_module(options), OneClip(8), options, folder)
+    trainer = Trainer(tiny_module(options), OneClip(8), options, folder, listener)
     sys.stdout.write(f"{trainer.accelerator.num_processes} processes\n")
     trainer.run()
 
