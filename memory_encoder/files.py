@@ -81,8 +81,11 @@ def _own_temporary(path: Path, stack: contextlib.ExitStack) -> Path:
 
 def remove_abandoned(folder: Path, pattern: str = ".*.*.tmp") -> None:
     """Removes temporary files of `write_atomically` that no process holds; where that cannot be told they stay."""
-    left = [path.name.removesuffix(".lock") for path in (*folder.glob(pattern), *folder.glob(f"{pattern}.lock"))]
-    for temporary in (folder / name for name in set(left)):
+    try:
+        left = {path.name.removesuffix(".lock") for path in (*folder.glob(pattern), *folder.glob(f"{pattern}.lock"))}
+    except OSError:
+        return  # a folder that cannot be listed: the next write will say what is wrong
+    for temporary in (folder / name for name in left):
         try:
             with alone(_lock_of(temporary)) as held:
                 if held:
