@@ -167,6 +167,8 @@ class VideoMemorySampler(io.ComfyNode):
         if models is None:
             log.warning("film %s: %s", film, UNKNOWN)
 
+        # Films of 0.1.0, whose second expert read the film through the first one's projection, are made anew there.
+        read_own = ["own projection"] if own is not None and low_noise_memory else []
         made_of = {
             "models": uuid4().hex if models is None else models,
             "encoder": [part.identity for part in memory_encoder.parts],
@@ -178,7 +180,7 @@ class VideoMemorySampler(io.ComfyNode):
             "negative": hashable(negative),
             "history": begun.clip,
             "memory": start.all_tokens() if memory else None,
-            "experts": [boundary, low_noise_memory] if model_low_noise is not None else None,
+            "experts": [boundary, low_noise_memory, *read_own] if model_low_noise is not None else None,
             "branch": begun.branch,
             "picture": begun.picture,
         }
