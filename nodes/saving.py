@@ -108,6 +108,7 @@ class VideoMemorySaveFilm(io.ComfyNode):
         )  # fmt: skip
         report = f"{path.name}: {source.sections} parts, {frames} frames ({frames / rate:.2f} s) at {rate:g} fps"
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)]).as_dict()
+        report += left_out(film)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), report, ui=shown | {"text": [report]})
 
 
@@ -160,6 +161,12 @@ def metadata_of(hidden: Any) -> dict[str, Any]:
         return {}
     prompt = {} if hidden.prompt is None else {"prompt": hidden.prompt}
     return dict(hidden.extra_pnginfo or {}) | prompt
+
+
+def left_out(film: str) -> str:
+    """What to add to the report when sections of an earlier run lie behind those of a film on disk."""
+    count = len(stored_film(runtime.film_root(), film).stale) if film.strip() else 0
+    return f"; {count} of an earlier run left out" if count else ""
 
 
 def film_stamp(film: Any) -> str:

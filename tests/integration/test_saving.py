@@ -184,3 +184,13 @@ def test_a_film_on_disk_is_saved_again_when_it_has_changed(world: World) -> None
     first = fingerprint(film="growing")
     world.film("growing", "a door", "rain")
     assert first and fingerprint(film="growing") not in ("", first)
+
+
+def test_sections_of_an_earlier_run_are_left_out_and_counted(world: World) -> None:
+    world.film("begun anew", "a", "b", "c")
+    manifest = world.out / "video_memory" / "begun anew" / "manifest.json"
+    data = json.loads(manifest.read_text())
+    data["sections"][1]["previous"] = "made after another section"
+    manifest.write_text(json.dumps(data))
+    _, report = save(world, film="begun anew").result
+    assert report.endswith("; 2 of an earlier run left out") and "1 parts" in report
