@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .colours import ColourStatistics, colour_match
+from .frames import frames_in
 
 # Latents decoded again in front of a piece or a section: the first count whose error no 16-bit number shows.
 CONTEXT = 6
@@ -41,17 +42,32 @@ class Decoder:
 
 
 def decode_film(
-    sections: Iterable[Tensor], decoder: Decoder, match_colours: bool = False, length: int | None = None
+    sections: Iterable[Tensor],
+    decoder: Decoder,
+    match_colours: bool = False,
+    length: int | None = None,
+    lead: int = 0,
 ) -> Iterator[Tensor]:
     """Pictures [T,H,W,3] of a film in order, a piece at a time; `sections` are latents [1,C,T,h,w] and may be lazy.
 
     match_colours: moves the colours of every later section towards those of the first (see `colours`); each of them is
-    then decoded twice. length: latents of a piece, by default what PIECE_BYTES allows.
+    then decoded twice. length: latents of a piece, by default what PIECE_BYTES allows. lead: latents at the beginning
+    whose pictures are left out.
     """
     if match_colours:
-        yield from _matched(sections, decoder, length)
+        pictures = _matched(sections, decoder, length)
     else:
-        yield from _decoded(pieces_of(sections, decoder, length), decoder, None)
+        pictures = _decoded(pieces_of(sections, decoder, length), decoder, None)
+    return _without_first(pictures, frames_in(lead, decoder.temporal))
+
+
+def _without_first(pieces: Iterable[Tensor], count: int) -> Iterator[Tensor]:
+    for piece in pieces:
+        shown, count = piece[count:], max(0, count - piece.shape[0])
+        del piece  # before the next one is decoded
+        if shown.shape[0]:
+            yield shown
+        del shown
 
 
 def pieces_of(sections: Iterable[Tensor], decoder: Decoder, length: int | None = None) -> Iterator[Tensor]:

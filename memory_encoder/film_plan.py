@@ -112,6 +112,7 @@ def film_plan(request: PlanRequest, configs: Sequence[EncoderConfig] = ()) -> di
         temporal_stride=host.temporal,
         total_seconds=request.total_seconds or None,
         history_latents=request.history_latents,
+        after_clip=request.history_latents > 0,
     )
     budget, problem = None, None
     try:

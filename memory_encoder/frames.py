@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 MAX_ENTRIES = 256
+_ROUNDING = 1e-6  # in frames: rates are sums and quotients of decimal fractions
+
+
+def frames_in(latents: int, temporal: int = 4) -> int:
+    """Pictures of the first `latents` latents of a film: one of the first, `temporal` of each that follows."""
+    return 1 + temporal * (latents - 1) if latents else 0
+
+
+def closing_frames(count: int, rate: float, fps: float, seconds: float = 0.0, temporal: int = 4) -> list[int]:
+    """Which of `count` pictures at `rate` a second are the clip's end at `fps`: whole latents, the last picture last.
+
+    At most `seconds` of them, 0 for all. What does not fill a latent is left out at the beginning; where the rates
+    differ, the first picture may be shown for up to one frame longer than in the clip.
+    """
+    steps = math.ceil((count - 1) * fps / rate - _ROUNDING)
+    if seconds:
+        steps = min(steps, math.floor(seconds * fps + _ROUNDING))
+    steps -= steps % temporal
+    return [max(0, round(count - 1 - (steps - step) * rate / fps)) for step in range(steps + 1)]
 
 
 def latent_ranges(text: str, latents: int, temporal: int = 4) -> list[range]:

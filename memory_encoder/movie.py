@@ -14,7 +14,18 @@ from torch import Tensor
 
 from .files import remove_abandoned, write_atomically
 
-_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+# Layout of so many channels, and the one that goes into the file: those that every player knows.
+_LAYOUTS = {
+    1: ("mono", "mono"),
+    2: ("stereo", "stereo"),
+    3: ("2.1", "stereo"),
+    4: ("4.0", "stereo"),
+    5: ("5.0", "5.1"),
+    6: ("5.1", "5.1"),
+    7: ("6.1", "5.1"),
+    8: ("7.1", "5.1"),
+}
+_BT709, _SRGB, _LIMITED = 1, 13, 1  # code points of H.273, and FFmpeg's number of the range 16 to 235
 
 
 class MovieError(ValueError):
@@ -30,11 +41,12 @@ def write_movie(
     audio: Mapping[str, Any] | None = None,
     watch: Callable[[int], None] = lambda frames: None,
 ) -> int:
-    """Encodes pieces of pictures [T,H,W,3] in 0..1 as H.264 and returns the number of frames.
+    """Encodes pieces of pictures [T,H,W,3] in 0..1 as H.264, BT.709 and tagged so, and returns the number of frames.
 
-    audio: `waveform` [1,channels,samples] and `sample_rate`; it ends with the pictures. metadata: values of any JSON
-    kind, for the file's tags. watch: called with the frames written so far, before each one; may raise to stop.
-    Raises OSError that names the file when it cannot be written, MovieError for pictures that H.264 cannot hold.
+    audio: `waveform` [1,channels,samples] and `sample_rate`; it ends with the pictures, and is resampled and mixed down
+    where AAC does not take it as it is. metadata: values of any JSON kind, for the file's tags. watch: called with the
+    frames written so far, before each one; may raise to stop.
+    Raises OSError that names the file when it cannot be written, MovieError for pictures or sound that it cannot hold.
     """
     remove_abandoned(path.parent, ".*.mp4.*.tmp")
     written = 0
@@ -67,6 +79,7 @@ def _encode(
             container.metadata[name] = json.dumps(value)
         video: Any = container.add_stream("h264", rate=rate, options={"crf": f"{crf:g}"})
         video.pix_fmt = "yuv420p"
+        _tag_bt709(video.codec_context)
         sound = None if audio is None else _Sound(container, audio)
         for piece in pictures:
             if frames == 0:
@@ -74,7 +87,8 @@ def _encode(
             for number in range(piece.shape[0]):
                 watch(frames)
                 frame = av.VideoFrame.from_ndarray(_bytes(piece[number]), format="rgb24")
-                container.mux(video.encode(frame.reformat(format="yuv420p")))
+                frame = frame.reformat(format="yuv420p", dst_colorspace=_BT709)
+                container.mux(video.encode(frame))
                 frames += 1
             del piece  # before the next one is decoded
             if sound is not None:
@@ -87,17 +101,30 @@ def _encode(
     return frames
 
 
+def _tag_bt709(codec: Any) -> None:
+    """What the numbers in the file mean, in the words of core's Save Video: players guess by the size otherwise."""
+    codec.color_primaries, codec.color_trc, codec.colorspace, codec.color_range = _BT709, _SRGB, _BT709, _LIMITED
+
+
 class _Sound:
     """Feeds a waveform to the file in step with the pictures."""
 
     def __init__(self, container: Any, audio: Mapping[str, Any]) -> None:
+        import av
+
         waveform: Tensor = audio["waveform"]
         if waveform.ndim != 3 or waveform.shape[1] not in _LAYOUTS:
-            raise MovieError(f"audio has the shape {tuple(waveform.shape)}; give 1, 2 or 6 channels")
-        self.container, self.waveform = container, waveform[0].float().cpu()
+            raise MovieError(f"audio has the shape {tuple(waveform.shape)}; give 1 to {max(_LAYOUTS)} channels")
         self.rate = int(audio["sample_rate"])
-        self.layout = _LAYOUTS[waveform.shape[1]]
-        self.stream = container.add_stream("aac", rate=self.rate, layout=self.layout)
+        if self.rate <= 0:
+            raise MovieError(f"audio has a sample rate of {self.rate}; give samples in a second, such as 44100")
+        self.waveform = waveform[0].float().cpu()
+        if not torch.isfinite(self.waveform).all():
+            raise MovieError("audio holds NaN or infinite values; make it again")
+        self.layout, mixed = _LAYOUTS[waveform.shape[1]]
+        # FFmpeg scales the sum of channels so that it cannot clip only where it mixes whole numbers.
+        self.mixer = None if self.layout == mixed else av.AudioResampler(format="s32p", layout=mixed, rate=self.rate)
+        self.container, self.stream = container, container.add_stream("aac", rate=_aac_rate(self.rate), layout=mixed)
         self.done = 0
 
     def until(self, seconds: Fraction) -> None:
@@ -107,15 +134,24 @@ class _Sound:
         end = min(self.waveform.shape[1], math.ceil(seconds * self.rate))
         if end <= self.done:
             return
-        samples = self.waveform[:, self.done : end].contiguous().numpy()
-        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self.layout)
+        samples = self.waveform[:, self.done : end].T.reshape(1, -1).contiguous().numpy()
+        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=self.layout)
         frame.sample_rate, frame.pts, frame.time_base = self.rate, self.done, Fraction(1, self.rate)
-        self.container.mux(self.stream.encode(frame))
+        for mixed in [frame] if self.mixer is None else self.mixer.resample(frame):
+            self.container.mux(self.stream.encode(mixed))  # which resamples to the stream's own rate
         self.done = end
 
     def finish(self) -> None:
         if self.done:
             self.container.mux(self.stream.encode(None))
+
+
+def _aac_rate(rate: int) -> int:
+    """The lowest sample rate of AAC that loses nothing, else its highest."""
+    import av
+
+    known = sorted(av.Codec("aac", "w").audio_rates or [rate])
+    return next((possible for possible in known if possible >= rate), known[-1])
 
 
 def _bytes(picture: Tensor) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .frames import frames_in
 from .sections import FilmNameError, SectionStore, section_key
 
 TEMPORAL = 4  # frames in a latent, of every host there is
@@ -35,17 +36,25 @@ class Piece:
 class Opening:
     """Latents [1,C,T,h,w] in VAE space that a film opens with.
 
-    pieces: the last latents of the opening, as they enter the memory; those before are in it already (the last picture
-    of a memory that the film continues).
+    pieces: the last latents of the opening, as they enter the memory; those before are in it already (the end of a
+    memory that the film continues). lead: the first so many latents are only decoded, for the VAE to see what came
+    before; their pictures belong to the film before this one and are not shown.
     """
 
     latents: Tensor
     pieces: tuple[Piece, ...] = ()
+    lead: int = 0
+
+    @property
+    def frames(self) -> int:
+        """Pictures that are shown."""
+        return frames_in(self.latents.shape[2], TEMPORAL) - frames_in(self.lead, TEMPORAL)
 
     @cached_property
     def key(self) -> str:
         """Hash of the content, 64 hex digits."""
-        return section_key("", {"latents": self.latents, "pieces": [asdict(piece) for piece in self.pieces]})
+        made_of = {"latents": self.latents, "pieces": [asdict(piece) for piece in self.pieces]}
+        return section_key("", made_of | ({"lead": self.lead} if self.lead else {}))  # old openings keep their keys
 
     def appended(self) -> Iterator[tuple[Tensor, Piece]]:
         """What is to be appended to the memory, piece by piece."""
@@ -61,7 +70,7 @@ class Opening:
         """Puts the opening on disk beside the film's sections, once, and returns its key."""
         openings = _openings(store)
         if openings.get(self.key) is None:
-            metadata = {"pieces": json.dumps([asdict(piece) for piece in self.pieces])}
+            metadata = {"pieces": json.dumps([asdict(piece) for piece in self.pieces]), "lead": str(self.lead)}
             openings.put(self.key, 0, {"latents": self.latents}, metadata)
         return self.key
 
@@ -95,7 +104,7 @@ class StoredFilm:
         if stored is None:
             raise StoredFilmError(f"film {self.name!r}: its opening is missing or damaged; queue its workflow again")
         pieces = tuple(Piece(**piece) for piece in json.loads(stored.metadata["pieces"]))
-        return Opening(stored.tensors["latents"], pieces)
+        return Opening(stored.tensors["latents"], pieces, int(stored.metadata.get("lead", 0)))
 
     def section(self, index: int) -> Tensor:
         """Latents [1,C,T,h,w] of a section; raises StoredFilmError when it is missing, damaged or not finite."""
@@ -131,7 +140,7 @@ class StoredFilm:
             pieces.append(Piece(latents.shape[2], str(record.get("prompt", "")), seed if type(seed) is int else None))
         if not parts:
             raise StoredFilmError(f"branch_section 0: film {self.name!r} has no opening clip; give 1 or more")
-        return Opening(torch.cat(parts, dim=2), tuple(pieces))
+        return Opening(torch.cat(parts, dim=2), tuple(pieces), 0 if opening is None else opening.lead)
 
     def _check_old_film(self) -> None:
         record = self.records[0]

@@ -9,7 +9,18 @@ from comfy_api.latest import ComfyExtension, io
 
 log = logging.getLogger("video_memory")
 OLDEST = "ComfyUI 0.14 is the oldest for Wan, 0.17 for HunyuanVideo: update ComfyUI"  # as in pyproject.toml
-TOPICS = ("encoder", "history", "storyboard", "sampler", "evaluation", "dataset", "training", "saving", "branching")
+TOPICS = (
+    "encoder",
+    "history",
+    "storyboard",
+    "sampler",
+    "evaluation",
+    "dataset",
+    "training",
+    "saving",
+    "branching",
+    "history_clip",
+)
 CORE = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "latent_preview", "node_helpers", "nodes", "server"}
 ROUTES = ("routes", "film_routes", "training_routes")  # modules with register_routes(): what the editors in js/ ask for
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -11,6 +12,7 @@ from ..memory_encoder.memory import VideoMemory
 from ..memory_encoder.selection import MemorySettings
 from .managed import ManagedEncoder
 from .runtime import codec_for, compress, host_of, memory_folder, normalised_history, with_memory
+from .saving import prefix_fault
 from .sockets import (
     CATEGORY,
     VideoMemorySocket,
@@ -117,6 +119,11 @@ class VideoMemorySave(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: Any = "film") -> bool | str:
+        """Before anything runs: the film whose memory it is takes hours."""
+        return memory_name_fault(filename_prefix) or True
+
+    @classmethod
     def execute(cls, memory: VideoMemory, filename_prefix: str) -> io.NodeOutput:
         path = next_memory_path(memory_folder(), filename_prefix)
         memory.save(path)
@@ -160,12 +167,18 @@ def settings_from(
     return MemorySettings(strength, history_timestep, sliding_window, history_guidance, attention_mode)  # type: ignore[arg-type]
 
 
+def memory_name_fault(prefix: Any) -> str:
+    """Why a memory cannot be named so; empty when it can."""
+    if not isinstance(prefix, str) or not re.fullmatch(r"[\w][\w .-]{0,79}", prefix):
+        shown = str(prefix)[:80]
+        return f"filename_prefix {shown!r} is not a plain name; use up to 80 letters, digits, spaces, dots, - and _"
+    return prefix_fault(prefix)
+
+
 def next_memory_path(folder: Path, prefix: str) -> Path:
     """folder/prefix_00001.safetensors with the next free number; raises ValueError for a name that is a path."""
-    if not re.fullmatch(r"[\w][\w .-]{0,79}", prefix):
-        raise ValueError(
-            f"filename_prefix {prefix[:80]!r} is not a plain name; use up to 80 letters, digits, spaces, dots, - and _"
-        )
+    if fault := memory_name_fault(prefix):
+        raise ValueError(fault)
     taken = [
         re.fullmatch(re.escape(prefix) + r"_(\d+)\.safetensors", path.name) for path in folder.glob("*.safetensors")
     ]

@@ -1,4 +1,4 @@
-"""What a film opens with: a clip, the last picture of a memory, or the first sections of another film."""
+"""What a film opens with: a clip, the end of a memory, or the first sections of another film."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..memory_encoder.compressor import Codec
+from ..memory_encoder.decoding import CONTEXT
+from ..memory_encoder.frames import frames_in
 from ..memory_encoder.memory import VideoMemory
 from ..memory_encoder.opening import Opening, Piece, StoredFilmError, stored_film
 from ..memory_encoder.sections import SectionStore, section_key
@@ -17,6 +19,8 @@ from . import runtime
 from .film_inputs import check_size
 from .lead import resized
 from .managed import ManagedEncoder
+
+HISTORY = "history"  # what a manifest and a memory say of a clip that opens a film, in the place of its prompt
 
 
 @dataclass(frozen=True)
@@ -108,19 +112,37 @@ def facts_of(model: Any, memory: VideoMemory | None, width: int, height: int, fp
 def opening_of(
     model: Any, history: dict[str, Any] | None, memory: VideoMemory | None, branch: Opening | None
 ) -> Opening | None:
-    """Latents before the first section: another film's, the history, the last picture of the memory, or None.
+    """Latents before the first section: another film's, the history, the end of the memory, or None.
 
-    A causal VAE turns the first latent of a film into one frame; without a leading picture the first section would
-    lose three.
+    A causal VAE sees earlier latents when it decodes, and turns the first one of all into a single frame. Without the
+    end of the memory in front the first frames after it would be a flash, and three of them would be missing.
     """
     if branch is not None:
         return branch
     if history is not None:
         latents = history["samples"].cpu().float()
-        return Opening(latents, (Piece(latents.shape[2], "history"),))
+        return Opening(latents, (Piece(latents.shape[2], HISTORY),))
     if memory is not None and memory.recent.shape[2]:
-        return Opening(runtime.latents_of(model, memory.recent[:, :, -1:]).cpu().float())
+        latents = runtime.latents_of(model, memory.recent[:, :, -CONTEXT:]).cpu().float()
+        return Opening(latents, lead=latents.shape[2])
     return None
+
+
+def opening_report(opening: Opening, fps: float, goes_on: bool) -> list[str]:
+    """What a film opens with, in lines for people. goes_on: the first section is no cut."""
+    lines = []
+    if opening.lead:
+        lines.append(
+            f"before it lie {opening.lead} latents of the film that it continues: Save Film does not show them, "
+            f"VAE Decode does, as the first {frames_in(opening.lead)} frames"
+        )
+    if opening.frames:
+        line = f"it opens with {opening.frames} frames ({opening.frames / fps:.2f} s at {fps:g} fps)"
+        if opening.frames > 1 and opening.pieces and opening.pieces[0].prompt == HISTORY:
+            line += ", from which the first shot goes on" if goes_on else ""
+            line += "; a clip of another frame rate is slowed down or sped up by that, see Clip for History"
+        lines.append(line)
+    return lines
 
 
 def branch_of(

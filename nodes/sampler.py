@@ -23,7 +23,7 @@ from .film_inputs import FilesOfFilms, describe_sampler, latent_size, models_of
 from .history import settings_from
 from .lead import image_inputs, lead_picture
 from .managed import ManagedEncoder
-from .opening import Asked, beginning_of, branch_inputs, remembered
+from .opening import Asked, beginning_of, branch_inputs, opening_report, remembered
 from .saving import film_latent, film_stamp
 from .sockets import (
     CATEGORY,
@@ -71,11 +71,16 @@ class VideoMemorySampler(io.ComfyNode):
                 io.Int.Input("width", default=832, min=16, max=16384, step=16, tooltip="Width in pixels."),
                 io.Int.Input("height", default=480, min=16, max=16384, step=16, tooltip="Height in pixels."),
                 io.String.Input("film", default="film", tooltip="Name of the film's folder in output/video_memory."),
-                io.Latent.Input("history", optional=True, tooltip="A clip that the film continues; it opens the film."),
+                io.Latent.Input(
+                    "history",
+                    optional=True,
+                    tooltip="A clip that the film continues; it opens the film. It must have the film's fps: "
+                    "Clip for History sees to that.",
+                ),
                 memory_input(
                     optional=True,
-                    tooltip="A saved memory that the film continues. The film opens with its last picture, from which "
-                    "the VAE decodes all new frames.",
+                    tooltip="A saved memory that the film continues. Its last latents go before the film's own, for "
+                    "the VAE to see; Save Film does not show them.",
                 ),
                 io.Model.Input("model_low_noise", optional=True, tooltip="Second expert of Wan 2.2 14B (low noise)."),
                 *injection_inputs(optional=True),
@@ -188,7 +193,7 @@ class VideoMemorySampler(io.ComfyNode):
             start = remembered(memory_encoder, codec, start, model, begun.opening)
             if own is not None:
                 own.memory = remembered(memory_encoder, own.codec, own.memory, model, begun.opening)
-        plan = storyboard.plan(codec.temporal, start.latents)
+        plan = storyboard.plan(codec.temporal, start.latents, after_clip=history is not None)
         takes, kept = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))
         events = FilmEvents(store, plan, model, len(sigmas) - 1, storyboard.storyboard.shots, kept)
         renderer = SectionRenderer(
@@ -221,9 +226,11 @@ class VideoMemorySampler(io.ComfyNode):
                 size,
             )
         FILES.made(store.folder, files_of(result, store, begun.opening))
-        parts = [*([] if begun.opening is None else [begun.opening.latents]), *result.latents]
-        report = film_report(result, storyboard.fps) + (f"\n{UNKNOWN}" if models is None else "")
-        return io.NodeOutput(film_latent(parts, storyboard.fps), result.memory, report, ui={"text": [report]})
+        opening = begun.opening
+        parts = [*([] if opening is None else [opening.latents]), *result.latents]
+        report = film_report(result, storyboard.fps, opening) + (f"\n{UNKNOWN}" if models is None else "")
+        latent = film_latent(parts, storyboard.fps, 0 if opening is None else opening.lead)
+        return io.NodeOutput(latent, result.memory, report, ui={"text": [report]})
 
 
 def files_of(film: Film, store: SectionStore, opening: Opening | None) -> list[Path]:
@@ -232,8 +239,8 @@ def files_of(film: Film, store: SectionStore, opening: Opening | None) -> list[P
     return sections if opening is None else [*sections, opening.path(store)]
 
 
-def film_report(film: Film, fps: float) -> str:
-    """One line per section in seconds, then the memory."""
+def film_report(film: Film, fps: float, opening: Opening | None) -> str:
+    """One line per section in seconds, what comes before them, then the whole as Save Film writes it."""
     lines = [
         f"{entry.section.index + 1:3d}  {entry.section.start_seconds:7.2f} s  {entry.section.seconds:5.2f} s  "
         f"{'made' if entry.status == 'stored' else entry.status}  memory {entry.memory_tokens} tokens  "
@@ -242,7 +249,12 @@ def film_report(film: Film, fps: float) -> str:
     ]
     reused = sum(entry.reused for entry in film.sections)
     frames = sum(entry.section.frames for entry in film.sections)
-    lines.append(f"{len(lines)} sections, {reused} reused, {frames} frames ({frames / fps:.2f} s) at {fps:g} fps")
+    if opening is not None:
+        lines += opening_report(opening, fps, film.sections[0].section.transition == "continue")
+        frames += opening.frames
+    lines.append(
+        f"{len(film.sections)} sections, {reused} reused, {frames} frames ({frames / fps:.2f} s) at {fps:g} fps"
+    )
     return "\n".join(lines)
 
 

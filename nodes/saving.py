@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +23,24 @@ from ..memory_encoder.sections import MANIFEST, FilmNameError, film_folder
 from . import runtime
 from .sockets import CATEGORY, vae_input
 
-LAYOUT = "video_memory"  # what the sampler's LATENT says of its film: {"sections": latents of each part, "fps": ...}
+# What the sampler's LATENT says of its film: {"sections": latents of each part, "fps": ..., "lead": latents at the
+# beginning that belong to the film before; they are decoded for the VAE to see, and not shown}.
+LAYOUT = "video_memory"
+PREFIX_BYTES = 190  # file systems take 255 of a name; number, ending and those of a temporary file are added
 
 
 @dataclass(frozen=True)
 class FilmSource:
-    """Latents of a film, part by part, wherever they are; `parts` may be called more than once."""
+    """Latents of a film, part by part, wherever they are; `parts` may be called more than once.
+
+    latents: of all parts. lead: those of them, at the beginning, that are not shown. shown: parts that are.
+    """
 
     parts: Callable[[], Iterator[Tensor]]
     latents: int
     fps: float | None
-    sections: int
+    shown: int
+    lead: int = 0
 
     @property
     def first(self) -> Tensor:
@@ -59,7 +68,8 @@ class VideoMemorySaveFilm(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "crf", default=18.0, min=0.0, max=51.0, step=1.0,
-                    tooltip="Lower is better and larger: 23 is what Save Video takes, 0 loses nothing.",
+                    tooltip="Lower is better and larger: 23 is what Save Video takes. 0 loses nothing, but browsers "
+                    "and many players cannot show it; 1 is the best that all play.",
                 ),
                 io.Boolean.Input(
                     "match_colours", default=False,
@@ -87,10 +97,17 @@ class VideoMemorySaveFilm(io.ComfyNode):
         return film_stamp(film)
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: Any = "film") -> bool | str:
+        """Before anything runs: a film takes hours, and its file name is read at the very end."""
+        return prefix_fault(filename_prefix) or True
+
+    @classmethod
     def execute(
         cls, vae, filename_prefix: str, fps: float, crf: float, match_colours: bool, latent: dict | None = None,
         film: str = "", audio: dict | None = None,
     ) -> io.NodeOutput:  # fmt: skip
+        if fault := prefix_fault(filename_prefix):  # one that came through a link
+            raise ValueError(fault)
         source = film_source(latent, film, match_colours)
         rate = fps or source.fps
         if not rate:
@@ -101,23 +118,36 @@ class VideoMemorySaveFilm(io.ComfyNode):
             filename_prefix, folder_paths.get_output_directory(), width, height
         )
         path = Path(folder) / f"{name}_{counter:05}_.mp4"
-        progress = SavingProgress(source.latents, decoder.temporal)
+        progress = SavingProgress(source.latents - source.lead, decoder.temporal)
         frames = write_movie(
-            path, progress.counted(decode_film(source.parts(), decoder, match_colours)), rate, crf,
+            path, progress.counted(decode_film(source.parts(), decoder, match_colours, lead=source.lead)), rate, crf,
             metadata_of(cls.hidden), audio, progress.frame,
         )  # fmt: skip
-        report = f"{path.name}: {source.sections} parts, {frames} frames ({frames / rate:.2f} s) at {rate:g} fps"
+        report = f"{path.name}: {source.shown} parts, {frames} frames ({frames / rate:.2f} s) at {rate:g} fps"
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)]).as_dict()
         report += left_out(film)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), report, ui=shown | {"text": [report]})
 
 
-def film_latent(parts: Sequence[Tensor], fps: float) -> dict[str, Any]:
+def prefix_fault(prefix: Any) -> str:
+    """Why a file cannot have this prefix, a path below the output folder; empty when it can."""
+    if not isinstance(prefix, str) or not prefix.strip():
+        return "filename_prefix is empty; write a name, such as video/film"
+    if fault := re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", prefix):
+        return f"filename_prefix {prefix[:80]!r} contains {fault[0]!r}, which no file name can have; remove it"
+    for name in re.split(r"[/\\]", prefix):
+        if len(name.encode()) > PREFIX_BYTES:
+            return (
+                f"filename_prefix: the name {name[:40]}... takes {len(name.encode())} bytes; use at most "
+                f"{PREFIX_BYTES}, which are {PREFIX_BYTES} plain letters, or fewer of other scripts"
+            )
+    return ""
+
+
+def film_latent(parts: Sequence[Tensor], fps: float, lead: int = 0) -> dict[str, Any]:
     """LATENT of a whole film that also says where its parts begin and how fast it runs; other nodes do not mind."""
-    return {
-        "samples": torch.cat(list(parts), dim=2),
-        LAYOUT: {"sections": [part.shape[2] for part in parts], "fps": fps},
-    }
+    layout = {"sections": [part.shape[2] for part in parts], "fps": fps} | ({"lead": lead} if lead else {})
+    return {"samples": torch.cat(list(parts), dim=2), LAYOUT: layout}
 
 
 def film_source(latent: dict[str, Any] | None, film: str, match_colours: bool = False) -> FilmSource:
@@ -126,8 +156,10 @@ def film_source(latent: dict[str, Any] | None, film: str, match_colours: bool = 
         raise ValueError("connect latent, or write the name of a film in output/video_memory; one of the two")
     if latent is None:
         stored = stored_film(runtime.film_root(), film)
-        latents = sum(record.get("latents", 0) for record in stored.records)
-        return FilmSource(stored.latents, latents, stored.fact("fps"), len(stored.records))
+        opening = stored.opening()
+        sizes = [record.get("latents", 0) for record in stored.records]
+        sizes = sizes if opening is None else [opening.latents.shape[2], *sizes]
+        return _source(stored.latents, sizes, stored.fact("fps"), 0 if opening is None else opening.lead)
     samples = latent["samples"]
     if getattr(samples, "is_nested", False) or samples.ndim != 5:
         raise ValueError("latent is not one of a video; connect the LATENT of the Autoregressive Sampler")
@@ -141,8 +173,14 @@ def film_source(latent: dict[str, Any] | None, film: str, match_colours: bool = 
                 "match_colours: this latent does not say where its sections begin; connect the Autoregressive Sampler "
                 "directly, or give the name of the film instead of latent"
             )
-        sizes = [samples.shape[2]]
-    return FilmSource(lambda: iter(samples.split(sizes, dim=2)), samples.shape[2], layout.get("fps"), len(sizes))
+        layout, sizes = {"fps": layout.get("fps")}, [samples.shape[2]]
+    parts = samples.split(sizes, dim=2)
+    return _source(lambda: iter(parts), sizes, layout.get("fps"), layout.get("lead", 0))
+
+
+def _source(parts: Callable[[], Iterator[Tensor]], sizes: Sequence[int], fps: float | None, lead: int) -> FilmSource:
+    shown = sum(end > lead for end in itertools.accumulate(sizes))
+    return FilmSource(parts, sum(sizes), fps, shown, lead)
 
 
 def decoder_of(vae: Any, latents: Tensor) -> Decoder:

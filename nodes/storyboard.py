@@ -38,8 +38,8 @@ class EncodedStoryboard:
     conditioning: dict[str, Any]
     negative: Any = None
 
-    def plan(self, temporal_stride: int, history_latents: int) -> tuple[Section, ...]:
-        """Sections of the film after `history_latents` latents."""
+    def plan(self, temporal_stride: int, history_latents: int, after_clip: bool = False) -> tuple[Section, ...]:
+        """Sections of the film after `history_latents` latents, which may be those of a clip."""
         return plan_sections(
             self.storyboard,
             fps=self.fps,
@@ -47,6 +47,7 @@ class EncodedStoryboard:
             temporal_stride=temporal_stride,
             total_seconds=self.total_seconds,
             history_latents=history_latents,
+            after_clip=after_clip,
         )
 
 

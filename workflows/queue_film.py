@@ -10,6 +10,7 @@ the models that the workflow names. Queue the same film again after a change: se
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import sys
 import time
@@ -38,9 +39,9 @@ def main() -> int:
     args = parser.parse_args()
     try:
         server = Server(args.server)
-        prompt = json.loads(args.workflow.read_text(encoding="utf-8"))
+        prompt = read_workflow(args.workflow)
         film = args.film or args.storyboard.stem
-        prepare(prompt, args.storyboard.read_text(encoding="utf-8"), film, args.seed)
+        prepare(prompt, read_text(args.storyboard, "storyboard"), film, args.seed)
         prompt_id = server.queue(prompt)
         print(f"queued {film} as {prompt_id}", flush=True)
         entry = server.wait(prompt_id, args.timeout)
@@ -51,6 +52,32 @@ def main() -> int:
     except (QueueError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a file; raises QueueError that names it when it is not there or is in another encoding."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise QueueError(
+            f"{what} {path} is not UTF-8 text (byte {error.start + 1} is {error.object[error.start]:#04x}); "
+            "save it as UTF-8 in your text editor"
+        ) from error
+    except OSError as error:
+        raise QueueError(f"{what} {path} cannot be read: {error.strerror or error}") from error
+
+
+def read_workflow(path: Path) -> dict[str, Any]:
+    """A workflow in API form: nodes by their ids."""
+    try:
+        prompt = json.loads(read_text(path, "workflow"))
+    except (ValueError, RecursionError) as error:
+        raise QueueError(f"workflow {path} is not JSON ({error}); export it again") from error
+    if not isinstance(prompt, dict) or not all(
+        isinstance(node, dict) and "class_type" in node for node in prompt.values()
+    ):
+        raise QueueError(f"workflow {path} is not in API form; use Workflow > Export (API), or a file of workflows/api")
+    return prompt
 
 
 def prepare(prompt: dict[str, Any], storyboard: str, film: str, seed: int | None) -> None:
@@ -88,7 +115,11 @@ def show(server: Server, entry: dict[str, Any], save: Path | None) -> int:
         print(f"film: {place}, in ComfyUI's folder")
     if save is not None:
         query = {key: films[-1].get(key, "") for key in ("filename", "subfolder", "type")}
-        save.write_bytes(server.get(f"/view?{urllib.parse.urlencode(query)}"))
+        content = server.get(f"/view?{urllib.parse.urlencode(query)}")
+        try:
+            save.write_bytes(content)
+        except OSError as error:
+            raise QueueError(f"cannot write {save}: {error.strerror or error}; the film is in ComfyUI") from error
         print(f"copied to {save}")
     return 0
 
@@ -108,12 +139,22 @@ class Server:
                 return answer.read()
         except urllib.error.HTTPError as error:
             raise QueueError(refusal(error.read()) or f"{path}: HTTP {error.code}") from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: of an address that is none
             raise QueueError(f"no ComfyUI at {self.address} ({error}); start it, or give --server") from error
+
+    def ask(self, path: str, body: bytes | None = None) -> dict[str, Any]:
+        """The JSON object that the server answers."""
+        try:
+            answer = json.loads(self.get(path, body))
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise QueueError(f"what answers at {self.address} is not ComfyUI; give its address as --server")
+        return answer
 
     def queue(self, prompt: dict[str, Any]) -> str:
         """The id under which the prompt waits."""
-        answer = json.loads(self.get("/prompt", json.dumps({"prompt": prompt}).encode()))
+        answer = self.ask("/prompt", json.dumps({"prompt": prompt}).encode())
         if answer.get("node_errors"):  # some outputs are queued, others refused
             raise QueueError(refusal(json.dumps(answer).encode()))
         return answer["prompt_id"]
@@ -122,7 +163,7 @@ class Server:
         """The history entry of a prompt that came to a good end."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            entry = json.loads(self.get(f"/history/{prompt_id}")).get(prompt_id)
+            entry = self.ask(f"/history/{prompt_id}").get(prompt_id)
             if entry is not None:
                 return checked(entry)
             time.sleep(1.0)

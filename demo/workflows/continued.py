@@ -8,23 +8,22 @@ from .films import BROWN, GREEN, FilmParts
 from .graph import Node, Workflow
 
 
-def load_clip(workflow: Workflow, vae: Node, frames: int) -> tuple[list[Node], Node]:
-    """The first frames of input/clip.mp4 at the film's size: the nodes, and the one with the latents."""
+def load_clip(workflow: Workflow, vae: Node) -> tuple[list[Node], Node, Node]:
+    """The end of input/clip.mp4 at the film's rate and size: the nodes, its pictures and sound, and its latents."""
     add = workflow.add
-    video = add("LoadVideo", "The clip (24 fps)", file="clip.mp4")
-    parts = add("GetVideoComponents", "Its frames", video=video[0])
-    first = add("ImageFromBatch", f"The first {frames}", image=parts[0], batch_index=0, length=frames)
+    video = add("LoadVideo", "The clip", file="clip.mp4")
+    clip = add("VideoMemoryClip", "Its end, at the film's frame rate", video=video[0], fps=WAN5.fps, seconds=5.0)
     scaled = add(
         "ImageScale",
         "At the film's size",
-        image=first[0],
+        image=clip[0],
         upscale_method="lanczos",
         width=WAN5.width,
         height=WAN5.height,
         crop="center",
     )
     latents = add("VAEEncode", "As latents", pixels=scaled[0], vae=vae[0])
-    return [video, parts, first, scaled, latents], latents
+    return [video, clip, scaled, latents], clip, latents
 
 
 def image_to_film() -> Workflow:
@@ -60,17 +59,17 @@ def continue_video() -> Workflow:
     workflow = Workflow("continue_video", "Continue a video", "Your clip opens the film, new shots follow", "video")
     loaded = families.load_wan5(workflow)
     parts = FilmParts(workflow, WAN5, loaded, texts.CONTINUATION)
-    clip_nodes, latents = load_clip(workflow, loaded.vae, 121)
+    clip_nodes, clip, latents = load_clip(workflow, loaded.vae)
     film = parts.film(workflow.name, history=latents[0], sliding_window=3)
-    saved = parts.save(film, workflow.name)
+    saved = parts.save(film, workflow.name, audio=clip[1])
     memory = workflow.add(
         "VideoMemorySave", "Save the memory, to go on later", memory=film[1], filename_prefix=workflow.name
     )
     report = workflow.add("PreviewAny", "What was made and reused", source=film[2])
     how = """
-1. Choose the clip. It should have the model's frame rate, 24; the first 121 frames (5 seconds) are taken.
-2. Write what follows in **Storyboard**; its times count from the end of the clip.
-3. Run. The result holds the clip and the new shots, decoded as one film.
+1. Choose the clip, of any frame rate. **Clip for History** takes its last 5 seconds, brought to the model's 24 fps.
+2. Write what follows in **Storyboard**; its times count from the end of the clip. The first shot goes on from the clip.
+3. Run. The result holds the end of the clip with its sound and the new shots, decoded as one film.
 
 The memory of the whole film is saved too; the workflow *continue_memory* goes on from it.
 """
@@ -101,7 +100,7 @@ def continue_memory() -> Workflow:
 2. It must come from the same model and the same kind of encoder, and from a film of the same picture size.
 3. Write what follows in **Storyboard** and run.
 
-The result begins with the last picture of the film before, from which the VAE decodes all new frames.
+The saved file begins where the film before ended, so that the two can be put one after the other.
 """
     intro = workflow.note("Go on from a saved memory", how)
     about = workflow.note("About the memory", texts.UNTRAINED)
@@ -159,7 +158,7 @@ def any_sampler() -> Workflow:
     assert clip is not None
     shift = add("ModelSamplingSD3", "Shift of the noise schedule", model=loaded.unet[0], shift=WAN5.shift)
     encoder = add("VideoMemoryEncoderNew", "New Memory Encoder (untrained)", model=shift[0])
-    clip_nodes, latents = load_clip(workflow, loaded.vae, 121)
+    clip_nodes, _, latents = load_clip(workflow, loaded.vae)
     memory = add(
         "VideoMemoryCompress", "Into memory", memory_encoder=encoder[0], model=shift[0], vae=loaded.vae[0],
         latent=latents[0],

@@ -114,7 +114,7 @@ class FilmParts:
             **optional,
         )
 
-    def save(self, film: Node, name: str) -> Node:
+    def save(self, film: Node, name: str, **optional: Any) -> Node:
         """The film as a file, decoded piece by piece, so that a long one fits into RAM."""
         return self.workflow.add(
             "VideoMemorySaveFilm",
@@ -122,6 +122,7 @@ class FilmParts:
             vae=self.loaded.vae[0],
             latent=film[0],
             filename_prefix=f"video/{name}",
+            **optional,
         )
 
     def models_column(self) -> list[Node]:

@@ -23,6 +23,7 @@ const SHOWN = {
   two_memories: ["EncoderCombine"],
   another_ending: ["Load", "Cut", "Join"],
   any_sampler: ["Apply"],
+  continue_video: ["Clip"],
   pretrain: ["Dataset", "Train"],
 };
 

@@ -161,7 +161,7 @@ export class StoryboardEditor {
       shorter: () => this.commit(edits.resizeShot(now, at, edits.snap(length() - film.step, film.step), film)),
       longer: () => this.commit(edits.resizeShot(now, at, edits.snap(length() + film.step, film.step), film)),
       lock: () => this.commit(edits.changeShot(now, at, { locked: !now.shots[at].locked })),
-      transition: () => this.commit(edits.changeShot(now, at, { transition: now.shots[at].transition === "cut" ? "continue" : "cut" })),
+      transition: () => this.commit(edits.changeShot(now, at, { transition: now.shots[at].transition === "continue" ? "cut" : "continue" })),
       markBack: () => this.select(at, this.mark - film.step),
       markOn: () => this.select(at, this.mark + film.step),
     };

@@ -2,6 +2,7 @@
  * A storyboard as the editor holds it, read from and written as the canonical JSON of the Storyboard node.
  *
  * `{ shots: [{ start, end, prompt, seed, transition, name, locked }], negative }`; times are seconds, `end` may be null.
+ * `transition` is null for a first shot of which nothing is said: it goes on from a clip that opens the film, if any.
  * `seed` is a text of digits or null: seeds go up to 2^64-1, which numbers here cannot hold. Values are never changed in
  * place. Other formats are read by the server, which has the one parser for them.
  */
@@ -33,18 +34,18 @@ export function parseStoryboard(text) {
   if (!isObject(data) || Object.keys(data).some((key) => !["version", "shots", "negative"].includes(key))) return null;
   if ((data.version ?? 1) !== 1 || typeof (data.negative ?? "") !== "string") return null;
   if (!Array.isArray(data.shots) || !data.shots.length || data.shots.length > MAX_SHOTS) return null;
-  const shots = data.shots.map(readShot);
+  const shots = data.shots.map((shot, index) => readShot(shot, index ? "cut" : null));
   return shots.every(Boolean) && inOrder(shots) ? { shots, negative: data.negative ?? "" } : null;
 }
 
 /** The canonical JSON, to the character as the library writes it, so that no edit looks like a change of everything. */
 export function formatStoryboard({ shots, negative }) {
-  const list = shots.map((shot) => {
+  const list = shots.map((shot, index) => {
     const fields = [`"start": ${shot.start}`];
     if (shot.end !== null) fields.push(`"end": ${shot.end}`);
     fields.push(`"prompt": ${JSON.stringify(shot.prompt)}`);
     if (shot.seed !== null) fields.push(`"seed": ${shot.seed}`);
-    fields.push(`"transition": "${shot.transition}"`);
+    if (index > 0 || shot.transition) fields.push(`"transition": "${shot.transition ?? "cut"}"`);
     if (shot.name) fields.push(`"name": ${JSON.stringify(shot.name)}`);
     if (shot.locked) fields.push('"locked": true');
     return `{${fields.join(", ")}}`;
@@ -62,16 +63,17 @@ function withTextSeeds(text) {
   return text.replace(/"seed"(\s*:\s*)(\d{16,})(?=\s*[,}])/g, '"seed"$1"$2"');
 }
 
-function readShot(data) {
+/** `unsaid`: the transition of a shot that has none. */
+function readShot(data, unsaid) {
   if (!isObject(data) || Object.keys(data).some((key) => !FIELDS.has(key))) return null;
-  const { start, end = null, prompt, seed = null, transition = "cut", name = "", locked = false } = data;
+  const { start, end = null, prompt, seed = null, transition = unsaid, name = "", locked = false } = data;
   const good =
     isTime(start) &&
     (end === null || (isTime(end) && end > start)) &&
     typeof prompt === "string" &&
     typeof name === "string" &&
     typeof locked === "boolean" &&
-    ["cut", "continue"].includes(transition) &&
+    ["cut", "continue", unsaid].includes(transition) &&
     (seed === null || isSeed(String(seed)));
   return good ? { start, end, prompt, seed: seed === null ? null : String(seed), transition, name, locked } : null;
 }

@@ -128,7 +128,7 @@ export class Timeline {
     const shot = storyboard.shots[index];
     const width = (times[index + 1] - times[index]) * scale;
     const length = clock(times[index + 1] - times[index]);
-    const joint = t(shot.transition === "cut" ? "storyboard.cut" : "storyboard.continue");
+    const joint = t(shot.transition === "continue" ? "storyboard.continue" : "storyboard.cut");
     const label = t("storyboard.shotLabel", { number: index + 1, count: storyboard.shots.length, length, joint });
     const state = shot.locked ? `, ${t("storyboard.locked")}` : "";
     const moving = this.drop?.from === index;
@@ -136,7 +136,7 @@ export class Timeline {
     if (!shot.prompt.trim()) classes.push("vm-sb-empty");
     const digits = String(index + 1);
     const head = h("div", { class: "vm-sb-shot-head" }, h("b", { text: width > 8 + 8 * digits.length ? digits : "" }));
-    if (index > 0 && width > 34) head.append(icon(shot.transition === "cut" ? "cut" : "goOn"));
+    if (index > 0 && width > 34) head.append(icon(shot.transition === "continue" ? "goOn" : "cut"));
     if (shot.locked && width > 50) head.append(icon("lock"));
     if (width > 74) head.append(h("span", { class: "vm-sb-length", text: length }));
     const block = h(

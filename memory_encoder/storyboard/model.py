@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import math
@@ -35,7 +36,8 @@ class Shot:
     """One shot, times in seconds from the storyboard's beginning. Without `end` it lasts until the next shot starts.
 
     `transition` says how the shot begins: with a cut, or going on from the last picture. `locked` keeps a finished
-    shot as it is; whoever renders decides what that means.
+    shot as it is; whoever renders decides what that means. `stated`: the text itself says the transition; a first shot
+    of which it says nothing goes on from a clip that opens the film.
     """
 
     prompt: str
@@ -45,6 +47,7 @@ class Shot:
     transition: Transition = "cut"
     name: str = ""
     locked: bool = False
+    stated: bool = dataclasses.field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,11 @@ class Storyboard:
         object.__setattr__(self, "negative", checked_text(self.negative, "'negative'", may_be_empty=True))
 
     def to_json(self) -> str:
-        """The canonical JSON; fields at their default are left out, `transition` is always written."""
+        """The canonical JSON; fields at their default are left out, `transition` is written but for a first shot of
+        which nothing was said."""
         shots = [_shot_to_dict(shot) for shot in self.shots]
+        if self.shots[0].transition == "cut" and not self.shots[0].stated:
+            del shots[0]["transition"]
         return json.dumps({"version": self.version, "shots": shots, "negative": self.negative}, ensure_ascii=False)
 
     @classmethod
@@ -219,7 +225,7 @@ def _checked_shot(shot: Shot, where: str) -> Shot:
     if not isinstance(shot.locked, bool):
         raise StoryboardError(f"{where}: 'locked' is {show(shot.locked)}; write true or false")
     prompt, name = checked_text(shot.prompt, where), checked_text(shot.name, f"{where}: 'name'", may_be_empty=True)
-    return Shot(prompt, start, end, seed, shot.transition, name, shot.locked)
+    return Shot(prompt, start, end, seed, shot.transition, name, shot.locked, shot.stated)
 
 
 def _check_order(number: int, shot: Shot, following: Shot) -> None:
@@ -257,7 +263,9 @@ def _shot_from_dict(data: object, where: str) -> Shot:
     for field in ("start", "prompt"):
         if field not in data:
             raise StoryboardError(f"{where}: '{field}' is missing; add it")
-    return Shot(**data)  # the types are checked by Storyboard, which knows the shot's number
+    return Shot(
+        **data, stated="transition" in data
+    )  # the types are checked by Storyboard, which knows the shot's number
 
 
 def _refuse_unknown(data: dict[str, Any], known: tuple[str, ...], where: str) -> None:

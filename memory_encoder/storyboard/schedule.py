@@ -61,6 +61,7 @@ def plan_sections(
     temporal_stride: int = 4,
     total_seconds: float | None = None,
     history_latents: int = 0,
+    after_clip: bool = False,
 ) -> tuple[Section, ...]:
     """Cuts the film into sections; every shot gets at least one, and no section belongs to two shots.
 
@@ -69,6 +70,8 @@ def plan_sections(
     Shots meet at the lattice point nearest to their boundary (a gap is shared at its middle); a shot too short for one
     step gets one, at the cost of the next. A shot longer than `section_seconds` is divided evenly, and no section is
     longer than `section_seconds` by a whole step. The paper (section 4.1) leaves all of this open.
+
+    After a clip (`after_clip`) the first shot goes on from it unless the storyboard itself says that it is a cut.
 
     The film ends at `total_seconds`, else at the last shot's end, else one section after its start. Raises
     StoryboardError for values out of range and for a shot that begins or ends after `total_seconds`.
@@ -85,6 +88,7 @@ def plan_sections(
         )
     first_latents = 1 if history_latents == 0 else 0  # the single-frame latent belongs to the first section
     history_frames = 1 + temporal_stride * (history_latents - 1) if history_latents else 0
+    goes_on = after_clip and not storyboard.shots[0].stated
     sections: list[Section] = []
     latent, frame = history_latents, history_frames
     for shot_index, (shot, count) in enumerate(zip(storyboard.shots, counts, strict=True)):
@@ -105,7 +109,7 @@ def plan_sections(
                     start_seconds=(frame - history_frames) / fps,
                     seconds=frames / fps,
                     seed=shot.seed,
-                    transition=shot.transition if part == 0 else "continue",
+                    transition="continue" if part or (goes_on and not sections) else shot.transition,
                 )
             )
             latent, frame = latent + step_count + extra, frame + frames

@@ -29,11 +29,14 @@ from .video import EXTENSIONS
 INDEX = "index.json"
 FORMAT = "video_memory_dataset"
 SCHEMA_VERSION = 1
+CROPPED = 0.9  # of a picture: clips of which less is kept are named in the report
+NAMED = 5  # clips that one line of the report names
 
 
 @dataclass(frozen=True)
 class CacheReport:
-    """What came out: counts of clips and windows, and `(name, reason)` of everything that was left out."""
+    """What came out: counts of clips and windows, `(name, reason)` of everything that was left out, and notes on what
+    is used, but perhaps not as meant."""
 
     folder: Path
     clips: int
@@ -42,6 +45,7 @@ class CacheReport:
     encoded: int
     geometry: Geometry
     skipped: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         g = self.geometry
@@ -50,7 +54,7 @@ class CacheReport:
             f"out), {self.encoded} encoded now",
             f"{g.width}x{g.height}, {g.frames} frames = {g.latents} latents each, in {self.folder}",
         ]
-        return "\n".join(lines + [f"left out: {name}: {reason}" for name, reason in self.skipped])
+        return "\n".join([*lines, *self.notes, *(f"left out: {name}: {reason}" for name, reason in self.skipped)])
 
 
 def build_cache(
@@ -74,7 +78,7 @@ def build_cache(
     geometry = plan_geometry(settings, space)
     sources = find_clips(clips, out)
     heldout = heldout_names(sources, settings.heldout)
-    folder_captions = read_folder_captions(clips)
+    folder_captions = read_folder_captions(clips, out)
     _remove_leftovers(out)
     bad = _BadClips(settings)
     for stranger in folder_captions.strangers(sources):
@@ -96,6 +100,7 @@ def build_cache(
     if not used:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in bad.found[:5])
         raise DatasetError(f"no clip in {clips} can be used: {reasons}")
+    notes = _notes(used, captions, folder_captions.stray_files(sources), text is not None)
     prompts = {shot.prompt for name in used for shot in _shots(captions[name])}
     texts = encode_prompts(prompts, out, text, space, lambda prompt: watch(_text_progress(prompt, len(tasks))))
     index = {
@@ -108,10 +113,11 @@ def build_cache(
         "clips": [_clip_entry(name, used[name], captions[name], name in heldout) for name in used],
         "texts": texts,
         "skipped": [{"source": name, "reason": reason} for name, reason in bad.found],
+        "notes": notes,
     }
     write_text(out / INDEX, json.dumps(index, indent=1))
     count = {side: sum(len(used[n].windows) for n in used if (n in heldout) == side) for side in (False, True)}
-    return CacheReport(out, len(used), count[False], count[True], encoded, geometry, tuple(bad.found))
+    return CacheReport(out, len(used), count[False], count[True], encoded, geometry, tuple(bad.found), tuple(notes))
 
 
 def find_clips(folder: Path, out: Path) -> dict[str, Path]:
@@ -147,6 +153,33 @@ def folder_stamp(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def _notes(
+    used: dict[str, ClipRecord], captions: dict[str, Storyboard | None], strays: list[str], encoder: bool
+) -> list[str]:
+    """What a person may have meant otherwise: one line each, with how many clips and which."""
+    notes = []
+    if strays:
+        notes.append(_counted(strays, "text file", "that belong{s} to no clip"))
+    captioned = [name for name in used if captions[name]]
+    if captioned and not encoder:
+        notes.append(_counted(captioned, "clip", "whose captions are lost, since no text encoder was given"))
+    if bare := [name for name in used if not captions[name]]:
+        notes.append(_counted(bare, "clip", "without a caption"))
+    for change in sorted({change for record in used.values() for change in record.changed}):
+        notes.append(_counted([name for name in used if change in used[name].changed], "clip", f"whose {change}"))
+    if cropped := sorted((record.kept, name) for name, record in used.items() if record.kept < CROPPED):
+        what = f"cropped to less than {CROPPED:.0%} of the picture (least {cropped[0][0]:.0%})"
+        notes.append(_counted([name for _, name in cropped], "clip", what))
+    return notes
+
+
+def _counted(names: list[str], noun: str, what: str) -> str:
+    """ "2 clips without a caption: a.mp4, b.mp4", with some of the names."""
+    one = len(names) == 1
+    shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return f"{len(names)} {noun}{'' if one else 's'} {what.replace('{s}', 's' if one else '')}: {shown}"
+
+
 class _BadClips:
     """Everything that cannot be used: listed, or refused at once."""
 
@@ -165,9 +198,9 @@ def _read_captions(
 ) -> dict[str, Storyboard | None]:
     """Captions of each clip; a clip whose captions cannot be read is left out."""
     captions: dict[str, Storyboard | None] = {}
-    for name, path in sources.items():
+    for name in sources:
         try:
-            captions[name] = captions_of(path, name, folder, settings.window_seconds, settings.fps)
+            captions[name] = captions_of(name, folder, settings.window_seconds, settings.fps)
         except BadClip as error:
             bad.add(name, str(error))
     return captions

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..storyboard import MAX_TEXT_BYTES, Shot, Storyboard, StoryboardError, nearest_shot, parse_storyboard
@@ -16,7 +16,12 @@ FOLDER_FILES = ("captions.json", "captions.jsonl")
 MAX_FOLDER_BYTES = 256 * 1024 * 1024
 _FILE_FIELDS = ("file", "file_name", "video", "path")
 _TEXT_FIELDS = ("caption", "text", "prompt", "storyboard")
-_TIMED = re.compile(r'\s*(?:\[\s*[\d.]|\{|"\s*[\d.]+\s?[a-z]*\s*"\s*:)')  # anything else in a .txt is one caption
+SUFFIXES = (".json", ".txt")
+# Anything else in a .txt is one caption: also "[9:16] a dancer" and "[1950s photo] a street".
+_TIMED = re.compile(
+    r"""\s*(?:(?!\[[\s\d.]+:[\s\d.]+\][^\[]*$)\[\s*[\d.]+\s*(?:ms|s|sec|secs|seconds?)?\s*[\]:,~–—-]"""
+    r"""|\{\s*["'}]|"\s*[\d.]+\s?[a-z]*\s*"\s*:)"""
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class FolderCaptions:
 
     path: Path | None = None
     entries: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)  # by the path below the folder, without suffix
 
     def of(self, name: str) -> Any:
         """The raw caption of a clip, or None."""
@@ -39,15 +45,25 @@ class FolderCaptions:
         known = {part for name in names for part in (name, name.rsplit("/", 1)[-1])}
         return [name for name in self.entries if name not in known]
 
+    def beside(self, name: str) -> tuple[Path, ...]:
+        """The files of the same name as a clip."""
+        return self.files.get(_stem(name), ())
 
-def read_folder_captions(folder: Path) -> FolderCaptions:
-    """Reads the folder's caption file, if there is one.
+    def stray_files(self, names: Iterable[str]) -> list[str]:
+        """Text files that are named like none of the clips."""
+        known = {_stem(name) for name in names}
+        return sorted(stem + path.suffix for stem, paths in self.files.items() if stem not in known for path in paths)
+
+
+def read_folder_captions(folder: Path, out: Path | None = None) -> FolderCaptions:
+    """Finds the text files beside clips, but for those below `out`, and reads the folder's caption file, if any.
 
     Raises DatasetError that names file and line when it cannot be read whole: nobody could say whose captions are lost.
     """
     found = [folder / name for name in FOLDER_FILES if (folder / name).is_file()]
+    files = _text_files(folder, out)
     if not found:
-        return FolderCaptions()
+        return FolderCaptions(files=files)
     if len(found) > 1:
         raise DatasetError(f"{folder} has both {' and '.join(FOLDER_FILES)}; keep one")
     path = found[0]
@@ -60,21 +76,22 @@ def read_folder_captions(folder: Path) -> FolderCaptions:
         data = _by_name(data, path)
     if not isinstance(data, dict):
         raise DatasetError(f'{path} is no object and no list; write {{"clip.mp4": "what is seen", ...}}')
-    return FolderCaptions(path, {name.replace("\\", "/").removeprefix("./"): value for name, value in data.items()})
+    entries = {name.replace("\\", "/").removeprefix("./"): value for name, value in data.items()}
+    return FolderCaptions(path, entries, files)
 
 
-def captions_of(clip: Path, name: str, folder: FolderCaptions, section_seconds: float, fps: float) -> Storyboard | None:
+def captions_of(name: str, folder: FolderCaptions, section_seconds: float, fps: float) -> Storyboard | None:
     """Captions of one clip: the file of the same name with .json or .txt, else the folder's entry, else None.
 
     Times are seconds from the clip's beginning. Raises BadClip that names the file when it cannot be used.
     """
-    beside = [path for path in (clip.with_suffix(".json"), clip.with_suffix(".txt")) if path.is_file()]
+    beside = folder.beside(name)
     if len(beside) > 1:
         raise BadClip(f"captions are in both {beside[0].name} and {beside[1].name}; keep one")
     try:
         if beside:
-            source = beside[0].name
-            return _parse(_read_text(beside[0], MAX_TEXT_BYTES), beside[0].suffix == ".json", section_seconds, fps)
+            source, is_json = beside[0].name, beside[0].suffix.lower() == ".json"
+            return _parse(_read_text(beside[0], MAX_TEXT_BYTES), is_json, section_seconds, fps)
         source = folder.path.name if folder.path else ""
         return _from_entry(folder.of(name), section_seconds, fps)
     except (StoryboardError, BadClip) as error:
@@ -95,6 +112,22 @@ def within(captions: Storyboard, seconds: float) -> tuple[Storyboard | None, lis
 def prompt_at(captions: Storyboard | None, seconds: float) -> str:
     """The caption on at `seconds` of the clip, else the nearest in time (paper 4.1); "" when there is none."""
     return "" if captions is None else captions.shots[nearest_shot(captions, seconds)].prompt
+
+
+def _text_files(folder: Path, out: Path | None) -> dict[str, tuple[Path, ...]]:
+    """Text files below a folder by their path without suffix, whichever way the suffix is written."""
+    files: dict[str, tuple[Path, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        hidden = any(part.startswith(".") for part in name.split("/")) or name in FOLDER_FILES
+        inside = out is not None and out.absolute() in path.absolute().parents
+        if path.suffix.lower() in SUFFIXES and not hidden and not inside and path.is_file():
+            files[_stem(name)] = (*files.get(_stem(name), ()), path)
+    return files
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
 
 
 def _parse(text: str, is_json: bool, section_seconds: float, fps: float) -> Storyboard:

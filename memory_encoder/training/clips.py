@@ -19,7 +19,7 @@ from ..compressor import Codec
 from ..files import save_tensors, write_atomically
 from ..sections import section_key
 from .settings import BadClip, CacheSettings, Geometry, LatentSpace
-from .video import VideoReader
+from .video import VideoReader, treatment
 from .windows import Window, cut_windows, encode_window, scene_cuts
 
 SHARD_FORMAT = "video_memory_window"
@@ -65,13 +65,16 @@ class ClipTask:
 class ClipRecord:
     """What is known of a clip that has been gone through: its windows, or the reason why it cannot be used.
 
-    windows: `{"file", "sha256", "bytes", "start_seconds"}` each. seconds: length of the clip.
+    windows: `{"file", "sha256", "bytes", "start_seconds"}` each. seconds: length of the clip. kept: share of its
+    pictures that was not cropped. changed: what else was done to them, such as tone mapping.
     """
 
     key: str
     seconds: float = 0.0
     windows: tuple[dict[str, Any], ...] = ()
     bad: str = ""
+    kept: float = 1.0
+    changed: tuple[str, ...] = ()
     encoded: int = 0  # now, not stored
 
     def save(self, path: Path) -> None:
@@ -83,7 +86,8 @@ class ClipRecord:
         """The record with this key, or None when there is none or it is damaged."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            record = cls(**{**values, "windows": tuple(values["windows"])})
+            lists = {name: tuple(values[name]) for name in ("windows", "changed") if name in values}
+            record = cls(**values | lists)
         except (OSError, ValueError, TypeError, KeyError):
             return None
         return record if record.key == key else None
@@ -123,6 +127,8 @@ def clip_key(task: ClipTask) -> str:
         "scene_cuts": settings.scene_cuts,
         "space": space,
     }
+    if pixels := treatment(task.path):  # other clips keep the keys of before
+        made_of["pixels"] = pixels
     return section_key("", made_of)
 
 
@@ -149,7 +155,8 @@ def _go_through(task: ClipTask, key: str, codec: Callable[[], Codec], watch: Wat
         for window in windows:
             (task.out / window["file"]).unlink(missing_ok=True)
         return ClipRecord(key=key, seconds=reader.seconds, bad=str(error), encoded=encoded)
-    return ClipRecord(key=key, seconds=reader.seconds, windows=tuple(windows), encoded=encoded)
+    changed = tuple(sorted(reader.changed))
+    return ClipRecord(key, reader.seconds, tuple(windows), kept=reader.kept, changed=changed, encoded=encoded)
 
 
 def _write_shard(path: Path, key: str, window: Window, task: ClipTask, codec: Codec) -> None:

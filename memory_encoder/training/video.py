@@ -15,6 +15,7 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
+from .hdr import TRANSFERS, ToneMapping
 from .settings import BadClip
 
 EXTENSIONS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".flv", ".ts", ".mpg", ".mpeg", ".gif")
@@ -40,15 +41,18 @@ class VideoReader:
     """Reads one clip as pictures of `width` x `height` at `fps`.
 
     Each picture is the last one that the video shows at that time, whatever its own frame rate and time stamps are.
-    The first frame is at 0 s. Pictures are turned upright, scaled to cover the size and cropped around their centre.
-    `seconds` is the length of the video after the last picture has been read.
+    The first frame is at 0 s. Pictures are turned upright, scaled to cover the size and cropped around their centre;
+    HDR is tone-mapped, transparent parts are black. After the last picture has been read, `seconds` is the length of
+    the video, `kept` the share of its pictures that was not cropped, and `changed` says what else was done to them.
     """
 
     def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
         self.path, self.fps, self.size = path, fps, (width, height)
-        self.seconds = 0.0
+        self.seconds, self.kept = 0.0, 1.0
+        self.changed: set[str] = set()
         self.declared: float | None = None  # length that the file says it has
         self._pixel_aspect = 1.0
+        self._tones: ToneMapping | None = None
 
     def __iter__(self) -> Iterator[Picture]:
         """Raises BadClip for a file that is no video, is damaged or ends too early."""
@@ -79,7 +83,7 @@ class VideoReader:
             self._pixel_aspect = float(stream.sample_aspect_ratio or 1)
             self.declared, tolerance = _declared_length(container, stream)
             first, last, ignored = None, -1.0, 0
-            for time, frame in _in_order(container.decode(stream), usual):
+            for time, frame in _in_order(_decoded(container, stream), usual):
                 first = time if first is None else first
                 start = time - first
                 if frame.is_corrupt:
@@ -109,10 +113,60 @@ class VideoReader:
         large_w = max(inner_w, round(frame_w * scale))
         large_h = max(inner_h, round(frame.height * scale))
         method = "AREA" if scale < 1 else "BICUBIC"
-        pixels = frame.to_ndarray(width=large_w, height=large_h, format="rgb24", interpolation=method)
+        self.kept = inner_w * inner_h / (large_w * large_h)
+        pixels = self._pixels(frame, {"width": large_w, "height": large_h, "interpolation": method})
         left, top = (large_w - inner_w) // 2, (large_h - inner_h) // 2
         pixels = pixels[top : top + inner_h, left : left + inner_w]
         return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+
+    def _pixels(self, frame: Any, scaled: dict[str, Any]) -> np.ndarray:
+        """RGB uint8 of a whole frame, scaled, as an ordinary screen shows it."""
+        if transfer := TRANSFERS.get(frame.color_trc):
+            self.changed.add(f"HDR ({transfer}) was tone-mapped")
+            self._tones = self._tones or ToneMapping(transfer, frame.color_primaries)
+            return self._tones(frame.to_ndarray(format="rgb48le", **scaled))
+        if _has_alpha(frame):
+            whole = frame.to_ndarray(format="rgba")
+            if whole[..., 3].min() < 255:
+                self.changed.add("transparent parts became black")
+                # Before it is scaled: hidden colours would come out at the edges.
+                visible = whole[..., :3].astype(np.uint16) * whole[..., 3:] // 255
+                frame = av.VideoFrame.from_ndarray(visible.astype(np.uint8), format="rgb24")
+        return frame.to_ndarray(format="rgb24", **scaled)
+
+
+def treatment(path: Path) -> str:
+    """What pictures of a file go through beside scaling, by its header: "PQ", "HLG", "alpha" or nothing."""
+    try:
+        with av.open(str(path)) as container:
+            stream = next(iter(container.streams.video), None)
+            if stream is None:
+                return ""
+            alpha = _alpha_decoder(stream) or any(part.is_alpha for part in stream.codec_context.format.components)
+            return TRANSFERS.get(stream.codec_context.color_trc, "alpha" if alpha else "")
+    except (FFmpegError, AttributeError):  # a stream that has no format yet: reading it says what is wrong
+        return ""
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """Frames of a stream, with their transparency where FFmpeg's own decoder would leave it out."""
+    name = _alpha_decoder(stream)
+    if not name:
+        yield from container.decode(stream)
+        return
+    decoder: Any = av.CodecContext.create(name, "r")
+    for packet in container.demux(stream):
+        yield from decoder.decode(packet)
+
+
+def _alpha_decoder(stream: Any) -> str:
+    """Name of a decoder that is needed for the transparency of WebM, which lies beside its pictures."""
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name, "")
+    return name if dict(stream.metadata).get("alpha_mode") == "1" and name in av.codecs_available else ""
+
+
+def _has_alpha(frame: Any) -> bool:
+    return any(part.is_alpha for part in frame.format.components)
 
 
 def _in_order(frames: Iterable[Any], usual: float) -> Iterator[tuple[float, Any]]:

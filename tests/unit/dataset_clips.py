@@ -119,3 +119,21 @@ def index_of(out: Path) -> dict[str, Any]:
 
 def picklable_codec() -> Codec:
     return CountingCodec().codec()
+
+
+def write_patches(path: Path, codec: str, frames: Iterable[Any], color: tuple[int, int, int] | None = None) -> Path:
+    """A video of ready frames. color: primaries, transfer and matrix, as in H.273."""
+    frames = list(frames)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as out:
+        lossless = {"x265-params": "lossless=1:log-level=none"} if codec == "libx265" else {}
+        stream: Any = out.add_stream(codec, rate=8, options=lossless)
+        stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, frames[0].format.name
+        if color:
+            context = stream.codec_context
+            context.color_primaries, context.color_trc, context.colorspace = color
+        for number, frame in enumerate(frames):
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path

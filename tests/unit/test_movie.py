@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +57,49 @@ def test_sound_runs_beside_the_pictures_and_ends_with_them(tmp_path: Path, secon
         assert len(list(file.decode(video=0))) == 32
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("rate", [4000, 37800, 44100, 192000])
+def test_sound_of_any_rate_and_layout_comes_out_as_long_and_as_high_without_clipping(
+    tmp_path: Path, channels: int, rate: int
+):
+    """A tone of 440 Hz at nine tenths in every channel at once, the worst case for a sum of them."""
+    seconds, path = 1.5, tmp_path / "film.mp4"
+    tone = 0.9 * torch.sin(torch.arange(int(seconds * rate)) * (2 * math.pi * 440 / rate))
+    audio = {"waveform": tone.expand(1, channels, -1), "sample_rate": rate}
+    write_movie(path, pictures(20, 28), 24, audio=audio)
+    with av.open(str(path)) as file:
+        stream = file.streams.audio[0]
+        heard = np.concatenate([frame.to_ndarray() for frame in file.decode(stream)], axis=1)
+        found = stream.codec_context.sample_rate
+        assert stream.codec_context.layout.name == {1: "mono", 2: "stereo", 3: "stereo", 4: "stereo"}.get(
+            channels, "5.1"
+        )
+    assert abs(heard.shape[1] / found - seconds) < 2 * 1024 / found
+    middle = heard[0, found // 4 : found + found // 4]  # a second of the left channel
+    assert np.abs(np.fft.rfft(middle)).argmax() == 440
+    assert 0.4 < np.abs(middle).max() < 1.0
+
+
+@pytest.mark.parametrize("size", [(48, 64), (720, 1280)])
+def test_colours_are_bt709_and_the_file_says_so(tmp_path: Path, size: tuple[int, int]):
+    """The pixels are computed back from luma and chroma with the matrix that the tags name; players do the same."""
+    colours = torch.tensor([[229, 51, 25], [40, 180, 60], [30, 60, 220], [128, 128, 128], [240, 240, 240]]) / 255
+    picture = colours.repeat_interleave(size[1] // 5 + 1, 0)[: size[1]].expand(1, *size, 3)
+    write_movie(tmp_path / "film.mp4", iter([picture]), 16, crf=10)
+    with av.open(str(tmp_path / "film.mp4")) as file:
+        codec = file.streams.video[0].codec_context
+        assert (codec.color_primaries, codec.color_trc, codec.colorspace, codec.color_range) == (1, 13, 1, 1)
+        planes = next(file.decode(video=0)).to_ndarray(format="yuv420p").astype(float)
+    height, width = size
+    luma = (planes[:height] - 16) / 219
+    blue, red = ((plane.reshape(height // 2, -1) - 128) / 224 for plane in np.split(planes[height:], 2))
+    for number, colour in enumerate(colours.tolist()):
+        column = int((number + 0.5) * (width // 5 + 1))
+        y, cb, cr = luma[height // 2, column], blue[height // 4, column // 2], red[height // 4, column // 2]
+        found = y + 1.5748 * cr, y - 0.1873 * cb - 0.4681 * cr, y + 1.8556 * cb
+        assert np.abs(np.array(found) - colour).max() < 4 / 255
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, MemoryError])
 def test_stopped_film_leaves_the_folder_as_it_was(tmp_path: Path, error: type[BaseException]):
     def watch(frames: int) -> None:
@@ -96,9 +141,14 @@ def test_pictures_that_cannot_be_a_film_are_refused_in_words(tmp_path: Path):
         write_movie(tmp_path / "odd.mp4", pictures(2, size=(33, 48)), 16)
     with pytest.raises(MovieError, match="no pictures"):
         write_movie(tmp_path / "none.mp4", iter([]), 16)
-    with pytest.raises(MovieError, match="channels"):
-        audio = {"waveform": torch.zeros(1, 3, 9), "sample_rate": 9}
-        write_movie(tmp_path / "sound.mp4", pictures(2), 16, audio=audio)
+    for waveform, rate, word in (
+        (torch.zeros(1, 9, 9), 8000, "channels"),
+        (torch.zeros(2, 9), 8000, "shape"),
+        (torch.zeros(1, 1, 9), 0, "sample rate"),
+        (torch.full((1, 1, 9), torch.nan), 8000, "NaN"),
+    ):
+        with pytest.raises(MovieError, match=word):
+            write_movie(tmp_path / "s.mp4", pictures(2), 16, audio={"waveform": waveform, "sample_rate": rate})
     with pytest.raises(OSError, match="denied"):
         write_movie(Path("/proc/denied/film.mp4"), pictures(2), 16)
     assert list(tmp_path.iterdir()) == []
