@@ -175,7 +175,7 @@ def film_source(latent: dict[str, Any] | None, film: str, match_colours: bool = 
             )
         layout, sizes = {"fps": layout.get("fps")}, [samples.shape[2]]
     parts = samples.split(sizes, dim=2)
-    return _source(lambda: iter(parts), sizes, layout.get("fps"), layout.get("lead", 0))
+    return _source(lambda: iter(parts), sizes, layout.get("fps"), layout.get("lead") or 0)
 
 
 def _source(parts: Callable[[], Iterator[Tensor]], sizes: Sequence[int], fps: float | None, lead: int) -> FilmSource:

@@ -106,6 +106,31 @@ def test_the_sliding_window_is_for_shots_that_go_on(world: World, monkeypatch: p
     assert windows == [0, 2, 2, 0]
 
 
+def test_the_first_shot_goes_on_from_a_clip_unless_the_storyboard_says_that_it_is_a_cut(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = importlib.import_module(f"{PACK}.nodes.runtime")
+    windows, plain = [], runtime.with_memory
+
+    def watched(model: Any, memory: Any, settings: Any, *args: Any) -> Any:
+        windows.append(settings.sliding_window)
+        return plain(model, memory, settings, *args)
+
+    monkeypatch.setattr(runtime, "with_memory", watched)
+    clip, said = clips()[0], '{"shots": [{"start": 0, "end": 0.5, "prompt": "a", "transition": "cut"}]}'
+    _, memory, _ = world.film("before", "x")
+    for text, opening, window, told in (
+        ("a | b", {"history": {"samples": clip[:1]}}, 2, "from which the first shot goes on"),
+        ('{"shots": [{"start": 0, "end": 0.5, "prompt": "a"}]}', {"history": {"samples": clip[:1]}}, 2, "goes on"),
+        (said, {"history": {"samples": clip[:1]}}, 0, "frames (0.56 s at 16 fps); a clip"),
+        ("a | b", {"memory": memory}, 0, "of the film that it continues"),
+    ):
+        windows.clear()
+        story = world.call("VideoMemoryStoryboard", world.clip, text, 16.0, 0.5)[0]
+        _, _, report = world.film("after", "a", storyboard=story, sliding_window=2, **opening)
+        assert windows[0] == window and windows[1:] in ([], [0]) and told in report
+
+
 def test_an_untrained_cross_attention_changes_no_film(world: World) -> None:
     plain, _, _ = world.film("plain", "a", "b")
     film, memory, _ = world.film("cross", "a", "b", memory_encoder=encoder(world, cross=True))
