@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import InputImpl, io
 
 from ..memory_encoder.frames import closing_frames
 from .sockets import CATEGORY
@@ -44,7 +44,8 @@ class VideoMemoryClip(io.ComfyNode):
     @classmethod
     def execute(cls, video: Any, fps: float, seconds: float) -> io.NodeOutput:
         length = float(video.get_duration())
-        if seconds and length > seconds + 2 * MARGIN:  # of a long clip no more is decoded than is needed
+        # Of a long file no more is decoded than is needed; a clip in memory would be encoded to be cut.
+        if seconds and length > seconds + 2 * MARGIN and isinstance(video, InputImpl.VideoFromFile):
             start = length - seconds - MARGIN
             video = video.as_trimmed(start, length - start, strict_duration=False) or video
         parts = video.get_components()

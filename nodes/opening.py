@@ -137,7 +137,8 @@ def opening_report(opening: Opening, fps: float, goes_on: bool) -> list[str]:
             f"VAE Decode does, as the first {frames_in(opening.lead)} frames"
         )
     if opening.frames:
-        line = f"it opens with {opening.frames} frames ({opening.frames / fps:.2f} s at {fps:g} fps)"
+        count = "1 frame" if opening.frames == 1 else f"{opening.frames} frames"
+        line = f"it opens with {count} ({opening.frames / fps:.2f} s at {fps:g} fps)"
         if opening.frames > 1 and opening.pieces and opening.pieces[0].prompt == HISTORY:
             line += ", from which the first shot goes on" if goes_on else ""
             line += "; a clip of another frame rate is slowed down or sped up by that, see Clip for History"

@@ -81,19 +81,16 @@ def test_a_clip_of_thirty_frames_a_second_keeps_its_speed_its_end_and_its_sound(
 
 
 def test_only_the_end_of_a_long_clip_is_taken_and_read(comfy: Any, world: World, tmp_path: Path) -> None:
-    video = loaded(comfy, clip_file(tmp_path / "long.mkv", 120, 16))
     asked: list[int] = []
 
-    class Watched:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(video, name)
-
+    class Watched(comfy.module("comfy_api.latest").InputImpl.VideoFromFile):
         def as_trimmed(self, *args: Any, **values: Any) -> Any:
-            trimmed = video.as_trimmed(*args, **values)
+            trimmed = super().as_trimmed(*args, **values)
             asked.append(trimmed.get_components().images.shape[0])
             return trimmed
 
-    images, audio, report = world.call("VideoMemoryClip", Watched(), 16.0, 1.0)
+    video = Watched(str(clip_file(tmp_path / "long.mkv", 120, 16)))
+    images, audio, report = world.call("VideoMemoryClip", video, 16.0, 1.0)
     assert len(images) == 17 and abs(brightness(images)[-1] - 119) <= 1 and abs(brightness(images)[0] - 103) <= 1
     assert asked and asked[0] <= 33, "as much as is needed and a second more"
     assert "6.44 s at its beginning are left out" in report
