@@ -384,3 +384,28 @@ def test_the_schedule_tells_people_seconds_and_frames() -> None:
     assert lines[4] == "3 sections, 2 shots, 12.06 s, 193 frames at 16 fps"
     assert len(lines) == 5
     assert "no sections" in describe_schedule((), 16)
+
+
+@pytest.mark.parametrize(
+    ("text", "goes_on"),
+    [
+        ("a | b", True),
+        ("[0s: a] [5s: b]", True),
+        ("a", True),
+        ('{"shots": [{"start": 0, "prompt": "a"}]}', True),
+        ('[{"prompt": "a", "duration": 5}]', True),
+        ('{"scenes": [{"video_prompts": ["a"]}]}', True),
+        ('{"shots": [{"start": 0, "prompt": "a", "transition": "cut"}]}', False),
+        ('[{"prompt": "a", "duration": 5, "transition": "cut"}]', False),
+        ('{"scenes": [{"video_prompts": ["a"], "cut": [true]}]}', False),
+    ],
+)
+def test_first_shot_goes_on_from_a_clip_unless_the_text_says_cut(text: str, goes_on: bool) -> None:
+    storyboard = parse(text)
+    for known in (storyboard, parse(storyboard.to_json())):
+        after, alone = (
+            plan_sections(known, fps=16.0, section_seconds=5.0, history_latents=latents, after_clip=bool(latents))
+            for latents in (3, 0)
+        )
+        assert (after[0].transition == "continue") == goes_on
+        assert alone[0].transition == "cut" and [s.transition for s in after[1:]] == [s.transition for s in alone[1:]]

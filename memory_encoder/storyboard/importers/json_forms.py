@@ -133,7 +133,8 @@ def _from_list(name: str, data: dict[str, Any], items: list[Any], clock: Clock) 
         if "negative" in fields:
             negatives.add(checked_text(fields["negative"], f"{where}: the negative prompt", may_be_empty=True))
         kept = {key: item[key] for key in _KEPT if key in item}
-        shots.append(Shot(_prompt(fields, where), start, end, name=_name(fields, where), **kept))
+        stated = "transition" in item
+        shots.append(Shot(_prompt(fields, where), start, end, name=_name(fields, where), stated=stated, **kept))
     if len(negatives - {""}) > 1:
         raise StoryboardError(
             "the shots have different negative prompts, but a film has one; write one 'negative' beside them"
@@ -234,7 +235,7 @@ def _from_storymem(scenes: Any, section_seconds: float) -> Storyboard:
         for shot, (prompt, cut) in enumerate(zip(prompts, cuts, strict=True), 1):
             where = f"scene {number}, prompt {shot}"
             transition: Transition = "cut" if _is_cut(cut, where) else "continue"
-            parts.append(Part(checked_text(prompt, where), transition, f"scene {number} shot {shot}"))
+            parts.append(Part(checked_text(prompt, where), transition, f"scene {number} shot {shot}", "cut" in scene))
     return one_section_each(parts, section_seconds)
 
 

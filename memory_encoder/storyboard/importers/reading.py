@@ -86,6 +86,7 @@ class Part:
     prompt: str
     transition: Transition = "cut"
     name: str = ""
+    stated: bool = False  # the text itself says the transition
 
 
 def one_section_each(parts: Sequence[Part], section_seconds: float) -> Storyboard:
@@ -94,7 +95,12 @@ def one_section_each(parts: Sequence[Part], section_seconds: float) -> Storyboar
     return Storyboard(
         tuple(
             Shot(
-                part.prompt, number * section_seconds, (number + 1) * section_seconds, None, part.transition, part.name
+                part.prompt,
+                number * section_seconds,
+                (number + 1) * section_seconds,
+                transition=part.transition,
+                name=part.name,
+                stated=part.stated,
             )
             for number, part in enumerate(parts)
         )
