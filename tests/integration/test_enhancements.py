@@ -119,15 +119,17 @@ def test_the_first_shot_goes_on_from_a_clip_unless_the_storyboard_says_that_it_i
     monkeypatch.setattr(runtime, "with_memory", watched)
     clip, said = clips()[0], '{"shots": [{"start": 0, "end": 0.5, "prompt": "a", "transition": "cut"}]}'
     _, memory, _ = world.film("before", "x")
-    for text, opening, window, told in (
-        ("a | b", {"history": {"samples": clip[:1]}}, 2, "from which the first shot goes on"),
-        ('{"shots": [{"start": 0, "end": 0.5, "prompt": "a"}]}', {"history": {"samples": clip[:1]}}, 2, "goes on"),
-        (said, {"history": {"samples": clip[:1]}}, 0, "frames (0.56 s at 16 fps); a clip"),
-        ("a | b", {"memory": memory}, 0, "of the film that it continues"),
+    for number, (text, opening, window, told) in enumerate(
+        (
+            ("a | b", {"history": {"samples": clip[:1]}}, 2, "from which the first shot goes on"),
+            ('{"shots": [{"start": 0, "end": 0.5, "prompt": "a"}]}', {"history": {"samples": clip[:1]}}, 2, "goes on"),
+            (said, {"history": {"samples": clip[:1]}}, 0, "frames (0.56 s at 16 fps); a clip"),
+            ("a | b", {"memory": memory}, 0, "of the film that it continues"),
+        )
     ):
         windows.clear()
         story = world.call("VideoMemoryStoryboard", world.clip, text, 16.0, 0.5)[0]
-        _, _, report = world.film("after", "a", storyboard=story, sliding_window=2, **opening)
+        _, _, report = world.film(f"after {number}", "a", storyboard=story, sliding_window=2, **opening)
         assert windows[0] == window and windows[1:] in ([], [0]) and told in report
 
 
