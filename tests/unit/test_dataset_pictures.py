@@ -38,7 +38,9 @@ def hlg(nits: np.ndarray) -> np.ndarray:
     shown = nits / 1000
     luma = shown @ np.array([0.2627, 0.6780, 0.0593])
     scene = shown * luma[..., None] ** (1 / 1.2 - 1)
-    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), 0.17883277 * np.log(12 * scene - 0.28466892) + 0.55991073)
+    return np.where(
+        scene <= 1 / 12, np.sqrt(3 * scene), 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
+    )
 
 
 def four(rgb: np.ndarray, size: tuple[int, int] = (64, 48)) -> np.ndarray:
