@@ -43,12 +43,13 @@ class WanHost:
     def rotary(self, coordinates_M3: Tensor, options: Mapping[str, Any] | None = None) -> Tensor:
         """[1,M,1,d/2,2,2]: Wan keeps the sequence on dimension 1."""
         rope = (options or {}).get("rope_options") or {}  # core's ScaleROPE; its Hunyuan knows no such thing
-        scale, shift = (
-            coordinates_M3.new_tensor([rope.get(f"{name}_{axis}", usual) for axis in "tyx"])
-            for name, usual in (("scale", 1.0), ("shift", 0.0))
-        )
-        places = coordinates_M3 * scale + shift
-        return self.model.rope_embedder(places[None]).movedim(1, 2)
+        if rope:
+            scale, shift = (
+                coordinates_M3.new_tensor([rope.get(f"{name}_{axis}", usual) for axis in "tyx"])
+                for name, usual in (("scale", 1.0), ("shift", 0.0))
+            )
+            coordinates_M3 = coordinates_M3 * scale + shift
+        return self.model.rope_embedder(coordinates_M3[None]).movedim(1, 2)
 
     def block_patches(self, memory: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
         patch = _WanPatch(self.model, memory)

@@ -216,6 +216,16 @@ def hunyuan_plain(comfy: Any) -> TinyModel:
     return TinyModel(comfy, hunyuan_patcher(comfy, guidance=False), (16, 2, 8, 8), pooled=768, text_mask=True)
 
 
+def hunyuan_i2v(comfy: Any) -> TinyModel:
+    """By concatenation: start image and mask in extra channels."""
+    return TinyModel(comfy, hunyuan_patcher(comfy, in_channels=33), (16, 2, 8, 8), pooled=768, image=True)
+
+
+def skyreels_i2v(comfy: Any) -> TinyModel:
+    """HunyuanVideo with a start image in extra channels, without a mask."""
+    return TinyModel(comfy, hunyuan_patcher(comfy, in_channels=32), (16, 2, 8, 8), pooled=768, image=True)
+
+
 def hunyuan15_patcher(comfy: Any, in_channels: int = 65) -> Any:
     """HunyuanVideo 1.5: double blocks alone, tokens of one latent, further text streams, no pooled text."""
     return hunyuan_patcher(
@@ -240,6 +250,8 @@ BUILDERS: dict[str, Callable[[Any], TinyModel]] = {
     "wan_5b": wan_5b,
     "hunyuan": hunyuan,
     "hunyuan_plain": hunyuan_plain,
+    "hunyuan_i2v": hunyuan_i2v,
+    "skyreels_i2v": skyreels_i2v,
     "hunyuan15_t2v": hunyuan15_t2v,
     "hunyuan15_i2v": hunyuan15_i2v,
 }

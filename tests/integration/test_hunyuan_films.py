@@ -1,4 +1,4 @@
-"""Films with HunyuanVideo 1.5, whose checkpoints for text and for images have the same layers."""
+"""Films with HunyuanVideo 1.5, whose checkpoints for text and for images have the same layers, and with older I2V."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def film(world: World, model: TinyModel, memory_attention: str = "joint", **chan
         "VideoMemoryEncoderNew", patcher, "2x2x2", "proposed", "frame", False, 0, "ceil", memory_attention
     )[0]
     changes = {"storyboard": shots(world, TRANSITIONS), "width": 96, "height": 64, "cfg": 1.0} | changes
-    latent, memory, _ = world.film("film", "a", model=patcher, memory_encoder=encoder, vae=Vae(), **changes)
+    latent, memory, _ = world.film("film", "a", model=patcher, memory_encoder=encoder, **{"vae": Vae()} | changes)
     return latent["samples"], memory, inputs
 
 
@@ -105,6 +105,29 @@ def test_a_clip_is_continued(comfy: Any, world: World, model: TinyModel, kind: s
     vision = Vision(comfy) if kind == "i2v" else None
     latents, memory, _ = film(world, model, history=history, clip_vision=vision)
     assert torch.equal(latents[:, :, :3], history["samples"]) and latents.shape[2] == memory.latents == 3 + 4 * 2
+
+
+@pytest.mark.parametrize("name", ["hunyuan_i2v", "skyreels_i2v"])
+def test_earlier_image_to_video_models_are_given_the_picture_in_their_channels(
+    comfy: Any, world: World, name: str
+) -> None:
+    class Pooled:
+        def tokenize(self, text: str, **options: Any) -> Any:
+            return world_clip.tokenize(text, **options)
+
+        def encode_from_tokens_scheduled(self, tokens: Any, **options: Any) -> Any:
+            conditioning = world_clip.encode_from_tokens_scheduled(tokens, **options)
+            return [[words, {**extra, "pooled_output": torch.zeros(1, 768)}] for words, extra in conditioning]
+
+    world_clip, world.clip = world.clip, Pooled()
+    model, picture = TinyModels(comfy)[name], torch.full((1, 48, 64, 3), 0.8)
+    negative = world.clip.encode_from_tokens_scheduled(world.clip.tokenize(""))
+    changes = {"start_image": picture, "width": 64, "height": 48, "negative": negative}
+    latents, memory, inputs = film(world, model, vae=world.inputs["vae"], **changes)
+    assert latents.isfinite().all() and latents.shape[2] == memory.latents == 1 + 4 * 2
+    assert [x.shape[2] for x in inputs.seen[::2]] == [3, 3, 2, 3]
+    for x, given in zip(inputs.seen[::2], (True, True, False, True), strict=True):
+        assert x[:, 16:32, :1].any() == given and not x[:, 16:32, 1:].any()
 
 
 def test_the_super_resolution_model_is_refused(comfy: Any) -> None:
