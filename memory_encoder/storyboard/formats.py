@@ -25,7 +25,6 @@ _IMPORTERS: tuple[tuple[Callable[[str], bool], Callable[[str, Clock], Reading]],
     (brackets.looks_like, brackets.parse),
     (keyframes.looks_like, keyframes.parse),
 )
-_OPEN_ENDED = frozenset({"list", "labels", "captions"})  # no sign says where a shot's text ends
 
 
 def parse_storyboard(
@@ -82,7 +81,7 @@ def _read(text: str, clock: Clock) -> Reading:
     for looks_like, parse in _IMPORTERS:
         if looks_like(text):
             reading = parse(text, clock)
-            if reading.form in _OPEN_ENDED:
+            if reading.open_ended:
                 refuse_structure_inside(reading.storyboard.shots)
             return reading
     refuse_structure(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import json
 import logging
 import subprocess
 import sys
@@ -135,6 +136,17 @@ def test_low_noise_expert_reads_the_film_through_its_own_first_projection(
         torch.testing.assert_close(found.all_tokens(), expected.all_tokens(), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(high.all_tokens(), own.all_tokens(), atol=1e-2)
     assert memory.latents == high.latents + 2
+
+
+def test_the_storyboard_node_says_how_it_read_a_text_and_in_which_unit(nodes: dict[str, Any], comfy: Any) -> None:
+    clip = importlib.import_module("demo.nodes.text_encoder").HashTextEncoder()
+    node, text = nodes["VideoMemoryStoryboard"], '"0": "a kitchen", "16": "a road"'
+    seconds, frames = (node.execute(clip, text, 16.0, 5.0, 0.0, unit) for unit in ("seconds", "frames"))
+    assert [shot.start for shot in seconds.result[0].storyboard.shots] == [0, 16]
+    assert [shot.start for shot in frames.result[0].storyboard.shots] == [0, 1]
+    assert frames.result[2].endswith("Read as 2 shots from keyframes; keys without a unit are frames")
+    assert frames.ui["read_as"][0]["remarks"] == ["keys_frames"]
+    assert json.loads(frames.ui["storyboard"][0])["shots"][1]["start"] == 1
 
 
 def test_film_is_fixed_by_its_seed_and_leaves_the_global_random_state_alone(render: Any) -> None:

@@ -249,6 +249,8 @@ def test_what_belongs_to_a_prompt_stays_in_it(text: str) -> None:
     result = read(text)
     assert (result.form, prompts(text)) == ("plain", [text])
     assert prompts(f"{text} | b") == [text, "b"]
+    if "\n" not in text and "|" not in text and text[:2] not in ("10", "12"):  # a time of the day could hide a shot
+        assert prompts(f"[0s] {text}\n[5s] b") == prompts(f"Shot 1 (0-5s): {text}\nShot 2 (5-9s): b") == [text, "b"]
 
 
 @pytest.mark.parametrize("text", PLAIN)
@@ -305,6 +307,8 @@ def test_a_smiley_of_brackets_is_kept_or_refused() -> None:
         ("Shot A: a\nShot B: b", "line 1 looks like a list of shots"),
         ("Film grain, 1970s.\nShot 1 (0-5s): a", "line 1: .*before the first shot"),
         ("0-5s: a\n5-10s: b\n\nTell me if you want more!", "line 4: 'Tell me.* stands apart"),
+        ("[0s] a kitchen\n5s: a road", "shot 1: in its text .*looks like times"),
+        ("8k, film grain\n0: a\n12: b\nno people", "line 2 looks like numbered texts, or keys"),
         ("frame 0: a\nframe 80: b", "write 24f"),
         ("| Scene | Text |\n|---|---|\n| 1 | a |", "line 1: the text is a table.*column of times"),
         ("| 1 | 0-5s | a |\n| 2 | 5-10s | b |", "line 1: the text is a table.*Time"),

@@ -82,10 +82,9 @@ def _times(text: str) -> tuple[_Head | None, list[_Head]]:
         elif is_time(head.first) and (head.sure or head.start == opening):
             return head, alone
     if any(head.sure for head in alone):
-        return None, [head for head in alone if head.sure or _ratio(head) not in RATIOS]
-    names = {_ratio(head) for head in alone}
-    formats = {name for name in names if name in RATIOS or "." in name.partition(":")[0]}
-    if names - formats and (len(names) > 1 or alone[0].start == opening):
+        return None, [head for head in alone if head.sure or not _is_format(head)]
+    several = len({_ratio(head) for head in alone}) > 1
+    if not all(_is_format(head) for head in alone) and (several or alone[0].start == opening):
         return None, alone
     return None, []
 
@@ -112,6 +111,12 @@ def _head(text: str, at: int) -> _Head | None:
         return None
     sure = not (before[1].strip().isdigit() and text[before.end() : before.end() + 1].isdigit())
     return _Head(at, before.end(), before.end(), before[1], before[2], sure)
+
+
+def _is_format(head: _Head) -> bool:
+    """Whether it is a picture's format: [9:16], [2.39:1]."""
+    name = _ratio(head)
+    return name in RATIOS or "." in name.partition(":")[0]
 
 
 def _ratio(head: _Head) -> str:
@@ -174,7 +179,9 @@ def _with_text_behind(text: str, heads: list[_Head], clock: Clock) -> Reading:
         )
         entries.append(Entry(first, last, joined(common, body.strip(_BETWEEN_SHOTS)), where))
     codes = any(is_code(entry.first) for entry in entries)
-    return Reading(Storyboard(shots_of(entries, clock)), "brackets", _remarks(codes, common, announced))
+    return Reading(
+        Storyboard(shots_of(entries, clock)), "brackets", _remarks(codes, common, announced), open_ended=True
+    )
 
 
 def _open_end(text: str, head: _Head) -> str | None:

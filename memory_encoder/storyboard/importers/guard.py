@@ -9,13 +9,14 @@ from itertools import islice
 
 from ..cleaning import Lines
 from ..model import Shot, StoryboardError
-from ..times import BETWEEN, SPAN, TIME, UNIT
+from ..times import BETWEEN, RATIOS, SPAN, TIME, UNIT
 
 _FORM = "write each shot as [0s-5s: text]; when all of it is one shot, write [0s: text] around it"
 _WORD = r"(?:shot|scene|clip|cut|segment|分镜|镜头|鏡頭|场景|カット|ショット|シーン)"
 _FIELD = r"(?:start|end|time|duration|timestamp|start_time|end_time|时间|时长|時間|尺)"
 _LIST = r"(?:shots|scenes|prompts|prompt|text|description|version|storyboard)"
 _LINE = r"^[ \t]{0,40}(?:[-*+][ \t]{1,4})?(?:\*\*)?[\"']?"
+_AROUND = " \t[](){}【】（）"
 _NAMED = rf"(?:{_LIST}|{_FIELD})"
 _SPACE, _SPACES, _COLON = r"[ \t]{0,3}", r"[ \t]{0,9}", "[:：]"
 _NUMBER = r"\d{1,6}(?:\.\d{1,6})?"
@@ -117,7 +118,8 @@ def refuse_structure_inside(shots: Sequence[Shot]) -> None:
 def _found(text: str, least: Callable[[_Sign], int]) -> tuple[int, str] | None:
     """Where the first kind of sign that is there often enough begins, and its name."""
     for sign in _SIGNS:
-        matches = list(islice(sign.pattern.finditer(text), least(sign)))
+        found = (match for match in sign.pattern.finditer(text) if match[0].strip(_AROUND) not in RATIOS)
+        matches = list(islice(found, least(sign)))
         if matches and len(matches) == least(sign):
             first = matches[0]
             return first.start() + len(first[0]) - len(first[0].lstrip()), sign.name

@@ -84,7 +84,7 @@ def parse(text: str, clock: Clock) -> Reading:
     if not timed:
         _check_numbers(items)
         parts = [Part(_text(item)) for item in items]
-        return Reading(one_section_each(parts, clock.section_seconds), "labels", remarks)
+        return Reading(one_section_each(parts, clock.section_seconds), "labels", remarks, open_ended=True)
     bare = next((item for item in items if item.first is None), None)
     if bare is not None:
         raise StoryboardError(
@@ -95,7 +95,7 @@ def parse(text: str, clock: Clock) -> Reading:
         for number, item in enumerate(timed, 1)
     ]
     codes = ("codes",) if any(is_code(entry.first) for entry in entries) else ()
-    return Reading(Storyboard(shots_of(entries, clock)), "list", codes + remarks)
+    return Reading(Storyboard(shots_of(entries, clock)), "list", codes + remarks, open_ended=True)
 
 
 def _check_numbers(items: list[_Item]) -> None:

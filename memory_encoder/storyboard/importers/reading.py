@@ -40,11 +40,12 @@ REMARKS = {
 
 @dataclass(frozen=True)
 class Reading:
-    """A storyboard and how it was read: a key of FORMS, keys of REMARKS."""
+    """A storyboard and how it was read: a key of FORMS, keys of REMARKS. `open_ended`: no sign ends a shot's text."""
 
     storyboard: Storyboard
     form: str
     remarks: tuple[str, ...] = ()
+    open_ended: bool = False
 
     @property
     def note(self) -> str:

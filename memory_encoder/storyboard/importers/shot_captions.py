@@ -39,4 +39,6 @@ def parse(text: str, clock: Clock) -> Reading:
             "the text has a [global caption] and no shots; write [per shot caption] ... [shot cut] ... behind it"
         )
     parts = [Part(joined(common, caption) if caption else "") for caption in captions]
-    return Reading(one_section_each(parts, clock.section_seconds), "captions", ("common",) if common else ())
+    return Reading(
+        one_section_each(parts, clock.section_seconds), "captions", ("common",) if common else (), open_ended=True
+    )
