@@ -19,9 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 INTEGRATION = ROOT / "tests" / "integration"
 # Files of more than ten seconds, the longest first.
 LONGEST = (
-    "test_browser", "test_reproduction", "test_training", "test_training_sharded", "test_film", "test_tiny_family",
-    "test_workflows", "test_branching", "test_parity", "test_film_routes", "test_train_node", "test_saving",
-    "test_training_workflows", "test_nodes", "test_storyboard", "test_comfy_starts",
+    "test_browser", "test_card_sampling", "test_card_training", "test_reproduction", "test_training",
+    "test_training_sharded", "test_card_memory", "test_film", "test_tiny_family", "test_workflows",
+    "test_branching", "test_parity", "test_film_routes", "test_train_node", "test_saving", "test_training_workflows",
+    "test_nodes", "test_storyboard", "test_comfy_starts",
 )  # fmt: skip
 
 
