@@ -239,6 +239,7 @@ PLAIN = [
     "a woman walks 5-10 steps\n- bullet\n- other",
     "a kitchen, morning light\na street in the rain",
     "5 men walk\n3 women run",
+    "[5-10] people in a park",
     "Part 2: the return of the king",
     "{masterpiece}, best quality",
 ]
@@ -249,7 +250,7 @@ def test_what_belongs_to_a_prompt_stays_in_it(text: str) -> None:
     result = read(text)
     assert (result.form, prompts(text)) == ("plain", [text])
     assert prompts(f"{text} | b") == [text, "b"]
-    if "\n" not in text and "|" not in text and text[:2] not in ("10", "12"):  # a time of the day could hide a shot
+    if "\n" not in text and "|" not in text and text[:2] not in ("10", "12", "[5"):  # these could hide a shot
         assert prompts(f"[0s] {text}\n[5s] b") == prompts(f"Shot 1 (0-5s): {text}\nShot 2 (5-9s): b") == [text, "b"]
 
 

@@ -84,7 +84,8 @@ def _times(text: str) -> tuple[_Head | None, list[_Head]]:
     if any(head.sure for head in alone):
         return None, [head for head in alone if head.sure or not _is_format(head)]
     several = len({_ratio(head) for head in alone}) > 1
-    if not all(_is_format(head) for head in alone) and (several or alone[0].start == opening):
+    counted = alone and "-" in text[alone[0].start : alone[0].end] and alone[0].first.strip("0. ")  # [5-10] people
+    if not all(_is_format(head) for head in alone) and (several or (alone[0].start == opening and not counted)):
         return None, alone
     return None, []
 

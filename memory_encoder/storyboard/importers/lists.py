@@ -120,17 +120,9 @@ def _items(text: str) -> tuple[list[_Item], list[tuple[int, str]]]:
         counted = head is not None and head.label.isdigit() and head.first is None
         if head is not None and counted and (labelled or timed or int(head.label) != len(items) + 1):
             head = None
-        above = (
-            items[-1]
-            if items and items[-1].first is None and not any(part.strip(AROUND) for part in items[-1].text)
-            else None
-        )
-        if head is not None and above is not None and head.first is not None and not head.label:
-            above.first, above.last, above.text = (
-                head.first,
-                head.last,
-                head.text,
-            )  # "Shot 1", and below it "Time: 0-5s"
+        above = items[-1] if items and _has_label_only(items[-1]) else None
+        if above is not None and head is not None and head.first is not None and not head.label:
+            above.first, above.last, above.text = head.first, head.last, head.text  # "Shot 1", below it "Time: 0-5s"
         elif head is not None:
             items.append(head)
         elif items:
@@ -138,6 +130,10 @@ def _items(text: str) -> tuple[list[_Item], list[tuple[int, str]]]:
         elif line.strip(AROUND):
             lead.append((number, line.strip(AROUND)))
     return items, lead
+
+
+def _has_label_only(item: _Item) -> bool:
+    return item.first is None and not any(part.strip(AROUND) for part in item.text)
 
 
 def _head(line: str, number: int) -> _Item | None:
@@ -171,12 +167,12 @@ def _timed(match: re.Match[str], first: str, last: str | None, label: str, rest:
     sure = bool(match["label"] or last or joint or enclosed or not rest.strip(AROUND))
     if not sure and not is_code(first) and not re.fullmatch(r"[\d.]+\s?(?:s|sec|秒)", first, re.IGNORECASE):
         return None
-    if match["open"] and match["open"] in "[【" and not (label or match["number"] or line_has_marks(match)):
+    if match["open"] and match["open"] in "[【" and not (label or match["number"] or _has_bullet(match)):
         return None  # brackets have an importer of their own
     return _Item(number, label if not label.isdigit() else "", first, last, [rest], sure)
 
 
-def line_has_marks(match: re.Match[str]) -> bool:
+def _has_bullet(match: re.Match[str]) -> bool:
     """Whether a bullet stands before what was found."""
     return match[0].lstrip()[:1] in "-*+\u2022\u25cf>#"
 
