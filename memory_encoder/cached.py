@@ -74,6 +74,7 @@ class CachedPatch:
             taken = _Take(self.memory)
             self.memory.took(block({**self.memory.arguments(args), HOOK: taken}))
             found = taken.found
+            taken.kept = ()  # a checkpointed block holds the hook until its backward pass
             if self.keep_on is None:
                 self.entries[self.index] = found
             else:
@@ -131,7 +132,7 @@ class _Take:
 
     def __init__(self, memory: MemoryPass) -> None:
         self.tokens = memory.tokens
-        self.kept: KeysValues | None = None
+        self.kept: KeysValues | tuple[()] | None = None
 
     def __call__(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self.kept is None:  # gradient checkpointing runs a block twice
@@ -142,7 +143,7 @@ class _Take:
 
     @property
     def found(self) -> KeysValues:
-        if self.kept is None:
+        if not self.kept:
             raise RuntimeError(NO_ATTENTION)
         return self.kept
 

@@ -42,16 +42,16 @@ def score_clip(
     """Scores one clip.
 
     pictures: [T,H,W,3] in 0..1. hr, lr: its normalised latents, and LR latents by rate. module: a TrainingModule (its
-    `compress`, `uncompressed` and `predict`). decode: latents -> pictures [B,T,H,W,3]. The same seed draws the same
-    noise for every kind.
+    `compress`, `uncompressed` and `predict`) on the device of hr, lr and conditioning. decode: latents -> pictures
+    [B,T,H,W,3] in RAM. The same seed draws the same noise for every kind.
     """
     memories = {"memory": module.compress(hr, lr), "none": None, "full": module.uncompressed(hr)}
     predict = partial(module.predict, conditioning=conditioning)
-    shown = {"original": pictures}
+    drawn = {}  # all before the first is decoded, since a VAE may push the host out of the card's memory
     for kind, memory in memories.items():
         generator = torch.Generator().manual_seed(seed)
-        shown[kind] = decode(draw_history(predict, memory, tuple(hr.shape), generator, steps))[0]
-    shown["vae"] = decode(hr)[0]
+        drawn[kind] = draw_history(predict, memory, tuple(hr.shape), generator, steps, device=hr.device)
+    shown = {"original": pictures} | {kind: decode(made)[0] for kind, made in (drawn | {"vae": hr}).items()}
     scores = {
         metric.__name__: {kind: float(metric(pictures, shown[kind].clamp(0, 1)).mean()) for kind in KINDS}
         for metric in (psnr, ssim)

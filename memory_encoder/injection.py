@@ -12,6 +12,7 @@ import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -108,9 +109,7 @@ class DiffusionModelWrapper:
 
     def __init__(self, memory: InjectedMemory, gradient_checkpointing: bool = False, eager: bool = False) -> None:
         self.memory = memory
-        self.run_block: Callable[[Block], Block] = checkpointed if gradient_checkpointing else _as_it_is
-        if eager:
-            self.run_block = lambda block: uncompiled(_as_it_is(block))
+        self.gradient_checkpointing, self.eager = gradient_checkpointing, eager
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         # Arguments are found by name: their order has changed between versions of core.
@@ -123,8 +122,19 @@ class DiffusionModelWrapper:
         rotary = host.rotary(self.memory.coordinates.to(x.device), options)
         state = MemoryTokens(tokens, rotary, self.memory.history_timestep)
         patches = self._patches(host, state, call.arguments)
-        call.arguments["transformer_options"] = with_patches(options, patches, state, self.run_block)
-        return executor(*call.args, **call.kwargs)
+        options = with_patches(options, patches, state, self._run_block(host))
+        call.arguments["transformer_options"] = options
+        try:
+            return executor(*call.args, **call.kwargs)
+        finally:
+            # A checkpointed block holds the options until its backward pass, and the patches what the last block made:
+            # where no backward pass reaches that one, the two would keep each other for good.
+            options["patches_replace"]["dit"].clear()
+
+    def _run_block(self, host: Host) -> Callable[[Block], Block]:
+        if self.gradient_checkpointing:
+            return partial(checkpointed, copies=host.adds_in_place)
+        return (lambda block: uncompiled(_as_it_is(block))) if self.eager else _as_it_is
 
     def _patches(self, host: Host, state: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
         """The patches of all blocks for one forward pass, by the way the memory is read."""
@@ -259,16 +269,25 @@ def with_patches(
     return {**options, "patches_replace": {**replace, "dit": slots}}
 
 
-def checkpointed(block: Block) -> Block:
-    """A block that keeps only its inputs for the backward pass and is run again there (gradient checkpointing)."""
+def checkpointed(block: Block, copies: bool) -> Block:
+    """A block that keeps only its inputs for the backward pass and is run again there (gradient checkpointing).
+
+    All tensors among its arguments are inputs, so that hooks on saved tensors see them and nothing else holds them.
+    copies: the block adds to its inputs in place, which would spoil those of the second run.
+    """
     block = hooked(_bound_now(block))
 
     def run(args: BlockArgs) -> BlockArgs:
-        def forward(img: Tensor, txt: Tensor | None) -> BlockArgs:
-            # Hunyuan's blocks add in place, which would spoil the inputs of the second run.
-            return block({**args, "img": img.clone(), "txt": None if txt is None else txt.clone()})
+        inputs = {name: value for name, value in args.items() if isinstance(value, Tensor)}
+        names, others = list(inputs), {name: value for name, value in args.items() if name not in inputs}
 
-        result: Any = torch.utils.checkpoint.checkpoint(forward, args["img"], args.get("txt"), use_reentrant=False)
+        def forward(*values: Tensor) -> BlockArgs:
+            given = dict(zip(names, values, strict=True))
+            if copies:
+                given |= {name: given[name].clone() for name in ("img", "txt") if name in given}
+            return block({**others, **given})
+
+        result: Any = torch.utils.checkpoint.checkpoint(forward, *inputs.values(), use_reentrant=False)
         return result
 
     return run

@@ -33,12 +33,16 @@ def draw_history(
     generator: torch.Generator,
     steps: int = 12,
     shift: float = 3.0,
+    device: torch.device | None = None,
 ) -> Tensor:
-    """All latents of a history of `shape` [B,C,T,H,W], a window at a time, each from the memory alone."""
+    """All latents of a history of `shape` [B,C,T,H,W], a window at a time, each from the memory alone.
+
+    device: where the host's velocity is made; noise is drawn on the CPU, the same for all.
+    """
     parts, total = [], shape[2]
     for first, dropped in windows(range(total), total):
         noise = torch.randn(*shape[:2], min(WINDOW, total), *shape[3:], generator=generator)
-        parts.append(draw_frames(predict, memory, noise, first, steps, shift)[:, :, dropped:])
+        parts.append(draw_frames(predict, memory, noise.to(device), first, steps, shift)[:, :, dropped:])
     return torch.cat(parts, dim=2)
 
 

@@ -38,12 +38,18 @@ class RetrievalDraw:
     noise: Tensor
 
 
-def draw_omega(latents: int, generator: torch.Generator) -> range:
-    """A contiguous random set of latent frames. Contiguity and sizes are not from the paper."""
+def draw_omega(latents: int, generator: torch.Generator, stride: int = 1) -> range:
+    """A contiguous random set of latent frames, in whole cells of `stride` latents (see `cell_spans`).
+
+    A set that began inside of a cell would never show that cell's LR latent clean. Contiguity, sizes and whole cells are
+    not from the paper.
+    """
     weights = torch.tensor(OMEGA_WEIGHTS)
-    size = min(OMEGA_SIZES[int(torch.multinomial(weights, 1, generator=generator))], latents)
-    start = int(torch.randint(0, latents - size + 1, (), generator=generator))
-    return range(start, start + size)
+    size = OMEGA_SIZES[int(torch.multinomial(weights, 1, generator=generator))]
+    spans = cell_spans(latents, stride)
+    count = min(-(-size // stride), len(spans))
+    start = int(torch.randint(0, len(spans) - count + 1, (), generator=generator))
+    return range(spans[start].start, spans[start + count - 1].stop)
 
 
 def draw(
@@ -51,10 +57,10 @@ def draw(
 ) -> RetrievalDraw:
     """Random numbers for a batch of clips [B,C,T,H,W] and their LR latents [B,C,t,h,w] by rate, all from `generator`.
 
-    omega: drawn too unless given.
+    omega: drawn too unless given, on cells of the rates.
     """
     batch, _, frames = history.shape[:3]
-    omega = omega or draw_omega(frames, generator)
+    omega = omega or draw_omega(frames, generator, max(map(time_stride, lr), default=1))
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
@@ -86,12 +92,16 @@ def time_stride(rate: str) -> int:
     return CompressionRate.parse(rate).time
 
 
+def cell_spans(frames: int, stride: int) -> list[range]:
+    """The latents that each LR latent shows: the first alone, then (j-1)*stride+1 .. j*stride, as far as there are."""
+    _, cells = cells_for(frames, stride)
+    return [range(max((j - 1) * stride + 1, 0), min(j * stride + 1, frames)) for j in range(cells)]
+
+
 def clean_cells(omega: range, frames: int, stride: int) -> Tensor:
     """Bool [cells]: LR latents all of whose frames lie in Omega; one that shows a masked frame would leak it."""
     clean = clean_frames(omega, frames)
-    _, cells = cells_for(frames, stride)
-    spans = [range(max((j - 1) * stride + 1, 0), min(j * stride + 1, frames)) for j in range(cells)]
-    return torch.stack([clean[span.start : span.stop].all() for span in spans])
+    return torch.stack([clean[span.start : span.stop].all() for span in cell_spans(frames, stride)])
 
 
 def retrieval_loss(

@@ -71,29 +71,29 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor).all())
 
 
-def film_folder(root: Path, film: str) -> Path:
-    """The folder of a film below `root`; nothing is created.
+def film_folder(root: Path, film: str, what: str = "film") -> Path:
+    """The folder of a film below `root`, or of something else that an input `what` names; nothing is created.
 
     Raises FilmNameError for a name that is not one plain folder name on Linux, macOS and Windows alike.
     """
     if not isinstance(film, str) or not film.strip():
-        raise FilmNameError("film: the name is empty; give the film a name, such as my_film")
+        raise FilmNameError(f"{what}: the name is empty; give a name, such as my_{what}")
     forbidden = _FORBIDDEN.search(film)
     if len(film) > MAX_NAME_CHARACTERS or (forbidden is None and len(film.encode()) > MAX_NAME_BYTES):
         raise FilmNameError(
-            f"film: the name has {len(film)} characters, which is too long; use at most {MAX_NAME_CHARACTERS}, "
+            f"{what}: the name has {len(film)} characters, which is too long; use at most {MAX_NAME_CHARACTERS}, "
             "fewer with characters beyond ASCII"
         )
     if forbidden is not None:
         raise FilmNameError(
-            f"film: the name {film!r} contains {forbidden[0]!r}, but it names one folder, not a path; "
+            f"{what}: the name {film!r} contains {forbidden[0]!r}, but it names one folder, not a path; "
             "use letters, digits, spaces, dots, - and _"
         )
     if film[0] in ". " or film[-1] in ". ":
-        raise FilmNameError(f"film: the name {film!r} begins or ends with a dot or a space; remove it")
+        raise FilmNameError(f"{what}: the name {film!r} begins or ends with a dot or a space; remove it")
     if _RESERVED.fullmatch(film):
         raise FilmNameError(
-            f"film: the name {film!r} is reserved by Windows; add something to it, such as {film[:3]}_film"
+            f"{what}: the name {film!r} is reserved by Windows; add something to it, such as {film[:3]}_{what}"
         )
     return Path(root) / film
 

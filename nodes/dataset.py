@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..memory_encoder.sections import film_folder
 from ..memory_encoder.training.cache import build_cache, folder_stamp
@@ -121,7 +122,7 @@ class VideoMemoryDataset(io.ComfyNode):
             heldout=parse_heldout(heldout[0]),
             on_bad=on_bad[0],  # type: ignore[arg-type]
         )
-        out = film_folder(runtime.dataset_root(), name[0])
+        out = film_folder(runtime.dataset_root(), name[0], "name")
         report = str(
             build_cache(
                 runtime.clips_folder(folder[0]),
@@ -165,11 +166,19 @@ def from_latents(
 def text_encoder(clip: Any) -> TextEncoder:
     """Core's CLIP with an identity that follows from its weights and patches."""
     stage = getattr(clip, "cond_stage_model", None)
-    identity = type(clip).__qualname__ if stage is None else fingerprint(stage.state_dict())
+    identity = type(clip).__qualname__ if stage is None else fingerprint(_weights(stage))
     patcher: Any = getattr(clip, "patcher", None)
     if getattr(patcher, "patches", None):
         identity += f" {patcher.patches_uuid}"
     return TextEncoder(identity, lambda: clip)
+
+
+def _weights(stage: Any) -> dict[str, Any]:
+    """Weights to tell a text encoder by. GGUF layers show none in a state dict, but have the packed ones."""
+    weights = stage.state_dict()
+    if any(weight.is_meta for weight in weights.values()):
+        weights = {name: weight.detach().as_subclass(Tensor) for name, weight in stage.named_parameters()}
+    return weights
 
 
 def _size_inputs() -> list[io.Input]:

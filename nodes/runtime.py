@@ -29,7 +29,7 @@ from ..memory_encoder.injection import inject, is_injected
 from ..memory_encoder.memory import VideoMemory
 from ..memory_encoder.recall import WINDOW, windows
 from ..memory_encoder.selection import MemorySettings, attention_mode
-from ..memory_encoder.training.checkpoint import LORA, encoder_name
+from ..memory_encoder.training.checkpoint import LORA, encoder_name, run_of
 from .managed import ManagedEncoder
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("video_memory")
 ENCODERS, MEMORIES, FILMS = "memory_encoders", "video_memories", "video_memory"
 DATASETS = "video_memory_datasets"
+MOST_NAMES = 100  # of one run's published files
 
 
 def register_folders() -> None:
@@ -299,9 +300,21 @@ def training_precision(choice: str) -> Any:
     return "bf16" if mm.should_use_bf16(training_device()) else "no"
 
 
+NOT_TRAINABLE = "load a bf16, fp16 or fp8 file with core's Load Diffusion Model for training"
+
+
 def model_for_training(model: Any) -> Any:
-    """A deep copy of a MODEL, wholly on the device, whose tensors may have gradients; the original is left alone."""
-    copy = model.clone(force_deepcopy=True)
+    """A deep copy of a MODEL, wholly on the device, whose tensors may have gradients; the original is left alone.
+
+    Raises ValueError for a model that cannot be trained on, such as one of a GGUF file.
+    """
+    packed = [name for name, weight in host_of(model).model.named_parameters() if not weight.is_floating_point()]
+    if packed:
+        raise ValueError(f"model holds weights that are packed ({packed[0]}), as GGUF files do; {NOT_TRAINABLE}")
+    try:
+        copy = model.clone(force_deepcopy=True)
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        raise ValueError(f"model cannot be copied ({error}), as those of GGUF loaders cannot; {NOT_TRAINABLE}") from error
     mm.load_models_gpu([copy], force_full_load=True)
     return copy
 
@@ -316,15 +329,35 @@ def plain_lora(lora: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
     return None if lora is None else {name: value.detach().float().cpu().clone() for name, value in lora.items()}
 
 
-def publish_run(folder: Path, run: str, encoders: int) -> None:
-    """Copies a run's encoders and LoRA under the run's name to where the loaders' lists find them: run, run_2, ..."""
-    output = Path(folder_paths.get_output_directory())
-    files = {output / "loras" / f"{run}.safetensors": LORA}
-    for number in range(1, encoders + 1):
-        file = encoder_name(number)
-        files[output / ENCODERS / file.replace("encoder", run)] = file
-    for path, name in files.items():
-        write_bytes(path, (folder / name).read_bytes())
+def publish_run(folder: Path, run: str, encoders: int) -> str:
+    """Copies a run's encoders and LoRA to where the loaders' lists find them; returns the name that they have there.
+
+    It is the run's, and for further encoders run_2, run_3, ... Where such a file is not of this run, or another program
+    holds it open (Windows), all of them take the next name: run-2, then run-3.
+    """
+    output, own = Path(folder_paths.get_output_directory()), run_of(folder / LORA)
+    names = [run, *(f"{run}-{number}" for number in range(2, MOST_NAMES + 1))]
+    refusal: PermissionError | None = None
+    for name in names:
+        files = {output / "loras" / f"{name}.safetensors": LORA}
+        for number in range(1, encoders + 1):
+            file = encoder_name(number)
+            files[output / ENCODERS / file.replace("encoder", name)] = file
+        if any(path.exists() and (own is None or run_of(path) != own) for path in files):
+            continue
+        try:
+            for path, file in files.items():
+                write_bytes(path, (folder / file).read_bytes())
+        except PermissionError as error:
+            refusal = error
+            continue
+        if name != run:
+            log.warning("%s is taken by files of another run, or open elsewhere: encoder and LoRA are called %s", run, name)
+        return name
+    raise refusal or FileExistsError(
+        f"run: {MOST_NAMES} names from {run} on are taken in {output / 'loras'} and {output / ENCODERS}; the encoder and "
+        f"the LoRA lie in {folder}"
+    )
 
 
 def load_lora(path: Path) -> dict[str, Tensor]:

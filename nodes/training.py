@@ -20,10 +20,11 @@ from ..memory_encoder.training.dataset import MemoryDataset
 from ..memory_encoder.training.listener import PictureListener
 from ..memory_encoder.training.options import TrainOptions
 from ..memory_encoder.training.pictures import loss_plot, recall_picture
+from ..memory_encoder.training.random_state import random_state_kept
 from . import runtime
 from .dataset import MemoryDatasetSocket
 from .managed import ManagedEncoder, manage
-from .sockets import CATEGORY, MemoryEncoderSocket, encoder_input, model_input, seed_input
+from .sockets import CATEGORY, MemoryEncoderSocket, encoder_input, seed_input
 from .training_events import TrainingEvents
 
 
@@ -38,7 +39,9 @@ class VideoMemoryTrain(io.ComfyNode):
             category=CATEGORY,
             description="Trains a memory encoder and a LoRA of the model. A cancelled run goes on where it was saved.",
             inputs=[
-                model_input(),
+                io.Model.Input(
+                    "model", tooltip="Wan 2.1 or 2.2, or HunyuanVideo, in bf16, fp16 or fp8; GGUF cannot be trained on."
+                ),
                 encoder_input(),
                 MemoryDatasetSocket.Input("dataset", tooltip="From Cache Training Clips."),
                 io.Combo.Input(
@@ -94,6 +97,10 @@ class VideoMemoryTrain(io.ComfyNode):
                     "window_share", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,
                     tooltip="Share of continuation steps that also show the last 3 latents, for sliding_window.",
                 ),
+                io.Float.Input(
+                    "guidance", default=6.0, min=0.0, max=100.0, step=0.1, optional=True,
+                    tooltip="What HunyuanVideo is told while it is trained; core samples with 6.",
+                ),
             ],
             outputs=[
                 MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Trained encoder."),
@@ -111,23 +118,25 @@ class VideoMemoryTrain(io.ComfyNode):
         picture_every: int = 250, checkpoint_every: int = 100, gradient_checkpointing: bool = True,
         mixed_precision: str = "auto", history_dropout: float = 0.1, corruption: float = 0.0, vae=None,
         retrieval_share: float = 0.0, lora: dict[str, torch.Tensor] | None = None, window_share: float = 0.0,
+        guidance: float = 6.0,
     ) -> io.NodeOutput:  # fmt: skip
         from ..memory_encoder.training.run import (
             train,  # Accelerate takes seconds to import, which start-up need not wait for
         )
 
         memory_encoder.check_host(runtime.host_of(model))
-        folder = film_folder(runtime.training_root(), run)
+        folder = film_folder(runtime.training_root(), run, "run")
         options = TrainOptions(
             stage=stage, steps=steps, batch_size=batch_size, learning_rate=learning_rate, rank=rank, seed=seed,
             accumulate=accumulate, section=section, picture_every=picture_every, checkpoint_every=checkpoint_every,
             gradient_checkpointing=gradient_checkpointing, history_dropout=history_dropout, corruption=corruption,
             mixed_precision=runtime.training_precision(mixed_precision), retrieval_share=retrieval_share,
-            window_share=window_share,
+            window_share=window_share, guidance=guidance,
         )  # fmt: skip
         decode = None if vae is None else runtime.codec_for(model, vae).decode
         listener = NodeListener(folder, decode, TrainingEvents(run, steps))
-        with torch.inference_mode(False), torch.enable_grad(), training_mode():
+        own = random_state_kept(runtime.training_device())
+        with own, torch.inference_mode(False), torch.enable_grad(), training_mode():
             copy = runtime.model_for_training(model)
             encoders = [plain_encoder(part, copy.model.diffusion_model, seed) for part in memory_encoder.parts]
             losses = train(
@@ -169,6 +178,10 @@ class NodeListener(PictureListener):
     def step(self, step: int, loss: float) -> None:
         super().step(step, loss)
         self.events.step(step, loss)
+        if self.progress is not None:
+            self.progress.step(step + 1)
+
+    def skipped(self, step: int) -> None:
         if self.progress is not None:
             self.progress.step(step + 1)
 

@@ -51,6 +51,8 @@ class Host(Protocol):
 
     image_channels: channels of its input beside the latent's, for a start image and its mask; 0 in text-to-video.
     image_optional: text-to-video checkpoints have these channels as well, and leave them empty.
+    masks_text: whether its forward reads attention_mask, which core's takes for one row at a time.
+    adds_in_place: whether its blocks add to their inputs.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Host(Protocol):
     head_dim: int
     image_channels: int
     image_optional: bool
+    masks_text: bool
+    adds_in_place: bool
 
     @classmethod
     def matches(cls, model: Any) -> bool:
@@ -75,6 +79,10 @@ class Host(Protocol):
 
     def embed(self, latents_BCTHW: Tensor) -> Tensor:
         """The host's patchify and first projection: normalised latents -> [B,D,T,H/ph,W/pw]."""
+        ...
+
+    def constants(self, guidance: float) -> dict[str, float]:
+        """Arguments of its forward that core gives beside the text, the same for every text."""
         ...
 
     def rotary(self, coordinates_M3: Tensor, options: Mapping[str, Any] | None = None) -> Tensor:

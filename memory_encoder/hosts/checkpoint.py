@@ -97,8 +97,14 @@ def load_lora(patcher: Any, path: str | Path) -> Any:
     patched, _ = _comfy("sd").load_lora_for_models(patcher, None, lora, 1.0, 0.0)
     if not patched.patches:
         raise CheckpointError(f"lora {name} fits no layer of the host; use the one trained with the encoder")
-    _comfy("model_management").load_models_gpu([patched], force_full_load=True)
+    load_on_device(patched)
     return patched
+
+
+def load_on_device(patcher: Any) -> torch.device:
+    """Puts a host wholly on the device where core computes, and names it."""
+    _comfy("model_management").load_models_gpu([patcher], force_full_load=True)
+    return patcher.load_device
 
 
 def load_host_shape(path: str | Path) -> Any:

@@ -18,6 +18,8 @@ class HunyuanHost:
     """Memory follows the video tokens in both kinds of blocks; the text stream sees it through the attention."""
 
     name = "hunyuan"
+    masks_text = True
+    adds_in_place = True
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -43,6 +45,9 @@ class HunyuanHost:
 
     def embed(self, latents_BCTHW: Tensor) -> Tensor:
         return project(self.model.img_in.proj, latents_BCTHW, self.patch)
+
+    def constants(self, guidance: float) -> dict[str, float]:
+        return {"guidance": guidance} if self.model.params.guidance_embed else {}
 
     def rotary(self, coordinates_M3: Tensor, options: Mapping[str, Any] | None = None) -> Tensor:
         """[1,1,M,d/2,2,2]: Hunyuan keeps the sequence on dimension 2."""

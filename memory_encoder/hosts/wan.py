@@ -16,6 +16,8 @@ class WanHost:
     """Memory follows the video tokens in the self-attention of every block."""
 
     name = "wan"
+    masks_text = False
+    adds_in_place = False
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -39,6 +41,9 @@ class WanHost:
 
     def embed(self, latents_BCTHW: Tensor) -> Tensor:
         return project(self.model.patch_embedding, latents_BCTHW, self.patch)
+
+    def constants(self, guidance: float) -> dict[str, float]:
+        return {}
 
     def rotary(self, coordinates_M3: Tensor, options: Mapping[str, Any] | None = None) -> Tensor:
         """[1,M,1,d/2,2,2]: Wan keeps the sequence on dimension 1."""

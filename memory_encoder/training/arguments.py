@@ -48,6 +48,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "before",
     ):
         add(f"--{name}", type=float, help="0 to 1")
+    add("--guidance", type=float, help="told to a guidance-distilled model such as HunyuanVideo; 6 as in sampling")
     add("--optimizer", choices=("adamw", "muon"))
     add("--card-gib", type=float, help="cut batches for a card of this size; by default the one that trains")
     add("--mixed-precision", choices=("no", "bf16"))
@@ -72,6 +73,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--frames", type=int, default=81, help="of each clip, from its beginning")
     add("--steps", type=int, default=12, help="of the sampler")
     add("--seed", type=int, default=0)
+    add("--guidance", type=float, default=6.0, help="told to a guidance-distilled model such as HunyuanVideo")
     add("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
 
 

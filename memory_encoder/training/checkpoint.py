@@ -11,7 +11,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..config import EncoderConfig
@@ -88,6 +88,16 @@ def read_lora(path: Path) -> dict[str, Tensor]:
         return {name: value.float() for name, value in safetensors.torch.load_file(path).items()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"lora {path} cannot be read ({error}); give a LoRA that this pack has trained") from error
+
+
+def run_of(path: Path) -> str | None:
+    """What tells the run that wrote an encoder or LoRA from all others; None for any other file."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("training", "null"))
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return facts.get("run") if isinstance(facts, dict) else None
 
 
 def save_host(path: Path, diffusion_model: nn.Module, metadata: dict[str, str], facts: dict[str, Any]) -> None:

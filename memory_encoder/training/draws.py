@@ -47,7 +47,7 @@ def target_of(options: TrainOptions, stride: int, step: int, kind: str, frames: 
     generator = generator_for(options.seed, kind, "target", step)
     task = task_of(options, step, kind)
     if task == "retrieval":
-        omega = retrieval.draw_omega(frames, generator)
+        omega = retrieval.draw_omega(frames, generator, stride)
         return omega.start, len(omega)
     if frames <= options.section:
         raise ValueError(f"clips of {frames} latents have no history before a section of {options.section}; use longer")

@@ -25,6 +25,7 @@ from ..hosts.checkpoint import (
     load_comfy,
     load_host,
     load_lora,
+    load_on_device,
     load_text_encoder,
     load_vae,
 )
@@ -99,9 +100,11 @@ class Judge:
         self, patcher: Any, vae: Any, encoders: Sequence[MemoryEncoder], text: Any, args: argparse.Namespace
     ) -> None:
         model: Any = patcher.model
-        self.codec, self.args = codec(patcher, vae), args
+        self.codec, self.args, self.patcher = codec(patcher, vae), args, patcher
         first, *others = encoders
-        self.module = TrainingModule(first.requires_grad_(False), model.diffusion_model, others=others)
+        self.module = TrainingModule(
+            first.requires_grad_(False), model.diffusion_model, others=others, guidance=args.guidance
+        )
         self.module.others.requires_grad_(False)
         host = find_host(model.diffusion_model)
         config = first.config
@@ -122,8 +125,16 @@ class Judge:
         latents = 1 + (pictures.shape[0] - 1) // self.codec.temporal
         hr = self.codec.encode(pictures[None]).float()
         lr = lr_by_rate(pictures[None], latents, (encoder.config for encoder in self.module.encoders), self.codec)
-        arguments = (self.module, self.conditioning, self.codec.decode, self.args.seed, self.args.steps)
-        return score_clip(name, pictures, hr, lr, *arguments)
+        device = load_on_device(self.patcher)  # again for each clip, since the VAE may have pushed it out
+        for encoder in self.module.encoders:
+            encoder.to(device)
+        lr = {rate: value.to(device) for rate, value in lr.items()}
+        conditioning = {name: value.to(device) for name, value in self.conditioning.items()}
+        arguments = (self.module, conditioning, self._decode, self.args.seed, self.args.steps)
+        return score_clip(name, pictures, hr.to(device), lr, *arguments)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        return self.codec.decode(latents.cpu().float()).cpu()
 
     def _pictures(self, path: Path) -> Tensor:
         frames: list[np.ndarray] = []

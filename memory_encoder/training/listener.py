@@ -41,6 +41,9 @@ class Listener:
 
     def step(self, step: int, loss: float) -> None: ...
 
+    def skipped(self, step: int) -> None:
+        """A step was left out, since its loss or gradient was not finite."""
+
     def heldout(self, step: int, loss: float) -> None: ...
 
     def picture(self, step: int, trainer: Trainer) -> None: ...

@@ -31,7 +31,7 @@ def host_blocks(model: nn.Module) -> list[nn.Module]:
 def add_lora(model: nn.Module, rank: int, seed: int) -> list[nn.Parameter]:
     """Puts a LoRA of `rank` on every linear layer of the blocks; returns its parameters, float32 and trainable.
 
-    The base weights are called, never read, so that fp8 and GGUF layers work. alpha equals the rank: scale 1. B starts
+    The base weights are called, never read, so that fp8 layers work. alpha equals the rank: scale 1. B starts
     at zero: the host is unchanged at first. Raises ValueError when the model has no linear layers in blocks.
     """
     from peft import LoraConfig, inject_adapter_in_model

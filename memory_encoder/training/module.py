@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,8 @@ from ..injection import DIFFUSION_MODEL, KEY, DiffusionModelWrapper
 from ..positions import cell_coordinates, cells_for, grid_for, lattice_coordinates
 from ..retrieval import RetrievalDraw, retrieval_loss, time_stride
 from ..selection import InjectedMemory
+from .precision import computing_type
+from .rows import MASK, Rows, moved, passes
 
 TIMESTEP_SCALE = 1000.0  # core hands flow models t * 1000
 
@@ -30,12 +33,12 @@ class Batch:
     """Clips of one training step.
 
     hr: normalised latents [B,C,T,H,W]. lr: normalised LR latents [B,C,t,h,w] by rate. conditioning: arguments of the
-    host's forward by name, such as context [B,N,D].
+    host's forward by name, such as context [B,N,D], or one [1,N,D] for each row where captions differ in length.
     """
 
     hr: Tensor
     lr: Mapping[str, Tensor]
-    conditioning: Mapping[str, Tensor]
+    conditioning: Mapping[str, Rows]
 
     def rows(self, start: int, stop: int) -> Batch:
         """The clips of one process."""
@@ -44,7 +47,7 @@ class Batch:
         return replace(self, hr=self.hr[start:stop], lr=lr, conditioning=conditioning)
 
     def to(self, device: torch.device) -> Batch:
-        conditioning = {name: value.to(device) for name, value in self.conditioning.items()}
+        conditioning = {name: moved(value, device) for name, value in self.conditioning.items()}
         lr = {rate: value.to(device) for rate, value in self.lr.items()}
         return replace(self, hr=self.hr.to(device), lr=lr, conditioning=conditioning)
 
@@ -59,8 +62,11 @@ class TrainingModule(nn.Module):
         history_timestep: HistoryTimestep = "zero",
         gradient_checkpointing: bool = False,
         others: Sequence[MemoryEncoder] = (),
+        guidance: float = 6.0,
     ) -> None:
         """others: further encoders of the same history (paper section 4.5); the host sees the tokens of all.
+
+        guidance: what a guidance-distilled host (HunyuanVideo) is told beside the text, by default what core tells it.
 
         Raises ValueError when the encoders are not for one host, or not to be read in one way.
         """
@@ -70,6 +76,9 @@ class TrainingModule(nn.Module):
         self.others = nn.ModuleList(others)
         self.history_timestep: HistoryTimestep = history_timestep
         self.gradient_checkpointing = gradient_checkpointing
+        self.guidance = guidance
+        # Whether any process says so: where weights are split, all must make as many passes of the host.
+        self.agreed: Callable[[bool], bool] = bool
 
     @property
     def encoders(self) -> tuple[MemoryEncoder, ...]:
@@ -152,16 +161,50 @@ class TrainingModule(nn.Module):
         return InjectedMemory(tokens.flatten(2).transpose(1, 2).to(hr), coordinates, self.history_timestep)
 
     def predict(
-        self, x_t: Tensor, t: Tensor, memory: InjectedMemory | None, first: int, conditioning: Mapping[str, Tensor]
+        self, x_t: Tensor, t: Tensor, memory: InjectedMemory | None, first: int, conditioning: Mapping[str, Rows]
     ) -> Tensor:
-        """The host's velocity for latents x_t [B,C,T,H,W] whose first frame has the true time `first`."""
+        """The host's velocity for latents x_t [B,C,T,H,W] whose first frame has the true time `first`.
+
+        The host runs as core runs it when it samples: in the type of its weights, with what core gives beside the text,
+        rows of other lengths of text on their own, and no start image.
+        """
+        host, count = find_host(self.diffusion_model), x_t.shape[0]
         if memory is None:
-            width = find_host(self.diffusion_model).width
-            memory = InjectedMemory(x_t.new_zeros(1, 0, width), torch.zeros(0, 3), self.history_timestep)
-        wrapper = DiffusionModelWrapper(memory.shifted(-float(first)), self.gradient_checkpointing)
+            # Without tokens there is no timestep of theirs to add.
+            memory = InjectedMemory(x_t.new_zeros(1, 0, host.width), torch.zeros(0, 3), "same")
+        memory = memory.shifted(-float(first))
+        given = {name: value for name, value in conditioning.items() if name != MASK or host.masks_text}
+        runs = passes(given, count, single=MASK in given)
+        if self.agreed(len(runs) > 1):
+            runs = passes(given, count, single=True)
+        if len(runs) <= 1:
+            return self._run(x_t, t, memory, dict(runs[0][1]))
+        made = [self._run(x_t[rows], t[rows], _rows_of(memory, rows), arguments) for rows, arguments in runs]
+        order = [row for rows, _ in runs for row in rows]
+        return torch.cat(made)[torch.tensor(order).argsort().to(x_t.device)]
+
+    def _run(self, x_t: Tensor, t: Tensor, memory: InjectedMemory, arguments: dict[str, Tensor]) -> Tensor:
+        """One pass of the host over rows whose arguments have equal shapes."""
+        host, kind = find_host(self.diffusion_model), x_t.device.type
+        half = computing_type(self.diffusion_model, kind)
+        x = x_t if half is None else x_t.to(half)
+        constants = {name: x.new_full((x.shape[0],), value) for name, value in host.constants(self.guidance).items()}
+        # Masks of whole numbers are for core to read.
+        given = {n: v.to(x.dtype) if v.is_floating_point() else v for n, v in (constants | arguments).items()}
+        x = torch.nn.functional.pad(x, (0,) * 7 + (host.image_channels,))  # as core does where no image is given
+        wrapper = DiffusionModelWrapper(memory, self.gradient_checkpointing)
         options: dict[str, Any] = {"wrappers": {DIFFUSION_MODEL: {KEY: [wrapper]}}}
-        arguments = {name: value.to(x_t.dtype) for name, value in conditioning.items()}
-        return self.diffusion_model(x_t, t * TIMESTEP_SCALE, transformer_options=options, **arguments)
+        # What is trained is float32 in a host of half weights.
+        with contextlib.nullcontext() if half is None else torch.autocast(kind, half):
+            return self.diffusion_model(x, t * TIMESTEP_SCALE, transformer_options=options, **given).to(x_t.dtype)
+
+
+def _rows_of(memory: InjectedMemory, rows: list[int]) -> InjectedMemory:
+    """The memory of some rows of a batch; one of a single row is that of all."""
+    if memory.tokens.shape[0] == 1:
+        return memory
+    cross = tuple(replace(one, hidden=one.hidden[rows]) for one in memory.cross)
+    return replace(memory, tokens=memory.tokens[rows], cross=cross, _placed={})
 
 
 def check_together(configs: Sequence[EncoderConfig]) -> None:

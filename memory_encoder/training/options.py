@@ -21,6 +21,7 @@ class TrainOptions:
     warmup, cooldown: first steps in which the learning rate rises and last steps in which it falls to zero, linearly.
     rank: of the LoRA, the paper's (section 4.1).
     shift: of the timestep distribution.
+    guidance: what a guidance-distilled host (HunyuanVideo) is told; core samples with 6 unless a node says otherwise.
     section: latents of the section that Stage II makes.
     history_dropout: share of Stage II's steps without memory.
     corruption: highest level of noise on the history in Stage II, against drift.
@@ -67,6 +68,7 @@ class TrainOptions:
     coarse: float = 0.0
     before: float = 0.5
     caption_dropout: float = 0.1
+    guidance: float = 6.0
     mixed_precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
     train_encoder: bool = True

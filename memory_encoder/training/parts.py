@@ -43,6 +43,11 @@ def with_part(part: Tensor, like: Tensor) -> Tensor:
     return DTensor.from_local(part, mesh, place.placements, shape=like.shape, stride=like.stride())
 
 
+def whole_value(tensor: Any) -> Any:
+    """A tensor as it is in the sum of all processes; all must call it."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
 def gathered(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Whole tensors in RAM, one after the other; all processes must call it, and only the main one gets anything."""
     main, result = is_main(), {}

@@ -30,7 +30,8 @@ def loss_plot(losses: Sequence[Point], heldout: Sequence[Point] = ()) -> np.ndar
     """A picture [H,W,3] uint8 (BGR) of the smoothed training loss and the held-out loss over the steps."""
     width, height = SIZE
     canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
-    points = [point for point in (*losses, *heldout) if np.isfinite(point[1])]
+    losses, heldout = ([point for point in points if np.isfinite(point[1])] for points in (losses, heldout))
+    points = [*losses, *heldout]
     if not points:
         return canvas
     last = max(step for step, _ in points) or 1

@@ -16,6 +16,7 @@ from .lora import add_lora, load_lora_state, remove_lora
 from .module import TrainingModule
 from .options import TrainOptions
 from .plan import card_bytes, describe_plan, fit_to_card, plan_memory
+from .random_state import random_state_kept
 from .source import DatasetBatches
 from .trainer import Trainer
 
@@ -38,27 +39,29 @@ def train(
     card_gib: memory of the card that the batches are cut for, by default that of the card itself.
     others: further encoders of the same history, which share the host's LoRA (paper section 4.5).
     lora: what the host's LoRA begins with, of the same rank; by default a new one. The host's weights must be ordinary
-    tensors (no inference mode) on the device of training. A LoRA is taken out again at the end, also after an error.
+    tensors (no inference mode) on the device of training. A LoRA is taken out again at the end, also after an error, and
+    the global random states are then what they were.
     Raises ValueError for a dataset or a LoRA that does not fit, and for encoders that do not fit each other.
     """
     source = DatasetBatches(dataset, encoder.config, options, [other.config for other in others])
     if not source.has_heldout:
         options = replace(options, heldout_every=0)
-    if not options.train_host:
-        add_lora(diffusion_model, options.rank, options.seed)
-    try:
-        if lora is not None and not options.train_host:
-            load_lora_state(diffusion_model, lora)
-        checkpointing = options.gradient_checkpointing
-        module = TrainingModule(encoder, diffusion_model, gradient_checkpointing=checkpointing, others=others)
-        card = card_bytes(card_gib, cpu)
-        plan = plan_memory(module, options, source.splits["train"].entries[0].shape)
-        options = fit_to_card(options, plan, card)
-        source.options = options
-        listener.plan(describe_plan(plan, options, len(source.splits["train"]), card))
-        trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
-        losses = trainer.run(last_picture=True)
-        trainer.ema.assign()
-        return losses
-    finally:
-        remove_lora(diffusion_model)
+    with random_state_kept(next(encoder.parameters()).device):
+        if not options.train_host:
+            add_lora(diffusion_model, options.rank, options.seed)
+        try:
+            if lora is not None and not options.train_host:
+                load_lora_state(diffusion_model, lora)
+            checkpointing = options.gradient_checkpointing
+            module = TrainingModule(encoder, diffusion_model, "zero", checkpointing, others, options.guidance)
+            card = card_bytes(card_gib, cpu)
+            plan = plan_memory(module, options, source.splits["train"].entries[0].shape)
+            options = fit_to_card(options, plan, card)
+            source.options = options
+            listener.plan(describe_plan(plan, options, len(source.splits["train"]), card))
+            trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
+            losses = trainer.run(last_picture=True)
+            trainer.ema.assign()
+            return losses
+        finally:
+            remove_lora(diffusion_model)

@@ -153,7 +153,7 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
     for name in sorted(weights):
         weight = weights[name].detach()
         digest.update(f"{name}{tuple(weight.shape)}".encode())
-        if weight.numel():
+        if weight.numel() and not weight.is_meta:
             step = max(1, weight.numel() // _PROBED_VALUES)
             values = weight.flatten()[::step][:_PROBED_VALUES].to(device="cpu", dtype=torch.float32)
             digest.update(values.contiguous().numpy().tobytes())

@@ -15,12 +15,14 @@ from torch import Tensor
 from ..files import save_tensors
 from ..sections import section_key
 from .clips import digest_of, file_hash, is_whole
+from .rows import MASK, Rows, together
 from .settings import DatasetError, LatentSpace
 
 TEXTS = "texts"
 TEXT_FORMAT = "video_memory_text"
 NO_ENCODER = "none"
 EMPTY = ""  # the prompt of caption dropout
+FORWARD_NAMES = {"pooled_output": "y", MASK: MASK, "conditioning_byt5small": "txt_byt5"}  # core's, by those of its texts
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,10 @@ class Conditioning:
         return [[self.cross_attn, dict(self.extras)]]
 
     def arguments(self) -> dict[str, Tensor]:
-        """Keyword arguments of a host's forward: context, and y and attention_mask where the text encoder has them."""
-        names = {"pooled_output": "y", "attention_mask": "attention_mask"}
-        found = {names[name]: value for name, value in self.extras.items() if name in names}
+        """Keyword arguments of a host's forward, one row each: context, and what else the text encoder has."""
+        found = {FORWARD_NAMES[name]: value for name, value in self.extras.items() if name in FORWARD_NAMES}
+        if MASK in found and bool(found[MASK].all()):
+            del found[MASK]  # it masks nothing
         return {"context": self.cross_attn} | found
 
     @classmethod
@@ -77,22 +80,11 @@ class Conditioning:
                 )
 
 
-def stack(texts: Sequence[Conditioning]) -> dict[str, Tensor]:
-    """Arguments of a host's forward for a batch of prompts, shorter ones padded with zeros, as core's T5 pads them.
-
-    Where some have a mask, the others get one of ones.
-    """
-    length = max(text.cross_attn.shape[1] for text in texts)
-    masked = any("attention_mask" in text.extras for text in texts)
-    rows = []
-    for text in texts:
-        row, missing = text.arguments(), length - text.cross_attn.shape[1]
-        if masked:
-            mask = row.get("attention_mask", torch.ones(1, text.cross_attn.shape[1]))
-            row["attention_mask"] = torch.nn.functional.pad(mask, (0, length - mask.shape[1]))
-        row["context"] = torch.nn.functional.pad(row["context"], (0, 0, 0, missing))
-        rows.append(row)
-    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+def stack(texts: Sequence[Conditioning]) -> dict[str, Rows]:
+    """Arguments of a host's forward for a batch of prompts. Nothing is padded: a word of zeros is a word too."""
+    rows = [text.arguments() for text in texts]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: together([row.get(name) for row in rows]) for name in names}
 
 
 def encode_prompts(

@@ -74,6 +74,9 @@ class Teller(PictureListener):
             mean = sum(value for _, value in self.losses[-10:]) / len(self.losses[-10:])
             print(f"step {step + 1} loss {mean:.4f}", flush=True)
 
+    def skipped(self, step: int) -> None:
+        print(f"step {step + 1} left out: its loss or gradient is not finite", flush=True)
+
     def heldout(self, step: int, loss: float) -> None:
         super().heldout(step, loss)
         print(f"step {step + 1} held-out loss {loss:.4f}", flush=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import uuid
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 
 from ..hosts.checkpoint import has_accelerator
 from .checkpoint import (
+    CHECKPOINT,
     HOST,
     LORA,
     LOSSES,
@@ -33,8 +37,17 @@ from .listener import BatchSource, Listener
 from .module import TrainingModule
 from .optimizers import make_optimizers
 from .options import TrainOptions
-from .parts import load_optimizer_state, optimizer_state
+from .parts import load_optimizer_state, optimizer_state, own_part, whole_value
+from .random_state import random_state_kept
 from .sharding import in_forward, prepare_split, release, splits_weights
+
+
+_LOG = logging.getLogger("video_memory")
+MOST_SKIPPED = 5  # steps in a row; not from the paper
+
+
+class NotFinite(ValueError):
+    """A run that has nothing finite to go on with; its last checkpoint is what it was."""
 
 
 class Trainer:
@@ -79,19 +92,28 @@ class Trainer:
         optimizers = make_optimizers(_trained(module), options)
         if self.sharded:
             prepared: Any = prepare_split(self.accelerator, module, optimizers)
+            module.agreed = self._anywhere
         else:
             prepared = self.accelerator.prepare(module, *optimizers)
         self.prepared: Any = prepared[0]
         self.optimizers: list[Any] = list(prepared[1:])
         self.ema = Ema(_trained(module), options.ema)  # sharding has made other parameters
-        self.first_step = 0
+        self.first_step = self.done = 0
+        self.skipped = 0  # in a row, up to the last step
+        self.run_id = uuid.uuid4().hex[:16]  # in the files of this run, and of no other of the same name
 
     def run(self, last_picture: bool = False) -> list[dict[str, Any]]:
         """Trains to the last step; returns the losses as {"step", "loss"} and {"step", "heldout"} entries.
 
-        last_picture: draw one more when all is done.
+        last_picture: draw one more when all is done. Steps whose loss or gradient is not finite are left out and have
+        a {"step", "skipped"} entry. Raises NotFinite after MOST_SKIPPED of them in a row, and for weights that are not
+        finite; no file holds such a state.
         """
-        set_seed(self.options.seed)  # for what draws from the global state inside the host, such as dropout
+        with random_state_kept(self.accelerator.device):
+            set_seed(self.options.seed)  # for what draws from the global state inside the host, such as dropout
+            return self._run(last_picture)
+
+    def _run(self, last_picture: bool) -> list[dict[str, Any]]:
         self._restore()
         main = self.accelerator.is_main_process
         log = LossLog(self.folder / LOSSES, self.first_step) if main else None
@@ -101,10 +123,16 @@ class Trainer:
             self.listener.started(self.first_step, self.options.steps)
         for step in range(self.first_step, self.options.steps):
             loss = self._step(step)
+            self.done = step + 1
             if log is not None:
-                log.add(step=step, loss=loss)
-                self.accelerator.log({"loss": loss}, step=step)
-                self.listener.step(step, loss)
+                if loss is None:
+                    log.add(step=step, skipped=True)
+                    self.listener.skipped(step)
+                else:
+                    log.add(step=step, loss=loss)
+                    self.accelerator.log({"loss": loss}, step=step)
+                    self.listener.step(step, loss)
+            self._count(step, loss)
             self._report(step, log)
         self.accelerator.wait_for_everyone()
         self.save()
@@ -113,25 +141,45 @@ class Trainer:
         self.accelerator.end_training()
         return log.entries if log is not None else []
 
-    def _step(self, step: int) -> float:
+    def _step(self, step: int) -> float | None:
+        """The mean loss, or None where it or the gradient is not finite and nothing has changed; alike in all processes.
+
+        Every part of a step is run to its end in any case, as the exchange between processes wants it.
+        """
         options = self.options
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = options.rate_at(step) * group["share"]
-        total = torch.zeros((), device=self.accelerator.device)
+        total, finite = torch.zeros((), device=self.accelerator.device), True
         for part in range(options.accumulate):
             with self.accelerator.accumulate(self.prepared):
                 with norm_inputs_kept(self.module.diffusion_model):
                     loss = self._loss(step * options.accumulate + part, "train")
                     self.accelerator.backward(loss)
+                total += self._mean(loss.detach())
                 if self.accelerator.sync_gradients:
-                    self.accelerator.clip_grad_norm_(self.ema.parameters.values(), options.clip)
+                    norm = self.accelerator.clip_grad_norm_(self.ema.parameters.values(), options.clip)
+                    finite = math.isfinite(float(total)) and math.isfinite(float(whole_value(norm)))
                 for optimizer in self.optimizers:
-                    optimizer.step()
+                    if finite:
+                        optimizer.step()
                     optimizer.zero_grad()
-            total += self._mean(loss.detach())
+        if not finite:
+            return None
         self.ema.update(step + 1)
         return float(total) / options.accumulate
+
+    def _count(self, step: int, loss: float | None) -> None:
+        """Counts steps that were left out; raises NotFinite when they are too many in a row."""
+        self.skipped = 0 if loss is not None else self.skipped + 1
+        if loss is None:
+            _LOG.warning("step %d left out: its loss or gradient is not finite (NaN or infinite)", step + 1)
+        if self.skipped >= MOST_SKIPPED:
+            raise NotFinite(
+                f"the last {MOST_SKIPPED} steps, up to step {step + 1}, had a loss or gradient that is not finite; "
+                f"{self.folder / CHECKPOINT} is as it was saved last. Lower learning_rate, or set mixed_precision to "
+                "bf16 or no, and choose another run; to go on from the checkpoint as it is, run the same again"
+            )
 
     def _loss(self, index: int, kind: str) -> Tensor:
         share = self.options.batch_size // self.accelerator.num_processes
@@ -151,7 +199,7 @@ class Trainer:
         options, number = self.options, step + 1
         if options.heldout_every and number % options.heldout_every == 0:
             heldout = self.heldout_loss()
-            if log is not None:
+            if log is not None and math.isfinite(heldout):
                 log.add(step=step, heldout=heldout)
                 self.accelerator.log({"heldout": heldout}, step=step)
                 self.listener.heldout(step, heldout)
@@ -183,10 +231,10 @@ class Trainer:
         Where weights are split, all processes must call it.
         """
         main = self.accelerator.is_main_process
+        self._check_finite()
         if not (main or self.sharded):
             return
-        done = self._steps_done()
-        facts = {"stage": self.options.stage, "steps": done, **self.options.that_shape_the_run()}
+        facts = {"stage": self.options.stage, "steps": self.done, "run": self.run_id, **self.options.that_shape_the_run()}
         with self.ema.applied():
             for number, encoder in enumerate(self.module.encoders, 1):
                 save_encoder(self.folder / encoder_name(number), encoder, facts)
@@ -195,7 +243,8 @@ class Trainer:
             else:
                 save_lora(self.folder / LORA, self.module.diffusion_model, facts)
         state = {
-            "step": done,
+            "step": self.done,
+            "run": self.run_id,
             "options": self.options.that_shape_the_run(),
             "config": asdict(self.module.encoder.config),
             "others": [asdict(encoder.config) for encoder in self.module.encoders[1:]],
@@ -205,9 +254,22 @@ class Trainer:
         if main:
             save_checkpoint(self.folder, state)
 
-    def _steps_done(self) -> int:
-        states = self.optimizers[0].state_dict()["state"].values()
-        return max((int(state["step"]) for state in states), default=self.first_step)
+    def _anywhere(self, said: bool) -> bool:
+        """Whether any process says so; all must ask."""
+        votes: Any = self.accelerator.reduce(torch.tensor(float(said), device=self.accelerator.device), "sum")
+        return float(votes) > 0
+
+    def _check_finite(self) -> None:
+        """Raises NotFinite, in all processes alike, when what would be saved is not finite in any of them."""
+        states = [v for o in self.optimizers for entry in o.state.values() for v in entry.values()]
+        held = [*self.ema.parameters.values(), *self.ema.averages.values(), *states]
+        parts = (own_part(value) for value in held if isinstance(value, Tensor) and value.is_floating_point())
+        wrong = any(not bool(torch.isfinite(part).all()) for part in parts)
+        if self._anywhere(wrong):
+            raise NotFinite(
+                f"weights or moments are not finite after step {self.done}; nothing was saved, and "
+                f"{self.folder / CHECKPOINT} is as it was saved last. Lower learning_rate and choose another run"
+            )
 
     def _restore(self) -> None:
         state = load_checkpoint(self.folder, self.options, *(encoder.config for encoder in self.module.encoders))
@@ -216,7 +278,8 @@ class Trainer:
         self.ema.load(state)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             load_optimizer_state(optimizer, saved)
-        self.first_step = int(state["step"])
+        self.first_step = self.done = int(state["step"])
+        self.run_id = state.get("run", self.run_id)
 
 
 def _trained(module: nn.Module) -> dict[str, nn.Parameter]:

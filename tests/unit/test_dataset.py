@@ -14,6 +14,7 @@ from memory_encoder.training.clips import Progress
 from memory_encoder.training.dataset import MemoryDataset
 from memory_encoder.training.in_memory import dataset_from_latents
 from memory_encoder.training.sample import collate
+from memory_encoder.training.rows import passes
 from memory_encoder.training.settings import (
     DatasetError,
     fingerprint,
@@ -186,19 +187,22 @@ def test_a_text_encoder_of_another_model_is_refused(clips: Path, tmp_path: Path)
         cache(clips, tmp_path / "out", words=Words(7))
 
 
-def test_prompts_of_several_lengths_share_a_batch_padded_with_zeros() -> None:
+def test_prompts_of_several_lengths_share_a_batch_and_none_gets_words_that_it_does_not_have() -> None:
     pooled = {"pooled_output": torch.ones(1, 2)}
     texts = [
-        Conditioning(torch.ones(1, 2, 3), pooled | {"attention_mask": torch.ones(1, 2)}),
-        Conditioning(torch.ones(1, 4, 3), pooled),
+        Conditioning(torch.ones(1, 2, 3), pooled | {"attention_mask": torch.tensor([[1, 0]])}),
+        Conditioning(torch.ones(1, 4, 3), pooled | {"attention_mask": torch.ones(1, 4)}),
+        Conditioning(torch.full((1, 4, 3), 2.0), pooled),
     ]
-    for batch in (texts, texts[::-1]):
-        stacked = stack(batch)
-        shapes = {name: tuple(value.shape) for name, value in stacked.items()}
-        assert shapes == {"context": (2, 4, 3), "y": (2, 2), "attention_mask": (2, 4)}
-    assert stack(texts)["attention_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
-    assert stack(texts)["context"][0, :, 0].tolist() == [1, 1, 0, 0]
-    assert set(stack(texts[1:])) == {"context", "y"}
+    stacked = stack(texts)
+    assert stacked["y"].shape == (3, 2)  # type: ignore[union-attr]
+    assert [row.shape[1] for row in stacked["context"]] == [2, 4, 4]  # type: ignore[union-attr]
+    runs = passes(stacked, 3)
+    assert [rows for rows, _ in runs] == [[0], [1, 2]]
+    assert set(runs[0][1]) == {"context", "y", "attention_mask"} and set(runs[1][1]) == {"context", "y"}
+    assert runs[1][1]["context"][:, 0, 0].tolist() == [1, 2]
+    assert [rows for rows, _ in passes(stacked, 3, single=True)] == [[0], [1], [2]]
+    assert [rows for rows, _ in passes(stack(texts[:1] * 2), 2)] == [[0, 1]]
 
 
 def test_whole_clips_are_held_out_by_name_or_share_and_stay_out_when_others_come(clips: Path, tmp_path: Path) -> None:

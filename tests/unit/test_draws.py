@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from memory_encoder.continuation import ContinuationDraw
-from memory_encoder.retrieval import RetrievalDraw
+from memory_encoder.retrieval import RetrievalDraw, cell_spans, clean_cells
 from memory_encoder.training.draws import MOST_CONTEXT, draw_rows, target_of, task_of
 from memory_encoder.training.module import Batch
 from memory_encoder.training.options import TrainOptions
@@ -30,6 +30,14 @@ def test_retrieval_takes_its_share_of_stage_two_and_none_of_the_held_out_loss() 
         first, count = target_of(options, 2, step, "train", 12)
         asked = drawn.omega.start if isinstance(drawn, RetrievalDraw) else drawn.history
         assert first == asked and count == (len(drawn.omega) if isinstance(drawn, RetrievalDraw) else 4)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 8])
+def test_what_retrieval_asks_for_is_whole_cells_of_the_encoders(stride: int) -> None:
+    for step in range(100):
+        first, count = target_of(TrainOptions(), stride, step, "train", 30)
+        touched = [any(first <= f < first + count for f in span) for span in cell_spans(30, stride)]
+        assert clean_cells(range(first, first + count), 30, stride).tolist() == touched
 
 
 @pytest.mark.parametrize("stage", ["retrieval", "continuation"])

@@ -116,6 +116,31 @@ def test_omega_reaches_every_frame_and_its_sizes_have_their_weights():
     assert {frame for omega in sets for frame in omega} == set(range(12))
 
 
+@given(frames=st.integers(1, 40), strides=st.lists(st.sampled_from((1, 2, 4, 8)), min_size=1), seed=st.integers(0, 1000))
+def test_every_lr_latent_that_shows_a_picked_frame_is_shown_clean_and_only_those(
+    frames: int, strides: list[int], seed: int
+):
+    """At every rate: what Omega asks for has a clean LR latent, as it has in a film, and no frame beside it leaks."""
+    omega = retrieval.draw_omega(frames, torch.Generator().manual_seed(seed), max(strides))
+    assert len(omega) and 0 <= omega.start and omega.stop <= frames
+    for stride in strides:
+        spans = retrieval.cell_spans(frames, stride)
+        assert [frame for span in spans for frame in span] == list(range(frames))
+        touched = [any(frame in omega for frame in span) for span in spans]
+        assert retrieval.clean_cells(omega, frames, stride).tolist() == touched
+    if max(strides) > 1:
+        assert sum(any(frame in omega for frame in span) for span in retrieval.cell_spans(frames, max(strides))) <= 2
+
+
+@pytest.mark.parametrize("rates", [("2x2x4",), ("2x2x8", "4x4x2")])
+def test_a_draw_without_a_given_omega_takes_whole_cells_of_its_rates(rates: tuple[str, ...]):
+    history, lr = clips(21, *(retrieval.time_stride(rate) for rate in rates))
+    for seed in range(40):
+        omega = retrieval.draw(history, lr, 3.0, torch.Generator().manual_seed(seed)).omega
+        for rate in lr:
+            assert int(retrieval.clean_cells(omega, 21, retrieval.time_stride(rate)).sum()) >= 1
+
+
 def test_targets_are_asked_for_at_their_true_time():
     history, lr = clips()
     drawn = retrieval.draw(history, lr, 3.0, torch.Generator().manual_seed(1))
