@@ -41,8 +41,8 @@ class RetrievalDraw:
 def draw_omega(latents: int, generator: torch.Generator, stride: int = 1) -> range:
     """A contiguous random set of latent frames, in whole cells of `stride` latents (see `cell_spans`).
 
-    A set that began inside of a cell would never show that cell's LR latent clean. Contiguity, sizes and whole cells are
-    not from the paper.
+    A set that began inside of a cell would never show that cell's LR latent clean. Contiguity, sizes and whole cells
+    are not from the paper.
     """
     weights = torch.tensor(OMEGA_WEIGHTS)
     size = OMEGA_SIZES[int(torch.multinomial(weights, 1, generator=generator))]

@@ -314,7 +314,9 @@ def model_for_training(model: Any) -> Any:
     try:
         copy = model.clone(force_deepcopy=True)
     except (RuntimeError, NotImplementedError, TypeError) as error:
-        raise ValueError(f"model cannot be copied ({error}), as those of GGUF loaders cannot; {NOT_TRAINABLE}") from error
+        raise ValueError(
+            f"model cannot be copied ({error}), as those of GGUF loaders cannot; {NOT_TRAINABLE}"
+        ) from error
     mm.load_models_gpu([copy], force_full_load=True)
     return copy
 
@@ -352,11 +354,11 @@ def publish_run(folder: Path, run: str, encoders: int) -> str:
             refusal = error
             continue
         if name != run:
-            log.warning("%s is taken by files of another run, or open elsewhere: encoder and LoRA are called %s", run, name)
+            log.warning("%s is taken by files of another run, or open elsewhere: the new files are %s", run, name)
         return name
     raise refusal or FileExistsError(
-        f"run: {MOST_NAMES} names from {run} on are taken in {output / 'loras'} and {output / ENCODERS}; the encoder and "
-        f"the LoRA lie in {folder}"
+        f"run: {MOST_NAMES} names from {run} on are taken in {output / 'loras'} and {output / ENCODERS}; "
+        f"the encoder and the LoRA lie in {folder}"
     )
 
 

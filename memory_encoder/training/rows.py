@@ -25,11 +25,14 @@ def moved(rows: Rows, device: torch.device) -> Rows:
     return tuple(row if row is None else row.to(device) for row in rows)
 
 
-def passes(arguments: Mapping[str, Rows], count: int, single: bool = False) -> list[tuple[list[int], dict[str, Tensor]]]:
+Pass = tuple[list[int], dict[str, Tensor]]
+
+
+def passes(arguments: Mapping[str, Rows], count: int, single: bool = False) -> list[Pass]:
     """The passes that a host makes of `count` rows: the rows of each and their arguments.
 
-    As in core's sampling, rows go together when what they have is of equal shape. single: each row on its own, as core's
-    blocks take rows with an attention mask.
+    As in core's sampling, rows go together when what they have is of equal shape. single: each row on its own, as
+    core's HunyuanVideo takes rows with an attention mask.
     """
     if not single and all(isinstance(value, Tensor) for value in arguments.values()):
         return [(list(range(count)), dict(arguments))]  # type: ignore[arg-type]

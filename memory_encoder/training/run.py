@@ -39,8 +39,8 @@ def train(
     card_gib: memory of the card that the batches are cut for, by default that of the card itself.
     others: further encoders of the same history, which share the host's LoRA (paper section 4.5).
     lora: what the host's LoRA begins with, of the same rank; by default a new one. The host's weights must be ordinary
-    tensors (no inference mode) on the device of training. A LoRA is taken out again at the end, also after an error, and
-    the global random states are then what they were.
+    tensors (no inference mode) on the device of training. A LoRA is taken out again at the end, also after an error,
+    and the global random states are then what they were.
     Raises ValueError for a dataset or a LoRA that does not fit, and for encoders that do not fit each other.
     """
     source = DatasetBatches(dataset, encoder.config, options, [other.config for other in others])

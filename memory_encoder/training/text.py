@@ -22,7 +22,8 @@ TEXTS = "texts"
 TEXT_FORMAT = "video_memory_text"
 NO_ENCODER = "none"
 EMPTY = ""  # the prompt of caption dropout
-FORWARD_NAMES = {"pooled_output": "y", MASK: MASK, "conditioning_byt5small": "txt_byt5"}  # core's, by those of its texts
+# Arguments of core's models by the names that its texts have.
+FORWARD_NAMES = {"pooled_output": "y", MASK: MASK, "conditioning_byt5small": "txt_byt5"}
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,6 @@ from .parts import load_optimizer_state, optimizer_state, own_part, whole_value
 from .random_state import random_state_kept
 from .sharding import in_forward, prepare_split, release, splits_weights
 
-
 _LOG = logging.getLogger("video_memory")
 MOST_SKIPPED = 5  # steps in a row; not from the paper
 
@@ -142,7 +141,7 @@ class Trainer:
         return log.entries if log is not None else []
 
     def _step(self, step: int) -> float | None:
-        """The mean loss, or None where it or the gradient is not finite and nothing has changed; alike in all processes.
+        """The mean loss, or None where it or the gradient is not finite and nothing has changed; the same everywhere.
 
         Every part of a step is run to its end in any case, as the exchange between processes wants it.
         """
@@ -234,7 +233,8 @@ class Trainer:
         self._check_finite()
         if not (main or self.sharded):
             return
-        facts = {"stage": self.options.stage, "steps": self.done, "run": self.run_id, **self.options.that_shape_the_run()}
+        facts = {"stage": self.options.stage, "steps": self.done, "run": self.run_id}
+        facts |= self.options.that_shape_the_run()
         with self.ema.applied():
             for number, encoder in enumerate(self.module.encoders, 1):
                 save_encoder(self.folder / encoder_name(number), encoder, facts)

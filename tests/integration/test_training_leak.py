@@ -1,4 +1,4 @@
-"""Nothing of a training step outlives it, whatever way the memory is read and whether a backward pass is made or not."""
+"""Nothing of a training step outlives it, whatever way the memory is read, with a backward pass or without."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

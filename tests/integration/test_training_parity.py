@@ -15,7 +15,7 @@ from memory_encoder.selection import InjectedMemory
 from memory_encoder.training.module import TrainingModule
 from memory_encoder.training.text import Conditioning, stack
 
-from .models import BUILDERS, TEXT, TinyModel
+from .models import BUILDERS, TinyModel
 
 IMAGES = ("concat_latent_image", "concat_mask", "clip_vision_output")  # clips are trained on without a start image
 

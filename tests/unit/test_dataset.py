@@ -13,8 +13,8 @@ from memory_encoder.training.cache import build_cache, find_clips
 from memory_encoder.training.clips import Progress
 from memory_encoder.training.dataset import MemoryDataset
 from memory_encoder.training.in_memory import dataset_from_latents
-from memory_encoder.training.sample import collate
 from memory_encoder.training.rows import passes
+from memory_encoder.training.sample import collate
 from memory_encoder.training.settings import (
     DatasetError,
     fingerprint,

@@ -116,13 +116,13 @@ def test_omega_reaches_every_frame_and_its_sizes_have_their_weights():
     assert {frame for omega in sets for frame in omega} == set(range(12))
 
 
-@given(frames=st.integers(1, 40), strides=st.lists(st.sampled_from((1, 2, 4, 8)), min_size=1), seed=st.integers(0, 1000))
+@given(frames=st.integers(1, 40), strides=STRIDES, seed=st.integers(0, 1000))
 def test_every_lr_latent_that_shows_a_picked_frame_is_shown_clean_and_only_those(
     frames: int, strides: list[int], seed: int
 ):
     """At every rate: what Omega asks for has a clean LR latent, as it has in a film, and no frame beside it leaks."""
     omega = retrieval.draw_omega(frames, torch.Generator().manual_seed(seed), max(strides))
-    assert len(omega) and 0 <= omega.start and omega.stop <= frames
+    assert len(omega) and omega.start >= 0 and omega.stop <= frames
     for stride in strides:
         spans = retrieval.cell_spans(frames, stride)
         assert [frame for span in spans for frame in span] == list(range(frames))

@@ -1,0 +1,169 @@
+"""Where training and evaluation run, what they take, and what their files may replace."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from memory_encoder.compressor import Codec
+from memory_encoder.config import EncoderConfig
+from memory_encoder.encoder import MemoryEncoder
+from memory_encoder.evaluation import KINDS
+from memory_encoder.training import evaluate_command
+from memory_encoder.training.checkpoint import ENCODER, LORA, encoder_name, run_of, save_encoder
+from memory_encoder.training.evaluate_command import Judge
+
+from .models import TinyModel, wan_t2v
+
+PACK = "video_memory_places_test"
+
+
+@pytest.fixture(scope="module")
+def pack(comfy: Any, load_pack: Callable[..., ModuleType]) -> ModuleType:
+    return load_pack(PACK)
+
+
+@pytest.fixture(scope="module")
+def runtime(pack: ModuleType) -> ModuleType:
+    return importlib.import_module(f"{PACK}.nodes.runtime")
+
+
+def encoder_for(model: TinyModel) -> MemoryEncoder:
+    made = MemoryEncoder(EncoderConfig(model.host.name, model.host.width, 16, channels=(8, 8, 8, 8)))
+    made.reset_parameters(torch.Generator().manual_seed(0))
+    return made
+
+
+def test_evaluation_runs_where_the_host_lies(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`meta` stands for a card: on it every mix of devices fails as on one."""
+    model = wan_t2v(comfy)
+    device, decoded = torch.device("meta"), []
+
+    def load_on_device(patcher: Any) -> torch.device:
+        patcher.model.diffusion_model.to(device)
+        return device
+
+    def decode(latents: Tensor) -> Tensor:
+        decoded.append(latents.device.type)
+        return torch.zeros(latents.shape[0], 1 + 4 * (latents.shape[2] - 1), 64, 96, 3)
+
+    codec = Codec(
+        encode=lambda pictures: torch.zeros(1, 16, 1 + (pictures.shape[1] - 1) // 4, *(n // 8 for n in pictures.shape[2:4])),
+        decode=decode, embed=model.host.embed, temporal=4, spatial=8,
+    )  # fmt: skip
+    monkeypatch.setattr(evaluate_command, "load_on_device", load_on_device, raising=False)
+    monkeypatch.setattr(evaluate_command, "codec", lambda patcher, vae: codec)
+    monkeypatch.setattr(Tensor, "cpu", lambda self: torch.zeros(self.shape))  # nothing comes back from `meta`
+    args = argparse.Namespace(seed=0, steps=2, guidance=6.0)
+    judge = Judge(model.patcher, None, [encoder_for(model)], None, args)
+    monkeypatch.setattr(judge, "_pictures", lambda path: torch.zeros(9, 64, 96, 3))
+    score = judge.score("clip", Path("clip.mp4"))
+    assert set(score.psnr) == set(KINDS) and decoded == ["cpu"] * 4
+
+
+def make_run(folder: Path, run: str | None, encoders: int = 1) -> Path:
+    facts = {} if run is None else {"run": run}
+    made = MemoryEncoder(EncoderConfig("wan", 16, 4, channels=(8, 8, 8, 8)))
+    for number in range(1, encoders + 1):
+        save_encoder(folder / encoder_name(number), made, facts)
+    save_encoder(folder / LORA, made, facts)
+    return folder
+
+
+@pytest.fixture
+def output(comfy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "output"
+    monkeypatch.setattr(comfy.folder_paths, "get_output_directory", lambda: str(folder))
+    return folder
+
+
+def test_publishing_replaces_files_of_the_same_run_and_of_no_other(
+    runtime: ModuleType, output: Path, tmp_path: Path
+) -> None:
+    first, second = make_run(tmp_path / "a2", "one"), make_run(tmp_path / "a", "two", encoders=2)
+    assert runtime.publish_run(first, "a_2", 1) == "a_2"
+    assert runtime.publish_run(second, "a", 2) == "a-2"  # its second encoder would have been a_2
+    places = output / "memory_encoders"
+    assert run_of(places / "a_2.safetensors") == "one"
+    assert {p.name for p in places.iterdir()} == {"a_2.safetensors", "a-2.safetensors", "a-2_2.safetensors"}
+    assert {p.name for p in (output / "loras").iterdir()} == {"a_2.safetensors", "a-2.safetensors"}
+    assert runtime.publish_run(second, "a", 2) == "a-2"  # again, in place
+    assert len(list(places.iterdir())) == 3
+
+
+@pytest.mark.parametrize("own", ["one", None])
+def test_a_lora_of_somebody_else_stays(runtime: ModuleType, output: Path, tmp_path: Path, own: str | None) -> None:
+    (output / "loras").mkdir(parents=True)
+    (output / "loras" / "mine.safetensors").write_bytes(b"theirs")
+    assert runtime.publish_run(make_run(tmp_path / "run", own), "mine", 1) == "mine-2"
+    assert (output / "loras" / "mine.safetensors").read_bytes() == b"theirs"
+
+
+def test_a_file_that_is_open_elsewhere_makes_the_next_name(
+    runtime: ModuleType, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Windows refuses to replace a file that another program holds open."""
+    folder = make_run(tmp_path / "run", "one")
+    real: Callable[[Path, bytes], None] = runtime.write_bytes
+
+    def write(path: Path, content: bytes) -> None:
+        if path.name == "mine.safetensors" and path.parent.name == "memory_encoders":
+            raise PermissionError(13, f"cannot write {path}")
+        real(path, content)
+
+    monkeypatch.setattr(runtime, "write_bytes", write)
+    assert runtime.publish_run(folder, "mine", 1) == "mine-2"
+    assert run_of(output / "memory_encoders" / "mine-2.safetensors") == "one"
+    monkeypatch.setattr(runtime, "write_bytes", lambda path, content: write(path.with_name("mine.safetensors"), content))
+    with pytest.raises(PermissionError):
+        runtime.publish_run(folder, "other", 1)
+
+
+class Packed(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(4, 8, dtype=torch.uint8), requires_grad=False)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return {"weight": torch.empty(4, 8, device="meta")}
+
+
+def test_a_gguf_model_is_refused_for_training_with_what_to_load(
+    comfy: Any, runtime: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = wan_t2v(comfy).patcher
+
+    def no_copy(**_: Any) -> Any:
+        raise RuntimeError("Cannot create non-dynamic delegate: cached_patcher_init is not initialized.")
+
+    monkeypatch.setattr(model, "clone", no_copy)
+    with pytest.raises(ValueError, match=r"GGUF.*load a bf16, fp16 or fp8 file"):
+        runtime.model_for_training(model)
+    packed = SimpleNamespace(model=SimpleNamespace(named_parameters=Packed().named_parameters))
+    monkeypatch.setattr(runtime, "host_of", lambda model: packed)
+    with pytest.raises(ValueError, match=r"packed \(weight\).*load a bf16, fp16 or fp8 file"):
+        runtime.model_for_training(model)
+
+
+def test_a_gguf_text_encoder_is_told_by_its_packed_weights(pack: ModuleType) -> None:
+    dataset = importlib.import_module(f"{PACK}.nodes.dataset")
+    one, two = Packed(), Packed()
+    with torch.no_grad():
+        two.weight += 1
+    identities = [dataset.text_encoder(SimpleNamespace(cond_stage_model=stage)).identity for stage in (one, two, one)]
+    assert identities[0] == identities[2] != identities[1]
+
+
+def test_a_bad_name_is_called_by_its_input(pack: ModuleType, runtime: ModuleType) -> None:
+    sections = importlib.import_module(f"{PACK}.memory_encoder.sections")
+    for name in ("", "../up", "con", ".hidden", "x" * 300):
+        with pytest.raises(ValueError, match=r"^run: the name"):
+            sections.film_folder(runtime.training_root(), name, "run")
