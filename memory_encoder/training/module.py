@@ -128,8 +128,8 @@ class TrainingModule(nn.Module):
         weight = next(encoder.parameters(), hr)
         embedded = None
         if lr is not None and encoder.config.has_lr:
-            embedded = find_host(self.diffusion_model).embed(lr).to(weight.dtype)
-        encoded = encoder.append(hr.to(weight.dtype), embedded)
+            embedded = find_host(self.diffusion_model).embed(lr).to(weight)
+        encoded = encoder.append(hr.to(weight), embedded)
         coordinates = torch.cat([encoded.coordinates, encoded.tail_coordinates])
         hidden, cross = encoded.all_hidden(), ()
         if hidden is not None and encoder.cross is not None:
