@@ -34,7 +34,7 @@ def score_clip(
     hr: Tensor,
     lr: Mapping[str, Tensor],
     module: Any,
-    conditioning: dict[str, Tensor],
+    conditioning: Mapping[str, Any],
     decode: Callable[[Tensor], Tensor],
     seed: int,
     steps: int = 12,

@@ -138,6 +138,12 @@ def test_a_curve_with_holes_is_drawn() -> None:
     assert loss_plot([(0, nan)]).shape == picture.shape
 
 
+def seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 def states() -> list[Any]:
     python, numpy = random.getstate(), np.random.get_state()
     return [python, [np.asarray(part).tolist() for part in numpy], torch.get_rng_state().tolist()]
@@ -146,11 +152,11 @@ def states() -> list[Any]:
 def test_a_run_leaves_the_random_state_of_the_process_as_it_was(tmp_path: Path) -> None:
     options = options_of(steps=2)
     module = tiny_module(options)
-    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    seed_all(5)
     before = json.dumps(states())
     Trainer(module, OneClip(), options, tmp_path, cpu=True).run()
     assert json.dumps(states()) == before
     with pytest.raises(KeyError), random_state_kept(torch.device("cpu")):
-        random.seed(1), np.random.seed(1), torch.manual_seed(1)
+        seed_all(1)
         raise KeyError
     assert json.dumps(states()) == before

@@ -89,7 +89,7 @@ def test_a_run_with_pictures_goes_through_and_learns(
 def test_evaluation_of_a_half_host_goes_through() -> None:
     module = half_module(tiny_options(), torch.bfloat16)
     batch = OneClip().rows(0, 0, 1, "train", None)
-    score = score_clip("clip", decode(batch.hr)[0], batch.hr, batch.lr, module, dict(batch.conditioning), decode, 0, 2)
+    score = score_clip("clip", decode(batch.hr)[0], batch.hr, batch.lr, module, batch.conditioning, decode, 0, 2)
     assert all(value > 0 for value in score.psnr.values())
     assert score.pictures["memory"].dtype == torch.float32
 

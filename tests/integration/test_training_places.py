@@ -157,7 +157,7 @@ def test_a_gguf_text_encoder_is_told_by_its_packed_weights(pack: ModuleType) -> 
     dataset = importlib.import_module(f"{PACK}.nodes.dataset")
     one, two = Packed(), Packed()
     with torch.no_grad():
-        two.weight += 1
+        two.weight.add_(1)
     identities = [dataset.text_encoder(SimpleNamespace(cond_stage_model=stage)).identity for stage in (one, two, one)]
     assert identities[0] == identities[2] != identities[1]
 
