@@ -18,7 +18,7 @@ from memory_encoder.config import EncoderConfig
 from memory_encoder.encoder import MemoryEncoder
 from memory_encoder.evaluation import KINDS
 from memory_encoder.training import evaluate_command
-from memory_encoder.training.checkpoint import ENCODER, LORA, encoder_name, run_of, save_encoder
+from memory_encoder.training.checkpoint import LORA, encoder_name, run_of, save_encoder
 from memory_encoder.training.evaluate_command import Judge
 
 from .models import TinyModel, wan_t2v
@@ -55,10 +55,10 @@ def test_evaluation_runs_where_the_host_lies(comfy: Any, monkeypatch: pytest.Mon
         decoded.append(latents.device.type)
         return torch.zeros(latents.shape[0], 1 + 4 * (latents.shape[2] - 1), 64, 96, 3)
 
-    codec = Codec(
-        encode=lambda pictures: torch.zeros(1, 16, 1 + (pictures.shape[1] - 1) // 4, *(n // 8 for n in pictures.shape[2:4])),
-        decode=decode, embed=model.host.embed, temporal=4, spatial=8,
-    )  # fmt: skip
+    def encode(pictures: Tensor) -> Tensor:
+        return torch.zeros(1, 16, 1 + (pictures.shape[1] - 1) // 4, *(side // 8 for side in pictures.shape[2:4]))
+
+    codec = Codec(encode=encode, decode=decode, embed=model.host.embed, temporal=4, spatial=8)
     monkeypatch.setattr(evaluate_command, "load_on_device", load_on_device, raising=False)
     monkeypatch.setattr(evaluate_command, "codec", lambda patcher, vae: codec)
     monkeypatch.setattr(Tensor, "cpu", lambda self: torch.zeros(self.shape))  # nothing comes back from `meta`
@@ -122,7 +122,7 @@ def test_a_file_that_is_open_elsewhere_makes_the_next_name(
     monkeypatch.setattr(runtime, "write_bytes", write)
     assert runtime.publish_run(folder, "mine", 1) == "mine-2"
     assert run_of(output / "memory_encoders" / "mine-2.safetensors") == "one"
-    monkeypatch.setattr(runtime, "write_bytes", lambda path, content: write(path.with_name("mine.safetensors"), content))
+    monkeypatch.setattr(runtime, "write_bytes", lambda path, content: write(path.with_stem("mine"), content))
     with pytest.raises(PermissionError):
         runtime.publish_run(folder, "other", 1)
 
