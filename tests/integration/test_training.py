@@ -187,7 +187,8 @@ def test_accumulated_steps_equal_one_larger_step_in_number_of_updates(tmp_path: 
     options = tiny_options(steps=3, accumulate=2)
     trainer = Trainer(tiny_module(options), OneClip(8), options, tmp_path, cpu=True)
     trainer.run()
-    assert trainer._steps_done() == 3
+    assert trainer.done == 3
+    assert {int(state["step"]) for state in trainer.optimizers[0].state.values()} == {3}
 
 
 def test_other_settings_do_not_go_on_with_a_run(tmp_path: Path) -> None:
