@@ -93,7 +93,8 @@ def changed(prompt: dict[str, Any], node: str, **inputs: Any) -> dict[str, Any]:
 def report(entry: dict[str, Any]) -> list[bool]:
     """Which sections the film reused, as its report says."""
     lines = entry["outputs"][SAMPLER]["text"][0].splitlines()[:-1]
-    return ["reused" in line.split("memory")[0] for line in lines]
+    sections = [line for line in lines if line.lstrip()[0].isdigit()]  # others say what the film opens with
+    return ["reused" in line.split("memory")[0] for line in sections]
 
 
 def latent_bytes(server: ComfyServer, name: str) -> bytes:
