@@ -119,7 +119,7 @@ for (const renderer of RENDERERS) {
     assert.deepEqual(
       now.map((shot) => [shot.start, shot.end, shot.prompt, shot.transition, Boolean(shot.locked)]),
       [
-        [0, 2.5, "a kitchen", "cut", false],
+        [0, 2.5, "a kitchen", undefined, false],
         [2.5, 5, "a kitchen", "continue", false],
         [5, 10, "rain on the window", "continue", true],
         [10, 15, "a garden", "cut", false],
