@@ -24,13 +24,13 @@ class Clock:
 # All patterns are bounded: at one place of a text each does a bounded number of steps, however long the text is.
 NUMBER = r"[-+]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20}|nan|inf(?:inity)?)"
 CODE = r"\d{1,3}(?:[:：]\d{2}){1,2}(?:[.,]\d{1,9}|[:;]\d{2,3})?(?![\d:：]\d)"  # M:SS, H:MM:SS.mmm, H:MM:SS:FF
-_SECONDS = "seconds?|secs?|s|秒钟|秒鐘|秒間|秒"
-_MINUTES = "minutes?|mins?|m|分钟|分鐘|分間|分"
+_SECONDS = "seconds?|secs?|s|sekunden?|sek|segundos?|seg|secondes?|секунды?|сек|с|秒钟|秒鐘|秒間|秒|초"
+_MINUTES = "minutes?|mins?|m|minuten?|minutos?|минуты?|мин|分钟|分鐘|分間|分|분"
 _FRAMES = "frames?|f|帧|幀|フレーム|コマ"
 _PERCENT = "%|％"
 UNIT = f"(?:{_SECONDS}|{_MINUTES}|{_FRAMES}|{_PERCENT})"
 _LONG = rf"\d{{1,4}}\s?(?:{_MINUTES})\s?\d{{1,2}}(?:\.\d{{1,9}})?\s?(?:{_SECONDS})"  # 1m30s
-_CJK = "秒分帧幀钟鐘間フレームコマ"
+_CJK = "秒分帧幀钟鐘間フレームコマ초분а-я"
 ANY_TIME = rf"(?:{CODE}|{_LONG}|{NUMBER}\s?(?:[%％]|[a-z]{{1,7}}|[{_CJK}]{{1,4}})?)"  # whatever may be meant as one
 TIME = rf"(?:{CODE}|{_LONG}|\d{{1,7}}(?:\.\d{{1,9}})?\s?{UNIT})(?![a-z\d])"  # nothing but a time
 BETWEEN = r"(?:-{1,2}>|\.\.|[-\u2010-\u2015\u2212~～\u301c\u2192至到]|to(?![a-z])|から)"

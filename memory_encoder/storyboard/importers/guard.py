@@ -78,6 +78,18 @@ _SIGNS = (
         rf"(?<![a-z]){_WORD}[ \t_#]{{0,2}}(?:\d{{1,4}}|[一二三四五]|[a-h]){_SPACE}[:：(（\u2013\u2014\]】-]",
         least=2,
     ),
+    _sign(
+        "times with an unknown unit",
+        rf"^{_SPACES}{_NUMBER}\s?[^\W\d_]{{1,12}}\.?{_SPACE}{_COLON}",
+        least=2,
+        inside=0,
+    ),
+    _sign("times", rf"^{_SPACES}[@＠]{_SPACE}{_NUMBER}", least=2),
+    _sign(
+        "a list of texts",
+        rf"^{_SPACES}\[\s{{0,9}}['\u2018][^'\n]{{1,400}}['\u2019]\s{{0,9}},\s{{0,9}}['\u2018]",
+        inside=0,
+    ),
     _sign("frames (write 24f)", rf"^{_SPACES}frames?{_SPACE}\d{{1,6}}{_SPACE}[:：-]", least=2),
     _sign(
         "numbered texts, or keys that do not begin with 0",

@@ -22,6 +22,7 @@ _PLAIN = rf"\d{{1,7}}(?:\.\d{{1,9}})?\s?{UNIT}?"
 _UNQUOTED = re.compile(
     rf"({_PLAIN}(?:\s?{BETWEEN}\s?{_PLAIN})?)[ \t]{{0,20}}[:：](?!\d)[ \t]{{0,20}}(.{{0,20000}})", re.IGNORECASE
 )
+_NEXT = re.compile(rf"[;；,，][ \t]{{0,9}}(?={_PLAIN}[ \t]{{0,9}}[:：](?!\d))", re.IGNORECASE)  # on the same line
 RANGE = re.compile(ANY_RANGE, re.IGNORECASE)
 _BLANK = AROUND
 
@@ -57,9 +58,10 @@ def parse(text: str, clock: Clock) -> Reading:
 
 
 def _unquoted(text: str) -> list[tuple[str, str, str]]:
-    """`0: text` on every line."""
+    """`0: text` on every line, or one behind the other with commas or semicolons between them."""
     pairs = []
-    for number, line in enumerate(text.split("\n"), 1):
+    lines = ((number, part) for number, line in enumerate(text.split("\n"), 1) for part in _NEXT.split(line))
+    for number, line in lines:
         if not line.strip(AROUND):
             continue
         match = _UNQUOTED.fullmatch(line.strip(AROUND).rstrip(","))
