@@ -19,10 +19,9 @@ _BEGINS = re.compile(
 )
 _WITH_TEXT = re.compile(rf"{_KEY}\s{{0,20}}{_QUOTE}", re.IGNORECASE)
 _PLAIN = rf"\d{{1,7}}(?:\.\d{{1,9}})?\s?{UNIT}?"
-_UNQUOTED = re.compile(
-    rf"({_PLAIN}(?:\s?{BETWEEN}\s?{_PLAIN})?)[ \t]{{0,20}}[:：](?!\d)[ \t]{{0,20}}(.{{0,20000}})", re.IGNORECASE
-)
-_NEXT = re.compile(rf"[;；,，][ \t]{{0,9}}(?={_PLAIN}[ \t]{{0,9}}[:：](?!\d))", re.IGNORECASE)  # on the same line
+_SPAN = rf"{_PLAIN}(?:\s?{BETWEEN}\s?{_PLAIN})?"
+_UNQUOTED = re.compile(rf"({_SPAN})[ \t]{{0,20}}[:：](?!\d)[ \t]{{0,20}}(.{{0,20000}})", re.IGNORECASE)
+_NEXT = re.compile(rf"[;；,，][ \t]{{0,9}}(?={_SPAN}[ \t]{{0,9}}[:：](?!\d))", re.IGNORECASE)  # on the same line
 RANGE = re.compile(ANY_RANGE, re.IGNORECASE)
 _BLANK = AROUND
 
