@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+TORCH: Any = torch._C
 CUDA, PRIVATE, KINDS = 1, 20, 22  # c10::DeviceType
 GUARDS = "_ZN3c104impl26device_guard_impl_registryE"
 NO_STREAMS = {  # bool isAccelerator(DeviceType) and std::optional<DeviceType> getAccelerator(bool)
@@ -40,7 +41,8 @@ def streamless_cuda() -> Iterator[None]:
     for name, slot in slots.items():
         slot.value = ctypes.cast(answers[name], ctypes.c_void_p).value
     try:
-        with _guarded_cuda(), torch.autograd.set_multithreading_enabled(False):  # a thread of its own only for a device that is there
+        # Threads of the engine's own are for devices that are there.
+        with _guarded_cuda(), torch.autograd.set_multithreading_enabled(False):
             yield
     finally:
         for name, slot in slots.items():
@@ -55,7 +57,7 @@ def _guarded_cuda() -> Iterator[None]:
     if guards[CUDA] is not None or torch.version.cuda is not None:  # a build for CUDA without a card sees to it itself
         yield
         return
-    torch._C._acc.register_python_privateuseone_device_guard(_Guard.only)
+    TORCH._acc.register_python_privateuseone_device_guard(_Guard.only)
     guards[CUDA], guards[PRIVATE] = guards[PRIVATE], None
     try:
         yield
@@ -63,11 +65,11 @@ def _guarded_cuda() -> Iterator[None]:
         guards[CUDA] = None
 
 
-class _Guard(torch._C._acc.DeviceGuard):
+class _Guard(TORCH._acc.DeviceGuard):
     only: _Guard
 
     def type_(self) -> Any:
-        return torch._C._autograd.DeviceType.CUDA
+        return TORCH._autograd.DeviceType.CUDA
 
 
 _Guard.only = _Guard()

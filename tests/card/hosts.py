@@ -92,7 +92,8 @@ class FullModel:
         """Core's CONDITIONING as its text nodes give it: on the CPU, float32."""
         extra: dict[str, Any] = {"pooled_output": torch.zeros(1, 768)} if self.size.kind == "hunyuan" else {}
         if self.size.image:
-            extra |= {"concat_latent_image": torch.zeros(1, *self.latent), "concat_mask": torch.ones(1, 1, *self.latent[1:])}
+            extra["concat_latent_image"] = torch.zeros(1, *self.latent)
+            extra["concat_mask"] = torch.ones(1, 1, *self.latent[1:])
         if self.size.clip_vision:
             output = self.modules("comfy.clip_vision").Output()
             output.penultimate_hidden_states = torch.zeros(1, 257, 1280)
@@ -105,9 +106,10 @@ class FullModel:
         noise = torch.zeros(batch, *self.latent)
         sampling, steps = self.modules("comfy.sample"), steps or Steps()
         positive, negative = self.conditioning(), self.conditioning()
-        return sampling.sample_custom(
-            patched, noise, cfg, steps, torch.zeros(2), positive, negative, torch.zeros_like(noise), seed=0
-        )
+        with torch.no_grad():  # fake tensors have no inference mode, in which ComfyUI runs nodes
+            return sampling.sample_custom(
+                patched, noise, cfg, steps, torch.zeros(2), positive, negative, torch.zeros_like(noise), seed=0
+            )
 
 
 class Steps:
@@ -149,5 +151,5 @@ def build(comfy: Any, name: str, dtype: torch.dtype, layers: int | None = None) 
     config = detection.model_config_from_unet(weights, "")
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, CARD, config.supported_inference_dtypes))
     model = config.get_model(weights, "", device=CARD)
-    patcher = comfy.module("comfy.model_patcher").ModelPatcher(model, load_device=CARD, offload_device=torch.device("cpu"))
+    patcher = comfy.module("comfy.model_patcher").ModelPatcher(model, CARD, torch.device("cpu"))
     return FullModel(name, size, patcher, comfy.module)
