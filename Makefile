@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 help:
 	@echo "make demo    a film with memory from the real ComfyUI, on the CPU"
-	@echo "make test    lint, then unit and integration tests (real ComfyUI, real browser)"
+	@echo "make test    lint, then unit, integration and card tests (real ComfyUI, real browser)"
 	@echo "make unit    unit tests only"
 	@echo "make lint    ruff and pyright"
 	@echo "make bench   step time with and without memory"
