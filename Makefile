@@ -1,6 +1,6 @@
-# Everything here needs only Python 3.10+, with network access the first time: demo/environment.py sets up the rest.
+# Everything here needs only Python 3.10+, with network access the first time: tools/environment.py sets up the rest.
 PYTHON ?= python3
-ENVIRONMENT := $(PYTHON) demo/environment.py
+ENVIRONMENT := $(PYTHON) tools/environment.py
 RUN := $(ENVIRONMENT) run
 # Processes that share the tests; a module's tests stay in one, which keeps its server.
 WORKERS ?= 2
@@ -21,8 +21,8 @@ environment:
 
 # A browser and comfy-cli; tests that lack one of them are skipped, unless VIDEO_MEMORY_REQUIRE_BROWSER=1.
 tools: environment
-	@$(RUN) -m demo.browser
-	@-$(RUN) -m demo.comfy_cli
+	@$(RUN) -m tools.browser
+	@-$(RUN) -m tools.comfy_cli
 
 demo: environment
 	$(RUN) -m demo.run_demo
@@ -39,8 +39,8 @@ test: lint tools
 	VIDEO_MEMORY_REQUIRE_COMFY=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 workflows: tools
-	$(RUN) -m demo.translations
-	$(RUN) -m demo.workflows
+	$(RUN) -m tools.translations
+	$(RUN) -m tools.workflows
 
 bench: environment
 	$(RUN) -m benchmarks.step_time

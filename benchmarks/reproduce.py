@@ -26,7 +26,7 @@ from benchmarks.reproduction.plots import write_plots
 from benchmarks.reproduction.report import write_report
 from benchmarks.reproduction.runs import Workshop
 from benchmarks.reproduction.settings import FURTHER, PLANNED, PROTOCOLS, Protocol
-from demo.environment import cache_folder
+from tools.environment import cache_folder
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -89,7 +89,7 @@ def run_all(protocol: Protocol, workshop: Workshop, processes: int) -> None:
 
 
 def machine_now() -> dict[str, Any]:
-    from memory_encoder.hosts.checkpoint import load_comfy
+    from memory_encoder.injection.hosts.comfy_models import load_comfy
 
     load_comfy(None)
     import comfyui_version

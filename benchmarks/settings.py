@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.flops import WanShape
 from memory_encoder.budget import HOSTS, Plan, nearest_host
-from memory_encoder.config import Padding
+from memory_encoder.phi.config import Padding
 
 HEAD_WIDTH = 128  # of every published Wan
 TEXT_TOKENS = 512

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from benchmarks.flops import WanShape
 from benchmarks.settings import GUIDANCE, HEAD_WIDTH, SECOND_RATE, WINDOW
 from memory_encoder.budget import Plan, token_count
-from memory_encoder.config import EncoderConfig
-from memory_encoder.cross_attention import CrossAttention
-from memory_encoder.encoder import StreamState
-from memory_encoder.guidance import HistoryGuidance
-from memory_encoder.injection import inject
-from memory_encoder.memory import VideoMemory
-from memory_encoder.positions import cell_coordinates, grid_for
-from memory_encoder.selection import MemorySettings, encoder_key
+from memory_encoder.injection.guidance import HistoryGuidance
+from memory_encoder.injection.inject import inject
+from memory_encoder.injection.selection import MemorySettings, encoder_key
+from memory_encoder.memory.video_memory import VideoMemory
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.cross_attention import CrossAttention
+from memory_encoder.phi.encoder import StreamState
+from memory_encoder.phi.positions import cell_coordinates, grid_for
 
-STANDINS = Path(__file__).resolve().parent.parent / "demo" / "standins"
+STANDINS = Path(__file__).resolve().parent.parent / "tools" / "standins"
 SIGMA_TIMESTEP = 700.0  # any timestep costs the same
 WEIGHT_GAIN = 0.5  # keeps activations small enough for half precision
 Step = Callable[[], Tensor]

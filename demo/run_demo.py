@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 
 from demo.clip import find_clip, read_frames, write_frames
-from demo.comfy_server import ComfyError, ComfyServer
-from demo.environment import ROOT, cache_folder, prepare
 from demo.tiny_family.install import install_models
 from demo.tiny_family.procedural import Film, make_film
+from tools.comfy_server import ComfyError, ComfyServer
+from tools.environment import ROOT, cache_folder, prepare
 
 WORKFLOW = ROOT / "workflows" / "api" / "tiny_demo.json"
 SIZE, FPS = (128, 96), 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .config import CompressionRate, EncoderConfig, Padding, parse_schedule
+from .phi.config import CompressionRate, EncoderConfig, Padding, parse_schedule
 
 GIB = 1024**3
 RESERVED = 1.2 * GIB  # what ComfyUI keeps free for itself and the driver

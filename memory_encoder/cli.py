@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cache(args: argparse.Namespace) -> None:
-    from .training.commands import run_cache  # brings torch, PyAV and ComfyUI, which `tokens` does not need
+    from .training.dataset.cache_command import (
+        run_cache,  # brings torch, PyAV and ComfyUI, which `tokens` does not need
+    )
 
     run_cache(args)
 

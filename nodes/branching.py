@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..memory_encoder.branching import cut, join, section_ends
-from ..memory_encoder.memory import VideoMemory
+from ..memory_encoder.memory.branching import cut, join, section_ends
+from ..memory_encoder.memory.video_memory import VideoMemory
 from .sockets import CATEGORY, VideoMemorySocket, memory_input, shown_when_reused
 
 

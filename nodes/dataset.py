@@ -7,11 +7,11 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..memory_encoder.sections import film_folder
-from ..memory_encoder.training.cache import build_cache, folder_stamp
-from ..memory_encoder.training.dataset import MemoryDataset
-from ..memory_encoder.training.in_memory import dataset_from_latents
-from ..memory_encoder.training.settings import (
+from ..memory_encoder.film.sections import film_folder
+from ..memory_encoder.training.dataset.cache import build_cache, folder_stamp
+from ..memory_encoder.training.dataset.dataset import MemoryDataset
+from ..memory_encoder.training.dataset.in_memory import dataset_from_latents
+from ..memory_encoder.training.dataset.settings import (
     CacheSettings,
     DatasetError,
     fingerprint,
@@ -19,7 +19,7 @@ from ..memory_encoder.training.settings import (
     parse_heldout,
     parse_rates,
 )
-from ..memory_encoder.training.text import TextEncoder
+from ..memory_encoder.training.dataset.text import TextEncoder
 from . import runtime
 from .sockets import CATEGORY, model_input, vae_input
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..memory_encoder.frames import latent_ranges
-from ..memory_encoder.injection import check_fit
-from ..memory_encoder.memory import VideoMemory
-from ..memory_encoder.metrics import MetricUnavailable, lpips, psnr, ssim
-from ..memory_encoder.recall import windows
+from ..memory_encoder.evaluation.metrics import MetricUnavailable, lpips, psnr, ssim
+from ..memory_encoder.evaluation.recall import windows
+from ..memory_encoder.injection.inject import check_fit
+from ..memory_encoder.memory.video_memory import VideoMemory
+from ..memory_encoder.pictures.frames import latent_ranges
 from . import runtime
 from .inspection import recall_ui, timeline_ui
 from .pictures import side_by_side

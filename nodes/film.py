@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..memory_encoder.compressor import Codec
-from ..memory_encoder.memory import VideoMemory
-from ..memory_encoder.selection import MemorySettings
+from ..memory_encoder.injection.selection import MemorySettings
+from ..memory_encoder.memory.compressor import Codec
+from ..memory_encoder.memory.video_memory import VideoMemory
 from ..memory_encoder.storyboard import Section
 from . import runtime
 from .film_events import FilmEvents
@@ -73,7 +73,7 @@ def split_experts(
 
 @dataclass
 class SectionRenderer:
-    """The world as the autoregressive loop sees it (see `memory_encoder.film.Renderer`)."""
+    """The world as the autoregressive loop sees it (see `memory_encoder.film.loop.Renderer`)."""
 
     experts: list[Expert]
     encoder: ManagedEncoder

@@ -19,10 +19,10 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ..memory_encoder.compressor import Codec
 from ..memory_encoder.files import write_bytes
-from ..memory_encoder.film_clock import FilmClock
-from ..memory_encoder.sections import SectionStore, is_record
+from ..memory_encoder.film.clock import FilmClock
+from ..memory_encoder.film.sections import SectionStore, is_record
+from ..memory_encoder.memory.compressor import Codec
 from ..memory_encoder.storyboard import Section, Shot
 from . import preview_clips
 from .events import running_node, send

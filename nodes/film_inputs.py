@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..memory_encoder.identity import conditioning as hashable
-from ..memory_encoder.identity import has_objects, upstream
-from ..memory_encoder.memory import VideoMemory
-from ..memory_encoder.sections import MANIFEST
+from ..memory_encoder.film.identity import conditioning as hashable
+from ..memory_encoder.film.identity import has_objects, upstream
+from ..memory_encoder.film.sections import MANIFEST
+from ..memory_encoder.memory.video_memory import VideoMemory
 from . import runtime
 
 _MODELS = ("model", "memory_encoder", "vae", "sampler", "model_low_noise", "clip_vision")

@@ -12,8 +12,8 @@ from typing import Any
 from aiohttp import web
 
 from ..memory_encoder.files import NotPlainError, check_plain, read_plain
-from ..memory_encoder.opening import unbroken
-from ..memory_encoder.sections import FilmNameError, SectionStore
+from ..memory_encoder.film.opening import unbroken
+from ..memory_encoder.film.sections import FilmNameError, SectionStore
 from . import preview_clips, runtime
 from .events import prompt_server
 from .film_events import PLAN, PLAN_VERSION, clip_path

@@ -8,8 +8,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..memory_encoder.memory import VideoMemory
-from ..memory_encoder.selection import MemorySettings
+from ..memory_encoder.injection.selection import MemorySettings
+from ..memory_encoder.memory.video_memory import VideoMemory
 from .managed import ManagedEncoder
 from .runtime import codec_for, compress, host_of, memory_folder, normalised_history, with_memory
 from .saving import prefix_fault

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..memory_encoder.memory import VideoMemory
-from ..memory_encoder.metrics import psnr
+from ..memory_encoder.evaluation.metrics import psnr
+from ..memory_encoder.memory.video_memory import VideoMemory
 from .preview_clips import chosen
 
 MAX_PAIRS = 96  # kept as pictures in ComfyUI's temporary folder; PSNR is given for every frame

@@ -15,10 +15,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..memory_encoder.compressor import Codec
-from ..memory_encoder.decoding import CONTEXT
-from ..memory_encoder.hosts import Host
-from ..memory_encoder.memory import VideoMemory
+from ..memory_encoder.injection.hosts import Host
+from ..memory_encoder.memory.compressor import Codec
+from ..memory_encoder.memory.video_memory import VideoMemory
+from ..memory_encoder.pictures.decoding import CONTEXT
 from ..memory_encoder.storyboard import Section
 
 GREY = 0.5  # what Wan's image-to-video models see where no picture is given

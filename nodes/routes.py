@@ -12,9 +12,9 @@ from typing import Any
 import folder_paths
 from aiohttp import web
 
-from ..memory_encoder.config import EncoderConfig
-from ..memory_encoder.encoder_file import read_config
-from ..memory_encoder.film_plan import PlanError, PlanRequest, film_plan
+from ..memory_encoder.film.plan import PlanError, PlanRequest, film_plan
+from ..memory_encoder.injection.hosts.encoder_file import read_config
+from ..memory_encoder.phi.config import EncoderConfig
 from ..memory_encoder.storyboard import StoryboardError
 from .runtime import ENCODERS
 

@@ -20,20 +20,20 @@ from PIL import Image
 from torch import Tensor
 
 from ..memory_encoder.budget import cache_bytes
-from ..memory_encoder.compressor import Codec, append_history
+from ..memory_encoder.evaluation.recall import WINDOW, windows
 from ..memory_encoder.files import write_bytes
-from ..memory_encoder.guidance import guide
-from ..memory_encoder.hosts import Host, find_host
-from ..memory_encoder.hosts.checkpoint import codec
-from ..memory_encoder.injection import inject, is_injected
-from ..memory_encoder.memory import VideoMemory
-from ..memory_encoder.recall import WINDOW, windows
-from ..memory_encoder.selection import MemorySettings, attention_mode
-from ..memory_encoder.training.checkpoint import LORA, encoder_name, run_of
+from ..memory_encoder.injection.guidance import guide
+from ..memory_encoder.injection.hosts import Host, find_host
+from ..memory_encoder.injection.hosts.comfy_models import codec
+from ..memory_encoder.injection.inject import inject, is_injected
+from ..memory_encoder.injection.selection import MemorySettings, attention_mode
+from ..memory_encoder.memory.compressor import Codec, append_history
+from ..memory_encoder.memory.video_memory import VideoMemory
+from ..memory_encoder.training.run_files import LORA, encoder_name, run_of
 from .managed import ManagedEncoder
 
 if TYPE_CHECKING:
-    from ..memory_encoder.training.clips import Progress
+    from ..memory_encoder.training.dataset.clips import Progress
 
 log = logging.getLogger("video_memory")
 ENCODERS, MEMORIES, FILMS = "memory_encoders", "video_memories", "video_memory"

@@ -10,12 +10,12 @@ from uuid import uuid4
 import torch
 from comfy_api.latest import io
 
-from ..memory_encoder.film import Film, render_film
-from ..memory_encoder.identity import conditioning as hashable
-from ..memory_encoder.memory import VideoMemory
-from ..memory_encoder.opening import Opening
-from ..memory_encoder.sections import FilmNameError, SectionStore, film_folder
-from ..memory_encoder.takes import parse_locks, parse_takes
+from ..memory_encoder.film.identity import conditioning as hashable
+from ..memory_encoder.film.loop import Film, render_film
+from ..memory_encoder.film.opening import Opening
+from ..memory_encoder.film.sections import FilmNameError, SectionStore, film_folder
+from ..memory_encoder.film.takes import parse_locks, parse_takes
+from ..memory_encoder.memory.video_memory import VideoMemory
 from . import runtime
 from .film import SectionRenderer, own_memory, split_experts
 from .film_events import FilmEvents

@@ -16,10 +16,10 @@ from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
-from ..memory_encoder.decoding import Decoder, decode_film
-from ..memory_encoder.movie import write_movie
-from ..memory_encoder.opening import stored_film
-from ..memory_encoder.sections import MANIFEST, FilmNameError, film_folder
+from ..memory_encoder.film.opening import stored_film
+from ..memory_encoder.film.sections import MANIFEST, FilmNameError, film_folder
+from ..memory_encoder.pictures.decoding import Decoder, decode_film
+from ..memory_encoder.pictures.movie import write_movie
 from . import runtime
 from .sockets import CATEGORY, vae_input
 

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..memory_encoder.encoder import MemoryEncoder
-from ..memory_encoder.encoder_file import new_encoder
-from ..memory_encoder.hosts import find_host
-from ..memory_encoder.hosts.checkpoint import training_mode
-from ..memory_encoder.sections import film_folder
-from ..memory_encoder.training.checkpoint import LORA
-from ..memory_encoder.training.dataset import MemoryDataset
+from ..memory_encoder.film.sections import film_folder
+from ..memory_encoder.injection.hosts import find_host
+from ..memory_encoder.injection.hosts.comfy_models import training_mode
+from ..memory_encoder.injection.hosts.encoder_file import new_encoder
+from ..memory_encoder.phi.encoder import MemoryEncoder
+from ..memory_encoder.training.dataset.dataset import MemoryDataset
 from ..memory_encoder.training.listener import PictureListener
 from ..memory_encoder.training.options import TrainOptions
 from ..memory_encoder.training.pictures import loss_plot, recall_picture
 from ..memory_encoder.training.random_state import random_state_kept
+from ..memory_encoder.training.run_files import LORA
 from . import runtime
 from .dataset import MemoryDatasetSocket
 from .managed import ManagedEncoder, manage
@@ -120,9 +120,7 @@ class VideoMemoryTrain(io.ComfyNode):
         retrieval_share: float = 0.0, lora: dict[str, torch.Tensor] | None = None, window_share: float = 0.0,
         guidance: float = 6.0,
     ) -> io.NodeOutput:  # fmt: skip
-        from ..memory_encoder.training.run import (
-            train,  # Accelerate takes seconds to import, which start-up need not wait for
-        )
+        from ..memory_encoder.training.run import train
 
         memory_encoder.check_host(runtime.host_of(model))
         folder = film_folder(runtime.training_root(), run, "run")

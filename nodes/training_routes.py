@@ -8,9 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
-from ..memory_encoder.sections import film_folder
-from ..memory_encoder.training.checkpoint import LOSSES, read_losses
+from ..memory_encoder.film.sections import film_folder
 from ..memory_encoder.training.listener import RECALL_PICTURE
+from ..memory_encoder.training.run_files import LOSSES, read_losses
 from . import runtime
 from .events import prompt_server
 from .film_routes import answering, as_json

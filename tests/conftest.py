@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import pytest
 
-from demo.environment import Environment, find
+from tools.environment import Environment, find
 
 # Before torch is imported, and for all processes that tests start: the models are too small for more, and threads that
 # wait for each other are what makes a busy machine slow. Workers of pytest-xdist take the other cores.
@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 INTEGRATION, CARD = ROOT / "tests" / "integration", ROOT / "tests" / "card"
-HOW = "run `make test`, or `python demo/environment.py run -m pytest`"
+HOW = "run `make test`, or `python tools/environment.py run -m pytest`"
 # Files of more than ten seconds, the longest first.
 LONGEST = (
     "test_browser", "test_card_sampling", "test_card_training", "test_reproduction", "test_training",
@@ -102,7 +102,7 @@ def comfy(comfy_environment: Environment, tmp_path_factory: pytest.TempPathFacto
     sys.path[:0] = [str(root)]  # before the checkout, whose own `nodes` folder must not be taken for ComfyUI's module
     for name in ("torchvision", "torchaudio"):
         if importlib.util.find_spec(name) is None:
-            sys.path.append(str(ROOT / "demo" / "standins" / name))
+            sys.path.append(str(ROOT / "tools" / "standins" / name))
     arguments, sys.argv = sys.argv, ["main.py", "--cpu", "--use-pytorch-cross-attention", "--base-directory", str(base)]
     try:
         options = importlib.import_module("comfy.options")

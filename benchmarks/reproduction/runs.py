@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from demo.tiny_family.make_host import HostConfig, write_host
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder
-from memory_encoder.encoder_file import cross_settings, load_encoder, new_encoder
-from memory_encoder.hosts import find_host
-from memory_encoder.hosts.checkpoint import PYTORCH_ATTENTION, load_comfy, load_host, training_mode
-from memory_encoder.training.checkpoint import read_lora
-from memory_encoder.training.dataset import MemoryDataset
+from memory_encoder.injection.hosts import find_host
+from memory_encoder.injection.hosts.comfy_models import PYTORCH_ATTENTION, load_comfy, load_host, training_mode
+from memory_encoder.injection.hosts.encoder_file import cross_settings, load_encoder, new_encoder
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.phi.trunk import reset_linear
+from memory_encoder.training.dataset.dataset import MemoryDataset
 from memory_encoder.training.listener import PictureListener
 from memory_encoder.training.lora import add_lora, load_lora_state, remove_lora
 from memory_encoder.training.module import TrainingModule
 from memory_encoder.training.run import train
+from memory_encoder.training.run_files import read_lora
 from memory_encoder.training.source import DatasetBatches
 from memory_encoder.training.train_command import host_metadata
 from memory_encoder.training.trainer import Trainer
-from memory_encoder.trunk import reset_linear
 
 from .settings import Protocol, Row
 

@@ -23,14 +23,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memory_encoder.encoder_file import load_encoder, read_config
-from memory_encoder.evaluation import KINDS, ClipScore, score_clip
+from memory_encoder.evaluation.score import KINDS, ClipScore, score_clip
 from memory_encoder.files import write_bytes
-from memory_encoder.hosts.checkpoint import PYTORCH_ATTENTION, load_comfy, load_host, load_lora, load_text_encoder
+from memory_encoder.injection.hosts.comfy_models import (
+    PYTORCH_ATTENTION,
+    load_comfy,
+    load_host,
+    load_lora,
+    load_text_encoder,
+)
+from memory_encoder.injection.hosts.encoder_file import load_encoder, read_config
+from memory_encoder.training.dataset.video import VideoReader
+from memory_encoder.training.dataset.windows import lr_by_rate
 from memory_encoder.training.evaluate_command import sheet
 from memory_encoder.training.module import TrainingModule
-from memory_encoder.training.video import VideoReader
-from memory_encoder.training.windows import lr_by_rate
 
 from .clips import HELD_OUT_SEED, list_clips
 from .install import HOST_NAME, WEIGHTS

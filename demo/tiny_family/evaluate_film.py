@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from memory_encoder.evaluation.metrics import psnr
+from memory_encoder.evaluation.recall import draw_frames
 from memory_encoder.files import write_bytes
-from memory_encoder.metrics import psnr
-from memory_encoder.recall import draw_frames
 
 from .evaluate_family import FIRST_FILM, Judge, add_variant_arguments, variants
 from .prepare import SHORT_SHOT, SOLO_SEED, film_of
@@ -74,7 +74,7 @@ def decoded(judge: Judge, past: Past, made: Tensor) -> np.ndarray:
 
 
 def draw_last_shot(judge: Judge, film: Film, past: Past, memory: Any, seed: int, guidance: float) -> Tensor:
-    """Its latents, with history guidance as in `memory_encoder.guidance`; 0 is for none."""
+    """Its latents, with history guidance as in `memory_encoder.injection.guidance`; 0 is for none."""
     module, history = judge.module, past.history
     prompt, empty = ({"context": judge.text.encode(text)} for text in (film.shots[-1].prompt, ""))
 

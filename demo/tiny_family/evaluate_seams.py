@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 import torch
 
+from memory_encoder.evaluation.metrics import psnr
 from memory_encoder.files import write_bytes
-from memory_encoder.metrics import psnr
 
 from .evaluate_family import FIRST_FILM, Judge, add_variant_arguments, variants
 from .evaluate_film import Past, decoded, draw_last_shot

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from memory_encoder.metrics import psnr, ssim
+from memory_encoder.evaluation.metrics import psnr, ssim
 
 from .clips import HELD_OUT_SEED, clip_windows, list_clips, resize_short_side
 from .install import VAE_NAME, WEIGHTS

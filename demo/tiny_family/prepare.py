@@ -24,19 +24,19 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from memory_encoder.compressor import Codec
-from memory_encoder.hosts import find_host
-from memory_encoder.hosts.checkpoint import (
+from memory_encoder.injection.hosts import find_host
+from memory_encoder.injection.hosts.comfy_models import (
     latent_format_named,
     load_comfy,
     load_host_shape,
     load_text_encoder,
     load_vae,
 )
-from memory_encoder.training.cache import build_cache
-from memory_encoder.training.clips import Progress
-from memory_encoder.training.settings import CacheSettings, latent_space, parse_rates
-from memory_encoder.training.text import TextEncoder
+from memory_encoder.memory.compressor import Codec
+from memory_encoder.training.dataset.cache import build_cache
+from memory_encoder.training.dataset.clips import Progress
+from memory_encoder.training.dataset.settings import CacheSettings, latent_space, parse_rates
+from memory_encoder.training.dataset.text import TextEncoder
 
 from ..clip import write_frames
 from .clips import HELD_OUT_SEED, Clip, list_clips, read_frames

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from ..config import Variant
+from ..phi.config import Variant
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:

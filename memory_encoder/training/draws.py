@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .. import continuation, retrieval
-from ..continuation import Context, ContinuationDraw
-from ..retrieval import RetrievalDraw
+from ..objectives import continuation, retrieval
+from ..objectives.continuation import Context, ContinuationDraw
+from ..objectives.retrieval import RetrievalDraw
 from .module import Batch
 from .options import Stage, TrainOptions
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .parts import gathered, own_part, part_of, with_part
+from .distributed.parts import gathered, own_part, part_of, with_part
 
 
 class Ema:

@@ -14,12 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..encoder import MemoryEncoder
-from ..encoder_file import load_encoder
-from ..evaluation import KINDS, ClipScore, score_clip, summary
+from ..evaluation.score import KINDS, ClipScore, score_clip, summary
 from ..files import write_bytes
-from ..hosts import find_host
-from ..hosts.checkpoint import (
+from ..injection.hosts import find_host
+from ..injection.hosts.comfy_models import (
     PYTORCH_ATTENTION,
     codec,
     load_comfy,
@@ -29,12 +27,14 @@ from ..hosts.checkpoint import (
     load_text_encoder,
     load_vae,
 )
-from .cache import find_clips
+from ..injection.hosts.encoder_file import load_encoder
+from ..phi.encoder import MemoryEncoder
+from .dataset.cache import find_clips
+from .dataset.settings import BadClip, DatasetError
+from .dataset.text import Conditioning
+from .dataset.video import VideoReader
+from .dataset.windows import lr_by_rate
 from .module import TrainingModule
-from .settings import BadClip, DatasetError
-from .text import Conditioning
-from .video import VideoReader
-from .windows import lr_by_rate
 
 TINY_FAMILY = Path(__file__).parents[2] / "demo" / "tiny_family" / "weights"
 TINY_TEXT = "demo.nodes.text_encoder:HashTextEncoder"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
-from .checkpoint import LOSSES, read_losses
 from .module import Batch
 from .pictures import loss_plot, recall_picture, write_picture
+from .run_files import LOSSES, read_losses
 
 if TYPE_CHECKING:
     from .trainer import Trainer

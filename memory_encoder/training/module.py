@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..cached import KeyValueCache
-from ..config import EncoderConfig
-from ..continuation import Context, ContinuationDraw, continuation_loss
-from ..cross_attention import CrossMemory
-from ..encoder import MemoryEncoder
-from ..hosts import find_host
-from ..hosts.base import HistoryTimestep
-from ..injection import DIFFUSION_MODEL, KEY, DiffusionModelWrapper
-from ..positions import cell_coordinates, cells_for, grid_for, lattice_coordinates
-from ..retrieval import RetrievalDraw, retrieval_loss, time_stride
-from ..selection import InjectedMemory
+from ..injection.cached import KeyValueCache
+from ..injection.hosts import find_host
+from ..injection.hosts.base import HistoryTimestep
+from ..injection.inject import DIFFUSION_MODEL, KEY, DiffusionModelWrapper
+from ..injection.selection import InjectedMemory
+from ..objectives.continuation import Context, ContinuationDraw, continuation_loss
+from ..objectives.retrieval import RetrievalDraw, retrieval_loss, time_stride
+from ..phi.config import EncoderConfig
+from ..phi.cross_attention import CrossMemory
+from ..phi.encoder import MemoryEncoder
+from ..phi.positions import cell_coordinates, cells_for, grid_for, lattice_coordinates
 from .precision import computing_type
 from .rows import MASK, Rows, moved, passes
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..evaluation.recall import draw_frames
 from ..files import write_bytes
-from ..recall import draw_frames
 from .draws import generator_for
 from .module import Batch, TrainingModule
 

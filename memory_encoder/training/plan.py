@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import EncoderConfig
-from ..hosts import find_host
-from ..positions import cells_for, grid_for
-from ..retrieval import OMEGA_SIZES
-from ..trunk import layer_strides
+from ..injection.hosts import find_host
+from ..objectives.retrieval import OMEGA_SIZES
+from ..phi.config import EncoderConfig
+from ..phi.positions import cells_for, grid_for
+from ..phi.trunk import layer_strides
 from .lora import BLOCKS, host_blocks, linear_layers
 from .module import TrainingModule
 from .options import TrainOptions

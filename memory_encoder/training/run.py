@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..encoder import MemoryEncoder
-from .dataset import MemoryDataset
+from ..phi.encoder import MemoryEncoder
+from .dataset.dataset import MemoryDataset
 from .listener import PictureListener
 from .lora import add_lora, load_lora_state, remove_lora
 from .module import TrainingModule

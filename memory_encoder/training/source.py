@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import torch
 
-from ..config import EncoderConfig
-from .dataset import MemoryDataset
+from ..phi.config import EncoderConfig
+from .dataset.dataset import MemoryDataset
+from .dataset.sample import collate
+from .dataset.settings import DatasetError
+from .dataset.text import EMPTY, stack
 from .draws import generator_for
 from .listener import Target
 from .module import Batch
 from .options import TrainOptions
-from .sample import collate
-from .settings import DatasetError
-from .text import EMPTY, stack
 
 
 class DatasetBatches:

@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from ..config import EncoderConfig, Padding
-from ..encoder import MemoryEncoder
-from ..encoder_file import cross_settings, load_encoder, new_encoder, with_paths
-from ..hosts import Host, find_host
-from ..hosts.checkpoint import PYTORCH_ATTENTION, codec, load_comfy, load_host, load_vae, training_mode
-from .checkpoint import read_lora
-from .dataset import MemoryDataset
+from ..injection.hosts import Host, find_host
+from ..injection.hosts.comfy_models import PYTORCH_ATTENTION, codec, load_comfy, load_host, load_vae, training_mode
+from ..injection.hosts.encoder_file import cross_settings, load_encoder, new_encoder, with_paths
+from ..phi.config import EncoderConfig, Padding
+from ..phi.encoder import MemoryEncoder
+from .dataset.dataset import MemoryDataset
+from .dataset.settings import parse_rates
 from .listener import PictureListener
 from .options import TrainOptions
 from .run import train
-from .settings import parse_rates
+from .run_files import read_lora
 from .trainer import Trainer
 
 _LOG = logging.getLogger("video_memory")

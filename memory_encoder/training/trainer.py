@@ -16,8 +16,18 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor, nn
 
-from ..hosts.checkpoint import has_accelerator
-from .checkpoint import (
+from ..injection.hosts.comfy_models import has_accelerator
+from .distributed.in_place import norm_inputs_kept
+from .distributed.parts import load_optimizer_state, optimizer_state, own_part, whole_value
+from .distributed.sharding import in_forward, prepare_split, release, splits_weights
+from .draws import draw_rows, target_of
+from .ema import Ema
+from .listener import BatchSource, Listener
+from .module import TrainingModule
+from .optimizers import make_optimizers
+from .options import TrainOptions
+from .random_state import random_state_kept
+from .run_files import (
     CHECKPOINT,
     HOST,
     LORA,
@@ -30,16 +40,6 @@ from .checkpoint import (
     save_host,
     save_lora,
 )
-from .draws import draw_rows, target_of
-from .ema import Ema
-from .in_place import norm_inputs_kept
-from .listener import BatchSource, Listener
-from .module import TrainingModule
-from .optimizers import make_optimizers
-from .options import TrainOptions
-from .parts import load_optimizer_state, optimizer_state, own_part, whole_value
-from .random_state import random_state_kept
-from .sharding import in_forward, prepare_split, release, splits_weights
 
 _LOG = logging.getLogger("video_memory")
 MOST_SKIPPED = 5  # steps in a row; not from the paper

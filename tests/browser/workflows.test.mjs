@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 import { RENDERERS, SERVER, fit, loadPrompt, loadWorkflow, openBrowser, openPage, overlaps, picture, queuedPrompt } from "./page.mjs";
 
 const FOLDER = join(import.meta.dirname, "..", "..", "workflows");
-const AGAIN = "if a node got an input, write the workflows anew: python demo/environment.py run -m demo.workflows";
+const AGAIN = "if a node got an input, write the workflows anew: python tools/environment.py run -m tools.workflows";
 const names = (await readdir(FOLDER)).filter((name) => name.endsWith(".json")).map((name) => basename(name, ".json"));
 const read = async (...path) => JSON.parse(await readFile(join(FOLDER, ...path), "utf8"));
 

@@ -131,7 +131,7 @@ def is_card(device: Any = None, *_args: Any, **_kwargs: Any) -> bool:
 def card(comfy: Any, load_pack: Callable[..., ModuleType]) -> Iterator[Card]:
     load_pack(PACK)
     card = Card(comfy)
-    management, selection = comfy.module("comfy.model_management"), pack("memory_encoder.selection")
+    management, selection = comfy.module("comfy.model_management"), pack("memory_encoder.injection.selection")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.Module, "_apply", moved)
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", fused_attention)

@@ -61,7 +61,7 @@ class Film:
 
     def remembering(self, **settings: Any) -> Any:
         """The model as the sampler node hands it to core."""
-        chosen = pack("memory_encoder.selection").MemorySettings(**settings)
+        chosen = pack("memory_encoder.injection.selection").MemorySettings(**settings)
         return pack("nodes.runtime").with_memory(self.patcher, self.memory, chosen)
 
     def batch_of(self, count: int) -> Film:
@@ -77,8 +77,8 @@ class Film:
 def film(model: FullModel, pieces: tuple[int, ...] = PIECES, **config: Any) -> Film:
     """Compresses a film of `pieces` latents and attaches the encoder, as Load Memory Encoder and the sampler do."""
     managed = pack("nodes.managed")
-    chosen = pack("memory_encoder.config").EncoderConfig(**vars(model.config(**config)))
-    weights = pack("memory_encoder.encoder").MemoryEncoder(chosen, dtype=torch.float32).state_dict()
+    chosen = pack("memory_encoder.phi.config").EncoderConfig(**vars(model.config(**config)))
+    weights = pack("memory_encoder.phi.encoder").MemoryEncoder(chosen, dtype=torch.float32).state_dict()
     encoder = managed.ManagedEncoder(chosen, weights, torch.float32)
     runtime = pack("nodes.runtime")
     codec = runtime.codec_for(model.patcher, vae_for(model))

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memory_encoder.config import EncoderConfig
-from memory_encoder.hosts import Host, find_host
+from memory_encoder.injection.hosts import Host, find_host
+from memory_encoder.phi.config import EncoderConfig
 
 CARD = torch.device("cuda", 0)
 LATENTS = 21  # 81 frames

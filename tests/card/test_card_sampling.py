@@ -161,9 +161,7 @@ def test_no_number_of_tokens_makes_a_step_expensive(card: Any, tokens: int) -> N
         filmed, _ = made(card, "wan_14b", "joint")
         model, memory, meter = filmed.model, filmed.memory, meter_of(filmed)
         tail = memory.tail.shape[1]
-        cut = replace(
-            memory, tokens=memory.tokens[:, : tokens - tail], coordinates=memory.coordinates[: tokens - tail]
-        )
+        cut = replace(memory, tokens=memory.tokens[:, : tokens - tail], coordinates=memory.coordinates[: tokens - tail])
         with meter.above():
             model.sample(filmed.patcher)
         without = meter.peak
@@ -197,7 +195,9 @@ def test_a_run_leaves_nothing_of_the_memory_on_the_card(card: Any, name: str, wa
 
 
 def test_a_tensor_that_was_left_in_ram_is_found(card: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack("memory_encoder.selection").InjectedMemory, "on", lambda self, device, dtype: self.tokens)
+    monkeypatch.setattr(
+        pack("memory_encoder.injection.selection").InjectedMemory, "on", lambda self, device, dtype: self.tokens
+    )
     with card.on():
         filmed, patched = made(card, "wan_5b", "joint")
         with pytest.raises(RuntimeError, match="device"):

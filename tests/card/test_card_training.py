@@ -12,9 +12,9 @@ import pytest
 import torch
 from accelerate import PartialState
 
-from memory_encoder.encoder import MemoryEncoder
-from memory_encoder.hosts.checkpoint import training_mode
-from memory_encoder.positions import cells_for, grid_for
+from memory_encoder.injection.hosts.comfy_models import training_mode
+from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.phi.positions import cells_for, grid_for
 from memory_encoder.training import trainer as loop
 from memory_encoder.training.evaluate_command import Judge
 from memory_encoder.training.lora import add_lora

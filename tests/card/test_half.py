@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder
-from memory_encoder.injection import inject
-from memory_encoder.selection import MemorySettings
+from memory_encoder.injection.inject import inject
+from memory_encoder.injection.selection import MemorySettings
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.training.module import Batch, TrainingModule
 from memory_encoder.training.pictures import recall
 from tests.integration import models

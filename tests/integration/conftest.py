@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from demo.comfy_server import ComfyServer
-from demo.environment import Environment
+from tools.comfy_server import ComfyServer
+from tools.environment import Environment
 
 
 @pytest.fixture(scope="module")

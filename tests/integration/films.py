@@ -8,9 +8,9 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from demo.comfy_server import ComfyServer
 from demo.tiny_family.make_host import HostConfig, make_host, write_host
 from demo.tiny_family.wan_vae import build_vae
+from tools.comfy_server import ComfyServer
 
 STEPS = 4
 SAMPLER = "sampler"

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import StreamState
-from memory_encoder.hosts import Host, find_host
-from memory_encoder.memory import VideoMemory
+from memory_encoder.injection.hosts import Host, find_host
+from memory_encoder.memory.video_memory import VideoMemory
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import StreamState
 
 TEXT = 64  # width of the text conditioning
 TOKENS = 6  # its length

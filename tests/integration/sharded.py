@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder
-from memory_encoder.encoder_file import with_paths
-from memory_encoder.hosts import find_host
-from memory_encoder.hosts.checkpoint import load_comfy
-from memory_encoder.training.checkpoint import CHECKPOINT
+from memory_encoder.injection.hosts import find_host
+from memory_encoder.injection.hosts.comfy_models import load_comfy
+from memory_encoder.injection.hosts.encoder_file import with_paths
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.training.distributed.parts import own_part
 from memory_encoder.training.listener import RECALL_PICTURE, PictureListener
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import Batch, TrainingModule
 from memory_encoder.training.options import TrainOptions
-from memory_encoder.training.parts import own_part
+from memory_encoder.training.run_files import CHECKPOINT
 from memory_encoder.training.trainer import Trainer
 from tests.integration.training import OneClip, tiny_module, tiny_options
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from demo.comfy_server import ComfyServer
-from demo.environment import ROOT
+from tools.comfy_server import ComfyServer
+from tools.environment import ROOT
 
 from .films import SAMPLER, film, write_models
 from .films import report as reused
@@ -108,7 +108,7 @@ def test_branch_that_cannot_be_is_refused_with_what_differs(world: World) -> Non
 
 def test_film_of_another_kind_of_model_is_refused(world: World) -> None:
     """Hunyuan's latents have Wan's shape, so that only the latent space tells them apart."""
-    from memory_encoder.sections import SectionStore
+    from memory_encoder.film.sections import SectionStore
 
     world.film("wan", "a door")
     store = SectionStore(world.out / "video_memory", "wan")

@@ -1,6 +1,6 @@
 """The pack in a real browser on one real ComfyUI: each file of tests/browser runs under `node --test`.
 
-One file alone: `python -m demo.browser_server node --test tests/browser/NAME.test.mjs`. VIDEO_MEMORY_SCREENSHOTS names
+One file alone: `python -m tools.browser_server node --test tests/browser/NAME.test.mjs`. VIDEO_MEMORY_SCREENSHOTS names
 a folder for pictures of what the tests see.
 """
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from demo.browser import BrowserTools, find
-from demo.browser_server import TEST_NODES, browser_server, variables
-from demo.comfy_server import ComfyServer
-from demo.environment import ROOT, Environment
+from tools.browser import BrowserTools, find
+from tools.browser_server import TEST_NODES, browser_server, variables
+from tools.comfy_server import ComfyServer
+from tools.environment import ROOT, Environment
 
 FILES = sorted((ROOT / "tests" / "browser").glob("*.test.mjs"))
 LIMIT = 1800  # seconds for one file; only what hangs is given up
@@ -28,7 +28,7 @@ def tools() -> BrowserTools:
     found, missing = find()
     if found is not None:
         return found
-    reason = f"no browser tests, {missing}; run `python -m demo.browser`"
+    reason = f"no browser tests, {missing}; run `python -m tools.browser`"
     if os.environ.get("VIDEO_MEMORY_REQUIRE_BROWSER") == "1":
         pytest.fail(reason)
     pytest.skip(reason)

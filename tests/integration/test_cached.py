@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory_encoder import cached
-from memory_encoder.injection import inject
-from memory_encoder.memory import VideoMemory
-from memory_encoder.selection import InjectedMemory, MemorySettings
+from memory_encoder.injection import cached
+from memory_encoder.injection.inject import inject
+from memory_encoder.injection.selection import InjectedMemory, MemorySettings
+from memory_encoder.memory.video_memory import VideoMemory
 from tests.integration.models import TinyModel, TinyModels, random_memory
 
 TOKENS = 25

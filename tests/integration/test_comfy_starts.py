@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from demo.comfy_server import ComfyError, ComfyInterrupted, ComfyServer
+from tools.comfy_server import ComfyError, ComfyInterrupted, ComfyServer
 
 CORE_NODES = ["UNETLoader", "SamplerCustomAdvanced", "SaveVideo", "CreateVideo", "VAELoader", "LoraLoaderModelOnly"]
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory_encoder import compiled
-from memory_encoder.hosts import HostError
-from memory_encoder.injection import inject
-from memory_encoder.memory import VideoMemory
+from memory_encoder.injection import compiled
+from memory_encoder.injection.hosts import HostError
+from memory_encoder.injection.inject import inject
+from memory_encoder.memory.video_memory import VideoMemory
 from tests.integration.models import TinyModel, TinyModels, random_memory
 
 BLOCKS = [f"diffusion_model.blocks.{i}" for i in range(3)]

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from memory_encoder.cross_attention import CrossAttention
-from memory_encoder.injection import inject
-from memory_encoder.memory import VideoMemory
-from memory_encoder.selection import MemorySettings, encoder_key
+from memory_encoder.injection.inject import inject
+from memory_encoder.injection.selection import MemorySettings, encoder_key
+from memory_encoder.memory.video_memory import VideoMemory
+from memory_encoder.phi.cross_attention import CrossAttention
 from tests.integration.models import TinyModel, TinyModels, random_memory
 
 TOKENS = 25

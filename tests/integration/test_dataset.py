@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from demo.tiny_family.make_host import HostConfig, write_host
 from demo.tiny_family.wan_vae import build_vae
 from memory_encoder.cli import main
-from memory_encoder.hosts import find_host
-from memory_encoder.hosts.checkpoint import (
+from memory_encoder.injection.hosts import find_host
+from memory_encoder.injection.hosts.comfy_models import (
     CheckpointError,
     codec,
     load_host,
@@ -28,7 +28,7 @@ from memory_encoder.hosts.checkpoint import (
     load_vae,
     text_encoder_identity,
 )
-from memory_encoder.training.dataset import MemoryDataset
+from memory_encoder.training.dataset.dataset import MemoryDataset
 
 TEXT_ENCODER = "demo.nodes.text_encoder:HashTextEncoder"
 WIDTH, HEIGHT, FPS, FRAMES = 64, 48, 16, 48

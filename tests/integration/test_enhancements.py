@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from memory_encoder.memory import VideoMemory
+from memory_encoder.memory.video_memory import VideoMemory
 
 from .worlds import World, make_world
 
@@ -158,7 +158,7 @@ def test_a_trained_cross_attention_reaches_the_film_and_survives_save_and_load(w
 
 
 def test_cross_attention_to_another_number_of_blocks_is_refused(world: World) -> None:
-    encoder_class = importlib.import_module(f"{PACK}.memory_encoder.encoder").MemoryEncoder
+    encoder_class = importlib.import_module(f"{PACK}.memory_encoder.phi.encoder").MemoryEncoder
     manage = importlib.import_module(f"{PACK}.nodes.managed").manage
     config = encoder(world, cross=True).config
     used = manage(encoder_class(replace(config, cross_blocks=config.cross_blocks + 1)))

@@ -18,7 +18,7 @@ from demo.tiny_family import install, prepare
 from demo.tiny_family.clips import Clip, list_clips
 from demo.tiny_family.evaluate_family import Variant, add_variant_arguments, markdown, table, variants
 from demo.tiny_family.export import export
-from memory_encoder.evaluation import KINDS, ClipScore
+from memory_encoder.evaluation.score import KINDS, ClipScore
 from memory_encoder.storyboard import Storyboard
 
 
@@ -59,7 +59,7 @@ def test_a_reel_follows_from_its_number_and_mixes_clips(tmp_path: Path) -> None:
 def test_the_fast_codec_gives_nearly_what_cores_vae_gives(comfy: Any) -> None:
     made = prepare.TinyCodec(None)()
     pictures = torch.from_numpy(prepare.film_of(5, long=False).frames[:9]).float()[None] / 255
-    checkpoint = comfy.module("memory_encoder.hosts.checkpoint")
+    checkpoint = comfy.module("memory_encoder.injection.hosts.comfy_models")
     with torch.inference_mode():
         core = checkpoint.codec_of(
             checkpoint.load_vae(install.WEIGHTS / install.VAE_NAME), checkpoint.latent_format_named("Wan21")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from demo.comfy_server import ComfyInterrupted, ComfyServer
-from demo.environment import ROOT
+from tools.comfy_server import ComfyInterrupted, ComfyServer
+from tools.environment import ROOT
 
 from .films import HOLD_NODE, PROMPTS, SAMPLER, film, held, hold, latent_bytes, report, write_models
 

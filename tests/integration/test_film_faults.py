@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from demo.comfy_server import ComfyError, ComfyServer
-from demo.environment import ROOT
 from memory_encoder.locks import alone
+from tools.comfy_server import ComfyError, ComfyServer
+from tools.environment import ROOT
 
 from .films import PROMPTS, SAMPLER, changed, film, report, write_models
 from .test_film_routes import ask, state, statuses

@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from demo.comfy_server import ComfyError, ComfyServer
-from demo.environment import ROOT
+from tools.comfy_server import ComfyError, ComfyServer
+from tools.environment import ROOT
 
 from .films import PROMPTS, SAMPLER, film, latent_bytes, write_models
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory_encoder.guidance import OPTION, HistoryGuidance, guide
-from memory_encoder.injection import inject
-from memory_encoder.selection import MemorySettings
+from memory_encoder.injection.guidance import OPTION, HistoryGuidance, guide
+from memory_encoder.injection.inject import inject
+from memory_encoder.injection.selection import MemorySettings
 from tests.integration.models import Recorder, TinyModel, TinyModels, random_memory
 
 CFG = 4.0

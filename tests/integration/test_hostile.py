@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from demo.comfy_server import ComfyError, ComfyServer
-from demo.environment import ROOT
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
+from tools.comfy_server import ComfyError, ComfyServer
+from tools.environment import ROOT
 
 from .films import SAMPLER, changed, film, write_models
 

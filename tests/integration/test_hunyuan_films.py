@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory_encoder.hosts import HostError, find_host
+from memory_encoder.injection.hosts import HostError, find_host
 from tests.integration.models import TinyModel, TinyModels, hunyuan15_patcher
 from tests.integration.test_start_image import Inputs, shots
 from tests.integration.worlds import World, make_world

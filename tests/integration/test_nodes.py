@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import torch
 
-from demo.environment import ROOT
 from demo.tiny_family.make_host import HostConfig, make_host
-from memory_encoder.selection import encoder_key
+from memory_encoder.injection.selection import encoder_key
+from tools.environment import ROOT
 
 from .films import storyboard, write_models
 
@@ -242,7 +242,7 @@ def test_start_up_does_not_wait_for_the_training_packages(comfy_environment: Any
     program = (
         "import asyncio, sys\n"
         "from tests.conftest import import_pack\n"  # first: ComfyUI has a folder of that name too
-        "from memory_encoder.hosts.checkpoint import load_comfy\n"
+        "from memory_encoder.injection.hosts.comfy_models import load_comfy\n"
         "load_comfy(arguments=['--cpu'])\n"
         "import comfy.sd, comfy.sample, latent_preview, comfy_api.latest\n"  # core itself brings transformers
         "before = set(sys.modules)\n"

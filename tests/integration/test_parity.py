@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory_encoder.compressor import Codec, append_history
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder
-from memory_encoder.injection import inject
-from memory_encoder.memory import VideoMemory
-from memory_encoder.selection import MemorySettings, kept_tokens
+from memory_encoder.injection.inject import inject
+from memory_encoder.injection.selection import MemorySettings, kept_tokens
+from memory_encoder.memory.compressor import Codec, append_history
+from memory_encoder.memory.video_memory import VideoMemory
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
 from tests.integration.models import (
     BUILDERS,
     Recorder,

@@ -8,20 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import TrainingModule
-from memory_encoder.training.plan import (
-    GIB,
-    MemoryPlan,
-    Sharing,
-    card_bytes,
-    describe_plan,
-    fit_to_card,
-    plan_memory,
-)
+from memory_encoder.training.plan import GIB, MemoryPlan, Sharing, card_bytes, describe_plan, fit_to_card, plan_memory
 from tests.integration.training import OneClip, tiny_module, tiny_options
 
 
@@ -48,7 +40,7 @@ def kept_bytes(module: Any, options: Any) -> int:
 def test_estimated_activations_are_near_what_a_step_keeps(comfy: Any, stage: Any) -> None:
     options = tiny_options(stage=stage, train_host=stage == "host", history_dropout=0.0, section=4, batch_size=4)
     module = tiny_module(options)
-    with comfy.module("memory_encoder.hosts.checkpoint").training_mode():
+    with comfy.module("memory_encoder.injection.hosts.comfy_models").training_mode():
         measured = kept_bytes(module, options)
     estimated = options.batch_size * plan_memory(module, options, (16, 5, 6, 8)).clip
     print("RATIO", stage, estimated / measured)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from demo.comfy_server import ComfyServer
-from demo.environment import Environment
 from demo.tiny_family.install import install_models
-from memory_encoder.film_plan import PlanRequest, film_plan
+from memory_encoder.film.plan import PlanRequest, film_plan
+from tools.comfy_server import ComfyServer
+from tools.environment import Environment
 
 ROUTE = "/video_memory/plan"
 TEXT = "[0s: a kitchen] [5s: a street] [10s-15s: the kitchen again]"

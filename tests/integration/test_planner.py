@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from memory_encoder.guidance import guide
-from memory_encoder.injection import inject
-from memory_encoder.memory import VideoMemory
-from memory_encoder.selection import MemorySettings
+from memory_encoder.injection.guidance import guide
+from memory_encoder.injection.inject import inject
+from memory_encoder.injection.selection import MemorySettings
+from memory_encoder.memory.video_memory import VideoMemory
 from tests.integration.models import BUILDERS, Recorder, TinyModel, TinyModels, random_memory
 
 TOKENS = 25

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from memory_encoder.hosts import MemoryTokens
-from memory_encoder.hosts.wan import largest_group
-from memory_encoder.injection import DiffusionModelWrapper
-from memory_encoder.selection import InjectedMemory
+from memory_encoder.injection.hosts import MemoryTokens
+from memory_encoder.injection.hosts.wan import largest_group
+from memory_encoder.injection.inject import DiffusionModelWrapper
+from memory_encoder.injection.selection import InjectedMemory
 from tests.integration.models import TEXT, TinyModels
 
 TOLERANCE = 1e-5

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from memory_encoder.hosts import HostError, find_host
-from memory_encoder.injection import inject
-from memory_encoder.memory import VideoMemory
-from memory_encoder.selection import MemorySettings
+from memory_encoder.injection.hosts import HostError, find_host
+from memory_encoder.injection.inject import inject
+from memory_encoder.injection.selection import MemorySettings
+from memory_encoder.memory.video_memory import VideoMemory
 from tests.integration.models import TinyModel, TinyModels, hunyuan_patcher, random_memory, wan_patcher
 
 # Modules of core with further classes that are built on WanModel.

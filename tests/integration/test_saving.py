@@ -18,7 +18,7 @@ import torch
 from demo.tiny_family.clips import HELD_OUT_SEED
 from demo.tiny_family.install import VAE_NAME, install_models
 from demo.tiny_family.procedural import make_film
-from memory_encoder.decoding import Decoder, decode_film
+from memory_encoder.pictures.decoding import Decoder, decode_film
 
 from .worlds import World, make_world
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder
-from memory_encoder.encoder_file import load_encoder, new_encoder
-from memory_encoder.hosts import find_host
-from memory_encoder.retrieval import clean_cells, time_stride
-from memory_encoder.training.checkpoint import CHECKPOINT, LORA, encoder_name
+from memory_encoder.injection.hosts import find_host
+from memory_encoder.injection.hosts.encoder_file import load_encoder, new_encoder
+from memory_encoder.objectives.retrieval import clean_cells, time_stride
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import Batch, TrainingModule
 from memory_encoder.training.plan import plan_memory
+from memory_encoder.training.run_files import CHECKPOINT, LORA, encoder_name
 from memory_encoder.training.trainer import Trainer
 
 from .models import hunyuan

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory_encoder.compressor import Codec
+from memory_encoder.memory.compressor import Codec
 from tests.integration.models import TinyModels
 
 from .worlds import World, make_world

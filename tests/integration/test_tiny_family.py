@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from demo.environment import ROOT
 from demo.tiny_family.clips import HELD_OUT_SEED
 from demo.tiny_family.evaluate_family import FIRST_FILM, Judge, Variant
 from demo.tiny_family.evaluate_film import Past
@@ -21,7 +20,8 @@ from demo.tiny_family.prepare import film_of, write_film
 from demo.tiny_family.procedural import make_film
 from demo.tiny_family.wan_vae import build_vae, decode_clip, encode_clip, fold_latent_statistics
 from memory_encoder.cli import main
-from memory_encoder.metrics import psnr
+from memory_encoder.evaluation.metrics import psnr
+from tools.environment import ROOT
 
 ROUND_TRIP_DB = 21.0  # on a film that was never trained on; see the model card for what was measured
 TEXT_NODE = "VideoMemoryDemoTextEncoder"

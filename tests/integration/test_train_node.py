@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from memory_encoder.cli import main
-from memory_encoder.encoder_file import read_config
-from memory_encoder.training.checkpoint import ENCODER, HOST, LORA, LOSSES, encoder_name, read_losses
+from memory_encoder.injection.hosts.encoder_file import read_config
 from memory_encoder.training.listener import LOSS_PICTURE, RECALL_PICTURE
+from memory_encoder.training.run_files import ENCODER, HOST, LORA, LOSSES, encoder_name, read_losses
 
 from .test_dataset import arguments, files, words  # noqa: F401 - fixtures
 
@@ -162,7 +162,7 @@ def studio(
     nodes = {node.__name__: node for node in asyncio.run(extension.get_node_list())}
     with torch.inference_mode():
         model = comfy.module("comfy.sd").load_diffusion_model(str(files["host"]))
-    dataset = importlib.import_module(f"{pack.__name__}.memory_encoder.training.dataset")  # the pack's own class
+    dataset = importlib.import_module(f"{pack.__name__}.memory_encoder.training.dataset.dataset")  # the pack's own
     return Studio(nodes, model, dataset.MemoryDataset.open(cached))
 
 

@@ -13,25 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.environment import ROOT
-from memory_encoder.config import EncoderConfig
-from memory_encoder.continuation import Context
-from memory_encoder.encoder_file import load_encoder, with_paths
-from memory_encoder.hosts import find_host
-from memory_encoder.training.checkpoint import (
-    CHECKPOINT,
-    ENCODER,
-    HOST,
-    LORA,
-    LOSSES,
-    read_lora,
-    read_losses,
-    save_lora,
-)
+from memory_encoder.injection.hosts import find_host
+from memory_encoder.injection.hosts.encoder_file import load_encoder, with_paths
+from memory_encoder.objectives.continuation import Context
+from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.listener import Listener, PictureListener
 from memory_encoder.training.lora import add_lora, load_lora_state, lora_state, remove_lora
+from memory_encoder.training.run_files import CHECKPOINT, ENCODER, HOST, LORA, LOSSES, read_lora, read_losses, save_lora
 from memory_encoder.training.trainer import Trainer
+from tools.environment import ROOT
 
 from .training import OneClip, tiny_encoder, tiny_host, tiny_module, tiny_options
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory_encoder.encoder_file import with_paths
-from memory_encoder.evaluation import score_clip
-from memory_encoder.hosts import find_host
-from memory_encoder.hosts.checkpoint import training_mode
+from memory_encoder.evaluation.score import score_clip
+from memory_encoder.injection.hosts import find_host
+from memory_encoder.injection.hosts.comfy_models import training_mode
+from memory_encoder.injection.hosts.encoder_file import with_paths
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.listener import RECALL_PICTURE, PictureListener
 from memory_encoder.training.module import TrainingModule

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from memory_encoder.encoder_file import with_paths
-from memory_encoder.hosts import find_host
-from memory_encoder.hosts.checkpoint import training_mode
+from memory_encoder.injection.hosts import find_host
+from memory_encoder.injection.hosts.comfy_models import training_mode
+from memory_encoder.injection.hosts.encoder_file import with_paths
 from memory_encoder.training.draws import draw_rows
 
 from .sharded import HunyuanClips, hunyuan_module

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder
-from memory_encoder.injection import DIFFUSION_MODEL, KEY, DiffusionModelWrapper
-from memory_encoder.selection import InjectedMemory
+from memory_encoder.injection.inject import DIFFUSION_MODEL, KEY, DiffusionModelWrapper
+from memory_encoder.injection.selection import InjectedMemory
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.training.dataset.text import Conditioning, stack
 from memory_encoder.training.module import TrainingModule
-from memory_encoder.training.text import Conditioning, stack
 
 from .models import BUILDERS, TinyModel
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory_encoder.compressor import Codec
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder
-from memory_encoder.evaluation import KINDS
+from memory_encoder.evaluation.score import KINDS
+from memory_encoder.memory.compressor import Codec
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.training import evaluate_command
-from memory_encoder.training.checkpoint import LORA, encoder_name, run_of, save_encoder
 from memory_encoder.training.evaluate_command import Judge
+from memory_encoder.training.run_files import LORA, encoder_name, run_of, save_encoder
 
 from .models import TinyModel, wan_t2v
 
@@ -163,7 +163,7 @@ def test_a_gguf_text_encoder_is_told_by_its_packed_weights(pack: ModuleType) -> 
 
 
 def test_a_bad_name_is_called_by_its_input(pack: ModuleType, runtime: ModuleType) -> None:
-    sections = importlib.import_module(f"{PACK}.memory_encoder.sections")
+    sections = importlib.import_module(f"{PACK}.memory_encoder.film.sections")
     for name in ("", "../up", "con", ".hidden", "x" * 300):
         with pytest.raises(ValueError, match=r"^run: the name"):
             sections.film_folder(runtime.training_root(), name, "run")

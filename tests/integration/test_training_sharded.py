@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.environment import ROOT
-from memory_encoder.training.checkpoint import CHECKPOINT, ENCODER, LORA, LOSSES, read_losses
+from memory_encoder.training.distributed.in_place import norm_inputs_kept
+from memory_encoder.training.distributed.sharding import choose_units, splits_weights
 from memory_encoder.training.draws import draw_rows
-from memory_encoder.training.in_place import norm_inputs_kept
 from memory_encoder.training.listener import RECALL_PICTURE
-from memory_encoder.training.sharding import choose_units, splits_weights
+from memory_encoder.training.run_files import CHECKPOINT, ENCODER, LORA, LOSSES, read_losses
+from tools.environment import ROOT
 
 from .sharded import KEPT, KEPT_AT, TOLD_AT, HunyuanClips, hunyuan_module
 from .training import tiny_module, tiny_options

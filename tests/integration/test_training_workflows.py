@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from demo.clip import write_frames
-from demo.comfy_server import ComfyServer
-from demo.environment import ROOT
 from demo.tiny_family.procedural import make_film
+from tools.comfy_server import ComfyServer
+from tools.environment import ROOT
 
 from .films import write_models
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from demo.comfy_server import ComfyServer
-from demo.translations.build import (
+from tools.comfy_server import ComfyServer
+from tools.translations.build import (
     CATEGORY,
     LANGUAGES,
     LOCALES,
@@ -20,7 +20,7 @@ from demo.translations.build import (
     translations,
 )
 
-AGAIN = "translate it in demo/translations, then: python demo/environment.py run -m demo.translations"
+AGAIN = "translate it in tools/translations, then: python tools/environment.py run -m tools.translations"
 # Scripts of a language; names of models and files stay as they are.
 LETTERS = {"zh": re.compile(r"[\u4e00-\u9fff]"), "ja": re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")}
 SAME = {"vae": "VAE", "clip": "CLIP", "cfg": "CFG", "crf": "CRF", "lora": "LoRA", "sigmas": "Sigmas"}

@@ -13,13 +13,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from demo.browser_server import WORKFLOWS, browser_server
-from demo.comfy_cli import find_comfy_cli, validate
-from demo.comfy_server import ComfyServer
-from demo.environment import ROOT, Environment
-from demo.workflows.__main__ import ALL
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
+from tools.browser_server import WORKFLOWS, browser_server
+from tools.comfy_cli import find_comfy_cli, validate
+from tools.comfy_server import ComfyServer
+from tools.environment import ROOT, Environment
+from tools.workflows.__main__ import ALL
 
 from .films import write_models
 
@@ -105,7 +105,7 @@ def test_every_downloadable_model_is_declared_on_its_loader_with_address_and_fol
 def test_comfy_cli_finds_no_fault_in_any_workflow(server: ComfyServer, tmp_path: Path) -> None:
     cli = find_comfy_cli()
     if cli is None:
-        pytest.skip("no comfy-cli; run `python -m demo.comfy_cli`")
+        pytest.skip("no comfy-cli; run `python -m tools.comfy_cli`")
     nodes = tmp_path / "object_info.json"
     definitions = server.get("/object_info")
     nodes.write_text(json.dumps(definitions))

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder
-from memory_encoder.hosts.checkpoint import load_comfy
+from memory_encoder.injection.hosts.comfy_models import load_comfy
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.training.listener import Listener
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import Batch, TrainingModule

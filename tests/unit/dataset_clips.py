@@ -14,14 +14,11 @@ import numpy as np
 import torch
 from einops import rearrange, repeat
 
-from memory_encoder.compressor import Codec
-from memory_encoder.training.cache import CacheReport, build_cache
-from memory_encoder.training.settings import (
-    CacheSettings,
-    LatentSpace,
-)
-from memory_encoder.training.text import TextEncoder
-from memory_encoder.training.video import VideoReader
+from memory_encoder.memory.compressor import Codec
+from memory_encoder.training.dataset.cache import CacheReport, build_cache
+from memory_encoder.training.dataset.settings import CacheSettings, LatentSpace
+from memory_encoder.training.dataset.text import TextEncoder
+from memory_encoder.training.dataset.video import VideoReader
 
 SPATIAL, TEXT = 8, 5
 SPACE = LatentSpace("wan", "Wan21", "vae 1", 3, 4, SPATIAL, (1, 2, 2), TEXT, None)

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_encoder.branching import cut, join, section_ends
-from memory_encoder.compressor import append_history
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder
-from memory_encoder.memory import SectionRecord, VideoMemory
+from memory_encoder.memory.branching import cut, join, section_ends
+from memory_encoder.memory.compressor import append_history
+from memory_encoder.memory.video_memory import SectionRecord, VideoMemory
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
 
 from .test_compressor import CHANNELS, CODEC, WIDTH
 

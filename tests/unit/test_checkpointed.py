@@ -11,7 +11,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
-from memory_encoder.injection import checkpointed
+from memory_encoder.injection.inject import checkpointed
 
 
 def kept_by(function: Any, seen: set[int] | None = None) -> list[Tensor]:

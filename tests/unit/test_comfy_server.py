@@ -1,4 +1,4 @@
-"""The child process of demo/comfy_server.py, with a program in ComfyUI's place that only says who it is."""
+"""The child process of tools/comfy_server.py, with a program in ComfyUI's place that only says who it is."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from demo import comfy_server
-from demo.comfy_server import ComfyError, ComfyServer
-from demo.environment import Environment
+from tools import comfy_server
+from tools.comfy_server import ComfyError, ComfyServer
+from tools.environment import Environment
 
 MAIN = """
 import http.server, json, sys

@@ -9,12 +9,12 @@ from einops import rearrange, repeat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_encoder.compressor import RECENT_LATENTS, Codec, append_history
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder
-from memory_encoder.low_resolution import downsample, lr_frame_indices
-from memory_encoder.memory import VideoMemory
-from memory_encoder.positions import cells_for
+from memory_encoder.memory.compressor import RECENT_LATENTS, Codec, append_history
+from memory_encoder.memory.video_memory import VideoMemory
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.phi.low_resolution import downsample, lr_frame_indices
+from memory_encoder.phi.positions import cells_for
 
 SPATIAL, CHANNELS, WIDTH = 4, 3, 8
 
@@ -116,7 +116,7 @@ def test_low_resolution_keeps_every_nth_frame_of_the_film():
 @given(height=st.integers(8, 40), width=st.integers(8, 40), padding=st.sampled_from(("ceil", "floor")))
 def test_downsampled_pictures_fill_the_grid_whatever_the_size(height, width, padding):
     config = EncoderConfig("wan", WIDTH, CHANNELS, rate="2x2x2", padding=padding, channels=(16,))
-    from memory_encoder.positions import grid_for
+    from memory_encoder.phi.positions import grid_for
 
     if padding == "floor" and min(height, width) < 4:
         return

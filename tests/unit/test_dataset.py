@@ -9,20 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from memory_encoder.training.cache import build_cache, find_clips
-from memory_encoder.training.clips import Progress
-from memory_encoder.training.dataset import MemoryDataset
-from memory_encoder.training.in_memory import dataset_from_latents
+from memory_encoder.training.dataset.cache import build_cache, find_clips
+from memory_encoder.training.dataset.clips import Progress
+from memory_encoder.training.dataset.dataset import MemoryDataset
+from memory_encoder.training.dataset.in_memory import dataset_from_latents
+from memory_encoder.training.dataset.sample import collate
+from memory_encoder.training.dataset.settings import DatasetError, fingerprint, heldout_names, parse_heldout
+from memory_encoder.training.dataset.text import Conditioning, stack
+from memory_encoder.training.dataset.windows import low_resolution_latents
 from memory_encoder.training.rows import passes
-from memory_encoder.training.sample import collate
-from memory_encoder.training.settings import (
-    DatasetError,
-    fingerprint,
-    heldout_names,
-    parse_heldout,
-)
-from memory_encoder.training.text import Conditioning, stack
-from memory_encoder.training.windows import low_resolution_latents
 from tests.unit.dataset_clips import (
     LATENTS,
     SETTINGS,

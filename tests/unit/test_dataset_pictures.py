@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memory_encoder.training.captions import captions_of, read_folder_captions
-from memory_encoder.training.hdr import ToneMapping
-from memory_encoder.training.video import VideoReader, treatment
+from memory_encoder.training.dataset.captions import captions_of, read_folder_captions
+from memory_encoder.training.dataset.hdr import ToneMapping
+from memory_encoder.training.dataset.video import VideoReader, treatment
 
 from .dataset_clips import Words, cache, counting, index_of, write_patches
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_encoder import decoding
-from memory_encoder.colours import MAX_SCALE, MAX_SHIFT, ColourStatistics, colour_match
-from memory_encoder.decoding import CONTEXT, Decoder, decode_film
+from memory_encoder.pictures import decoding
+from memory_encoder.pictures.colours import MAX_SCALE, MAX_SHIFT, ColourStatistics, colour_match
+from memory_encoder.pictures.decoding import CONTEXT, Decoder, decode_film
 
 REACH = 5  # latents that the stand-in VAE looks back
 

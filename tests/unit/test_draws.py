@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from memory_encoder.continuation import ContinuationDraw
-from memory_encoder.retrieval import RetrievalDraw, cell_spans, clean_cells
+from memory_encoder.objectives.continuation import ContinuationDraw
+from memory_encoder.objectives.retrieval import RetrievalDraw, cell_spans, clean_cells
 from memory_encoder.training.draws import MOST_CONTEXT, draw_rows, target_of, task_of
 from memory_encoder.training.module import Batch
 from memory_encoder.training.options import TrainOptions

@@ -10,10 +10,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder, StreamState
-from memory_encoder.positions import cells_for, grid_for
-from memory_encoder.trunk import layer_strides
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder, StreamState
+from memory_encoder.phi.positions import cells_for, grid_for
+from memory_encoder.phi.trunk import layer_strides
 
 RATES = ("4x4x2", "2x2x2", "2x2x4", "2x2x1", "2x2x8", "1x1x1", "1x4x2", "8x2x1")
 VARIANTS = ("proposed", "only_lr", "without_lr", "large_patchifier")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from memory_encoder.config import EncoderConfig
-from memory_encoder.encoder import MemoryEncoder
-from memory_encoder.encoder_file import read_encoder
-from memory_encoder.training.checkpoint import run_of, save_encoder
+from memory_encoder.injection.hosts.encoder_file import read_encoder
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.training.run_files import run_of, save_encoder
 
 
 def encoder() -> MemoryEncoder:

@@ -24,9 +24,9 @@ from memory_encoder.files import (
     write_atomically,
     write_bytes,
 )
+from memory_encoder.film.sections import SectionStore, section_key
 from memory_encoder.locks import BusyError, alone
-from memory_encoder.movie import write_movie
-from memory_encoder.sections import SectionStore, section_key
+from memory_encoder.pictures.movie import write_movie
 
 ROOT = Path(__file__).resolve().parents[2]
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="pipes and links the POSIX way")

@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_encoder.compressor import append_history
-from memory_encoder.film import render_film, section_seeds
-from memory_encoder.frames import latent_ranges
+from memory_encoder.film.loop import render_film, section_seeds
+from memory_encoder.film.sections import SectionStore
 from memory_encoder.locks import BusyError
-from memory_encoder.memory import VideoMemory
-from memory_encoder.sections import SectionStore
+from memory_encoder.memory.compressor import append_history
+from memory_encoder.memory.video_memory import VideoMemory
+from memory_encoder.pictures.frames import latent_ranges
 from memory_encoder.storyboard import Section, parse_storyboard, plan_sections
 
 from .test_compressor import CHANNELS, CODEC, make
@@ -275,5 +275,5 @@ def test_files_that_were_written_before_the_version_of_the_method_was_counted_ke
     # Written down once, by the version before the method had a number: with METHOD 1 films made then are reused.
     first, _ = render(tmp_path)
     assert [entry.key[:16] for entry in first.sections[:2]] == ["e68b27850e11e9d4", "f71c1360591f4d12"]
-    monkeypatch.setattr("memory_encoder.film.METHOD", 2)
+    monkeypatch.setattr("memory_encoder.film.loop.METHOD", 2)
     assert render(tmp_path)[1].sampled == [0, 1, 2, 3, 4]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from memory_encoder.budget import Plan, describe, estimate, named_host
-from memory_encoder.config import EncoderConfig
-from memory_encoder.film_plan import SHOWN_CHARACTERS, SHOWN_SECTIONS, PlanError, PlanRequest, film_plan
+from memory_encoder.film.plan import SHOWN_CHARACTERS, SHOWN_SECTIONS, PlanError, PlanRequest, film_plan
+from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.storyboard import StoryboardError, parse_storyboard, plan_sections
 
 TEXT = "[0s: a kitchen] [5s: a street] [10s-15s: the kitchen again]"

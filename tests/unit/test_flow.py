@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from memory_encoder.flow import noised, shifted, shifted_logit_normal, velocity
+from memory_encoder.objectives.flow import noised, shifted, shifted_logit_normal, velocity
 
 
 def test_flow_runs_straight_from_data_to_noise():

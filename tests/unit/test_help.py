@@ -21,7 +21,7 @@ def test_every_page_belongs_to_a_node() -> None:
 @pytest.mark.parametrize("node", NODES)
 def test_the_page_shows_a_picture_that_is_there_and_small(node: str) -> None:
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (DOCS / f"{node}.md").read_text())
-    assert pictures, f"{node}: take one with demo/workflows/pictures.mjs"
+    assert pictures, f"{node}: take one with tools/workflows/pictures.mjs"
     for picture in pictures:
         content = (DOCS / picture).read_bytes()
         assert content[:3] == b"\xff\xd8\xff" and len(content) < 250_000, picture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.environment import SetupError, requirement_name, unpack
+from tools.environment import SetupError, requirement_name, unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from memory_encoder.identity import conditioning, has_objects, upstream
+from memory_encoder.film.identity import conditioning, has_objects, upstream
 
 
 def chain(length: int, name: str = "a.safetensors", shift: int = 0) -> dict[str, Any]:

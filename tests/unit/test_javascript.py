@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.browser import NODE_MAJOR, find_node
+from tools.browser import NODE_MAJOR, find_node
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "tests" / "js").glob("*.test.mjs"))

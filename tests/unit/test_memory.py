@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from memory_encoder.encoder import MemoryEncoder
 from memory_encoder.files import write_atomically
-from memory_encoder.memory import VideoMemory
+from memory_encoder.memory.video_memory import VideoMemory
+from memory_encoder.phi.encoder import MemoryEncoder
 
 from .test_compressor import CHANNELS, CODEC, append_all, make
 
@@ -25,7 +25,7 @@ def history(attention_steps: int = 7) -> tuple[MemoryEncoder, VideoMemory, torch
 
 
 def test_saved_memory_comes_back_bit_for_bit_and_can_be_continued(tmp_path: Path):
-    from memory_encoder.compressor import append_history
+    from memory_encoder.memory.compressor import append_history
 
     encoder, memory, _ = history()
     memory.save(tmp_path / "film.safetensors")
@@ -62,7 +62,7 @@ def test_foreign_newer_and_inconsistent_files_are_refused(tmp_path: Path):
 
 
 def test_memory_of_another_encoder_cannot_be_continued():
-    from memory_encoder.compressor import append_history
+    from memory_encoder.memory.compressor import append_history
 
     _, memory, latents = history()
     with pytest.raises(ValueError, match="another encoder"):

@@ -13,8 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_encoder import metrics
-from memory_encoder.metrics import MetricUnavailable, lpips, lpips_available, psnr, ssim
+from memory_encoder.evaluation import metrics
+from memory_encoder.evaluation.metrics import MetricUnavailable, lpips, lpips_available, psnr, ssim
 
 
 def noise(seed: int, *shape: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from memory_encoder.movie import MovieError, write_movie
+from memory_encoder.pictures.movie import MovieError, write_movie
 
 av = pytest.importorskip("av")
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +113,8 @@ def test_stopped_film_leaves_the_folder_as_it_was(tmp_path: Path, error: type[Ba
 
 def test_killed_process_leaves_no_file_under_the_name_and_its_rest_is_removed_later(tmp_path: Path):
     code = (
-        "import sys, os, signal, torch; from pathlib import Path; from memory_encoder.movie import write_movie\n"
+        "import sys, os, signal, torch; from pathlib import Path\n"
+        "from memory_encoder.pictures.movie import write_movie\n"
         "def die(n):\n    if n == 150: os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_movie(Path(sys.argv[1]), iter([torch.rand(160, 64, 64, 3)]), 16, watch=die)"
     )

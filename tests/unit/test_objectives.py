@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_encoder import continuation, retrieval
-from memory_encoder.positions import cells_for
+from memory_encoder.objectives import continuation, retrieval
+from memory_encoder.phi.positions import cells_for
 
 
 def clips(frames: int = 9, *strides: int, batch: int = 2):

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from memory_encoder.film import Film, render_film
-from memory_encoder.memory import VideoMemory
-from memory_encoder.opening import Opening, Piece, StoredFilmError, stored_film
-from memory_encoder.sections import MANIFEST, SectionStore
+from memory_encoder.film.loop import Film, render_film
+from memory_encoder.film.opening import Opening, Piece, StoredFilmError, stored_film
+from memory_encoder.film.sections import MANIFEST, SectionStore
+from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.storyboard import Section
 
 from .test_compressor import CHANNELS

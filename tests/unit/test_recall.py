@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_encoder.recall import WINDOW, draw_history, windows
+from memory_encoder.evaluation.recall import WINDOW, draw_history, windows
 
 
 @given(st.integers(1, 30), st.data())

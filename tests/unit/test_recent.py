@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_encoder.budget import HOSTS, Plan, token_count
-from memory_encoder.config import EncoderConfig, parse_schedule
-from memory_encoder.encoder import MemoryEncoder, StreamState
+from memory_encoder.phi.config import EncoderConfig, parse_schedule
+from memory_encoder.phi.encoder import MemoryEncoder, StreamState
 
 FRAMEPACK = "1@1x1x1+2@2x2x2+16@4x4x4"
 WIDTH, CHANNELS = 12, 4

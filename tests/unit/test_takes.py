@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from memory_encoder.film import render_film, section_seeds
-from memory_encoder.film_clock import FilmClock
-from memory_encoder.memory import VideoMemory
-from memory_encoder.sections import SectionStore
-from memory_encoder.takes import TakesError, parse_locks, parse_takes, take_seed
+from memory_encoder.film.clock import FilmClock
+from memory_encoder.film.loop import render_film, section_seeds
+from memory_encoder.film.sections import SectionStore
+from memory_encoder.film.takes import TakesError, parse_locks, parse_takes, take_seed
+from memory_encoder.memory.video_memory import VideoMemory
 
 from .test_film import World, plan
 

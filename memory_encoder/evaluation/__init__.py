@@ -1,0 +1,1 @@
+"""What a memory gives back, in numbers."""

@@ -1,0 +1,1 @@
+"""The autoregressive loop of a film, and what it leaves on disk."""

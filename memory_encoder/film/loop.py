@@ -1,0 +1,206 @@
+"""The autoregressive loop: generate a section, store it, compress it, go on (paper section 3.2, Figure 4b)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..memory.video_memory import VideoMemory
+from ..storyboard import Section
+from .sections import SectionStore, StoredSection, is_finite, section_key
+from .takes import apply_takes
+
+# Version of how a section is made of what is in its key; part of every key from 2 on (1: films of 0.1.0 stay usable).
+# Raise it with any change after which the same ingredients give other pictures (positions, injection, noise, seeds,
+# what a section sees of its past), so that no film mixes sections of both; not for what rounding alone changes.
+METHOD = 1
+
+
+class Renderer(Protocol):
+    """What the loop needs from the world: sampling, compression, and a place to report to."""
+
+    def sample(self, section: Section, seed: int, memory: VideoMemory) -> Tensor:
+        """Latents [B,C,T,H,W] of one section, given the memory of everything before it."""
+        ...
+
+    def append(self, memory: VideoMemory, latents: Tensor, section: Section, seed: int) -> VideoMemory:
+        """The memory with the section in it."""
+        ...
+
+    def section_done(self, section: Section, latents: Tensor, reused: bool) -> None:
+        """Called when a section is on disk and in the memory; may raise to stop the film."""
+        ...
+
+
+@dataclass(frozen=True)
+class RenderedSection:
+    """One line of the report. previous, chain: hash of all that was made before the section, and with it."""
+
+    section: Section
+    seed: int
+    key: str
+    status: str
+    memory_tokens: int
+    take: int = 0
+    previous: str = ""
+    chain: str = ""
+
+    @property
+    def reused(self) -> bool:
+        """Whether the section came from disk."""
+        return self.status != "stored"
+
+
+@dataclass(frozen=True)
+class Film:
+    """Latents of all sections in order, the memory of the whole film, and what was done."""
+
+    latents: tuple[Tensor, ...]
+    memory: VideoMemory
+    sections: tuple[RenderedSection, ...]
+
+
+def render_film(
+    plan: Sequence[Section],
+    store: SectionStore,
+    memory: VideoMemory,
+    film_ingredients: Mapping[str, Any],
+    seed: int,
+    renderer: Renderer,
+    section_ingredients: Callable[[Section], Mapping[str, Any]] | None = None,
+    locked: Callable[[Section], bool] = lambda section: False,
+    takes: Mapping[int, int] | None = None,
+    about: Mapping[str, Any] | None = None,
+    latent_size: tuple[int, int, int] | None = None,
+) -> Film:
+    """Renders the sections of `plan` after what `memory` holds.
+
+    A section's key is a hash of everything that made it, the previous key included: sections made before with the
+    same key are reused, from the first change on everything is rendered anew. Each section is on disk before the
+    next one starts. A locked section keeps what was made in its place before, whatever has changed but its length and
+    size. `takes` gives sections, by index, another seed. `about` is what each record of the manifest says of the film.
+    latent_size: channels, height and width of the latents, for what is to be known before a section is sampled.
+
+    Raises ValueError that names the section when what was sampled is not finite (it is not stored), OSError when the
+    disk has no room for the next one, BusyError when another process makes the film.
+    """
+    loop = _Loop(plan, store, renderer, section_ingredients, locked, takes or {}, dict(about or {}), latent_size)
+    with store.making():
+        return loop.run(memory, section_key("", _versioned(film_ingredients)), section_seeds(plan, seed, takes))
+
+
+@dataclass
+class _Loop:
+    """One run of `render_film`."""
+
+    plan: Sequence[Section]
+    store: SectionStore
+    renderer: Renderer
+    section_ingredients: Callable[[Section], Mapping[str, Any]] | None
+    locked: Callable[[Section], bool]
+    takes: Mapping[int, int]
+    about: dict[str, Any]
+    latent_size: tuple[int, int, int] | None
+
+    def run(self, memory: VideoMemory, chain: str, seeds: Sequence[int]) -> Film:
+        earlier = {record["index"]: record for record in self.store.manifest()}
+        latents: list[Tensor] = []
+        done: list[RenderedSection] = []
+        for section, seed in zip(self.plan, seeds, strict=True):
+            previous, key = chain, section_key(chain, self._made_of(section, seed))
+            chain, status, take = key, "reused", self.takes.get(section.index, 0)
+            made = _latents(self.store.get(key))
+            if made is None and self.locked(section):
+                record = earlier.get(section.index)
+                made = self._kept(record, section)
+                if record is not None and made is not None:
+                    key, status, take = record["key"], "locked", record.get("take", 0)
+                    chain = section_key(chain, {"locked": key})  # what follows sees other pictures than the key says
+            if made is None:
+                made, status = self._sampled(section, seed, memory, key), "stored"
+            memory = self.renderer.append(memory, made, section, seed)
+            latents.append(made)
+            done.append(RenderedSection(section, seed, key, status, memory.token_count, take, previous, chain))
+            later = [earlier[i] for i in range(len(done), len(self.plan)) if i in earlier]
+            self.store.write_manifest([*(_manifest_entry(entry) | self.about for entry in done), *later])
+            self.renderer.section_done(section, made, status != "stored")
+        return Film(tuple(latents), memory, tuple(done))
+
+    def _made_of(self, section: Section, seed: int) -> dict[str, Any]:
+        more = self.section_ingredients(section) if self.section_ingredients else {}
+        return {"section": asdict(section), "seed": seed} | dict(more)
+
+    def _sampled(self, section: Section, seed: int, memory: VideoMemory, key: str) -> Tensor:
+        """A section made now and put on disk, if it can be."""
+        if self.latent_size is not None:
+            size = section.latents * math.prod(self.latent_size) * torch.finfo(torch.float32).bits // 8
+            self.store.check_space(size, f"section {section.index + 1} is not made")
+        made = self.renderer.sample(section, seed, memory).cpu().contiguous()
+        if not is_finite(made):
+            raise ValueError(
+                f"section {section.index + 1} ({section.prompt[:80]!r}): the model gave NaN or infinite values, so the "
+                "section is not stored; often half precision or a fast attention is to blame (start ComfyUI without "
+                "--fp16-unet, --use-sage-attention and the like), else a damaged model or LoRA or a very high cfg. "
+                "Change that and queue again: the sections before it are reused"
+            )
+        self.store.put(key, section.index, {"latents": made}, {"prompt": section.prompt, "seed": str(seed)})
+        return made
+
+    def _kept(self, record: Mapping[str, Any] | None, section: Section) -> Tensor | None:
+        """What the manifest says was made in a section's place before, when it is there, as long and as large."""
+        made = None if record is None else _latents(self.store.get(record["key"]))
+        if made is None or made.shape[2] != section.latents:
+            return None
+        size = (made.shape[1], *made.shape[3:])
+        return made if self.latent_size in (None, size) else None
+
+
+def _versioned(ingredients: Mapping[str, Any]) -> Mapping[str, Any]:
+    return ingredients if METHOD == 1 else {**ingredients, "method": METHOD}
+
+
+def _latents(stored: StoredSection | None) -> Tensor | None:
+    """A stored section's latents; one that holds none or NaN counts as missing, so that it is made again."""
+    return None if stored is None else stored.latents
+
+
+def section_seeds(plan: Sequence[Section], seed: int, takes: Mapping[int, int] | None = None) -> list[int]:
+    """One seed per section from one generator; a shot's own seed starts a generator of its own, a take mixes in."""
+    film = torch.Generator().manual_seed(seed)
+    shots: dict[int, torch.Generator] = {}
+    seeds = []
+    for section in plan:
+        drawn = _draw(film)  # drawn for every section, so that a shot's own seed moves no other section's
+        if section.seed is not None:
+            if section.shot_index not in shots:
+                shots[section.shot_index] = torch.Generator().manual_seed(section.seed)
+            drawn = _draw(shots[section.shot_index])
+        seeds.append(drawn)
+    return apply_takes(seeds, takes or {})
+
+
+def _draw(generator: torch.Generator) -> int:
+    return int(torch.randint(0, 2**63 - 1, (), generator=generator))
+
+
+def _manifest_entry(entry: RenderedSection) -> dict[str, Any]:
+    section = entry.section
+    return {
+        "index": section.index,
+        "key": entry.key,
+        "status": entry.status,
+        "prompt": section.prompt,
+        "seed": entry.seed,
+        "take": entry.take,
+        "start_seconds": section.start_seconds,
+        "seconds": section.seconds,
+        "frames": section.frames,
+        "latents": section.latents,
+        "previous": entry.previous,
+        "chain": entry.chain,
+    }

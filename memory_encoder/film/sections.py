@@ -1,0 +1,393 @@
+"""Sections on disk: each under a key that is a hash of everything that made it, so that unchanged ones are reused."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..files import NewerFileError, NotPlainError, cure, read_plain, remove_abandoned, unreadable, write_atomically
+from ..locks import BusyError, alone
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+LOCK = ".lock"  # there while a film is made; says by whom
+MIB = 2**20
+MAX_SECTIONS = 1_000_000
+MAX_NAME_CHARACTERS = 100
+MAX_NAME_BYTES = 200  # file systems count bytes, 255 at most; other names may be derived from this one
+
+_LOG = logging.getLogger("video_memory")
+_KEY = re.compile(r"[0-9a-f]{64}")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?\"<>|]")
+_RESERVED = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(?:\..*)?", re.IGNORECASE
+)
+_RESERVED_METADATA = ("schema_version", "section_key", "section_index", "section_digest")
+
+
+class FilmNameError(ValueError):
+    """A film name that cannot be a folder; the message says what to change."""
+
+
+class _Unusable(ValueError):
+    """A file that is not the section it should be."""
+
+
+@dataclass(frozen=True)
+class StoredSection:
+    """A section as it was put: its tensors, to the bit, and its metadata."""
+
+    key: str
+    index: int
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    path: Path
+
+    @property
+    def latents(self) -> Tensor | None:
+        """Latents [B,C,T,h,w], or None when there are none or some are NaN or infinite."""
+        latents = self.tensors.get("latents")
+        return latents if latents is not None and latents.ndim == 5 and is_finite(latents) else None
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
+    return bool(torch.isfinite(tensor).all())
+
+
+def film_folder(root: Path, film: str, what: str = "film") -> Path:
+    """The folder of a film below `root`, or of something else that an input `what` names; nothing is created.
+
+    Raises FilmNameError for a name that is not one plain folder name on Linux, macOS and Windows alike.
+    """
+    if not isinstance(film, str) or not film.strip():
+        raise FilmNameError(f"{what}: the name is empty; give a name, such as my_{what}")
+    forbidden = _FORBIDDEN.search(film)
+    if len(film) > MAX_NAME_CHARACTERS or (forbidden is None and len(film.encode()) > MAX_NAME_BYTES):
+        raise FilmNameError(
+            f"{what}: the name has {len(film)} characters, which is too long; use at most {MAX_NAME_CHARACTERS}, "
+            "fewer with characters beyond ASCII"
+        )
+    if forbidden is not None:
+        raise FilmNameError(
+            f"{what}: the name {film!r} contains {forbidden[0]!r}, but it names one folder, not a path; "
+            "use letters, digits, spaces, dots, - and _"
+        )
+    if film[0] in ". " or film[-1] in ". ":
+        raise FilmNameError(f"{what}: the name {film!r} begins or ends with a dot or a space; remove it")
+    if _RESERVED.fullmatch(film):
+        raise FilmNameError(
+            f"{what}: the name {film!r} is reserved by Windows; add something to it, such as {film[:3]}_{what}"
+        )
+    return Path(root) / film
+
+
+def section_key(previous_key: str, ingredients: Mapping[str, Any]) -> str:
+    """Hash (64 hex digits) of the previous section's key and of all that this section is made of.
+
+    Takes nested mappings with text keys (in any order), lists and tuples (alike), None, bool, int, float, str, bytes,
+    and tensors and arrays, which count with type, shape and bytes, not with their device or strides.
+    Raises TypeError that names the place of anything else.
+    """
+    digest = hashlib.sha256()
+    _feed(digest, previous_key, "previous_key")
+    try:
+        _feed(digest, ingredients, "ingredients")
+    except RecursionError as error:
+        raise TypeError("ingredients are nested too deeply or contain themselves; give plain nested data") from error
+    return digest.hexdigest()
+
+
+class SectionStore:
+    """The sections of one film, one safetensors file each, beside `manifest.json`.
+
+    Files are moved into place whole: a process killed at any instant leaves at most a temporary file, which the next
+    store that writes removes. One process at a time makes a film (`making`). Nothing is created before the first
+    write. Content that was read and is wrong counts as missing and is moved aside, or left where it is with
+    `move_aside` False, for those who only read; a file that cannot be read is an error and stays.
+    Raises FilmNameError for a bad name.
+    """
+
+    def __init__(self, root: Path, film: str, move_aside: bool = True) -> None:
+        self.folder = film_folder(root, film)
+        self.film = film
+        self.move_aside = move_aside
+        self._cleaned = self._ours = False
+
+    @contextlib.contextmanager
+    def making(self) -> Iterator[None]:
+        """While it is open no other process makes this film; it may be nested.
+
+        Raises BusyError that names the film and who makes it, OSError when its folder cannot be written.
+        """
+        if self._ours:
+            yield
+            return
+        path = self.folder / LOCK
+        with contextlib.ExitStack() as stack:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                if not stack.enter_context(alone(path)):
+                    _LOG.warning("%s cannot be locked here; let no two ComfyUIs make this film at once", path)
+            except BusyError as error:
+                raise BusyError(
+                    f"film {self.film!r} is being made by {error}; wait until it is done or give this film another name"
+                ) from error
+            except OSError as error:
+                raise OSError(error.errno, f"cannot write {path}: {error.strerror}{cure(error)}") from error
+            self._ours = True
+            try:
+                yield
+            finally:
+                self._ours = False
+
+    def path(self, key: str, index: int) -> Path:
+        """Where the section with this key and place in the film is or would be stored."""
+        _check_key(key)
+        return self.folder / f"section_{index:04d}_{key[:16]}.safetensors"
+
+    def get(self, key: str) -> StoredSection | None:
+        """The section, or None. A file that is damaged or not this section is moved aside with a warning.
+
+        Raises OSError that names the file when it exists and cannot be read, NewerFileError for one of a later version.
+        """
+        _check_key(key)
+        for path in self._files(key):
+            try:
+                return _read_section(path, key)
+            except FileNotFoundError:
+                continue
+            except NewerFileError:
+                raise
+            except (NotPlainError, _Unusable, SafetensorError, ValueError, LookupError, RecursionError) as error:
+                self._set_aside(path, str(error))
+        return None
+
+    def check_space(self, size: int, what: str) -> None:
+        """Raises OSError when fewer than `size` bytes are free where the film is stored; `what` is to be stored."""
+        folder = next((path for path in (self.folder, *self.folder.parents) if path.is_dir()), self.folder)
+        try:
+            usage = shutil.disk_usage(folder)
+        except OSError:
+            return  # what cannot be told now the write will tell
+        if usage.total and usage.free < size:
+            raise OSError(
+                errno.ENOSPC,
+                f"{what}: it takes {size / MIB:.1f} MiB, but {usage.free / MIB:.1f} MiB are free for {self.folder}; "
+                "free space on the disk and queue again",
+            )
+
+    def put(self, key: str, index: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+        """Stores a section and returns its file; an earlier file of the same name is replaced.
+
+        Raises ValueError for a bad key, index or metadata, OSError that names the file when it cannot be written.
+        """
+        path = self.path(key, index)
+        if isinstance(index, bool) or index < 0:
+            raise ValueError(f"section index {index!r}: give 0 or more")
+        if not tensors:
+            raise ValueError(f"section {index}: there are no tensors to store")
+        for name, value in metadata.items():
+            if name in _RESERVED_METADATA or not isinstance(name, str) or not isinstance(value, str):
+                raise ValueError(
+                    f"section {index}: metadata {name!r} is reserved or not text; give text under another name"
+                )
+        # Cloned: safetensors refuses tensors that share memory.
+        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        own = {
+            "schema_version": str(SCHEMA_VERSION),
+            "section_key": key,
+            "section_index": str(index),
+            "section_digest": _digest(plain, metadata),
+        }
+        self._write(path, safetensors.torch.save(plain, metadata={**metadata, **own}))
+        return path
+
+    def manifest(self) -> list[dict[str, Any]]:
+        """The records last written, or an empty list; records without a key and a place are left out. A damaged
+        manifest is moved aside with a warning.
+
+        Raises OSError that names the file when it exists and cannot be read, NewerFileError for one of a later version.
+        """
+        path = self.folder / MANIFEST
+        try:
+            data = json.loads(read_plain(path))
+            if not isinstance(data, dict):
+                raise _Unusable("it is no manifest")
+            _check_version(path, data.get("version"))
+            records = data.get("sections")
+            if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+                raise _Unusable("'sections' is not a list of records")
+        except FileNotFoundError:
+            return []
+        except NewerFileError:
+            raise
+        except (NotPlainError, ValueError, RecursionError) as error:
+            self._set_aside(path, str(error))
+            return []
+        return [record for record in records if is_record(record)]
+
+    def write_manifest(self, records: Iterable[Mapping[str, Any]]) -> Path:
+        """Writes one record per section: `index`, `key`, `status` ("stored", "reused", "locked", ...) and whatever else
+        helps a reader, such as prompt, seed and frames; `file` is added. Raises ValueError for a record without the
+        first three, OSError that names the file when it cannot be written.
+        """
+        sections: list[dict[str, Any]] = []
+        for record in records:
+            missing = [name for name in ("index", "key", "status") if name not in record]
+            if missing:
+                raise ValueError(f"manifest record {len(sections) + 1} has no {', '.join(missing)}; add it")
+            sections.append({**record, "file": self.path(record["key"], record["index"]).name})
+        data = {"version": SCHEMA_VERSION, "film": self.film, "sections": sections}
+        path = self.folder / MANIFEST
+        self._write(path, json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode("utf-8"))
+        return path
+
+    def _write(self, path: Path, content: bytes) -> None:
+        if not self._cleaned:
+            remove_abandoned(self.folder)
+            self._cleaned = True
+        write_atomically(path, lambda temporary: _write_bytes(temporary, content))
+
+    def _files(self, key: str) -> list[Path]:
+        """Files that may hold the section with this key."""
+        try:
+            names = os.listdir(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise unreadable(self.folder, error) from error
+        ending = f"_{key[:16]}.safetensors"
+        return [self.folder / name for name in sorted(names) if name.startswith("section_") and name.endswith(ending)]
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        if self.move_aside:
+            _move_aside(path, reason)
+        else:
+            _LOG.warning("%s cannot be used (%s); treated as missing", path, reason)
+
+
+def is_record(record: Mapping[str, Any]) -> bool:
+    """Whether a manifest's record says which section it is: a place from 0 on and a key."""
+    index, key = record.get("index"), record.get("key")
+    whole = isinstance(index, int) and not isinstance(index, bool) and 0 <= index < MAX_SECTIONS
+    return whole and isinstance(key, str) and _KEY.fullmatch(key) is not None
+
+
+def _check_key(key: str) -> None:
+    if not isinstance(key, str) or _KEY.fullmatch(key) is None:
+        raise ValueError(f"section key {str(key)[:80]!r} is not 64 hexadecimal digits; make it with section_key")
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)  # not safetensors' save_file, which reports a full disk as an error of its own
+
+
+def _check_version(path: Path, version: Any) -> None:
+    """Raises NewerFileError for a later version than ours, _Unusable for what is none."""
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise NewerFileError(
+            f"{path} is of version {version}, and this ComfyUI-VideoMemory reads {SCHEMA_VERSION}; update the pack"
+        )
+    if isinstance(version, bool) or version != SCHEMA_VERSION:
+        raise _Unusable(f"it has no version of a film, {SCHEMA_VERSION}")
+
+
+def _read_section(path: Path, key: str) -> StoredSection:
+    content = read_plain(path)
+    tensors = safetensors.torch.load(content)  # from memory: a mapped file would change or vanish under the tensors
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = dict(header.get("__metadata__") or {})
+    own = {name: metadata.pop(name, "") for name in _RESERVED_METADATA}
+    version = own["schema_version"]
+    _check_version(path, int(version) if version.isdecimal() else version)
+    if own["section_key"] != key:
+        raise _Unusable("it holds another section")
+    if own["section_digest"] != _digest(tensors, metadata):
+        raise _Unusable("its content does not match its checksum")
+    return StoredSection(key, int(own["section_index"]), tensors, metadata, path)
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    return section_key("", {"tensors": tensors, "metadata": metadata})
+
+
+def _move_aside(path: Path, reason: str) -> None:
+    """Renames an unusable file, so that a person can look at it and the name is free again."""
+    number = 0
+    while (target := path.with_name(f"{path.name}.damaged{number or ''}")).exists():
+        number += 1
+    try:
+        os.replace(path, target)
+        _LOG.warning("%s cannot be used (%s); moved to %s and treated as missing", path, reason, target.name)
+    except OSError as error:
+        _LOG.warning("%s cannot be used (%s) nor moved aside (%s); treated as missing", path, reason, error.strerror)
+
+
+def _feed(digest: hashlib._Hash, value: Any, where: str) -> None:
+    """Adds a value in a form that no other value has: a tag for the type, then the length, then the content."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None:
+        _add(digest, "none")
+    elif isinstance(value, bool):
+        _add(digest, "bool", str(value).encode())
+    elif isinstance(value, int):
+        _add(digest, "int", hex(value).encode())
+    elif isinstance(value, float):
+        _add(digest, "float", float.__repr__(value).encode())
+    elif isinstance(value, str):
+        _add(digest, "str", str.encode(value, "utf-8", "surrogatepass"))
+    elif isinstance(value, (bytes, bytearray)):
+        _add(digest, "bytes", bytes(value))
+    elif isinstance(value, (list, tuple)):
+        _add(digest, "list", str(len(value)).encode())
+        for number, item in enumerate(value):
+            _feed(digest, item, f"{where}[{number}]")
+    elif isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                raise TypeError(f"{where} has the key {name!r} of type {type(name).__name__}; use text keys")
+        _add(digest, "dict", str(len(value)).encode())
+        for name in sorted(value):
+            _feed(digest, name, where)
+            _feed(digest, value[name], f"{where}.{name}")
+    elif isinstance(value, Tensor):
+        _feed_tensor(digest, value, where)
+    elif isinstance(value, np.ndarray) and value.dtype.kind in "biufcSU":
+        _add(digest, "array", f"{value.dtype.str} {value.shape}".encode())
+        _add(digest, "data", np.ascontiguousarray(value).tobytes())
+    else:
+        raise TypeError(
+            f"{where} is of type {type(value).__name__}, which has no stable form; give numbers, text or tensors"
+        )
+
+
+def _feed_tensor(digest: hashlib._Hash, tensor: Tensor, where: str) -> None:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise TypeError(f"{where} is a sparse, quantized or meta tensor; give a dense one with data")
+    _add(digest, "tensor", f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    data = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1).view(torch.uint8)
+    numbers: Any = data.numpy()
+    _add(digest, "data", memoryview(numbers))
+
+
+def _add(digest: hashlib._Hash, tag: str, content: bytes | memoryview = b"") -> None:
+    digest.update(f"{tag}:{len(content)}:".encode())
+    digest.update(content)

@@ -1,0 +1,1 @@
+"""How a host reads a memory, through ComfyUI's public patch points."""

@@ -1,0 +1,264 @@
+"""Hosts, VAEs and text encoders from checkpoint files, through an installed ComfyUI.
+
+The one file of the library that knows ComfyUI, for the command line and for `accelerate launch`; inside of ComfyUI the
+models come through the nodes' sockets. Nothing of it is imported before `load_comfy`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ...memory.compressor import Codec
+from . import find_host
+from .base import HostError
+
+COMFYUI_PATH = "COMFYUI_PATH"
+TEXT_TYPES = {"wan": "wan", "hunyuan": "hunyuan_video"}  # core's names, by host
+PYTORCH_ATTENTION = ("--use-pytorch-cross-attention",)  # fastest on the CPU too, and it has gradients everywhere
+_HASHED_BYTES = 1 << 20
+
+
+class CheckpointError(ValueError):
+    """A model file, or ComfyUI itself, that cannot be loaded; the message names it and says what to do."""
+
+
+def load_comfy(path: str | None = None, arguments: Sequence[str] = ()) -> None:
+    """Makes ComfyUI's modules importable and configures them, as starting ComfyUI would; no server, no custom nodes.
+
+    path: a ComfyUI checkout; by default the environment variable COMFYUI_PATH, else whatever is importable.
+    arguments: options of ComfyUI's own command line; `--cpu` is added where there is no accelerator. Does nothing when
+    ComfyUI is loaded already. Raises CheckpointError when there is none.
+    """
+    if "comfy.cli_args" in sys.modules:
+        return
+    named = path or os.environ.get(COMFYUI_PATH)
+    if named:
+        root = Path(named).expanduser().resolve()
+        if not (root / "comfy" / "sd.py").is_file():
+            raise CheckpointError(f"{named} is not a ComfyUI checkout (no comfy/sd.py in it); give the right folder")
+        if str(root) not in sys.path:
+            sys.path.insert(0, str(root))
+    if importlib.util.find_spec("comfy") is None:
+        raise CheckpointError(f"ComfyUI was not found; set {COMFYUI_PATH} to its folder, or give --comfy FOLDER")
+    options = [*arguments, *([] if has_accelerator() or "--cpu" in arguments else ["--cpu"])]
+    ours, sys.argv = sys.argv, [sys.argv[0], *options]
+    parsing = _comfy("options")
+    try:
+        parsing.enable_args_parsing()
+        _comfy("cli_args")
+    finally:
+        parsing.enable_args_parsing(False)
+        sys.argv = ours
+
+
+@contextlib.contextmanager
+def training_mode() -> Iterator[None]:
+    """Core chooses operations that have gradients within the context (its fused rotary embedding has none)."""
+    management: Any = _comfy("model_management")
+    before = management.in_training
+    management.in_training = True
+    try:
+        yield
+    finally:
+        management.in_training = before
+
+
+def load_host(path: str | Path) -> Any:
+    """Core's ModelPatcher of a diffusion model file, its metadata obeyed. Raises CheckpointError or HostError."""
+    name = _file(path, "host")
+    try:
+        patcher = _comfy("sd").load_diffusion_model(name)
+    except (RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"host {name} cannot be loaded: {_first_line(error)}") from error
+    find_host(patcher.get_model_object("diffusion_model"))
+    return patcher
+
+
+def load_lora(patcher: Any, path: str | Path) -> Any:
+    """A host with a LoRA in its weights, through core's LoRA loader. Raises CheckpointError."""
+    name = _file(path, "lora")
+    try:
+        lora = _comfy("utils").load_torch_file(name, safe_load=True)
+    except (RuntimeError, SafetensorError, OSError) as error:
+        raise CheckpointError(f"lora {name} cannot be loaded: {_first_line(error)}") from error
+    patched, _ = _comfy("sd").load_lora_for_models(patcher, None, lora, 1.0, 0.0)
+    if not patched.patches:
+        raise CheckpointError(f"lora {name} fits no layer of the host; use the one trained with the encoder")
+    load_on_device(patched)
+    return patched
+
+
+def load_on_device(patcher: Any) -> torch.device:
+    """Puts a host wholly on the device where core computes, and names it."""
+    _comfy("model_management").load_models_gpu([patcher], force_full_load=True)
+    return patcher.load_device
+
+
+def load_host_shape(path: str | Path) -> Any:
+    """Core's model of a diffusion model file, without its weights (they lie on the meta device) and quickly.
+
+    For what needs only sizes and the latent format: `.diffusion_model`, `.latent_format`. Files whose kind core cannot
+    tell from shapes alone are loaded in full.
+    """
+    name = _file(path, "host")
+    detection, utils = _comfy("model_detection"), _comfy("utils")
+    try:
+        with safe_open(name, framework="pt") as file:
+            metadata = file.metadata()
+            sizes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError):
+        return load_host(name).model  # another format
+    if any(key.endswith(("comfy_quant", "scaled_fp8")) for key in sizes):
+        return load_host(name).model  # what these hold decides on the layers
+    weights: dict[str, Tensor] = {key: torch.empty(size, device="meta") for key, size in sizes.items()}
+    prefix = detection.unet_prefix_from_state_dict(weights)
+    weights = utils.state_dict_prefix_replace(weights, {prefix: ""}, filter_keys=True) or weights
+    try:
+        config = detection.model_config_from_unet(weights, "", metadata=metadata)
+    except (RuntimeError, NotImplementedError):
+        return load_host(name).model  # core looked at a value
+    if config is None:
+        raise CheckpointError(f"host {name}: core does not know this model; load Wan 2.1 or 2.2, or HunyuanVideo")
+    config.set_inference_dtype(torch.float16, None)
+    model = config.get_model(weights, "", device=torch.device("meta"))
+    find_host(model.diffusion_model)
+    return model
+
+
+def load_vae(path: str | Path) -> Any:
+    """Core's VAE of a file. Raises CheckpointError."""
+    name = _file(path, "vae")
+    try:
+        weights, metadata = _comfy("utils").load_torch_file(name, return_metadata=True)
+        vae = _comfy("sd").VAE(sd=weights, metadata=metadata)
+        vae.throw_exception_if_invalid()
+    except (RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"vae {name} cannot be loaded: {_first_line(error)}") from error
+    return vae
+
+
+def load_text_encoder(paths: Sequence[str], text_type: str) -> Any:
+    """Core's CLIP of one or more files, or what `module:attribute` makes when it is called.
+
+    text_type: core's name of the kind, such as wan or hunyuan_video. Raises CheckpointError.
+    """
+    plugin = _plugin(paths)
+    if plugin is not None:
+        return plugin()
+    names = [_file(path, "text encoder") for path in paths]
+    sd = _comfy("sd")
+    kind = getattr(sd.CLIPType, text_type.upper(), None)
+    if kind is None:
+        known = ", ".join(kind.name.lower() for kind in sd.CLIPType)
+        raise CheckpointError(f"text encoder type {text_type!r} is unknown; choose one of {known}")
+    try:
+        return sd.load_clip(names, clip_type=kind)
+    except (RuntimeError, SafetensorError, AttributeError) as error:
+        raise CheckpointError(f"text encoder {', '.join(names)} cannot be loaded: {_first_line(error)}") from error
+
+
+def text_encoder_identity(paths: Sequence[str], text_type: str) -> str:
+    """A hash that changes with the files, without reading them whole: sizes, beginnings and ends; plug-ins by name."""
+    if _plugin(paths) is not None:
+        return paths[0]
+    digest = hashlib.sha256(text_type.encode())
+    for path in paths:
+        with open(_file(path, "text encoder"), "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            for place in (0, max(0, size - _HASHED_BYTES)):
+                file.seek(place)
+                digest.update(size.to_bytes(8, "big") + file.read(_HASHED_BYTES))
+    return digest.hexdigest()[:32]
+
+
+def latent_format_named(name: str) -> Any:
+    """Core's latent format of a class name, such as Wan21."""
+    return getattr(_comfy("latent_formats"), name)()
+
+
+def codec(model: Any, vae: Any) -> Codec:
+    """VAE and host as the compressor sees them; model is a ModelPatcher, or what `load_host_shape` gives.
+
+    Raises ValueError when the VAE is not the model's, HostError when the model cannot carry a memory.
+    """
+    if hasattr(model, "get_model_object"):
+        diffusion_model, latent_format = (model.get_model_object(name) for name in ("diffusion_model", "latent_format"))
+    else:
+        diffusion_model, latent_format = model.diffusion_model, model.latent_format
+    return codec_of(vae, latent_format, find_host(diffusion_model).embed)
+
+
+def codec_of(vae: Any, latent_format: Any, embed: Any = None) -> Codec:
+    """The codec of core's VAE and latent format; without `embed` it only encodes and decodes."""
+    if vae.latent_dim != 3 or vae.latent_channels != latent_format.latent_channels:
+        raise ValueError(
+            f"vae makes {vae.latent_dim}D latents of {vae.latent_channels} channels, but the model needs 3D latents of "
+            f"{latent_format.latent_channels}; load the VAE that belongs to the model"
+        )
+
+    def encode(pictures: Tensor) -> Tensor:
+        return latent_format.process_in(torch.cat([vae.encode(clip) for clip in pictures]))
+
+    def decode(latents: Tensor) -> Tensor:
+        return vae.decode(latent_format.process_out(latents))
+
+    def no_embed(latents: Tensor) -> Tensor:
+        raise HostError("this codec was made without a host; it cannot embed")
+
+    return Codec(
+        encode=encode,
+        decode=decode,
+        embed=embed or no_embed,
+        temporal=vae.temporal_compression_decode() or 4,
+        spatial=vae.spacial_compression_encode(),
+    )
+
+
+def compile_parts(patcher: Any, names: Sequence[str], **settings: Any) -> None:
+    """Core's torch.compile helper for parts of a ModelPatcher's model, in place of whatever it compiled before."""
+    importlib.import_module("comfy_api.torch_helpers").set_torch_compile_wrapper(patcher, keys=list(names), **settings)
+
+
+def _plugin(paths: Sequence[str]) -> Any:
+    """The attribute that `module:attribute` names, or None when `paths` are files."""
+    if len(paths) != 1 or ":" not in paths[0] or Path(paths[0]).exists():
+        return None
+    module_name, _, attribute = paths[0].partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"text encoder {paths[0]} is neither a file nor module:attribute ({error})") from error
+
+
+def _comfy(name: str) -> ModuleType:
+    return importlib.import_module(f"comfy.{name}")
+
+
+def _file(path: str | Path, what: str) -> str:
+    if not Path(path).is_file():
+        raise CheckpointError(f"{what} {path} does not exist; give the path of its file")
+    return str(path)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def has_accelerator() -> bool:
+    found = getattr(torch, "accelerator", None)  # new in torch 2.6
+    if found is not None:
+        return bool(found.is_available())
+    return torch.cuda.is_available() or torch.backends.mps.is_available()

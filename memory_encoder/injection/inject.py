@@ -1,0 +1,328 @@
+"""Puts a memory into a host through ComfyUI's public patch points (paper section 3.2, Eq. 4: G(X_t, t, c, phi(H))).
+
+A DIFFUSION_MODEL wrapper adds, for one forward pass, a patch to every block: memory tokens go in after the video
+tokens and come out again, so that everything outside of the blocks sees the video alone. Earlier owners of a block
+slot stay in charge and call our patch as their original block.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor
+
+from ..budget import cache_bytes
+from ..memory.video_memory import VideoMemory
+from ..phi.cross_attention import CrossMemory
+from .cached import cached_patches, hooked
+from .compiled import compile_by_blocks, drops_guards, refuse_late, uncompiled
+from .hosts import Host, HostError, MemoryTokens, find_host
+from .hosts.base import Block, BlockArgs, BlockPatch, Slot
+from .selection import InjectedMemory, MemorySettings, cross_memories, select_tokens
+
+# Names of wrapper types in comfy.patcher_extension.WrappersMP, and of a callback in CallbacksMP.
+DIFFUSION_MODEL, PREPARE_SAMPLING, CALC_COND_BATCH = "diffusion_model", "prepare_sampling", "calc_cond_batch"
+ON_CLEANUP = "on_cleanup"
+KEY = "video_memory"
+
+
+def inject(
+    model: Any, memory: VideoMemory | None, settings: MemorySettings | None = None, time_shift: float | None = None
+) -> Any:
+    """Returns a clone of a ComfyUI ModelPatcher that sees `memory`; the clone samples as before if there is none.
+
+    time_shift: see `select_tokens`; None continues the film. Raises HostError or ValueError when model and memory do
+    not fit, naming what does not.
+    """
+    settings = settings or MemorySettings()
+    patched = model.clone()
+    for kind in (DIFFUSION_MODEL, PREPARE_SAMPLING, CALC_COND_BATCH):
+        patched.remove_wrappers_with_key(kind, KEY)
+    patched.remove_callbacks_with_key(ON_CLEANUP, KEY)
+    host = find_host(patched.get_model_object("diffusion_model"))
+    if memory is None or memory.latents == 0 or settings.strength == 0:
+        return patched
+    check_fit(host, memory)
+    refuse_context_windows(patched.model_options)
+    shift = -float(memory.latents) if time_shift is None else time_shift
+    injected = select_tokens(memory, host, settings, shift)
+    injected = replace(injected, cross=cross_memories(model, memory, settings.strength, shift))
+    if injected.tokens.shape[1] == 0:  # a strength below one token
+        return patched
+    eager = injected.cache is not None and drops_guards(patched)
+    compile_by_blocks(patched, host.slots())
+    planned = Planned(injected, host)
+    patched.add_wrapper_with_key(DIFFUSION_MODEL, KEY, DiffusionModelWrapper(injected, eager=eager))
+    patched.add_wrapper_with_key(PREPARE_SAMPLING, KEY, PrepareSamplingWrapper(planned, eager))
+    patched.add_wrapper_with_key(CALC_COND_BATCH, KEY, CalcCondBatchWrapper(planned))
+    patched.add_callback_with_key(ON_CLEANUP, KEY, injected.forget)
+    return patched
+
+
+def is_injected(model: Any) -> bool:
+    """Whether `inject` put a memory into this ModelPatcher; an empty one leaves nothing behind."""
+    return bool(model.get_wrappers(DIFFUSION_MODEL, KEY))
+
+
+def check_fit(host: Host, memory: VideoMemory) -> None:
+    """Raises ValueError when a memory's tokens, or the latents it keeps, cannot enter this host."""
+    for part in memory.parts:
+        _check_part(host, part)
+
+
+def _check_part(host: Host, memory: VideoMemory) -> None:
+    config = memory.config
+    if (config.host, config.width) != (host.name, host.width):
+        raise ValueError(
+            f"memory was made for {config.host} of width {config.width}, but model is {host.name} of width "
+            f"{host.width}; compress the history with an encoder for this model"
+        )
+    if config.latent_channels != host.latent_channels:
+        raise ValueError(
+            f"memory holds latents of {config.latent_channels} channels, model makes {host.latent_channels}; "
+            "compress the history with the VAE and an encoder for this model"
+        )
+
+
+def refuse_context_windows(model_options: dict[str, Any] | None) -> None:
+    """Raises HostError when core's context windows are on: they never tell the model where it is in the film."""
+    if model_options and model_options.get("context_handler") is not None:
+        raise HostError(
+            "model has context windows, which slice the film without telling the memory where it is; "
+            "remove the Context Windows node, sections take its place"
+        )
+
+
+class DiffusionModelWrapper:
+    """Wraps one forward pass of the diffusion model (WrappersMP.DIFFUSION_MODEL).
+
+    eager: compiled blocks run as they are, see `compiled`.
+    """
+
+    def __init__(self, memory: InjectedMemory, gradient_checkpointing: bool = False, eager: bool = False) -> None:
+        self.memory = memory
+        self.gradient_checkpointing, self.eager = gradient_checkpointing, eager
+
+    def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        # Arguments are found by name: their order has changed between versions of core.
+        call = inspect.signature(executor.class_obj._forward).bind(*args, **kwargs)
+        call.apply_defaults()
+        host = find_host(executor.class_obj)
+        x: Tensor = call.arguments["x"]
+        options = call.arguments["transformer_options"]
+        tokens = expand_batch(self.memory.on(x.device, x.dtype), x.shape[0], options)
+        rotary = host.rotary(self.memory.coordinates.to(x.device), options)
+        state = MemoryTokens(tokens, rotary, self.memory.history_timestep)
+        patches = self._patches(host, state, call.arguments)
+        options = with_patches(options, patches, state, self._run_block(host))
+        call.arguments["transformer_options"] = options
+        try:
+            return executor(*call.args, **call.kwargs)
+        finally:
+            # A checkpointed block holds the options until its backward pass, and the patches what the last block made:
+            # where no backward pass reaches that one, the two would keep each other for good.
+            options["patches_replace"]["dit"].clear()
+
+    def _run_block(self, host: Host) -> Callable[[Block], Block]:
+        if self.gradient_checkpointing:
+            return partial(checkpointed, copies=host.adds_in_place)
+        return (lambda block: uncompiled(_as_it_is(block))) if self.eager else _as_it_is
+
+    def _patches(self, host: Host, state: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
+        """The patches of all blocks for one forward pass, by the way the memory is read."""
+        cache = self.memory.cache
+        if cache is None:
+            patches = host.block_patches(state, call)
+        else:
+            slots = host.slots()
+            entries = cache.of(call, len(slots))
+            # With all keys and values there the memory has no pass of its own, nor what one would compute beforehand.
+            memory = None if len(entries) == len(slots) else host.memory_pass(state, call)
+            patches = cached_patches(slots, memory, entries, cache.keep_on)
+        for one in self.memory.cross:
+            patches = with_cross_attention(host, patches, one, call["x"], call["transformer_options"])
+        return patches
+
+
+def with_cross_attention(
+    host: Host, patches: dict[Slot, BlockPatch], cross: CrossMemory, x: Tensor, options: dict[str, Any]
+) -> dict[Slot, BlockPatch]:
+    """Patches whose blocks are followed by one more encoder's cross-attention."""
+    hidden = expand_batch(cross.hidden.to(device=x.device, dtype=x.dtype), x.shape[0], options)
+    rotary = host.flat_rotary(host.rotary(cross.coordinates.to(x.device), options))
+
+    def followed(patch: BlockPatch, module: Any) -> BlockPatch:
+        def run(args: BlockArgs, block: Block) -> BlockArgs:
+            where, positions = host.video(args)
+            out = patch(args, block)
+            video = out["img"][:, where]
+            img = out["img"].clone()
+            img[:, where] += module(video, positions, hidden, rotary)
+            return {**out, "img": img}
+
+        return run
+
+    slots = zip(patches.items(), cross.module.blocks, strict=True)
+    return {slot: followed(patch, module) for (slot, patch), module in slots}
+
+
+class Planned:
+    """A memory as core's VRAM planner counts: an area of latents beside the section's own."""
+
+    def __init__(self, memory: InjectedMemory, host: Host) -> None:
+        self.memory = memory
+        self.area = memory.tokens.shape[1] * math.prod(host.patch)
+        stays = memory.cache is not None and memory.cache.keep_on is None
+        both_prompts = 2 * cache_bytes(len(host.slots()), memory.tokens.shape[1], host.width)
+        self.kept_bytes = both_prompts if stays else 0
+
+    def enlarged(self, shape: Sequence[int], memory_required: Callable[[list[int]], float]) -> list[int]:
+        """The shape [B,C,...] of latents with the memory, and with keys and values that will stay on the device.
+
+        The planner multiplies the sizes behind the channels, so that one long axis counts the same.
+        """
+        plain = math.prod(shape[2:])
+        area = plain + self.area
+        missing = self.kept_bytes - (self.memory.cache.bytes if self.memory.cache else 0)
+        if missing > 0:
+            area += math.ceil(plain * missing / memory_required(list(shape)))
+        return [*shape[:2], area, *[1] * (len(shape) - 3)]
+
+
+class PrepareSamplingWrapper:
+    """Declares the memory to the VRAM planner by enlarging the noise shape (WrappersMP.PREPARE_SAMPLING)."""
+
+    def __init__(self, planned: Planned, eager: bool) -> None:
+        self.planned, self.eager = planned, eager
+
+    def __call__(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
+        refuse_context_windows(model.model_options)
+        refuse_late(model, self.planned.memory.cache is not None and not self.eager)
+        shape = self.planned.enlarged(noise_shape, model.model.memory_required)
+        return executor(model, shape, conds, *args, **kwargs)
+
+
+class CalcCondBatchWrapper:
+    """Lets core see the memory when it decides how many prompts fit into one batch (WrappersMP.CALC_COND_BATCH)."""
+
+    def __init__(self, planned: Planned) -> None:
+        self.planned = planned
+
+    def __call__(self, executor: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        return executor(_ModelWithMemory(model, self.planned), *args, **kwargs)
+
+
+class _ModelWithMemory:
+    """Core's model in all but the memory that a batch of latents requires."""
+
+    def __init__(self, model: Any, planned: Planned) -> None:
+        self._model, self._planned = model, planned
+
+    @property
+    def __class__(self) -> type:  # other wrappers may ask what kind of model it is
+        return type(self._model)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def memory_required(self, input_shape: list[int], *args: Any, **kwargs: Any) -> float:
+        shape = self._planned.enlarged(input_shape, self._model.memory_required)
+        return self._model.memory_required(shape, *args, **kwargs)
+
+
+def expand_batch(tokens: Tensor, rows: int, transformer_options: Mapping[str, Any] | None = None) -> Tensor:
+    """Memory for all rows of a batch, which holds the latents once for each prompt, one prompt after the other.
+
+    Raises ValueError when there are several memories and not as many latents.
+    """
+    if tokens.shape[0] == 1:
+        return tokens.expand(rows, -1, -1)
+    prompts = len((transformer_options or {}).get("cond_or_uncond") or [None])
+    if rows != prompts * tokens.shape[0]:
+        latents = rows // prompts if rows % prompts == 0 else f"{rows} rows for {prompts} prompts"
+        raise ValueError(
+            f"memory holds {tokens.shape[0]} clips, the latent {latents}; "
+            "sample as many latents as the memory has clips, or use a memory of one clip"
+        )
+    return tokens.repeat(prompts, 1, 1)
+
+
+def with_patches(
+    options: dict[str, Any],
+    patches: dict[tuple[str, int], BlockPatch],
+    memory: MemoryTokens,
+    run_block: Callable[[Block], Block] | None = None,
+) -> dict[str, Any]:
+    """A copy of transformer_options whose block slots also run `patches`; the given dictionary is left alone."""
+    replace = options.get("patches_replace", {})
+    slots = dict(replace.get("dit", {}))
+    for slot, patch in patches.items():
+        slots[slot] = _chain(slots.get(slot), patch, memory, run_block or _as_it_is)
+    return {**options, "patches_replace": {**replace, "dit": slots}}
+
+
+def checkpointed(block: Block, copies: bool) -> Block:
+    """A block that keeps only its inputs for the backward pass and is run again there (gradient checkpointing).
+
+    All tensors among its arguments are inputs, so that hooks on saved tensors see them and nothing else holds them.
+    copies: the block adds to its inputs in place, which would spoil those of the second run.
+    """
+    block = hooked(_bound_now(block))
+
+    def run(args: BlockArgs) -> BlockArgs:
+        inputs = {name: value for name, value in args.items() if isinstance(value, Tensor)}
+        names, others = list(inputs), {name: value for name, value in args.items() if name not in inputs}
+
+        def forward(*values: Tensor) -> BlockArgs:
+            given = dict(zip(names, values, strict=True))
+            if copies:
+                given |= {name: given[name].clone() for name in ("img", "txt") if name in given}
+            return block({**others, **given})
+
+        result: Any = torch.utils.checkpoint.checkpoint(forward, *inputs.values(), use_reentrant=False)
+        return result
+
+    return run
+
+
+def _bound_now(function: Any) -> Any:
+    """A copy of a closure that keeps the values its variables have now.
+
+    Core makes `original_block` inside its loop over the blocks: called in the backward pass, after the loop, it would
+    run the last block.
+    """
+    cells = getattr(function, "__closure__", None)
+    if not isinstance(function, types.FunctionType) or not cells:
+        return function
+    fixed = tuple(types.CellType(cell.cell_contents) for cell in cells)
+    copy = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, fixed)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+def _as_it_is(block: Block) -> Block:
+    return hooked(block)
+
+
+def _chain(earlier: Any, patch: BlockPatch, memory: MemoryTokens, run_block: Callable[[Block], Block]) -> Any:
+    def run(args: BlockArgs, extra: dict[str, Any]) -> BlockArgs:
+        original = run_block(extra["original_block"])
+        before = memory.tokens
+
+        def with_memory(inner: BlockArgs) -> BlockArgs:
+            memory.tokens = before  # an earlier owner may run the block more than once
+            return patch(inner, original)
+
+        if earlier is None:
+            return with_memory(args)
+        return earlier(args, {**extra, "original_block": with_memory})
+
+    return run

@@ -1,0 +1,154 @@
+"""What of a memory enters the host, and how: settings, the choice of tokens, and their places."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..memory.video_memory import VideoMemory
+from ..phi.cross_attention import CrossMemory
+from ..phi.positions import lattice_coordinates
+from .cached import KeyValueCache
+from .hosts import Host
+from .hosts.base import HistoryTimestep
+
+AttentionMode = Literal["auto", "joint", "cached"]
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+
+
+@dataclass(frozen=True)
+class MemorySettings:
+    """How a memory enters the host.
+
+    strength: 0 leaves the host untouched, 1 uses every memory token. In between, that share of the tokens is used,
+        evenly spread over space and time: the memory's share of the attention fades with it, at no cost and without a
+        mask. Not from the paper.
+    history_timestep: `zero` marks memory as clean, `same` gives it the section's timestep. Not from the paper.
+    sliding_window: last latent frames that are shown uncompressed beside the memory (paper section 4.5).
+    attention_mode: `joint`, memory and video attend to each other, or `cached`, see `cached`; `auto` is what the
+        encoder was trained for.
+    cache_on: device on which cached keys and values wait between steps; None leaves them on the model's.
+    history_guidance: weight of the memory in the guidance relative to the prompt's, 0 for none; see `guidance`.
+    """
+
+    strength: float = 1.0
+    history_timestep: HistoryTimestep = "zero"
+    sliding_window: int = 0
+    history_guidance: float = 0.0
+    attention_mode: AttentionMode = "auto"
+    cache_on: torch.device | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"strength {self.strength} must lie between 0 and 1")
+        if self.history_guidance < 0:
+            raise ValueError(f"history_guidance {self.history_guidance} must not be negative; 0 turns it off")
+        if self.history_timestep not in ("zero", "same"):
+            raise ValueError(f"history_timestep {self.history_timestep!r} is unknown; choose zero or same")
+        if self.attention_mode not in get_args(AttentionMode):
+            raise ValueError(f"attention_mode {self.attention_mode!r} is unknown; choose auto, joint or cached")
+        if self.attention_mode == "cached" and self.history_timestep != "zero":
+            raise ValueError("attention_mode cached needs history_timestep zero; nothing else stays the same")
+
+
+@dataclass
+class InjectedMemory:
+    """Tokens [B,M,D] and coordinates [M,3] relative to the section being made, whose first latent is at time 0.
+
+    cache: makes the memory a cached one. cross: what encoders with cross-attention add.
+    """
+
+    tokens: Tensor
+    coordinates: Tensor
+    history_timestep: HistoryTimestep = "zero"
+    cache: KeyValueCache | None = None
+    cross: tuple[CrossMemory, ...] = ()
+    _placed: dict[tuple[torch.device, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Tokens on a device, moved once and kept for the other steps of the run."""
+        if (device, dtype) not in self._placed:
+            self._placed[device, dtype] = self.tokens.to(device=device, dtype=dtype)
+        return self._placed[device, dtype]
+
+    def forget(self, *_: Any) -> None:
+        """Lets go of what a run of the sampler left on the device (CallbacksMP.ON_CLEANUP)."""
+        self._placed.clear()
+        if self.cache is not None:
+            self.cache.forget()
+
+    def shifted(self, time: float) -> InjectedMemory:
+        """The same memory seen from another time; `time` is added to all coordinates."""
+        shift = self.coordinates.new_tensor([time, 0, 0])
+        cross = tuple(replace(one, coordinates=one.coordinates + shift) for one in self.cross)
+        return replace(self, coordinates=self.coordinates + shift, cross=cross, _placed={})
+
+
+def select_tokens(memory: VideoMemory, host: Host, settings: MemorySettings, time_shift: float) -> InjectedMemory:
+    """Chooses and places the tokens that enter the host.
+
+    time_shift is added to all times: minus the film's latents so far to continue the film, minus i to ask for frame i.
+    """
+    tokens, coordinates = memory.all_tokens(), memory.all_coordinates()
+    count = min(settings.sliding_window, memory.recent.shape[2])
+    if count:
+        window = host.embed(memory.recent[:, :, -count:])
+        lattice = lattice_coordinates(*window.shape[2:], start=memory.latents - count)
+        tokens = torch.cat([tokens, window.flatten(2).transpose(1, 2).to(tokens)], dim=1)
+        coordinates = torch.cat([coordinates, lattice])
+    if settings.strength < 1:
+        keep = kept_tokens(len(coordinates), settings.strength)
+        tokens, coordinates = tokens[:, keep], coordinates[keep]
+    cache = KeyValueCache(settings.cache_on) if attention_mode(memory, settings) == "cached" else None
+    return InjectedMemory(tokens, coordinates, settings.history_timestep, cache).shifted(time_shift)
+
+
+def kept_tokens(count: int, strength: float) -> Tensor:
+    """Indices of the tokens used at `strength`; a higher strength only adds to them."""
+    order = torch.arange(1, count + 1, dtype=torch.float64) * _GOLDEN_RATIO % 1
+    return torch.nonzero(order < strength).flatten()
+
+
+def attention_mode(memory: VideoMemory, settings: MemorySettings) -> AttentionMode:
+    """How the host shall read the memory; raises ValueError for `cached` where an encoder was not trained for it."""
+    trained = {part.config.memory_attention for part in memory.parts}
+    if settings.attention_mode == "cached" and trained != {"cached"}:
+        raise ValueError(
+            "attention_mode cached needs an encoder trained for it, and this memory's was trained joint; choose joint"
+        )
+    if settings.attention_mode == "auto":
+        return "cached" if trained == {"cached"} and settings.history_timestep == "zero" else "joint"
+    return settings.attention_mode
+
+
+def cross_memories(model: Any, memory: VideoMemory, strength: float, time_shift: float) -> tuple[CrossMemory, ...]:
+    """What the cross-attention of the memory's encoders needs; they travel with the model (`set_additional_models`).
+
+    Strength fades this path by the tokens it keeps, as in `select_tokens`. Raises ValueError when an encoder is
+    not attached to the model.
+    """
+    found = []
+    for part in memory.parts:
+        if not part.config.cross_blocks or part.hidden is None or part.tail_hidden is None:
+            continue
+        patchers = model.get_additional_models_with_key(encoder_key(part.encoder_id))
+        if not patchers:
+            raise ValueError(
+                "memory was made by an encoder with cross-attention that is not attached to model; connect the MODEL "
+                "of the Load Memory Encoder that loads it, or the encoder itself"
+            )
+        hidden = torch.cat([part.hidden, part.tail_hidden], dim=1)
+        coordinates = torch.cat([part.coordinates, part.tail_coordinates])
+        keep = kept_tokens(len(coordinates), strength) if strength < 1 else slice(None)
+        places = coordinates[keep] + coordinates.new_tensor([time_shift, 0, 0])
+        found.append(CrossMemory(patchers[0].model.cross, hidden[:, keep], places))
+    return tuple(found)
+
+
+def encoder_key(encoder_id: str) -> str:
+    """Name under which an encoder is attached to a ModelPatcher."""
+    return f"video_memory_encoder.{encoder_id}"

@@ -1,0 +1,127 @@
+"""Memories cut at the end of an earlier section, and joined one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..phi.positions import cells_for
+from .video_memory import SectionRecord, VideoMemory, concatenated
+
+
+def section_ends(records: Sequence[SectionRecord]) -> list[int]:
+    """How many records a memory has that ends before the first section, after it, after the second, ...
+
+    Sections are what a sampler made; clips that were compressed by hand belong to the section before them, those at the
+    beginning to none. In a memory of clips alone every clip counts as a section.
+    """
+    made = [record.seed is not None for record in records]
+    if not any(made):
+        return list(range(len(records) + 1))
+    return [number for number, is_made in enumerate(made) if is_made] + [len(records)]
+
+
+def cut(memory: VideoMemory, sections: int) -> VideoMemory:
+    """The memory as it was after `sections` sections, to the bit; going on from it gives what it gave then.
+
+    Negative numbers count from the end: -1 leaves out the last section. Raises ValueError for a section that does not
+    exist and for a boundary of which nothing was kept.
+    """
+    ends = section_ends(memory.sections)
+    count = len(ends) - 1
+    wanted = sections + count if sections < 0 else sections
+    if not 0 <= wanted <= count:
+        raise ValueError(f"section {sections}: the memory has {count} sections; give a number from 0 to {count}")
+    first, *others = (_cut(part, ends[wanted], wanted) for part in memory.parts)
+    return replace(first, others=tuple(others))
+
+
+def join(first: VideoMemory, second: VideoMemory) -> VideoMemory:
+    """Both histories one after the other: `second` is moved behind the last latent of `first`.
+
+    What is appended continues `second` exactly as it would alone. Raises ValueError for memories of different encoders,
+    sizes or batches.
+    """
+    if not first.latents or not second.latents:
+        return second if not first.latents else first
+    _check_kin(first, second)
+    joined, *others = (_join(a, b) for a, b in zip(first.parts, second.parts, strict=True))
+    return replace(joined, others=tuple(others))
+
+
+def _cut(memory: VideoMemory, records: int, section: int) -> VideoMemory:
+    """One encoder's memory after the first `records` records."""
+    if records == len(memory.sections):
+        return memory
+    if records == 0:
+        return VideoMemory.empty(memory.config, memory.tokens.shape[0], memory.encoder_id)
+    boundary = memory.boundaries[records - 1] if records <= len(memory.boundaries) else None
+    if boundary is None:
+        raise ValueError(
+            f"section {section}: the memory cannot be cut there, since it was made with attention full, saved by an "
+            "earlier version, or joined with attention causal; compress the history up to that section again"
+        )
+    features = memory.state.features
+    if features is not None:  # of complete cells only, so that the earlier ones are its beginning
+        features = features[:, :, : cells_for(boundary.state.latents, memory.config.stride[0])[0]].clone()
+    return replace(
+        memory,
+        tokens=memory.tokens[:, : boundary.tokens].clone(),
+        coordinates=memory.coordinates[: boundary.tokens].clone(),
+        tail=boundary.tail,
+        tail_coordinates=boundary.tail_coordinates,
+        recent=boundary.recent,
+        state=replace(boundary.state, features=features),
+        lr_frames=boundary.lr_frames,
+        sections=memory.sections[:records],
+        hidden=None if memory.hidden is None else memory.hidden[:, : boundary.tokens].clone(),
+        tail_hidden=boundary.tail_hidden,
+        others=(),
+        boundaries=memory.boundaries[: records - 1],
+        origin=boundary.origin,
+    )
+
+
+def _join(first: VideoMemory, second: VideoMemory) -> VideoMemory:
+    """One encoder's memories; the unfinished cell of the first stays as it is."""
+    tokens, latents = first.tokens.shape[1] + first.tail.shape[1], first.latents
+    # The features that a causal attention goes on from are those of the second memory alone.
+    kept = first.boundaries_with_end() if first.state.features is None else (None,) * len(first.sections)
+    moved = (boundary and boundary.after(tokens, latents) for boundary in second.boundaries)
+    return replace(
+        second,
+        tokens=torch.cat([first.tokens, first.tail, second.tokens], dim=1),
+        coordinates=torch.cat([first.coordinates, first.tail_coordinates, _moved(second.coordinates, latents)]),
+        tail_coordinates=_moved(second.tail_coordinates, latents),
+        sections=(
+            *first.sections,
+            *(replace(record, start_latent=record.start_latent + latents) for record in second.sections),
+        ),
+        hidden=concatenated(first.hidden, first.tail_hidden, second.hidden),
+        others=(),
+        boundaries=(*kept, *moved),
+        origin=latents + second.origin,
+    )
+
+
+def _check_kin(first: VideoMemory, second: VideoMemory) -> None:
+    ids = [[part.encoder_id for part in memory.parts] for memory in (first, second)]
+    configs = [[part.config for part in memory.parts] for memory in (first, second)]
+    if ids[0] != ids[1] or configs[0] != configs[1]:
+        raise ValueError("memory_after was made by another encoder than memory; compress both with the same one")
+    if first.state.size != second.state.size:
+        (h1, w1), (h2, w2) = first.state.size, second.state.size
+        raise ValueError(
+            f"memory_after has latents of {w2}x{h2}, memory of {w1}x{h1}; a film has one size: compress both in it"
+        )
+    if first.tokens.shape[0] != second.tokens.shape[0]:
+        raise ValueError(
+            f"memory holds {first.tokens.shape[0]} clips, memory_after {second.tokens.shape[0]}; join equally many"
+        )
+
+
+def _moved(coordinates: Tensor, latents: int) -> Tensor:
+    return coordinates + coordinates.new_tensor([latents, 0, 0])

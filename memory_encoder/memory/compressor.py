@@ -1,0 +1,103 @@
+"""From VAE latents to memory: feeds both branches of phi, section by section (paper Figures 3 and 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..phi.config import EncoderConfig
+from ..phi.encoder import MemoryEncoder
+from ..phi.low_resolution import downsample, encode_cells, lr_frame_indices
+from ..phi.positions import cells_for, grid_for
+from ..pictures.decoding import CONTEXT
+from .video_memory import VideoMemory
+
+RECENT_LATENTS = 8  # uncompressed latents kept for the sliding window and as context of the next decode
+
+
+@dataclass(frozen=True)
+class Codec:
+    """What phi needs of the VAE and of the host; the caller decides on devices.
+
+    encode: pictures [B,T,H,W,3] in 0..1 -> latents [B,C,t,h,w] in the host's normalised space.
+    decode: normalised latents -> pictures.
+    embed: normalised latents -> the host's first projection on the token grid [B,D,t,h/2,w/2].
+    temporal, spatial: pixels per latent; the VAE is causal, 1 + temporal*k frames.
+    """
+
+    encode: Callable[[Tensor], Tensor]
+    decode: Callable[[Tensor], Tensor]
+    embed: Callable[[Tensor], Tensor]
+    temporal: int = 4
+    spatial: int = 8
+
+
+def append_history(
+    encoder: MemoryEncoder,
+    codec: Codec,
+    memory: VideoMemory,
+    latents_BCTHW: Tensor,
+    prompt: str = "",
+    seed: int | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    ready: Callable[[], None] | None = None,
+) -> VideoMemory:
+    """Appends normalised latents to a memory; nothing already compressed is computed again.
+
+    device, dtype: where phi computes, by default where its weights lie. The memory returned lies on the CPU.
+    ready: called when the VAE has done its part, before phi runs.
+
+    Raises ValueError when the memory was made by another encoder or the latents do not continue it.
+    """
+    if memory.config != encoder.config:
+        raise ValueError(
+            f"memory was made by another encoder ({memory.config.host} {memory.config.rate} {memory.config.variant}); "
+            "compress the history with the encoder in use"
+        )
+    if memory.latents and memory.tokens.shape[0] != latents_BCTHW.shape[0]:
+        raise ValueError(
+            f"latent holds {latents_BCTHW.shape[0]} clips, memory {memory.tokens.shape[0]}; continue as many as it has"
+        )
+    lr, lr_frames = None, None
+    if encoder.config.has_lr:
+        lr, lr_frames = _low_resolution(encoder.config, codec, memory, latents_BCTHW)
+    if ready is not None:
+        ready()
+    weight = next(encoder.parameters(), latents_BCTHW)
+    place = {"device": device or weight.device, "dtype": dtype or weight.dtype}
+    encoded = encoder.append(
+        latents_BCTHW.to(**place), None if lr is None else lr.to(**place), memory.state.to(**place)
+    ).to(device=torch.device("cpu"))
+    recent = latents_BCTHW
+    if memory.recent.shape[2]:
+        recent = torch.cat([memory.recent, latents_BCTHW.to(memory.recent)], dim=2)
+    return memory.extended(encoded, recent[:, :, -RECENT_LATENTS:].clone(), lr_frames, prompt, seed)
+
+
+def _low_resolution(config: EncoderConfig, codec: Codec, memory: VideoMemory, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """LR tokens [B,D,t,h,w] of the cells that the latents touch, and the LR frames that the next append needs."""
+    before, step = memory.state.latents, codec.temporal
+    grid = grid_for(latents.shape[3], latents.shape[4], config)
+    pictures = _new_pictures(codec, memory, latents)
+    first_frame = 0 if before == 0 else step * (before - 1) + 1
+    keep = lr_frame_indices(first_frame, pictures.shape[1], config.stride[0])
+    frames = downsample(pictures[:, keep], grid, config, codec.spatial)
+    if memory.lr_frames is not None:
+        frames = torch.cat([memory.lr_frames.to(frames), frames], dim=1)
+
+    done, _ = cells_for(before, config.stride[0])
+    complete, started = cells_for(before + latents.shape[2], config.stride[0])
+    lr, rest = encode_cells(frames, codec.encode, step, done, complete, started)
+    return codec.embed(lr), rest.clone()
+
+
+def _new_pictures(codec: Codec, memory: VideoMemory, latents: Tensor) -> Tensor:
+    """Pictures of the new latents only; earlier ones lead the causal decoder in and are dropped."""
+    context = memory.recent[:, :, -CONTEXT:].to(latents)
+    if memory.state.latents == 0:
+        return codec.decode(latents)
+    return codec.decode(torch.cat([context, latents], dim=2))[:, -codec.temporal * latents.shape[2] :]

@@ -1,0 +1,264 @@
+"""VideoMemory: the compressed history of a film, append-only, with what is needed to append more."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..files import remove_abandoned, save_tensors, unreadable
+from ..phi.config import EncoderConfig, checked_json
+from ..phi.encoder import Encoded, StreamState
+from .boundary import Boundary
+
+MEMORY_FORMAT = "video_memory"
+MEMORY_SCHEMA_VERSION = 1
+_TENSORS = ("tokens", "coordinates", "tail", "tail_coordinates", "recent")
+_OPTIONAL = ("lr_frames", "hidden", "tail_hidden")
+
+
+@dataclass(frozen=True)
+class SectionRecord:
+    """One appended section: its place on the film's latent lattice and what it was made of."""
+
+    start_latent: int
+    latents: int
+    tokens: int
+    prompt: str = ""
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class VideoMemory:
+    """Memory tokens of a film of `latents` latent frames.
+
+    tokens [B,M,D] with coordinates [M,3] (time, height, width) in token-grid units from the film's first latent are
+    final; tail [B,M',D] belongs to the last, unfinished cell and is replaced by the next append. recent [B,C,k,H,W]
+    holds the last normalised latents, uncompressed. lr_frames [B,k,h,w,3] are the down-sampled pictures that the LR
+    branch still needs. encoder_id names the weights that made it. hidden [B,M,C] and tail_hidden are phi's hidden
+    states at the same places, for encoders with cross-attention. others are memories of the same history by further
+    encoders (paper section 4.5): what enters the host is the tokens of all. boundaries say, for every section but the
+    last, how to go on from its end (see `branching`), None where that is not known. origin: latents in front of those
+    that `state` counts, in a memory joined to another. Values are never changed in place.
+    """
+
+    config: EncoderConfig
+    tokens: Tensor
+    coordinates: Tensor
+    tail: Tensor
+    tail_coordinates: Tensor
+    recent: Tensor
+    state: StreamState = field(repr=False)
+    lr_frames: Tensor | None = field(default=None, repr=False)
+    sections: tuple[SectionRecord, ...] = ()
+    encoder_id: str = ""
+    hidden: Tensor | None = None
+    tail_hidden: Tensor | None = None
+    others: tuple[VideoMemory, ...] = ()
+    boundaries: tuple[Boundary | None, ...] = field(default=(), repr=False)
+    origin: int = 0
+
+    @property
+    def parts(self) -> tuple[VideoMemory, ...]:
+        """One memory for each encoder, this one first."""
+        return (self, *self.others)
+
+    @property
+    def latents(self) -> int:
+        return self.origin + self.state.latents
+
+    @property
+    def token_count(self) -> int:
+        return sum(part.tokens.shape[1] + part.tail.shape[1] for part in self.parts)
+
+    def all_tokens(self) -> Tensor:
+        """All memory tokens [B, token_count, D], for each encoder in the order of the film."""
+        return torch.cat([tokens for part in self.parts for tokens in (part.tokens, part.tail)], dim=1)
+
+    def all_coordinates(self) -> Tensor:
+        """Coordinates [token_count, 3] of `all_tokens`."""
+        return torch.cat([places for part in self.parts for places in (part.coordinates, part.tail_coordinates)])
+
+    def extended(
+        self, encoded: Encoded, recent: Tensor, lr_frames: Tensor | None, prompt: str = "", seed: int | None = None
+    ) -> VideoMemory:
+        """The memory after one more section; `self` stays valid, so a film can branch."""
+        record = SectionRecord(
+            start_latent=self.latents,
+            latents=encoded.state.latents - self.state.latents,
+            tokens=encoded.tokens.shape[1] + encoded.tail.shape[1] - self.tail.shape[1],
+            prompt=prompt,
+            seed=seed,
+        )
+        return replace(
+            self,
+            tokens=torch.cat([self.tokens.to(encoded.tokens.dtype), encoded.tokens], dim=1),
+            coordinates=torch.cat([self.coordinates, _later(encoded.coordinates, self.origin)]),
+            tail=encoded.tail,
+            tail_coordinates=_later(encoded.tail_coordinates, self.origin),
+            recent=recent,
+            # Caches are views that would keep whole activations alive.
+            state=replace(encoded.state, caches=tuple(cache.clone() for cache in encoded.state.caches)),
+            lr_frames=lr_frames,
+            sections=(*self.sections, record),
+            hidden=concatenated(self.hidden, encoded.hidden),
+            tail_hidden=encoded.tail_hidden,
+            boundaries=self.boundaries_with_end(),
+        )
+
+    def boundaries_with_end(self) -> tuple[Boundary | None, ...]:
+        """One for each section, the last one too; None for those in files that were written without."""
+        unknown = len(self.sections) - 1 - len(self.boundaries)
+        return (*self.boundaries, *[None] * unknown, self._boundary()) if self.sections else ()
+
+    def _boundary(self) -> Boundary | None:
+        """How to go on from the end; None with `full` attention, which makes all tokens anew with each section."""
+        if self.config.attention == "full":
+            return None
+        return Boundary(
+            tokens=self.tokens.shape[1],
+            tail=self.tail,
+            tail_coordinates=self.tail_coordinates,
+            recent=self.recent,
+            state=replace(self.state, features=None, lr=None),
+            lr_frames=self.lr_frames,
+            tail_hidden=self.tail_hidden,
+            origin=self.origin,
+        )
+
+    @classmethod
+    def empty(cls, config: EncoderConfig, batch: int = 1, encoder_id: str = "") -> VideoMemory:
+        """A memory of nothing: no tokens, which leaves the host as it is."""
+        return cls(
+            config=config,
+            tokens=torch.zeros(batch, 0, config.width),
+            coordinates=torch.zeros(0, 3),
+            tail=torch.zeros(batch, 0, config.width),
+            tail_coordinates=torch.zeros(0, 3),
+            recent=torch.zeros(batch, config.latent_channels, 0, 0, 0),
+            state=StreamState(),
+            encoder_id=encoder_id,
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes a safetensors file atomically: tokens, stream state and metadata with a schema version."""
+        tensors, config = self._to_parts()
+        for number, other in enumerate(self.others, 1):
+            found, described = other._to_parts()
+            tensors |= {f"{number}.{name}": value for name, value in found.items()}
+            config.setdefault("others", []).append(described)
+        metadata = {
+            "format": MEMORY_FORMAT,
+            "schema_version": str(MEMORY_SCHEMA_VERSION),
+            "config": json.dumps(config),
+        }
+        remove_abandoned(path.parent)
+        save_tensors(tensors, path, metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> VideoMemory:
+        """Reads a saved memory.
+
+        Raises ValueError that names the file when it is damaged, foreign or too new, OSError when it cannot be read.
+        """
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except OSError as error:
+            raise unreadable(path, error) from error
+        except (SafetensorError, LookupError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"video memory {path.name} cannot be read ({error}); compress the history again"
+            ) from error
+        if metadata.get("format") != MEMORY_FORMAT:
+            raise ValueError(f"{path.name} is not a video memory; choose a file made by Save Video Memory")
+        config = checked_json(metadata, MEMORY_SCHEMA_VERSION, path.name)
+        try:
+            others = tuple(
+                cls._from_parts(described, _below(f"{number}.", tensors), path.name)
+                for number, described in enumerate(config.get("others", []), 1)
+            )
+            return replace(cls._from_parts(config, tensors, path.name), others=others)
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+            if isinstance(error, ValueError) and path.name in str(error):
+                raise  # in our own words
+            raise ValueError(
+                f"video memory {path.name} is incomplete or damaged ({str(error)[:200]}); compress the history again"
+            ) from error
+
+    def _to_parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and description of one encoder's memory."""
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        tensors |= {f"cache.{i}": cache for i, cache in enumerate(self.state.caches)}
+        optional = {name: getattr(self, name) for name in _OPTIONAL}
+        optional |= {"features": self.state.features, "lr": self.state.lr}
+        tensors |= {name: value for name, value in optional.items() if value is not None}
+        boundaries: list[dict[str, Any] | None] = []
+        for number, boundary in enumerate(self.boundaries):
+            found, described = boundary.to_parts() if boundary else ({}, None)
+            tensors |= {f"boundary.{number}.{name}": value for name, value in found.items()}
+            boundaries.append(described)
+        return tensors, {
+            "encoder": asdict(self.config),
+            "encoder_id": self.encoder_id,
+            "latents": self.state.latents,
+            "origin": self.origin,
+            "boundaries": boundaries,
+            "size": self.state.size,
+            "caches": len(self.state.caches),
+            "sections": [asdict(record) for record in self.sections],
+        }
+
+    @classmethod
+    def _from_parts(cls, config: dict, tensors: dict[str, Tensor], source: str) -> VideoMemory:
+        state = StreamState(
+            latents=int(config["latents"]),
+            size=(int(config["size"][0]), int(config["size"][1])),
+            caches=tuple(tensors[f"cache.{i}"] for i in range(int(config["caches"]))),
+            features=tensors.get("features"),
+            lr=tensors.get("lr"),
+        )
+        boundaries = (
+            described and Boundary.from_parts(described, _below(f"boundary.{number}.", tensors))
+            for number, described in enumerate(config.get("boundaries", []))
+        )
+        values: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
+        values |= {name: tensors.get(name) for name in _OPTIONAL}
+        memory = cls(
+            config=EncoderConfig.from_dict(config["encoder"], source),
+            state=state,
+            sections=tuple(SectionRecord(**record) for record in config["sections"]),
+            encoder_id=str(config["encoder_id"]),
+            boundaries=tuple(boundaries),
+            origin=int(config.get("origin", 0)),
+            **values,
+        )
+        counts = {
+            memory.tokens.shape[1] - memory.coordinates.shape[0],
+            memory.tail.shape[1] - len(memory.tail_coordinates),
+        }
+        if counts != {0} or memory.tokens.shape[-1] != memory.config.width:
+            raise ValueError(f"video memory {source} is inconsistent; compress the history again")
+        return memory
+
+
+def concatenated(*parts: Tensor | None) -> Tensor | None:
+    """Concatenation along the tokens of the parts that are there, in the type of the last."""
+    found = [part for part in parts if part is not None]
+    return torch.cat([part.to(found[-1].dtype) for part in found], dim=1) if found else None
+
+
+def _later(coordinates: Tensor, latents: int) -> Tensor:
+    """Coordinates moved along time."""
+    return coordinates + coordinates.new_tensor([latents, 0, 0]) if latents else coordinates
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

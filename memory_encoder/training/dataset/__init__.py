@@ -1,0 +1,1 @@
+"""Clips and captions as a cached dataset of latents."""

@@ -1,0 +1,85 @@
+"""What the commands do that need models: the nodes' work, with models loaded through an installed ComfyUI."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+
+from ...injection.hosts import find_host
+from ...injection.hosts.comfy_models import (
+    TEXT_TYPES,
+    codec_of,
+    latent_format_named,
+    load_comfy,
+    load_host_shape,
+    load_text_encoder,
+    load_vae,
+    text_encoder_identity,
+)
+from ...memory.compressor import Codec
+from .cache import build_cache
+from .clips import Progress
+from .settings import CacheSettings, DatasetError, latent_space, parse_heldout, parse_rates
+from .text import TextEncoder
+
+
+def run_cache(args: argparse.Namespace) -> None:
+    """Raises ValueError with a message for people, also when it is stopped."""
+    settings = CacheSettings(
+        width=args.width,
+        height=args.height,
+        fps=args.fps,
+        window_seconds=args.window_seconds,
+        stride_seconds=args.stride_seconds or None,
+        rates=parse_rates(args.rates),
+        padding=args.padding,
+        scene_cuts=args.scene_cuts,
+        heldout=parse_heldout(args.heldout),
+        on_bad=args.on_bad,
+    )
+    load_comfy(args.comfy)
+    model = load_host_shape(args.host)
+    host, vae = find_host(model.diffusion_model), load_vae(args.vae)
+    space = latent_space(host, model.latent_format, vae)
+    codec_of(vae, model.latent_format)  # refuses a VAE of another model
+    text = None
+    if args.text_encoder:
+        kind = args.text_type or TEXT_TYPES[host.name]
+        identity = text_encoder_identity(args.text_encoder, kind)
+        text = TextEncoder(identity, lambda: load_text_encoder(args.text_encoder, kind))
+    try:
+        report = build_cache(
+            args.clips,
+            args.out,
+            settings,
+            space,
+            _CodecFactory(args.comfy, args.vae, space.latent_format),
+            text,
+            args.jobs,
+            _tell,
+        )
+    except KeyboardInterrupt as stopped:
+        raise DatasetError("stopped; run the same command again to go on") from stopped
+    except OSError as error:
+        raise DatasetError(str(error)) from error
+    print(report)
+
+
+@dataclass(frozen=True)
+class _CodecFactory:
+    """Makes the codec in whichever process asks; the host is not needed for it."""
+
+    comfy: str | None
+    vae: str
+    latent_format: str
+
+    def __call__(self) -> Codec:
+        load_comfy(self.comfy)
+        return codec_of(load_vae(self.vae), latent_format_named(self.latent_format))
+
+
+def _tell(progress: Progress) -> None:
+    if progress.done:
+        made = f"{progress.windows} windows, {progress.encoded} encoded now"
+        sys.stderr.write(f"{progress.clip + 1} of {progress.clips}: {progress.name}: {made}\n")

@@ -1,0 +1,247 @@
+"""One clip of the cache: decoded, cut and encoded once, each window in a file that is found again by its key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ...files import save_tensors, write_atomically
+from ...film.sections import section_key
+from ...memory.compressor import Codec
+from .settings import BadClip, CacheSettings, Geometry, LatentSpace
+from .video import VideoReader, treatment
+from .windows import Window, cut_windows, encode_window, scene_cuts
+
+SHARD_FORMAT = "video_memory_window"
+SHARD_SCHEMA_VERSION = 1
+SHARDS, RECORDS = "shards", "clips"
+
+Watch = Callable[["Progress"], None]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the cache is; told before each window is encoded and when a clip is done. A callback may raise to stop.
+
+    clip, clips: number of the clip, from 0, and of all. seconds: how much of it is done, of `length` if that is known.
+    windows: those of this clip so far, of which `encoded` were made now.
+    """
+
+    name: str
+    clip: int
+    clips: int
+    seconds: float = 0.0
+    length: float | None = None
+    windows: int = 0
+    encoded: int = 0
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class ClipTask:
+    """One clip and all that its latents depend on; may travel to another process."""
+
+    name: str
+    path: Path
+    number: int
+    total: int
+    out: Path
+    settings: CacheSettings
+    geometry: Geometry
+    space: LatentSpace
+
+
+@dataclass(frozen=True)
+class ClipRecord:
+    """What is known of a clip that has been gone through: its windows, or the reason why it cannot be used.
+
+    windows: `{"file", "sha256", "bytes", "start_seconds"}` each. seconds: length of the clip. kept: share of its
+    pictures that was not cropped. changed: what else was done to them, such as tone mapping.
+    """
+
+    key: str
+    seconds: float = 0.0
+    windows: tuple[dict[str, Any], ...] = ()
+    bad: str = ""
+    kept: float = 1.0
+    changed: tuple[str, ...] = ()
+    encoded: int = 0  # now, not stored
+
+    def save(self, path: Path) -> None:
+        values = {name: value for name, value in asdict(self).items() if name != "encoded"}
+        write_text(path, json.dumps(values, indent=1))
+
+    @classmethod
+    def load(cls, path: Path, key: str) -> ClipRecord | None:
+        """The record with this key, or None when there is none or it is damaged."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            lists = {name: tuple(values[name]) for name in ("windows", "changed") if name in values}
+            record = cls(**values | lists)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return record if record.key == key else None
+
+
+def cache_clip(task: ClipTask, codec: Callable[[], Codec], watch: Watch) -> ClipRecord:
+    """Encodes the windows of a clip that are not in the cache yet; a clip that is complete is not even decoded.
+
+    codec: called only when something has to be encoded. Never raises for a bad clip: the record says why.
+    """
+    record_path = task.out / RECORDS / f"{_slug(task.name)}.json"
+    try:
+        if not task.path.stat().st_size:
+            raise BadClip("is empty (0 bytes)")
+        key = clip_key(task)
+    except BadClip as error:
+        return ClipRecord(key="", bad=str(error))
+    record = ClipRecord.load(record_path, key)
+    if record is None or not all(_intact(task.out, window) for window in record.windows):
+        record = _go_through(task, key, codec, watch)
+        record.save(record_path)
+    return record
+
+
+def clip_key(task: ClipTask) -> str:
+    """Hash of the file's bytes and of everything that decides on its latents; captions and the text encoder do not."""
+    settings, space = task.settings, asdict(task.space)
+    for name in ("host", "text_width", "pooled_width"):
+        del space[name]
+    made_of = {
+        "schema": SHARD_SCHEMA_VERSION,
+        "clip": file_hash(task.path),
+        "geometry": asdict(task.geometry),
+        "fps": float(settings.fps),
+        "rates": sorted(settings.rates),
+        "padding": settings.padding,
+        "scene_cuts": settings.scene_cuts,
+        "space": space,
+    }
+    if pixels := treatment(task.path):  # other clips keep the keys of before
+        made_of["pixels"] = pixels
+    return section_key("", made_of)
+
+
+def _go_through(task: ClipTask, key: str, codec: Callable[[], Codec], watch: Watch) -> ClipRecord:
+    geometry, fps = task.geometry, task.settings.fps
+    is_cut = scene_cuts() if task.settings.scene_cuts else None
+    reader = VideoReader(task.path, fps, geometry.width, geometry.height)
+    windows: list[dict[str, Any]] = []
+    encoded = 0
+    try:
+        for window in cut_windows(reader, geometry.frames, geometry.stride, is_cut):
+            watch(
+                Progress(task.name, task.number, task.total, window.start / fps, reader.declared, len(windows), encoded)
+            )
+            path = task.out / SHARDS / f"{_slug(task.name)}_{key[:16]}_{window.start:07d}.safetensors"
+            if not _is_shard(path, key):
+                _write_shard(path, key, window, task, codec())
+                encoded += 1
+            windows.append(_entry(task.out, path, window.start / fps))
+        if not windows:
+            scene = "; or none of its scenes is" if is_cut else ""
+            raise BadClip(f"is too short: {reader.seconds:.2f} s are less than {geometry.frames / fps:.2f} s{scene}")
+    except BadClip as error:
+        for window in windows:
+            (task.out / window["file"]).unlink(missing_ok=True)
+        return ClipRecord(key=key, seconds=reader.seconds, bad=str(error), encoded=encoded)
+    changed = tuple(sorted(reader.changed))
+    return ClipRecord(key, reader.seconds, tuple(windows), kept=reader.kept, changed=changed, encoded=encoded)
+
+
+def _write_shard(path: Path, key: str, window: Window, task: ClipTask, codec: Codec) -> None:
+    geometry, settings = task.geometry, task.settings
+    with torch.no_grad():
+        tensors = encode_window(window, codec, settings, geometry, task.space)
+    window_of = {
+        "schema_version": SHARD_SCHEMA_VERSION,
+        "key": key,
+        "digest": digest_of(tensors),
+        "source": task.name,
+        "start_seconds": window.start / settings.fps,
+        "fps": settings.fps,
+        "frames": geometry.frames,
+        "width": geometry.width,
+        "height": geometry.height,
+    }
+    save_tensors(tensors, path, {SHARD_FORMAT: json.dumps(window_of)})  # one entry: safetensors shuffles several
+
+
+def _is_shard(path: Path, key: str) -> bool:
+    """Whether a file left by an interrupted run is whole and has this key."""
+    try:
+        return is_whole(path.read_bytes(), SHARD_FORMAT, key)
+    except OSError:
+        return False
+
+
+def is_whole(content: bytes, name: str, key: str) -> bool:
+    """Whether these are the bytes of a safetensors file with this key whose tensors have not changed.
+
+    name: of the metadata entry, JSON with "key" and "digest".
+    """
+    try:
+        tensors = safetensors.torch.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = json.loads(header["__metadata__"][name])
+        return metadata["key"] == key and metadata["digest"] == digest_of(tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        return False
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of names, types, shapes and bytes."""
+    return section_key("", {"tensors": tensors})
+
+
+def _entry(out: Path, path: Path, start_seconds: float) -> dict[str, Any]:
+    return {
+        "file": path.relative_to(out).as_posix(),
+        "sha256": file_hash(path),
+        "bytes": path.stat().st_size,
+        "start_seconds": start_seconds,
+    }
+
+
+def _intact(out: Path, entry: dict[str, Any]) -> bool:
+    try:
+        return file_hash(out / entry["file"]) == entry["sha256"]
+    except (OSError, KeyError, TypeError, BadClip):
+        return False
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes; raises BadClip when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise BadClip(f"cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file atomically."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
+
+
+def _slug(name: str) -> str:
+    """A file name for a clip: readable, and its own even where names differ only in what had to be replaced."""
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[-60:]
+    return f"{readable}_{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"

@@ -1,0 +1,1 @@
+"""What makes and checks the project: environment, ComfyUI as a server, browser, workflow and translation builders."""
