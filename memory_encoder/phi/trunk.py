@@ -78,6 +78,10 @@ class Trunk(nn.Module):
             nn.init.normal_(weight, std=gain / math.sqrt(weight[0].numel()), generator=generator)
             nn.init.zeros_(bias)
 
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Features [B,512,t,h,w] of a clip of whole cells."""
+        return self.stream(x_BCTHW, ())[0]
+
     def stream(self, x_BCTHW: Tensor, caches: Cache) -> tuple[Tensor, Cache]:
         """Features [B,512,t,h,w] of the cells now complete, and the caches for the next call."""
         new: list[Tensor] = []
@@ -107,6 +111,10 @@ class LargePatchifier(nn.Module):
             conv.weight.copy_(large * scale)
             conv.bias.copy_(bias)
 
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Tokens [B,D,t,h,w] of a clip of whole cells."""
+        return self.stream(x_BCTHW, ())[0]
+
     def stream(self, x_BCTHW: Tensor, caches: Cache) -> tuple[Tensor, Cache]:
         """Tokens [B,D,t,h,w] of the cells now complete, and the cache for the next call."""
         tokens, cache = self.layer.stream(x_BCTHW, caches[0] if caches else None)
@@ -119,6 +127,13 @@ def fit(latents: Tensor, grid: tuple[int, int], config: EncoderConfig) -> Tensor
     latents = latents[..., :height, :width]
     missing = (0, width - latents.shape[-1], 0, height - latents.shape[-2], 0, 0)
     return F.pad(latents, missing, mode="replicate") if any(missing) else latents
+
+
+def whole_cells(latents_BCTHW: Tensor, grid: tuple[int, int], config: EncoderConfig) -> Tensor:
+    """A clip fitted to whole cells in space (see `fit`) and, its last latent repeated, in time."""
+    missing = (1 - latents_BCTHW.shape[2]) % config.stride[0]  # cell 0 covers one latent
+    clip = fit(latents_BCTHW, grid, config)
+    return torch.cat([clip, clip[:, :, -1:].expand(-1, -1, missing, -1, -1)], dim=2) if missing else clip
 
 
 def layer_strides(config: EncoderConfig) -> list[tuple[int, int, int]]:
