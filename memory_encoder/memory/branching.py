@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from ..phi.positions import cells_for
+from .tail import later
 from .video_memory import SectionRecord, VideoMemory, concatenated
 
 
@@ -71,17 +71,11 @@ def _cut(memory: VideoMemory, records: int, section: int) -> VideoMemory:
         memory,
         tokens=memory.tokens[:, : boundary.tokens].clone(),
         coordinates=memory.coordinates[: boundary.tokens].clone(),
-        tail=boundary.tail,
-        tail_coordinates=boundary.tail_coordinates,
-        recent=boundary.recent,
-        state=replace(boundary.state, features=features),
-        lr_frames=boundary.lr_frames,
-        sections=memory.sections[:records],
         hidden=None if memory.hidden is None else memory.hidden[:, : boundary.tokens].clone(),
-        tail_hidden=boundary.tail_hidden,
-        others=(),
+        sections=memory.sections[:records],
         boundaries=memory.boundaries[: records - 1],
-        origin=boundary.origin,
+        others=(),
+        **boundary.end() | {"state": replace(boundary.state, features=features)},
     )
 
 
@@ -92,10 +86,9 @@ def _join(first: VideoMemory, second: VideoMemory) -> VideoMemory:
     kept = first.boundaries_with_end() if first.state.features is None else (None,) * len(first.sections)
     moved = (boundary and boundary.after(tokens, latents) for boundary in second.boundaries)
     return replace(
-        second,
+        second.moved(latents),
         tokens=torch.cat([first.tokens, first.tail, second.tokens], dim=1),
-        coordinates=torch.cat([first.coordinates, first.tail_coordinates, _moved(second.coordinates, latents)]),
-        tail_coordinates=_moved(second.tail_coordinates, latents),
+        coordinates=torch.cat([first.coordinates, first.tail_coordinates, later(second.coordinates, latents)]),
         sections=(
             *first.sections,
             *(replace(record, start_latent=record.start_latent + latents) for record in second.sections),
@@ -103,7 +96,6 @@ def _join(first: VideoMemory, second: VideoMemory) -> VideoMemory:
         hidden=concatenated(first.hidden, first.tail_hidden, second.hidden),
         others=(),
         boundaries=(*kept, *moved),
-        origin=latents + second.origin,
     )
 
 
@@ -121,7 +113,3 @@ def _check_kin(first: VideoMemory, second: VideoMemory) -> None:
         raise ValueError(
             f"memory holds {first.tokens.shape[0]} clips, memory_after {second.tokens.shape[0]}; join equally many"
         )
-
-
-def _moved(coordinates: Tensor, latents: int) -> Tensor:
-    return coordinates + coordinates.new_tensor([latents, 0, 0])

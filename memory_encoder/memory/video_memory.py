@@ -13,13 +13,11 @@ from torch import Tensor
 
 from ..files import remove_abandoned, save_tensors, unreadable
 from ..phi.config import EncoderConfig, checked_json
-from ..phi.encoder import Encoded, StreamState
-from .boundary import Boundary
+from ..phi.stream import Encoded, StreamState
+from .tail import Boundary, Tail, end_from_parts, later
 
 MEMORY_FORMAT = "video_memory"
 MEMORY_SCHEMA_VERSION = 1
-_TENSORS = ("tokens", "coordinates", "tail", "tail_coordinates", "recent")
-_OPTIONAL = ("lr_frames", "hidden", "tail_hidden")
 
 
 @dataclass(frozen=True)
@@ -33,35 +31,25 @@ class SectionRecord:
     seed: int | None = None
 
 
-@dataclass(frozen=True)
-class VideoMemory:
-    """Memory tokens of a film of `latents` latent frames.
+@dataclass(frozen=True, kw_only=True)
+class VideoMemory(Tail):
+    """Memory tokens of a film of `latents` latent frames, and the end from which it goes on (see Tail).
 
     tokens [B,M,D] with coordinates [M,3] (time, height, width) in token-grid units from the film's first latent are
-    final; tail [B,M',D] belongs to the last, unfinished cell and is replaced by the next append. recent [B,C,k,H,W]
-    holds the last normalised latents, uncompressed. lr_frames [B,k,h,w,3] are the down-sampled pictures that the LR
-    branch still needs. encoder_id names the weights that made it. hidden [B,M,C] and tail_hidden are phi's hidden
-    states at the same places, for encoders with cross-attention. others are memories of the same history by further
-    encoders (paper section 4.5): what enters the host is the tokens of all. boundaries say, for every section but the
-    last, how to go on from its end (see `branching`), None where that is not known. origin: latents in front of those
-    that `state` counts, in a memory joined to another. Values are never changed in place.
+    final. encoder_id names the weights that made it. hidden [B,M,C] are phi's hidden states at the same places, for
+    encoders with cross-attention. others are memories of the same history by further encoders (paper section 4.5):
+    what enters the host is the tokens of all. boundaries say, for every section but the last, how to go on from its
+    end (see `branching`), None where that is not known. Values are never changed in place.
     """
 
     config: EncoderConfig
     tokens: Tensor
     coordinates: Tensor
-    tail: Tensor
-    tail_coordinates: Tensor
-    recent: Tensor
-    state: StreamState = field(repr=False)
-    lr_frames: Tensor | None = field(default=None, repr=False)
     sections: tuple[SectionRecord, ...] = ()
     encoder_id: str = ""
     hidden: Tensor | None = None
-    tail_hidden: Tensor | None = None
     others: tuple[VideoMemory, ...] = ()
     boundaries: tuple[Boundary | None, ...] = field(default=(), repr=False)
-    origin: int = 0
 
     @property
     def parts(self) -> tuple[VideoMemory, ...]:
@@ -98,9 +86,9 @@ class VideoMemory:
         return replace(
             self,
             tokens=torch.cat([self.tokens.to(encoded.tokens.dtype), encoded.tokens], dim=1),
-            coordinates=torch.cat([self.coordinates, _later(encoded.coordinates, self.origin)]),
+            coordinates=torch.cat([self.coordinates, later(encoded.coordinates, self.origin)]),
             tail=encoded.tail,
-            tail_coordinates=_later(encoded.tail_coordinates, self.origin),
+            tail_coordinates=later(encoded.tail_coordinates, self.origin),
             recent=recent,
             # Caches are views that would keep whole activations alive.
             state=replace(encoded.state, caches=tuple(cache.clone() for cache in encoded.state.caches)),
@@ -120,16 +108,8 @@ class VideoMemory:
         """How to go on from the end; None with `full` attention, which makes all tokens anew with each section."""
         if self.config.attention == "full":
             return None
-        return Boundary(
-            tokens=self.tokens.shape[1],
-            tail=self.tail,
-            tail_coordinates=self.tail_coordinates,
-            recent=self.recent,
-            state=replace(self.state, features=None, lr=None),
-            lr_frames=self.lr_frames,
-            tail_hidden=self.tail_hidden,
-            origin=self.origin,
-        )
+        end: dict[str, Any] = self.end() | {"state": replace(self.state, features=None, lr=None)}
+        return Boundary(tokens=self.tokens.shape[1], **end)
 
     @classmethod
     def empty(cls, config: EncoderConfig, batch: int = 1, encoder_id: str = "") -> VideoMemory:
@@ -194,50 +174,37 @@ class VideoMemory:
 
     def _to_parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and description of one encoder's memory."""
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        tensors |= {f"cache.{i}": cache for i, cache in enumerate(self.state.caches)}
-        optional = {name: getattr(self, name) for name in _OPTIONAL}
-        optional |= {"features": self.state.features, "lr": self.state.lr}
-        tensors |= {name: value for name, value in optional.items() if value is not None}
+        tensors, described = self.end_to_parts()
+        tensors |= {"tokens": self.tokens, "coordinates": self.coordinates}
+        if self.hidden is not None:
+            tensors["hidden"] = self.hidden
         boundaries: list[dict[str, Any] | None] = []
         for number, boundary in enumerate(self.boundaries):
-            found, described = boundary.to_parts() if boundary else ({}, None)
+            found, end = boundary.to_parts() if boundary else ({}, None)
             tensors |= {f"boundary.{number}.{name}": value for name, value in found.items()}
-            boundaries.append(described)
-        return tensors, {
+            boundaries.append(end)
+        return tensors, described | {
             "encoder": asdict(self.config),
             "encoder_id": self.encoder_id,
-            "latents": self.state.latents,
-            "origin": self.origin,
             "boundaries": boundaries,
-            "size": self.state.size,
-            "caches": len(self.state.caches),
             "sections": [asdict(record) for record in self.sections],
         }
 
     @classmethod
     def _from_parts(cls, config: dict, tensors: dict[str, Tensor], source: str) -> VideoMemory:
-        state = StreamState(
-            latents=int(config["latents"]),
-            size=(int(config["size"][0]), int(config["size"][1])),
-            caches=tuple(tensors[f"cache.{i}"] for i in range(int(config["caches"]))),
-            features=tensors.get("features"),
-            lr=tensors.get("lr"),
-        )
         boundaries = (
             described and Boundary.from_parts(described, _below(f"boundary.{number}.", tensors))
             for number, described in enumerate(config.get("boundaries", []))
         )
-        values: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
-        values |= {name: tensors.get(name) for name in _OPTIONAL}
         memory = cls(
             config=EncoderConfig.from_dict(config["encoder"], source),
-            state=state,
+            tokens=tensors["tokens"],
+            coordinates=tensors["coordinates"],
+            hidden=tensors.get("hidden"),
             sections=tuple(SectionRecord(**record) for record in config["sections"]),
             encoder_id=str(config["encoder_id"]),
             boundaries=tuple(boundaries),
-            origin=int(config.get("origin", 0)),
-            **values,
+            **end_from_parts(config, tensors),
         )
         counts = {
             memory.tokens.shape[1] - memory.coordinates.shape[0],
@@ -252,11 +219,6 @@ def concatenated(*parts: Tensor | None) -> Tensor | None:
     """Concatenation along the tokens of the parts that are there, in the type of the last."""
     found = [part for part in parts if part is not None]
     return torch.cat([part.to(found[-1].dtype) for part in found], dim=1) if found else None
-
-
-def _later(coordinates: Tensor, latents: int) -> Tensor:
-    """Coordinates moved along time."""
-    return coordinates + coordinates.new_tensor([latents, 0, 0]) if latents else coordinates
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
