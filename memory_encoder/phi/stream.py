@@ -7,17 +7,16 @@ back must keep. Shapes as in `encoder.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from .config import EncoderConfig
 from .positions import cell_coordinates, cells_for, grid_for
+from .recent import RecentHistory
 from .trunk import Cache, LargePatchifier, Trunk, fit
-
-if TYPE_CHECKING:
-    from .encoder import MemoryEncoder
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,22 @@ class Encoded:
         )
 
 
-def append(encoder: MemoryEncoder, latents_BCTHW: Tensor, lr_BDthw: Tensor | None, state: StreamState) -> Encoded:
+class Phi(Protocol):
+    """What streaming asks of an encoder; `encoder.MemoryEncoder` says what each of them is."""
+
+    config: EncoderConfig
+    trunk: Trunk | LargePatchifier | None
+    recent: RecentHistory | None
+    attention: Any
+    cross: Any
+
+    def attend(self, features_BCthw: Tensor | None, past_BCthw: Tensor | None = None) -> Tensor | None: ...
+    def project(self, hidden_BCthw: Tensor | None, lr_BDthw: Tensor | None) -> Tensor: ...
+    def check_latents(self, latents: Tensor, size: tuple[int, int] | None = None) -> None: ...
+    def check_lr(self, lr: Tensor | None, cells: tuple[int, int, int, int]) -> Tensor | None: ...
+
+
+def append(encoder: Phi, latents_BCTHW: Tensor, lr_BDthw: Tensor | None, state: StreamState) -> Encoded:
     """Compresses the next latents of a film; any partition of a film gives the tokens of the whole.
 
     latents_BCTHW: latents in the host's normalised space, directly after those already in `state`.
@@ -92,7 +106,7 @@ def append(encoder: MemoryEncoder, latents_BCTHW: Tensor, lr_BDthw: Tensor | Non
     """
     encoder.check_latents(latents_BCTHW, state.size if state.latents else None)
     if encoder.recent is not None:
-        return _append_recent(encoder, latents_BCTHW, state)
+        return _append_recent(encoder.recent, latents_BCTHW, state)
     config = encoder.config
     batch, _, frames, height, width = latents_BCTHW.shape
     grid = grid_for(height, width, config)
@@ -127,9 +141,8 @@ def append(encoder: MemoryEncoder, latents_BCTHW: Tensor, lr_BDthw: Tensor | Non
     )
 
 
-def _append_recent(encoder: MemoryEncoder, latents: Tensor, state: StreamState) -> Encoded:
+def _append_recent(recent: RecentHistory, latents: Tensor, state: StreamState) -> Encoded:
     """All tokens may change with the next append."""
-    recent: Any = encoder.recent
     total = state.latents + latents.shape[2]
     seen = torch.cat([*state.caches, latents], dim=2)[:, :, -recent.latents :]
     tail, places = recent(seen, total)
