@@ -46,9 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cache(args: argparse.Namespace) -> None:
-    from .training.dataset.cache_command import (
-        run_cache,  # brings torch, PyAV and ComfyUI, which `tokens` does not need
-    )
+    from .training.dataset.cache_command import run_cache
 
     run_cache(args)
 

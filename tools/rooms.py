@@ -1,8 +1,8 @@
 """The rooms of the library and what each imports, read from the code: `python -m tools.rooms` prints the table of
 docs/architecture.md, `--write` puts it there.
 
-A room is a folder of memory_encoder/, or one of the files beside them. It stands one floor above the highest room that
-it imports.
+A room is a folder of memory_encoder/, one of the files beside them, or a folder of WITHIN. It stands one floor above
+the highest room that it imports.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = "memory_encoder"
 PAGE = ROOT / "docs" / "architecture.md"
+WITHIN = ("injection.hosts", "training.dataset", "training.distributed")  # folders in a room that are rooms themselves
 BEGIN, END = "<!-- rooms: made by python -m tools.rooms --write -->", "<!-- /rooms -->"
 
 
@@ -43,12 +44,11 @@ def imports(module: str, path: Path, known: Mapping[str, Path]) -> Iterator[str]
                     yield name if name in known else target
 
 
-def room_of(module: str, known: Mapping[str, Path]) -> str:
+def room_of(module: str) -> str:
     """Folder of a module below the library; a file beside the folders is a room of its own."""
     parts = module.split(".")[1:]
-    if not parts or known[module].name == "__init__.py":
-        return ".".join(parts)
-    return ".".join(parts[:-1] or parts)
+    within = ".".join(parts[:2])
+    return within if within in WITHIN else ".".join(parts[:1])
 
 
 def rooms(root: Path = ROOT) -> dict[str, set[str]]:
@@ -56,10 +56,10 @@ def rooms(root: Path = ROOT) -> dict[str, set[str]]:
     known = files(root)
     result: dict[str, set[str]] = {}
     for module, path in known.items():
-        room = room_of(module, known)
+        room = room_of(module)
         if not room or room == "__main__":
             continue
-        others = {room_of(other, known) for other in imports(module, path, known)}
+        others = {room_of(other) for other in imports(module, path, known)}
         result.setdefault(room, set()).update(others - {room, ""})
     return result
 
@@ -92,7 +92,7 @@ def table(root: Path = ROOT) -> str:
     heights = floors(imported)
     lines = ["| floor | room | what it is for | files, lines | imports |", "|---|---|---|---|---|"]
     for room in sorted(imported, key=lambda name: (-heights[name], name)):
-        inside = [path for module, path in known.items() if room_of(module, known) == room]
+        inside = [path for module, path in known.items() if room_of(module) == room]
         code = [path for path in inside if path.name != "__init__.py"] or inside
         length = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in inside)
         below = ", ".join(sorted(imported[room], key=lambda name: (-heights[name], name)))

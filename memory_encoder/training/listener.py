@@ -1,33 +1,16 @@
-"""What a run takes its clips from and whom it tells; light, so that a node can be built without the trainer."""
+"""Whom a run tells; light, so that a node can be built without the trainer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
-from .module import Batch
-from .pictures import loss_plot, recall_picture, write_picture
+from .pictures import Run, loss_plot, recall_picture, write_picture
 from .run_files import LOSSES, read_losses
 
-if TYPE_CHECKING:
-    from .trainer import Trainer
-
 LOSS_PICTURE, RECALL_PICTURE = "loss.png", "recalled.png"
-Target = Callable[[int], tuple[int, int]]
-
-
-class BatchSource(Protocol):
-    """Where clips come from; the same arguments give the same clips."""
-
-    def rows(self, step: int, first: int, last: int, kind: str, target: Target) -> Batch:
-        """Rows first .. last-1 of step number `step`; kind is `train` or `heldout`.
-
-        `target` says which latents (first, number) of clips of a given length the text should speak of.
-        """
-        ...
 
 
 class Listener:
@@ -46,9 +29,9 @@ class Listener:
 
     def heldout(self, step: int, loss: float) -> None: ...
 
-    def picture(self, step: int, trainer: Trainer) -> None: ...
+    def picture(self, step: int, trainer: Run) -> None: ...
 
-    def assist(self, step: int, trainer: Trainer) -> None: ...
+    def assist(self, step: int, trainer: Run) -> None: ...
 
 
 class PictureListener(Listener):
@@ -74,11 +57,11 @@ class PictureListener(Listener):
     def heldout(self, step: int, loss: float) -> None:
         self.heldout_losses.append((step, loss))
 
-    def picture(self, step: int, trainer: Trainer) -> None:
+    def picture(self, step: int, trainer: Run) -> None:
         write_picture(self.folder / LOSS_PICTURE, loss_plot(self.losses, self.heldout_losses))
         if self.decode is not None:
             write_picture(self.folder / RECALL_PICTURE, recall_picture(trainer, self.decode))
 
-    def assist(self, step: int, trainer: Trainer) -> None:
+    def assist(self, step: int, trainer: Run) -> None:
         if self.decode is not None:
             recall_picture(trainer, self.decode)

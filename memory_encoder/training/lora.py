@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..injection.hosts.base import BLOCKS
+
 ADAPTER = "video_memory"
 PREFIX = "diffusion_model."
-BLOCKS = ("blocks.", "double_blocks.", "single_blocks.")
 
 
 def linear_layers(model: nn.Module) -> list[str]:
@@ -20,12 +20,6 @@ def linear_layers(model: nn.Module) -> list[str]:
         for name, module in model.named_modules()
         if name.startswith(BLOCKS) and hasattr(module, "in_features") and hasattr(module, "out_features")
     ]
-
-
-def host_blocks(model: nn.Module) -> list[nn.Module]:
-    """The blocks themselves, in the order in which they run."""
-    lists: list[Any] = [getattr(model, name.rstrip("."), ()) for name in BLOCKS]
-    return [block for blocks in lists for block in blocks]
 
 
 def add_lora(model: nn.Module, rank: int, seed: int) -> list[nn.Parameter]:

@@ -22,8 +22,8 @@ from ..phi.config import EncoderConfig
 from ..phi.cross_attention import CrossMemory
 from ..phi.encoder import MemoryEncoder
 from ..phi.positions import cell_coordinates, cells_for, grid_for, lattice_coordinates
+from .dataset.rows import MASK, Rows, moved, passes
 from .precision import computing_type
-from .rows import MASK, Rows, moved, passes
 
 TIMESTEP_SCALE = 1000.0  # core hands flow models t * 1000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -16,9 +16,8 @@ from ..evaluation.recall import draw_frames
 from ..files import write_bytes
 from .draws import generator_for
 from .module import Batch, TrainingModule
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from .options import TrainOptions
+from .source import BatchSource
 
 Point = tuple[int, float]
 SIZE, MARGIN = (720, 360), 48
@@ -74,8 +73,17 @@ def recall(module: TrainingModule, batch: Batch, first: int, count: int, with_me
     return draw_frames(partial(module.predict, conditioning=batch.conditioning), memory, noise, first, STEPS)
 
 
+class Run(Protocol):
+    """What a picture of a run is drawn with; `trainer.Trainer` is one."""
+
+    options: TrainOptions
+    source: BatchSource
+    module: TrainingModule
+    accelerator: Any
+
+
 @torch.no_grad()
-def recall_picture(trainer: Trainer, decode: Callable[[Tensor], Tensor]) -> np.ndarray:
+def recall_picture(trainer: Run, decode: Callable[[Tensor], Tensor]) -> np.ndarray:
     """Rows of pictures [H,W,3] uint8 (BGR): original, recalled, without memory; held out where there are such clips."""
     kind = "heldout" if trainer.options.heldout_every else "train"
     batch = trainer.source.rows(0, 0, 1, kind, lambda frames: (0, frames)).to(trainer.accelerator.device)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..injection.hosts import find_host
+from ..injection.hosts.base import BLOCKS, host_blocks
 from ..objectives.retrieval import OMEGA_SIZES
 from ..phi.config import EncoderConfig
 from ..phi.positions import cells_for, grid_for
 from ..phi.trunk import layer_strides
-from .lora import BLOCKS, host_blocks, linear_layers
+from .lora import linear_layers
 from .module import TrainingModule
 from .options import TrainOptions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .lora import host_blocks
+from ..injection.hosts.base import host_blocks
 
 HALF = (torch.bfloat16, torch.float16)
 

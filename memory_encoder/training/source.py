@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 
@@ -12,9 +13,21 @@ from .dataset.sample import collate
 from .dataset.settings import DatasetError
 from .dataset.text import EMPTY, stack
 from .draws import generator_for
-from .listener import Target
 from .module import Batch
 from .options import TrainOptions
+
+Target = Callable[[int], tuple[int, int]]
+
+
+class BatchSource(Protocol):
+    """Where clips come from; the same arguments give the same clips."""
+
+    def rows(self, step: int, first: int, last: int, kind: str, target: Target) -> Batch:
+        """Rows first .. last-1 of step number `step`; kind is `train` or `heldout`.
+
+        `target` says which latents (first, number) of clips of a given length the text should speak of.
+        """
+        ...
 
 
 class DatasetBatches:

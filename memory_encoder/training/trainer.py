@@ -22,7 +22,7 @@ from .distributed.parts import load_optimizer_state, optimizer_state, own_part, 
 from .distributed.sharding import in_forward, prepare_split, release, splits_weights
 from .draws import draw_rows, target_of
 from .ema import Ema
-from .listener import BatchSource, Listener
+from .listener import Listener
 from .module import TrainingModule
 from .optimizers import make_optimizers
 from .options import TrainOptions
@@ -40,6 +40,7 @@ from .run_files import (
     save_host,
     save_lora,
 )
+from .source import BatchSource
 
 _LOG = logging.getLogger("video_memory")
 MOST_SKIPPED = 5  # steps in a row; not from the paper

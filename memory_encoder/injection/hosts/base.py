@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 HistoryTimestep = Literal["zero", "same"]
+BLOCKS = ("blocks.", "double_blocks.", "single_blocks.")  # names of the lists, in the order in which they run
 Slot = tuple[str, int]
 BlockArgs = dict[str, Any]
 Block = Callable[[BlockArgs], BlockArgs]
@@ -127,3 +128,9 @@ def project(conv: nn.Module, latents: Tensor, patch: tuple[int, int, int]) -> Te
     latents = torch.nn.functional.pad(latents, (0, pad_w, 0, pad_h, 0, 0), mode="circular")  # as core pads
     latents = torch.nn.functional.pad(latents, (0, 0, 0, 0, 0, 0, 0, missing))
     return conv(latents)
+
+
+def host_blocks(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a diffusion model, in the order in which they run."""
+    lists: list[Any] = [getattr(model, name.rstrip("."), ()) for name in BLOCKS]
+    return [block for blocks in lists for block in blocks]

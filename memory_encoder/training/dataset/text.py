@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ...files import save_tensors
 from ...film.sections import section_key
-from ..rows import MASK, Rows, together
 from .clips import digest_of, file_hash, is_whole
+from .rows import MASK, Rows, together
 from .settings import DatasetError, LatentSpace
 
 TEXTS = "texts"

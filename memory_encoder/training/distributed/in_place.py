@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...injection.hosts import HunyuanHost
-from ..lora import host_blocks
+from ...injection.hosts.base import host_blocks
 
 NORMS = ("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm")
 

@@ -16,9 +16,8 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from ...injection.cached import beside_output
+from ...injection.hosts.base import host_blocks
 from ...phi.cross_attention import CrossBlock
-from ..lora import host_blocks
-from ..module import TrainingModule
 from .in_place import copy_block_inputs
 
 # Every process holds all weights.
@@ -44,7 +43,7 @@ def splits_weights(accelerator: Any) -> bool:
     return True
 
 
-def choose_units(accelerator: Any, module: TrainingModule) -> None:
+def choose_units(accelerator: Any, module: nn.Module) -> None:
     """Sets what the user's FSDP configuration leaves open.
 
     Blocks are the units unless the configuration names other classes inside of them. Raises ValueError for settings and
@@ -79,7 +78,7 @@ def choose_units(accelerator: Any, module: TrainingModule) -> None:
     plugin.mixed_precision_policy = MixedPrecisionPolicy()
 
 
-def prepare_split(accelerator: Any, module: TrainingModule, optimizers: Sequence[Any]) -> list[Any]:
+def prepare_split(accelerator: Any, module: nn.Module, optimizers: Sequence[Any]) -> list[Any]:
     """Splits weights and optimizers, as `accelerator.prepare` gives them, by the user's FSDP configuration."""
     from torch.distributed.fsdp import register_fsdp_forward_method
 
@@ -93,7 +92,7 @@ def prepare_split(accelerator: Any, module: TrainingModule, optimizers: Sequence
     prepared = list(accelerator.prepare(module, *optimizers))
     for unit in units:
         unit.register_forward_hook(_hide_beside)
-    copy_block_inputs(module.diffusion_model)
+    copy_block_inputs(_host(module))
     # It warns of units that give a view, to which something might be added in place; here nothing is.
     warnings.filterwarnings("ignore", message=".*returned a view tensor", category=UserWarning)
     setattr(module, IN_FORWARD, lambda work: work())
@@ -101,7 +100,7 @@ def prepare_split(accelerator: Any, module: TrainingModule, optimizers: Sequence
     return prepared
 
 
-def in_forward(module: TrainingModule, work: Callable[[], None]) -> None:
+def in_forward(module: nn.Module, work: Callable[[], None]) -> None:
     """Runs `work`, which calls parts of a split module without gradients, as a forward pass of its own."""
     getattr(module, IN_FORWARD)(work)
     release(module)
@@ -123,7 +122,12 @@ def _hide_beside(unit: nn.Module, args: Any, output: Any) -> Any:
     return output[0]
 
 
-def _blocks(module: TrainingModule) -> list[nn.Module]:
+def _blocks(module: nn.Module) -> list[nn.Module]:
     """Blocks of the host, and those of an encoder's cross-attention, which run beside them."""
     beside = [part for part in module.modules() if isinstance(part, CrossBlock)]
-    return host_blocks(module.diffusion_model) + beside
+    return host_blocks(_host(module)) + beside
+
+
+def _host(module: nn.Module) -> nn.Module:
+    """The diffusion model of a training module."""
+    return module.get_submodule("diffusion_model")
