@@ -10,10 +10,18 @@ import torch
 
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.training.card_plan import (
+    GIB,
+    MemoryPlan,
+    Sharing,
+    card_bytes,
+    describe_plan,
+    fit_to_card,
+    plan_memory,
+)
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import TrainingModule
-from memory_encoder.training.plan import GIB, MemoryPlan, Sharing, card_bytes, describe_plan, fit_to_card, plan_memory
 from tests.integration.training import OneClip, tiny_module, tiny_options
 
 

@@ -15,10 +15,10 @@ from memory_encoder.injection.hosts.encoder_file import load_encoder, new_encode
 from memory_encoder.objectives.retrieval import clean_cells, time_stride
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.training.card_plan import plan_memory
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import Batch, TrainingModule
-from memory_encoder.training.plan import plan_memory
 from memory_encoder.training.run_files import CHECKPOINT, LORA, encoder_name
 from memory_encoder.training.trainer import Trainer
 
