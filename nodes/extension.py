@@ -10,15 +10,15 @@ from comfy_api.latest import ComfyExtension, io
 log = logging.getLogger("video_memory")
 OLDEST = "ComfyUI 0.14 is the oldest for Wan, 0.17 for HunyuanVideo: update ComfyUI"  # as in pyproject.toml
 TOPICS = (
-    "encoder",
+    "encoder_nodes",
     "history",
-    "storyboard",
+    "storyboard_node",
     "sampler",
-    "evaluation",
-    "dataset",
-    "training",
+    "retrieve_frames",
+    "cache_clips",
+    "train_node",
     "saving",
-    "branching",
+    "cut_and_join",
     "history_clip",
 )
 CORE = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "latent_preview", "node_helpers", "nodes", "server"}

@@ -17,14 +17,14 @@ from ..memory_encoder.film.sections import FilmNameError, SectionStore, film_fol
 from ..memory_encoder.film.takes import parse_locks, parse_takes
 from ..memory_encoder.memory.video_memory import VideoMemory
 from . import runtime
-from .film import SectionRenderer, own_memory, split_experts
+from .film_beginning import Asked, beginning_of, branch_inputs, opening_report, remembered
 from .film_events import FilmEvents
 from .film_inputs import FilesOfFilms, describe_sampler, latent_size, models_of
 from .history import settings_from
 from .lead import image_inputs, lead_picture
 from .managed import ManagedEncoder
-from .opening import Asked, beginning_of, branch_inputs, opening_report, remembered
 from .saving import film_latent, film_stamp
+from .section_renderer import SectionRenderer, own_memory, split_experts
 from .sockets import (
     CATEGORY,
     StoryboardSocket,
@@ -38,7 +38,7 @@ from .sockets import (
     take_inputs,
     vae_input,
 )
-from .storyboard import EncodedStoryboard
+from .storyboard_node import EncodedStoryboard
 
 log = logging.getLogger("video_memory")
 FILES = FilesOfFilms()

@@ -94,7 +94,7 @@ export class StoryboardEditor {
     this.#ask();
   }
 
-  /** What a run made of the text; see nodes/storyboard.py. */
+  /** What a run made of the text; see nodes/storyboard_node.py. */
   executed(output) {
     const [storyboard, readAs] = [output?.storyboard?.[0], output?.read_as?.[0]];
     if (typeof storyboard !== "string" || !readAs) return;

@@ -125,7 +125,7 @@ def test_a_text_encoder_can_be_named_as_module_and_attribute(words: ModuleType) 
 @pytest.fixture(scope="module")
 def node(comfy: Any, load_pack: Callable[..., ModuleType]) -> Any:
     load_pack()
-    return importlib.import_module("video_memory_pack.nodes.dataset").VideoMemoryDataset
+    return importlib.import_module("video_memory_pack.nodes.cache_clips").VideoMemoryDataset
 
 
 def run(node: Any, files: dict[str, Path], **changes: Any) -> Any:

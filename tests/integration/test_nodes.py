@@ -114,7 +114,8 @@ def test_low_noise_expert_reads_the_film_through_its_own_first_projection(
     weights["patch_embedding.weight"] = 1.5 * weights["patch_embedding.weight"]
     with torch.inference_mode():
         low = comfy.module("comfy.sd").load_diffusion_model_state_dict(weights, {}, config.metadata())
-    film, runtime = importlib.import_module(f"{PACK}.nodes.film"), importlib.import_module(f"{PACK}.nodes.runtime")
+    film = importlib.import_module(f"{PACK}.nodes.section_renderer")
+    runtime = importlib.import_module(f"{PACK}.nodes.runtime")
     seen: list[Any] = []
     put = runtime.with_memory
 

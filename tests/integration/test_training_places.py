@@ -154,7 +154,7 @@ def test_a_gguf_model_is_refused_for_training_with_what_to_load(
 
 
 def test_a_gguf_text_encoder_is_told_by_its_packed_weights(pack: ModuleType) -> None:
-    dataset = importlib.import_module(f"{PACK}.nodes.dataset")
+    dataset = importlib.import_module(f"{PACK}.nodes.cache_clips")
     one, two = Packed(), Packed()
     with torch.no_grad():
         two.weight.add_(1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..memory_encoder.evaluation.metrics import MetricUnavailable, lpips, psnr, ssim
 from ..memory_encoder.evaluation.recall import windows
@@ -12,8 +15,10 @@ from ..memory_encoder.memory.video_memory import VideoMemory
 from ..memory_encoder.pictures.frames import latent_ranges
 from . import runtime
 from .inspection import recall_ui, timeline_ui
-from .pictures import side_by_side
+from .preview_clips import chosen
 from .sockets import CATEGORY, memory_input, model_input, seed_input, shown_when_reused
+
+MAX_COLUMNS, LABEL_HEIGHT = 8, 20  # of the picture side by side
 
 
 class VideoMemoryRetrieve(io.ComfyNode):
@@ -99,7 +104,7 @@ class VideoMemoryRetrievalReport(io.ComfyNode):
         return shown_when_reused(schema)
 
     @classmethod
-    def execute(cls, original: torch.Tensor, retrieved: torch.Tensor) -> io.NodeOutput:
+    def execute(cls, original: Tensor, retrieved: Tensor) -> io.NodeOutput:
         if original.shape[1:3] != retrieved.shape[1:3]:
             raise ValueError(
                 f"retrieved frames are {retrieved.shape[2]}x{retrieved.shape[1]}, the originals "
@@ -116,7 +121,7 @@ class VideoMemoryRetrievalReport(io.ComfyNode):
         return io.NodeOutput(side_by_side(original, retrieved[..., :3]), report, ui=shown)
 
 
-def quality_report(original: torch.Tensor, retrieved: torch.Tensor) -> str:
+def quality_report(original: Tensor, retrieved: Tensor) -> str:
     """Mean and worst PSNR and SSIM over frames [N,H,W,3], and LPIPS when its weights are installed."""
     values = {"PSNR": psnr(original, retrieved), "SSIM": ssim(original, retrieved)}
     lines = [f"{name} {value.mean():.3f} (worst frame {value.min():.3f})" for name, value in values.items()]
@@ -125,6 +130,23 @@ def quality_report(original: torch.Tensor, retrieved: torch.Tensor) -> str:
     except (MetricUnavailable, ValueError) as reason:  # ValueError: frames too small for its network
         lines.append(f"LPIPS not measured: {reason}")
     return "\n".join([f"{original.shape[0]} frames", *lines])
+
+
+def side_by_side(original: Tensor, retrieved: Tensor) -> Tensor:
+    """One picture [1,H,W,3]: a row of originals [N,h,w,3] above a row of remembered frames, evenly chosen."""
+    columns = chosen(retrieved.shape[0], MAX_COLUMNS)
+    rows = [
+        _labelled_row(frames[columns].clamp(0, 1), label)
+        for frames, label in ((original, "original"), (retrieved, "remembered"))
+    ]
+    return torch.from_numpy(np.concatenate(rows, axis=0))[None]
+
+
+def _labelled_row(frames: Tensor, label: str) -> np.ndarray:
+    pictures = np.concatenate(list(frames.cpu().float().numpy()), axis=1)
+    band = np.full((LABEL_HEIGHT, pictures.shape[1], 3), 30, dtype=np.uint8)
+    cv2.putText(band, label, (6, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.concatenate([band.astype(np.float32) / 255, pictures], axis=0)
 
 
 NODES = [VideoMemoryRetrieve, VideoMemoryRetrievalReport]

@@ -22,7 +22,7 @@ from ..memory_encoder.training.pictures import loss_plot, recall_picture
 from ..memory_encoder.training.random_state import random_state_kept
 from ..memory_encoder.training.run_files import LORA
 from . import runtime
-from .dataset import MemoryDatasetSocket
+from .cache_clips import MemoryDatasetSocket
 from .managed import ManagedEncoder, manage
 from .sockets import CATEGORY, MemoryEncoderSocket, encoder_input, seed_input
 from .training_events import TrainingEvents
