@@ -20,7 +20,10 @@ from ..memory_encoder.training.dataset.settings import (
     parse_rates,
 )
 from ..memory_encoder.training.dataset.text import TextEncoder
-from . import runtime
+from .runtime import folders
+from .runtime.compress import codec_for, normalised_history
+from .runtime.progress import CacheProgress
+from .runtime.sampling import empty_conditioning, host_of
 from .sockets import CATEGORY, model_input, vae_input
 
 MemoryDatasetSocket = io.Custom("MEMORY_DATASET")
@@ -84,7 +87,7 @@ class VideoMemoryDataset(io.ComfyNode):
     def fingerprint_inputs(cls, folder: Any, **_: Any) -> str:
         """Changes with the files of the folder, so that new clips are seen."""
         name = folder[0] if isinstance(folder, list) else folder
-        return folder_stamp(runtime.clips_folder(name)) if isinstance(name, str) and name.strip() else ""
+        return folder_stamp(folders.clips_folder(name)) if isinstance(name, str) and name.strip() else ""
 
     @classmethod
     def execute(
@@ -122,16 +125,16 @@ class VideoMemoryDataset(io.ComfyNode):
             heldout=parse_heldout(heldout[0]),
             on_bad=on_bad[0],  # type: ignore[arg-type]
         )
-        out = film_folder(runtime.dataset_root(), name[0], "name")
+        out = film_folder(folders.dataset_root(), name[0], "name")
         report = str(
             build_cache(
-                runtime.clips_folder(folder[0]),
+                folders.clips_folder(folder[0]),
                 out,
                 settings,
-                latent_space(runtime.host_of(model[0]), model[0].get_model_object("latent_format"), vae[0]),
-                lambda: runtime.codec_for(model[0], vae[0]),
+                latent_space(host_of(model[0]), model[0].get_model_object("latent_format"), vae[0]),
+                lambda: codec_for(model[0], vae[0]),
                 text_encoder(clip[0]) if clip else None,
-                watch=runtime.CacheProgress(),
+                watch=CacheProgress(),
             )
         )
         return io.NodeOutput(MemoryDataset.open(out, settings.on_bad), report, ui={"text": [report]})
@@ -148,16 +151,16 @@ def from_latents(
 ) -> tuple[MemoryDataset, str]:
     """A dataset in memory of core's LATENTs, one for each clip, and a report."""
     if not conditioning:
-        conditioning = [runtime.empty_conditioning(model)]
+        conditioning = [empty_conditioning(model)]
     dataset = dataset_from_latents(
-        [runtime.normalised_history(model, latent, f"latents: entry {n}") for n, latent in enumerate(latents)],
+        [normalised_history(model, latent, f"latents: entry {n}") for n, latent in enumerate(latents)],
         conditioning,
-        latent_space(runtime.host_of(model), model.get_model_object("latent_format"), vae),
-        runtime.codec_for(model, vae),
+        latent_space(host_of(model), model.get_model_object("latent_format"), vae),
+        codec_for(model, vae),
         parse_rates(rates),
         fps,
         heldout=parse_heldout(heldout),
-        watch=runtime.CacheProgress().rows,
+        watch=CacheProgress().rows,
     )
     out = len(dataset.split("heldout"))
     return dataset, f"{len(dataset)} windows in memory ({len(dataset) - out} to train, {out} held out)"

@@ -12,8 +12,9 @@ from comfy_api.latest import io
 from ..memory_encoder.budget import Plan, describe, estimate, host_of_encoder
 from ..memory_encoder.injection.hosts.encoder_file import cross_settings, new_encoder
 from ..memory_encoder.phi.config import EncoderConfig
-from .managed import ManagedEncoder, load_encoder, manage
-from .runtime import ENCODERS, host_of
+from .runtime.folders import ENCODERS
+from .runtime.managed import ManagedEncoder, load_encoder, manage
+from .runtime.sampling import host_of
 from .sockets import CATEGORY, MemoryEncoderSocket, encoder_input, model_input
 
 

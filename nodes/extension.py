@@ -29,7 +29,7 @@ class VideoMemoryExtension(ComfyExtension):
     """The extension object that ComfyUI asks for nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        from .runtime import register_folders
+        from .runtime.folders import register_folders
 
         register_folders()
         _register_routes()

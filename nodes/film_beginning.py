@@ -15,10 +15,12 @@ from ..memory_encoder.memory.compressor import Codec
 from ..memory_encoder.memory.video_memory import VideoMemory
 from ..memory_encoder.pictures.decoding import CONTEXT
 from ..memory_encoder.pictures.frames import frames_in
-from . import runtime
 from .film_inputs import check_size
 from .lead import resized
-from .managed import ManagedEncoder
+from .runtime import folders
+from .runtime.compress import compress, latents_of, normalised_history
+from .runtime.managed import ManagedEncoder
+from .runtime.progress import stop_if_interrupted
 
 HISTORY = "history"  # what a manifest and a memory say of a clip that opens a film, in the place of its prompt
 
@@ -95,10 +97,10 @@ def beginning_of(
         refuse_two_openings(history, memory, asked.branch_film)
         picture = resized(asked.start_image, *pixels)
         history = {"samples": vae.encode(picture)}
-    clip = None if history is None else runtime.normalised_history(model, history, "history")
+    clip = None if history is None else normalised_history(model, history, "history")
     check_size(clip, memory, size)
     facts = facts_of(model, memory, *pixels, fps)
-    branch = branch_of(runtime.film_root(), asked.film, facts, asked.branch_film, asked.branch_section, history)
+    branch = branch_of(folders.film_root(), asked.film, facts, asked.branch_film, asked.branch_section, history)
     check_branch_size(branch, size)
     opening = opening_of(model, history, memory, branch)
     return Beginning(clip, picture, None if branch is None else branch.key, opening, facts)
@@ -123,7 +125,7 @@ def opening_of(
         latents = history["samples"].cpu().float()
         return Opening(latents, (Piece(latents.shape[2], HISTORY),))
     if memory is not None and memory.recent.shape[2]:
-        latents = runtime.latents_of(model, memory.recent[:, :, -CONTEXT:]).cpu().float()
+        latents = latents_of(model, memory.recent[:, :, -CONTEXT:]).cpu().float()
         return Opening(latents, lead=latents.shape[2])
     return None
 
@@ -177,9 +179,9 @@ def branch_of(
 def remembered(encoder: ManagedEncoder, codec: Codec, memory: VideoMemory, model: Any, opening: Opening) -> VideoMemory:
     """The memory with the opening in it, appended piece by piece as its film did, which gives the same bits."""
     for latents, piece in opening.appended():
-        runtime.stop_if_interrupted()
-        normalised = runtime.normalised_history(model, {"samples": latents}, "history")
-        memory = runtime.compress(encoder, codec, memory, normalised, piece.prompt, piece.seed)
+        stop_if_interrupted()
+        normalised = normalised_history(model, {"samples": latents}, "history")
+        memory = compress(encoder, codec, memory, normalised, piece.prompt, piece.seed)
     return memory
 
 

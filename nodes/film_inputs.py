@@ -10,7 +10,7 @@ from ..memory_encoder.film.identity import conditioning as hashable
 from ..memory_encoder.film.identity import has_objects, upstream
 from ..memory_encoder.film.sections import MANIFEST
 from ..memory_encoder.memory.video_memory import VideoMemory
-from . import runtime
+from .runtime import folders
 
 _MODELS = ("model", "memory_encoder", "vae", "sampler", "model_low_noise", "clip_vision")
 _TEXTS = ("storyboard", "negative")
@@ -25,8 +25,8 @@ def models_of(hidden: Any, conditioning: Any = None) -> dict[str, str] | None:
     inputs = (*_MODELS, *_TEXTS) if has_objects(conditioning) else _MODELS
     graph = getattr(hidden, "dynprompt", None)
     if graph is None:
-        return upstream(hidden.prompt, hidden.unique_id, inputs, runtime.file_stamp)
-    return upstream(_RunningGraph(graph), hidden.unique_id, inputs, runtime.file_stamp, graph.get_parent_node_id)
+        return upstream(hidden.prompt, hidden.unique_id, inputs, folders.file_stamp)
+    return upstream(_RunningGraph(graph), hidden.unique_id, inputs, folders.file_stamp, graph.get_parent_node_id)
 
 
 class _RunningGraph(Mapping[str, Any]):

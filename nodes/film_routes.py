@@ -14,9 +14,10 @@ from aiohttp import web
 from ..memory_encoder.files import NotPlainError, check_plain, read_plain
 from ..memory_encoder.film.opening import unbroken
 from ..memory_encoder.film.sections import FilmNameError, SectionStore
-from . import preview_clips, runtime
+from . import preview_clips
 from .events import prompt_server
 from .film_events import PLAN, PLAN_VERSION, clip_path
+from .runtime import folders
 
 log = logging.getLogger("video_memory")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -46,7 +47,7 @@ def film_state(film: str) -> dict[str, Any]:
 
 
 def _reader(film: str) -> SectionStore:
-    return SectionStore(runtime.film_root(), film, move_aside=False)
+    return SectionStore(folders.film_root(), film, move_aside=False)
 
 
 def _is_there(path: Path) -> bool:

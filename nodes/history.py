@@ -10,8 +10,10 @@ from comfy_api.latest import io
 
 from ..memory_encoder.injection.selection import MemorySettings
 from ..memory_encoder.memory.video_memory import VideoMemory
-from .managed import ManagedEncoder
-from .runtime import codec_for, compress, host_of, memory_folder, normalised_history, with_memory
+from .runtime.compress import codec_for, compress, normalised_history
+from .runtime.folders import memory_folder
+from .runtime.managed import ManagedEncoder
+from .runtime.sampling import host_of, with_memory
 from .saving import prefix_fault
 from .sockets import (
     CATEGORY,

@@ -13,9 +13,10 @@ from ..memory_encoder.evaluation.recall import windows
 from ..memory_encoder.injection.inject import check_fit
 from ..memory_encoder.memory.video_memory import VideoMemory
 from ..memory_encoder.pictures.frames import latent_ranges
-from . import runtime
 from .inspection import recall_ui, timeline_ui
 from .preview_clips import chosen
+from .runtime.progress import FilmProgress
+from .runtime.sampling import empty_conditioning, host_of, retrieve
 from .sockets import CATEGORY, memory_input, model_input, seed_input, shown_when_reused
 
 MAX_COLUMNS, LABEL_HEIGHT = 8, 20  # of the picture side by side
@@ -72,13 +73,13 @@ class VideoMemoryRetrieve(io.ComfyNode):
         positive=None,
         strength: float = 1.0,
     ) -> io.NodeOutput:
-        host = runtime.host_of(model)
+        host = host_of(model)
         check_fit(host, memory)
-        positive = positive or runtime.empty_conditioning(model)
+        positive = positive or empty_conditioning(model)
         ranges = latent_ranges(frame_indices, memory.latents)
         passes = sum(len(list(windows(r, memory.latents))) for r in ranges)
-        bar = runtime.FilmProgress(model, passes, len(sigmas) - 1)
-        clips = [runtime.retrieve(model, memory, r, sampler, sigmas, seed, positive, strength, bar) for r in ranges]
+        bar = FilmProgress(model, passes, len(sigmas) - 1)
+        clips = [retrieve(model, memory, r, sampler, sigmas, seed, positive, strength, bar) for r in ranges]
         return io.NodeOutput({"samples": torch.cat(clips)}, ui=timeline_ui(memory, ranges))
 
 

@@ -16,7 +16,7 @@ from ..memory_encoder.film.plan import PlanError, PlanRequest, film_plan
 from ..memory_encoder.injection.hosts.encoder_file import read_config
 from ..memory_encoder.phi.config import EncoderConfig
 from ..memory_encoder.storyboard import StoryboardError
-from .runtime import ENCODERS
+from .runtime.folders import ENCODERS
 
 log = logging.getLogger("video_memory")
 PLAN = "/video_memory/plan"

@@ -16,13 +16,16 @@ from ..memory_encoder.film.opening import Opening
 from ..memory_encoder.film.sections import FilmNameError, SectionStore, film_folder
 from ..memory_encoder.film.takes import parse_locks, parse_takes
 from ..memory_encoder.memory.video_memory import VideoMemory
-from . import runtime
 from .film_beginning import Asked, beginning_of, branch_inputs, opening_report, remembered
 from .film_events import FilmEvents
 from .film_inputs import FilesOfFilms, describe_sampler, latent_size, models_of
 from .history import settings_from
 from .lead import image_inputs, lead_picture
-from .managed import ManagedEncoder
+from .runtime import folders
+from .runtime.compress import codec_for
+from .runtime.managed import ManagedEncoder
+from .runtime.progress import FilmProgress
+from .runtime.sampling import host_of
 from .saving import film_latent, film_stamp
 from .section_renderer import SectionRenderer, own_memory, split_experts
 from .sockets import (
@@ -116,7 +119,7 @@ class VideoMemorySampler(io.ComfyNode):
     def fingerprint_inputs(cls, film: Any = "", branch_film: Any = "", **_: Any) -> str:
         """Changes when the film that this one branches off does, and when files of the film itself were deleted."""
         try:  # a name that comes through a link is not known here
-            folder = film_folder(runtime.film_root(), film) if isinstance(film, str) else None
+            folder = film_folder(folders.film_root(), film) if isinstance(film, str) else None
         except FilmNameError:
             return film_stamp(branch_film)  # the run itself will say what is wrong
         return f"{film_stamp(branch_film)} {FILES.losses(folder)}"
@@ -154,11 +157,11 @@ class VideoMemorySampler(io.ComfyNode):
         clip_vision=None,
     ) -> io.NodeOutput:
         settings = settings_from(strength, history_timestep, sliding_window, attention_mode, history_guidance)
-        host = runtime.host_of(model)
+        host = host_of(model)
         memory_encoder.check_host(host)
         if model_low_noise is not None:
-            memory_encoder.check_host(runtime.host_of(model_low_noise))
-        codec = runtime.codec_for(model, vae)
+            memory_encoder.check_host(host_of(model_low_noise))
+        codec = codec_for(model, vae)
         size = latent_size(host, codec, width, height)
         low_noise = None if model_low_noise is None else memory_encoder.attach(model_low_noise)
         start = memory or memory_encoder.empty_memory(1)
@@ -166,7 +169,7 @@ class VideoMemorySampler(io.ComfyNode):
         experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory, own)
         asked = Asked(history, memory, start_image, film, branch_film, branch_section)
         begun = beginning_of(asked, model, vae, size, (width, height), storyboard.fps)
-        store = SectionStore(runtime.film_root(), film)
+        store = SectionStore(folders.film_root(), film)
         positive, negative = storyboard.conditioning, storyboard.negative or negative
         models = models_of(cls.hidden, [positive, negative])
         if models is None:
@@ -206,7 +209,7 @@ class VideoMemorySampler(io.ComfyNode):
             cfg,
             sampler,
             size,
-            runtime.FilmProgress(model, len(plan), len(sigmas) - 1),
+            FilmProgress(model, len(plan), len(sigmas) - 1),
             events,
             lead_picture(host, codec, vae, begun.picture, clip_vision),
         )

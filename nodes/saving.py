@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import comfy.utils
 import folder_paths
 import torch
 from comfy.cli_args import args
@@ -20,7 +19,8 @@ from ..memory_encoder.film.opening import stored_film
 from ..memory_encoder.film.sections import MANIFEST, FilmNameError, film_folder
 from ..memory_encoder.pictures.decoding import Decoder, decode_film
 from ..memory_encoder.pictures.movie import write_movie
-from . import runtime
+from .runtime import folders
+from .runtime.progress import SavingProgress
 from .sockets import CATEGORY, vae_input
 
 # What the sampler's LATENT says of its film: {"sections": latents of each part, "fps": ..., "lead": latents at the
@@ -155,7 +155,7 @@ def film_source(latent: dict[str, Any] | None, film: str, match_colours: bool = 
     if (latent is None) == (not film.strip()):
         raise ValueError("connect latent, or write the name of a film in output/video_memory; one of the two")
     if latent is None:
-        stored = stored_film(runtime.film_root(), film)
+        stored = stored_film(folders.film_root(), film)
         opening = stored.opening()
         sizes = [record.get("latents", 0) for record in stored.records]
         sizes = sizes if opening is None else [opening.latents.shape[2], *sizes]
@@ -203,7 +203,7 @@ def metadata_of(hidden: Any) -> dict[str, Any]:
 
 def left_out(film: str) -> str:
     """What to add to the report when sections of an earlier run lie behind those of a film on disk."""
-    count = len(stored_film(runtime.film_root(), film).stale) if film.strip() else 0
+    count = len(stored_film(folders.film_root(), film).stale) if film.strip() else 0
     return f"; {count} of an earlier run left out" if count else ""
 
 
@@ -212,33 +212,10 @@ def film_stamp(film: Any) -> str:
     if not isinstance(film, str) or not film.strip():
         return ""
     try:
-        status = (film_folder(runtime.film_root(), film) / MANIFEST).stat()
+        status = (film_folder(folders.film_root(), film) / MANIFEST).stat()
     except (FilmNameError, OSError):
         return ""  # the run itself will say what is wrong
     return f"{status.st_size}-{status.st_mtime_ns}"
-
-
-class SavingProgress:
-    """The node's progress bar over the frames of a film; stops when the user cancels."""
-
-    def __init__(self, latents: int, temporal: int) -> None:
-        self.total = max(1, temporal * latents)
-        self.bar = comfy.utils.ProgressBar(self.total)
-
-    def counted(self, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
-        """The same pieces, with a look at the cancel button before each is decoded."""
-        while True:
-            runtime.stop_if_interrupted()
-            piece = next(pieces, None)
-            if piece is None:
-                return
-            yield piece
-            del piece
-
-    def frame(self, written: int) -> None:
-        """Called before each frame is written."""
-        runtime.stop_if_interrupted()
-        self.bar.update_absolute(min(written + 1, self.total), self.total)
 
 
 NODES = [VideoMemorySaveFilm]

@@ -13,10 +13,12 @@ from ..memory_encoder.injection.selection import MemorySettings
 from ..memory_encoder.memory.compressor import Codec
 from ..memory_encoder.memory.video_memory import VideoMemory
 from ..memory_encoder.storyboard import Section
-from . import runtime
 from .film_events import FilmEvents
 from .lead import Given, LeadPicture
-from .managed import ManagedEncoder
+from .runtime import sampling
+from .runtime.compress import compress, made_once, normalised_history
+from .runtime.managed import ManagedEncoder
+from .runtime.progress import FilmProgress, stop_if_interrupted
 
 
 @dataclass
@@ -47,7 +49,7 @@ def own_memory(codec: Codec, model: Any, low_noise: Any, memory: VideoMemory) ->
     """
     if low_noise is None or not any(part.config.has_lr for part in memory.parts):
         return None
-    first, second = (runtime.host_of(one) for one in (model, low_noise))
+    first, second = (sampling.host_of(one) for one in (model, low_noise))
     pairs = zip(first.patchifier(), second.patchifier(), strict=True)
     if all(torch.equal(*(weight.detach().float().cpu() for weight in pair)) for pair in pairs):
         return None
@@ -84,7 +86,7 @@ class SectionRenderer:
     cfg: float
     sampler: Any
     latent_size: tuple[int, int, int]
-    progress: runtime.FilmProgress
+    progress: FilmProgress
     events: FilmEvents
     lead: LeadPicture | None = None
 
@@ -97,14 +99,14 @@ class SectionRenderer:
         if self.lead is not None:
             given = self.lead.given(section, memory, given.latent, given.positive, given.negative)
         latent = given.latent
-        noise, shift = runtime.noise_like(latent, seed), float(given.lead - memory.latents)
+        noise, shift = sampling.noise_like(latent, seed), float(given.lead - memory.latents)
         steps = 0
         for number, expert in enumerate(self.experts):
-            runtime.stop_if_interrupted()
+            stop_if_interrupted()
             seen = memory if expert.own is None else expert.own.memory
             seen = seen if expert.sees_memory else None
-            model = runtime.with_memory(expert.model, seen, self._settings(section), shift)
-            latent = runtime.sample(
+            model = sampling.with_memory(expert.model, seen, self._settings(section), shift)
+            latent = sampling.sample(
                 model,
                 noise if number == 0 else torch.zeros_like(noise),
                 latent,
@@ -127,15 +129,15 @@ class SectionRenderer:
 
     def append(self, memory: VideoMemory, latents: Tensor, section: Section, seed: int) -> VideoMemory:
         """The memory with the section in it."""
-        runtime.stop_if_interrupted()
-        latent = runtime.normalised_history(self.experts[0].model, {"samples": latents}, "section")
+        stop_if_interrupted()
+        latent = normalised_history(self.experts[0].model, {"samples": latents}, "section")
         codec = self.events.watched(section, self.codec)
-        codec = replace(codec, decode=runtime.made_once(codec.decode))
+        codec = replace(codec, decode=made_once(codec.decode))
         for expert in self.experts:
             if (own := expert.own) is not None and expert.sees_memory:
                 other = replace(own.codec, decode=codec.decode)
-                own.memory = runtime.compress(self.encoder, other, own.memory, latent, section.prompt, seed)
-        return runtime.compress(self.encoder, codec, memory, latent, section.prompt, seed)
+                own.memory = compress(self.encoder, other, own.memory, latent, section.prompt, seed)
+        return compress(self.encoder, codec, memory, latent, section.prompt, seed)
 
     def _callback(self, before: int) -> Callable[[int, Tensor, Tensor, int], None]:
         def step(index: int, denoised: Tensor, x: Tensor, total: int) -> None:
@@ -149,4 +151,4 @@ class SectionRenderer:
         if reused:
             self.progress.advance(sum(len(expert.sigmas) - 1 for expert in self.experts))
         self.events.done(section, latents)
-        runtime.stop_if_interrupted()
+        stop_if_interrupted()

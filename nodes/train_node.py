@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,16 @@ from ..memory_encoder.training.options import TrainOptions
 from ..memory_encoder.training.pictures import loss_plot, recall_picture
 from ..memory_encoder.training.random_state import random_state_kept
 from ..memory_encoder.training.run_files import LORA
-from . import runtime
 from .cache_clips import MemoryDatasetSocket
-from .managed import ManagedEncoder, manage
+from .runtime import folders, training
+from .runtime.compress import codec_for
+from .runtime.managed import ManagedEncoder, manage
+from .runtime.progress import TrainingProgress
+from .runtime.sampling import host_of
 from .sockets import CATEGORY, MemoryEncoderSocket, encoder_input, seed_input
 from .training_events import TrainingEvents
+
+log = logging.getLogger("video_memory")
 
 
 class VideoMemoryTrain(io.ComfyNode):
@@ -122,37 +128,37 @@ class VideoMemoryTrain(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         from ..memory_encoder.training.run import train
 
-        memory_encoder.check_host(runtime.host_of(model))
-        folder = film_folder(runtime.training_root(), run, "run")
+        memory_encoder.check_host(host_of(model))
+        folder = film_folder(folders.training_root(), run, "run")
         options = TrainOptions(
             stage=stage, steps=steps, batch_size=batch_size, learning_rate=learning_rate, rank=rank, seed=seed,
             accumulate=accumulate, section=section, picture_every=picture_every, checkpoint_every=checkpoint_every,
             gradient_checkpointing=gradient_checkpointing, history_dropout=history_dropout, corruption=corruption,
-            mixed_precision=runtime.training_precision(mixed_precision), retrieval_share=retrieval_share,
+            mixed_precision=training.training_precision(mixed_precision), retrieval_share=retrieval_share,
             window_share=window_share, guidance=guidance,
         )  # fmt: skip
-        decode = None if vae is None else runtime.codec_for(model, vae).decode
+        decode = None if vae is None else codec_for(model, vae).decode
         listener = NodeListener(folder, decode, TrainingEvents(run, steps))
-        own = random_state_kept(runtime.training_device())
+        own = random_state_kept(training.training_device())
         with own, torch.inference_mode(False), torch.enable_grad(), training_mode():
-            copy = runtime.model_for_training(model)
+            copy = training.model_for_training(model)
             encoders = [plain_encoder(part, copy.model.diffusion_model, seed) for part in memory_encoder.parts]
             losses = train(
                 copy.model.diffusion_model, encoders[0], dataset, options, folder, listener,
-                cpu=runtime.training_device().type == "cpu", lora=runtime.plain_lora(lora), others=encoders[1:],
+                cpu=training.training_device().type == "cpu", lora=training.plain_lora(lora), others=encoders[1:],
             )  # fmt: skip
-        runtime.publish_run(folder, run, len(encoders))
+        training.publish_run(folder, run, len(encoders))
         plot = torch.from_numpy(np.ascontiguousarray(listener.plot()[..., ::-1])).float()[None] / 255
         loss_map = {"loss": [entry["loss"] for entry in losses if "loss" in entry]}
         trained = reduce(ManagedEncoder.beside, [manage(encoder.cpu()) for encoder in encoders])
-        return io.NodeOutput(trained, runtime.load_lora(folder / LORA), loss_map, plot, ui=listener.shown())
+        return io.NodeOutput(trained, training.load_lora(folder / LORA), loss_map, plot, ui=listener.shown())
 
 
 def plain_encoder(managed: ManagedEncoder, diffusion_model: torch.nn.Module, seed: int) -> MemoryEncoder:
     """A copy of an encoder with ordinary float32 weights, on the device of training."""
     encoder = new_encoder(managed.config, find_host(diffusion_model), seed)
-    encoder.load_state_dict(runtime.plain_state(managed.model))
-    return encoder.to(runtime.training_device())
+    encoder.load_state_dict(training.plain_state(managed.model))
+    return encoder.to(training.training_device())
 
 
 class NodeListener(PictureListener):
@@ -161,16 +167,16 @@ class NodeListener(PictureListener):
     def __init__(self, folder: Path, decode: Any, events: TrainingEvents) -> None:
         super().__init__(folder, decode)
         self.events = events
-        self.progress: runtime.TrainingProgress | None = None
+        self.progress: TrainingProgress | None = None
         self.text = ""
 
     def plan(self, text: str) -> None:
         self.text = text
-        runtime.log.info("%s", text)
+        log.info("%s", text)
 
     def started(self, first_step: int, last_step: int) -> None:
         super().started(first_step, last_step)
-        self.progress = runtime.TrainingProgress(first_step, last_step)
+        self.progress = TrainingProgress(first_step, last_step)
         self.events.started(first_step)
 
     def step(self, step: int, loss: float) -> None:

@@ -11,9 +11,9 @@ from aiohttp import web
 from ..memory_encoder.film.sections import film_folder
 from ..memory_encoder.training.listener import RECALL_PICTURE
 from ..memory_encoder.training.run_files import LOSSES, read_losses
-from . import runtime
 from .events import prompt_server
 from .film_routes import answering, as_json
+from .runtime import folders
 
 MAX_POINTS = 1500  # of a loss curve; more than a node has pixels
 
@@ -28,7 +28,7 @@ def register_routes() -> None:
 
 def training_state(run: str) -> dict[str, Any]:
     """Losses of a run, thinned out to what a curve can show, and when its recalled frames were drawn."""
-    folder = film_folder(runtime.training_root(), run)
+    folder = film_folder(folders.training_root(), run)
     entries = read_losses(folder / LOSSES)
     picture = folder / RECALL_PICTURE
     return {
@@ -59,7 +59,7 @@ async def _training(request: web.Request) -> web.StreamResponse:
 
 
 async def _recalled(request: web.Request) -> web.StreamResponse:
-    path = film_folder(runtime.training_root(), request.match_info["run"]) / RECALL_PICTURE
+    path = film_folder(folders.training_root(), request.match_info["run"]) / RECALL_PICTURE
     if not path.is_file():
         raise FileNotFoundError("the run has drawn no recalled frames yet")
     return web.FileResponse(path, headers={"Cache-Control": "no-cache"})

@@ -36,7 +36,7 @@ LONGEST = (
 def import_pack(name: str = "video_memory_pack") -> ModuleType:
     """Import the repository root as the package `name`, as ComfyUI does with a custom node folder of any name.
 
-    A module of the pack is then `importlib.import_module(f"{name}.nodes.runtime")`. Nothing is put on sys.path.
+    A module of the pack is then `importlib.import_module(f"{name}.nodes.sampler")`. Nothing is put on sys.path.
     """
     if name in sys.modules:
         return sys.modules[name]

@@ -148,6 +148,6 @@ def card(comfy: Any, load_pack: Callable[..., ModuleType]) -> Iterator[Card]:
             "cuda_device_context": lambda _: nullcontext(),
         }.items():
             patch.setattr(management, name, value)
-        patch.setattr(pack("nodes.managed"), "_identity", lambda config, weights: "of fake weights")
+        patch.setattr(pack("nodes.runtime.managed"), "_identity", lambda config, weights: "of fake weights")
         patch.setattr(selection, "kept_tokens", on_real_tensors(selection.kept_tokens))
         yield card

@@ -62,7 +62,7 @@ class Film:
     def remembering(self, **settings: Any) -> Any:
         """The model as the sampler node hands it to core."""
         chosen = pack("memory_encoder.injection.selection").MemorySettings(**settings)
-        return pack("nodes.runtime").with_memory(self.patcher, self.memory, chosen)
+        return pack("nodes.runtime.sampling").with_memory(self.patcher, self.memory, chosen)
 
     def batch_of(self, count: int) -> Film:
         memory = self.memory
@@ -76,15 +76,15 @@ class Film:
 
 def film(model: FullModel, pieces: tuple[int, ...] = PIECES, **config: Any) -> Film:
     """Compresses a film of `pieces` latents and attaches the encoder, as Load Memory Encoder and the sampler do."""
-    managed = pack("nodes.managed")
+    managed = pack("nodes.runtime.managed")
     chosen = pack("memory_encoder.phi.config").EncoderConfig(**vars(model.config(**config)))
     weights = pack("memory_encoder.phi.encoder").MemoryEncoder(chosen, dtype=torch.float32).state_dict()
     encoder = managed.ManagedEncoder(chosen, weights, torch.float32)
-    runtime = pack("nodes.runtime")
-    codec = runtime.codec_for(model.patcher, vae_for(model))
+    compress = pack("nodes.runtime.compress")
+    codec = compress.codec_for(model.patcher, vae_for(model))
     memory = encoder.empty_memory(1)
     for count in pieces:
-        memory = runtime.compress(encoder, codec, memory, torch.zeros(1, model.latent[0], count, *model.latent[2:]))
+        memory = compress.compress(encoder, codec, memory, torch.zeros(1, model.latent[0], count, *model.latent[2:]))
     return Film(model, encoder, encoder.attach(model.patcher), memory)
 
 

@@ -55,19 +55,21 @@ def test_two_encoders_remember_one_history_on_the_card(card: Any) -> None:
     with card.on():
         model = card.model("wan_14b", layers=2)
         both = film(model, rate="4x4x2").encoder.beside(film(model, rate="2x2x2").encoder)
-        runtime = pack("nodes.runtime")
+        compress = pack("nodes.runtime.compress")
         latents = torch.zeros(1, model.latent[0], 21, *model.latent[2:])
-        memory = runtime.compress(both, runtime.codec_for(model.patcher, vae_for(model)), both.empty_memory(1), latents)
+        memory = compress.compress(
+            both, compress.codec_for(model.patcher, vae_for(model)), both.empty_memory(1), latents
+        )
         assert [devices(part) for part in memory.parts] == [{"cpu"}, {"cpu"}]
         settings = pack("memory_encoder.injection.selection").MemorySettings()
-        model.sample(runtime.with_memory(both.attach(model.patcher), memory, settings))
+        model.sample(pack("nodes.runtime.sampling").with_memory(both.attach(model.patcher), memory, settings))
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_frames_are_retrieved_on_the_card(card: Any, name: str) -> None:
     with card.on():
         model = card.model(name, layers=2)
-        made, runtime = film(model, pieces=(21,)), pack("nodes.runtime")
-        text, bar = runtime.empty_conditioning(made.patcher), runtime.FilmProgress(model.patcher, 2, 1)
-        frames = runtime.retrieve(made.patcher, made.memory, range(3, 9), Steps(), torch.zeros(2), 0, text, 1.0, bar)
+        made, sampling = film(model, pieces=(21,)), pack("nodes.runtime.sampling")
+        text, bar = sampling.empty_conditioning(made.patcher), sampling.FilmProgress(model.patcher, 2, 1)
+        frames = sampling.retrieve(made.patcher, made.memory, range(3, 9), Steps(), torch.zeros(2), 0, text, 1.0, bar)
         assert frames.device.type == "cpu" and frames.shape[2] == 6

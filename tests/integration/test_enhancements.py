@@ -88,14 +88,14 @@ def test_another_number_of_encoders_cannot_continue_a_memory(world: World) -> No
 
 
 def test_the_sliding_window_is_for_shots_that_go_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime = importlib.import_module(f"{PACK}.nodes.runtime")
-    windows, plain = [], runtime.with_memory
+    sampling = importlib.import_module(f"{PACK}.nodes.runtime.sampling")
+    windows, plain = [], sampling.with_memory
 
     def watched(model: Any, memory: Any, settings: Any, *args: Any) -> Any:
         windows.append(settings.sliding_window)
         return plain(model, memory, settings, *args)
 
-    monkeypatch.setattr(runtime, "with_memory", watched)
+    monkeypatch.setattr(sampling, "with_memory", watched)
     shots = [
         {"start": 0, "end": 1, "prompt": "a"},
         {"start": 1, "end": 1.5, "prompt": "b", "transition": "continue"},
@@ -109,14 +109,14 @@ def test_the_sliding_window_is_for_shots_that_go_on(world: World, monkeypatch: p
 def test_the_first_shot_goes_on_from_a_clip_unless_the_storyboard_says_that_it_is_a_cut(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime = importlib.import_module(f"{PACK}.nodes.runtime")
-    windows, plain = [], runtime.with_memory
+    sampling = importlib.import_module(f"{PACK}.nodes.runtime.sampling")
+    windows, plain = [], sampling.with_memory
 
     def watched(model: Any, memory: Any, settings: Any, *args: Any) -> Any:
         windows.append(settings.sliding_window)
         return plain(model, memory, settings, *args)
 
-    monkeypatch.setattr(runtime, "with_memory", watched)
+    monkeypatch.setattr(sampling, "with_memory", watched)
     clip, said = clips()[0], '{"shots": [{"start": 0, "end": 0.5, "prompt": "a", "transition": "cut"}]}'
     _, memory, _ = world.film("before", "x")
     for number, (text, opening, window, told) in enumerate(
@@ -159,7 +159,7 @@ def test_a_trained_cross_attention_reaches_the_film_and_survives_save_and_load(w
 
 def test_cross_attention_to_another_number_of_blocks_is_refused(world: World) -> None:
     encoder_class = importlib.import_module(f"{PACK}.memory_encoder.phi.encoder").MemoryEncoder
-    manage = importlib.import_module(f"{PACK}.nodes.managed").manage
+    manage = importlib.import_module(f"{PACK}.nodes.runtime.managed").manage
     config = encoder(world, cross=True).config
     used = manage(encoder_class(replace(config, cross_blocks=config.cross_blocks + 1)))
     with pytest.raises(ValueError, match=r"cross-attention to 3 blocks .* but model has 2 blocks .* trained for it"):

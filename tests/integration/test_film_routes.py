@@ -248,14 +248,14 @@ def test_messages_go_to_the_page_that_queued_and_to_none_where_none_did(
 def test_file_in_another_of_comfyuis_folders_is_told_from_its_successor(
     comfy: Any, load_pack: Callable[..., ModuleType]
 ) -> None:
-    runtime, folders = pack_module(load_pack, "runtime"), comfy.module("folder_paths")
+    ours, folders = pack_module(load_pack, "runtime.folders"), comfy.module("folder_paths")
     for name, folder in (("a.png [output]", folders.get_output_directory()), ("a.png", folders.get_input_directory())):
         path = Path(folder) / "a.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"one")
-        before = runtime.file_stamp(name)
+        before = ours.file_stamp(name)
         path.write_bytes(b"other")
-        assert before is not None and runtime.file_stamp(name) != before
+        assert before is not None and ours.file_stamp(name) != before
         path.unlink()
 
 

@@ -115,25 +115,25 @@ def test_low_noise_expert_reads_the_film_through_its_own_first_projection(
     with torch.inference_mode():
         low = comfy.module("comfy.sd").load_diffusion_model_state_dict(weights, {}, config.metadata())
     film = importlib.import_module(f"{PACK}.nodes.section_renderer")
-    runtime = importlib.import_module(f"{PACK}.nodes.runtime")
+    compress = importlib.import_module(f"{PACK}.nodes.runtime.compress")
     seen: list[Any] = []
-    put = runtime.with_memory
+    put = film.sampling.with_memory
 
     def spy(model: Any, memory: Any, *args: Any, **kwargs: Any) -> Any:
         seen.append(memory)
         return put(model, memory, *args, **kwargs)
 
-    monkeypatch.setattr(film.runtime, "with_memory", spy)
+    monkeypatch.setattr(film.sampling, "with_memory", spy)
     history = {"samples": torch.randn(1, 16, 3, 6, 8, generator=torch.Generator().manual_seed(1))}
     made, memory, _ = render(model_low_noise=low, boundary=0.6, **({"history": history} if opened else {}))
     high, own = seen[-2:]  # of the last section, whose memory lacks itself
     parts = made["samples"][:, :, : high.latents].split([3, 2] if opened else [3], dim=2)
     for model, found in ((world.model, high), (low, own)):
-        codec, expected = runtime.codec_for(model, world.vae), world.encoder.empty_memory(1)
+        codec, expected = compress.codec_for(model, world.vae), world.encoder.empty_memory(1)
         with torch.inference_mode():
             for part in parts:
-                latents = runtime.normalised_history(model, {"samples": part}, "latent")
-                expected = runtime.compress(world.encoder, codec, expected, latents)
+                latents = compress.normalised_history(model, {"samples": part}, "latent")
+                expected = compress.compress(world.encoder, codec, expected, latents)
         torch.testing.assert_close(found.all_tokens(), expected.all_tokens(), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(high.all_tokens(), own.all_tokens(), atol=1e-2)
     assert memory.latents == high.latents + 2
@@ -288,7 +288,7 @@ def test_node_that_cannot_be_built_is_left_out(nodes: Any, monkeypatch: Any, cap
 def test_weights_of_an_encoder_are_held_once_and_core_can_make_it_anew(
     nodes: Any, world: Any, comfy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    managed = importlib.import_module(f"{PACK}.nodes.managed")
+    managed = importlib.import_module(f"{PACK}.nodes.runtime.managed")
     weights = {name: value.clone() for name, value in world.encoder.model.state_dict().items()}
     held = [weakref.ref(value) for value in weights.values()]
     encoder = managed.ManagedEncoder(world.encoder.config, weights, torch.float32)

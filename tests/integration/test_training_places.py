@@ -33,7 +33,7 @@ def pack(comfy: Any, load_pack: Callable[..., ModuleType]) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def runtime(pack: ModuleType) -> ModuleType:
-    return importlib.import_module(f"{PACK}.nodes.runtime")
+    return importlib.import_module(f"{PACK}.nodes.runtime.training")
 
 
 def encoder_for(model: TinyModel) -> MemoryEncoder:
@@ -163,7 +163,8 @@ def test_a_gguf_text_encoder_is_told_by_its_packed_weights(pack: ModuleType) -> 
 
 
 def test_a_bad_name_is_called_by_its_input(pack: ModuleType, runtime: ModuleType) -> None:
+    folders = importlib.import_module(f"{PACK}.nodes.runtime.folders")
     sections = importlib.import_module(f"{PACK}.memory_encoder.film.sections")
     for name in ("", "../up", "con", ".hidden", "x" * 300):
         with pytest.raises(ValueError, match=r"^run: the name"):
-            sections.film_folder(runtime.training_root(), name, "run")
+            sections.film_folder(folders.training_root(), name, "run")

@@ -15,12 +15,12 @@ import comfy.ops
 import torch
 from torch import Tensor
 
-from ..memory_encoder.injection.hosts import Host
-from ..memory_encoder.injection.hosts.encoder_file import fill, read_encoder
-from ..memory_encoder.injection.selection import encoder_key
-from ..memory_encoder.memory.video_memory import VideoMemory
-from ..memory_encoder.phi.config import EncoderConfig
-from ..memory_encoder.phi.encoder import MemoryEncoder
+from ...memory_encoder.injection.hosts import Host
+from ...memory_encoder.injection.hosts.encoder_file import fill, read_encoder
+from ...memory_encoder.injection.selection import encoder_key
+from ...memory_encoder.memory.video_memory import VideoMemory
+from ...memory_encoder.phi.config import EncoderConfig
+from ...memory_encoder.phi.encoder import MemoryEncoder
 
 
 class ManagedEncoder:

@@ -1,0 +1,1 @@
+"""The one room that reaches into ComfyUI: folders, managed models, sampling, progress and training."""

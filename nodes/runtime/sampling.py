@@ -1,0 +1,103 @@
+"""Core's sampling, with a model that sees a memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.sample
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ...memory_encoder.budget import cache_bytes
+from ...memory_encoder.evaluation.recall import WINDOW, windows
+from ...memory_encoder.injection.guidance import guide
+from ...memory_encoder.injection.hosts import Host, find_host
+from ...memory_encoder.injection.inject import inject, is_injected
+from ...memory_encoder.injection.selection import MemorySettings, attention_mode
+from ...memory_encoder.memory.video_memory import VideoMemory
+from .progress import FilmProgress
+
+
+def host_of(model: Any) -> Host:
+    """The host behind a MODEL socket; raises HostError when it cannot carry a memory."""
+    return find_host(model.get_model_object("diffusion_model"))
+
+
+def empty_conditioning(model: Any) -> Any:
+    """CONDITIONING of no text for models whose text encoder is not connected: zeros of the host's sizes."""
+    host = host_of(model)
+    pooled = None if host.pooled_width is None else torch.zeros(1, host.pooled_width)
+    return [[torch.zeros(1, 1, host.text_width), {"pooled_output": pooled}]]
+
+
+def noise_like(latent: Tensor, seed: int) -> Tensor:
+    """Noise from a generator of its own, in the way of core's RandomNoise; the global random state is not touched."""
+    return comfy.sample.prepare_noise_inner(latent, torch.Generator().manual_seed(seed))
+
+
+def sample(
+    model: Any,
+    noise: Tensor,
+    latent: Tensor,
+    positive: Any,
+    negative: Any,
+    cfg: float,
+    sampler: Any,
+    sigmas: Tensor,
+    seed: int,
+    callback: Any = None,
+    noise_mask: Tensor | None = None,
+) -> Tensor:
+    """One run of core's custom sampling; latents go in and come out in VAE space."""
+    sigmas = sigmas.clone()  # core's uni_pc writes into them; the next section and the next run need them as they are
+    return comfy.sample.sample_custom(
+        model, noise, cfg, sampler, sigmas, positive, negative, latent, noise_mask, callback, seed=seed
+    )
+
+
+def with_memory(
+    model: Any, memory: VideoMemory | None, settings: MemorySettings, time_shift: float | None = None
+) -> Any:
+    """A clone of MODEL that sees `memory`, with history guidance when the settings ask for it."""
+    patched = inject(model, memory, replace(settings, cache_on=cache_device(model, memory, settings)), time_shift)
+    return guide(patched, settings.history_guidance if is_injected(patched) else 0.0, comfy.samplers.calc_cond_batch)
+
+
+CACHE_SHARE = 0.2  # of the free VRAM that keys and values of a cached memory may take; not from the paper
+
+
+def cache_device(model: Any, memory: VideoMemory | None, settings: MemorySettings) -> torch.device | None:
+    """Where a cached memory's keys and values wait between steps: None beside the model, else system RAM when tight."""
+    if memory is None or attention_mode(memory, settings) != "cached" or mm.is_device_cpu(model.load_device):
+        return None
+    free = mm.get_free_memory(model.load_device)
+    host = host_of(model)
+    needed = 2 * cache_bytes(len(host.slots()), memory.token_count, host.width)  # both prompts
+    return None if needed < CACHE_SHARE * free else torch.device("cpu")
+
+
+def retrieve(
+    model: Any,
+    memory: VideoMemory,
+    latents: range,
+    sampler: Any,
+    sigmas: Tensor,
+    seed: int,
+    positive: Any,
+    strength: float,
+    progress: FilmProgress,
+) -> Tensor:
+    """Latents [1,C,T,H,W] of the history at `latents`, drawn from the memory alone, a few at a time."""
+    host = host_of(model)
+    count, parts = min(WINDOW, memory.latents), []
+    for first, dropped in windows(latents, memory.latents):
+        empty = torch.zeros(1, host.latent_channels, count, *memory.state.size)
+        patched = with_memory(model, memory, MemorySettings(strength=strength), time_shift=-float(first))
+        noise = noise_like(empty, seed + first)
+        made = sample(patched, noise, empty, positive, positive, 1.0, sampler, sigmas, seed, progress.step)
+        parts.append(made[:, :, dropped:])
+        progress.advance(len(sigmas) - 1)
+    return torch.cat(parts, dim=2)[:, :, : len(latents)].float()

@@ -1,0 +1,99 @@
+"""What training asks of ComfyUI: a model with gradients, the device, and where trained files are published."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.utils
+import folder_paths
+import torch
+from torch import Tensor
+
+from ...memory_encoder.files import write_bytes
+from ...memory_encoder.training.run_files import LORA, encoder_name, run_of
+from .folders import ENCODERS
+from .sampling import host_of
+
+log = logging.getLogger("video_memory")
+MOST_NAMES = 100  # of one run's published files
+
+
+def training_device() -> torch.device:
+    return mm.get_torch_device()
+
+
+def training_precision(choice: str) -> Any:
+    """`auto` is bf16 where the device computes in it."""
+    if choice != "auto":
+        return choice
+    return "bf16" if mm.should_use_bf16(training_device()) else "no"
+
+
+NOT_TRAINABLE = "load a bf16, fp16 or fp8 file with core's Load Diffusion Model for training"
+
+
+def model_for_training(model: Any) -> Any:
+    """A deep copy of a MODEL, wholly on the device, whose tensors may have gradients; the original is left alone.
+
+    Raises ValueError for a model that cannot be trained on, such as one of a GGUF file.
+    """
+    packed = [name for name, weight in host_of(model).model.named_parameters() if not weight.is_floating_point()]
+    if packed:
+        raise ValueError(f"model holds weights that are packed ({packed[0]}), as GGUF files do; {NOT_TRAINABLE}")
+    try:
+        copy = model.clone(force_deepcopy=True)
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"model cannot be copied ({error}), as those of GGUF loaders cannot; {NOT_TRAINABLE}"
+        ) from error
+    mm.load_models_gpu([copy], force_full_load=True)
+    return copy
+
+
+def plain_state(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Weights as ordinary float32 tensors, whatever mode they were made in."""
+    return {name: tensor.detach().float().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def plain_lora(lora: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+    """A LORA_MODEL as ordinary float32 tensors on the CPU."""
+    return None if lora is None else {name: value.detach().float().cpu().clone() for name, value in lora.items()}
+
+
+def publish_run(folder: Path, run: str, encoders: int) -> str:
+    """Copies a run's encoders and LoRA to where the loaders' lists find them; returns the name that they have there.
+
+    It is the run's, and for further encoders run_2, run_3, ... Where such a file is not of this run, or another program
+    holds it open (Windows), all of them take the next name: run-2, then run-3.
+    """
+    output, own = Path(folder_paths.get_output_directory()), run_of(folder / LORA)
+    names = [run, *(f"{run}-{number}" for number in range(2, MOST_NAMES + 1))]
+    refusal: PermissionError | None = None
+    for name in names:
+        files = {output / "loras" / f"{name}.safetensors": LORA}
+        for number in range(1, encoders + 1):
+            file = encoder_name(number)
+            files[output / ENCODERS / file.replace("encoder", name)] = file
+        if any(path.exists() and (own is None or run_of(path) != own) for path in files):
+            continue
+        try:
+            for path, file in files.items():
+                write_bytes(path, (folder / file).read_bytes())
+        except PermissionError as error:
+            refusal = error
+            continue
+        if name != run:
+            log.warning("%s is taken by files of another run, or open elsewhere: the new files are %s", run, name)
+        return name
+    raise refusal or FileExistsError(
+        f"run: {MOST_NAMES} names from {run} on are taken in {output / 'loras'} and {output / ENCODERS}; "
+        f"the encoder and the LoRA lie in {folder}"
+    )
+
+
+def load_lora(path: Path) -> dict[str, Tensor]:
+    """What core's LoRA nodes take."""
+    return comfy.utils.load_torch_file(str(path), safe_load=True)
