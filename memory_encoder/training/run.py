@@ -46,7 +46,7 @@ def train(
     source = DatasetBatches(dataset, encoder.config, options, [other.config for other in others])
     if not source.has_heldout:
         options = replace(options, heldout_every=0)
-    with random_state_kept(next(encoder.parameters()).device):
+    with random_state_kept(next(diffusion_model.parameters()).device):  # some encoders have no weights
         if not options.train_host:
             add_lora(diffusion_model, options.rank, options.seed)
         try:

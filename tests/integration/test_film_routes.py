@@ -38,7 +38,7 @@ def server(comfy: Any, comfy_environment: Any, tmp_path_factory: pytest.TempPath
 def ask(server: ComfyServer, path: str) -> tuple[int, bytes, str]:
     """Status, body and type of an answer, also of a refusal."""
     try:
-        with OPENER.open(server.url + path, timeout=30) as answer:
+        with OPENER.open(server.url + path, timeout=300) as answer:
             return answer.status, answer.read(), answer.headers.get_content_type()
     except urllib.error.HTTPError as error:
         return error.code, error.read(), error.headers.get_content_type()

@@ -33,7 +33,7 @@ def ask(server: ComfyServer, body: Any, path: str = ROUTE) -> tuple[int, dict[st
     request = urllib.request.Request(server.url + path, data, {"Content-Type": "application/json"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=30) as answer:
+        with opener.open(request, timeout=300) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)

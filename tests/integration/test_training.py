@@ -104,7 +104,7 @@ def test_two_processes_share_a_batch_to_the_same_losses(comfy_environment: Any, 
         # `accelerate launch --cpu` starts one process only, whatever it is told.
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         command = [*launch, SCRIPT, str(tmp_path / str(processes)), "20", "retrieval"]
-        done = subprocess.run(command, env=variables(comfy_environment), capture_output=True, timeout=240)
+        done = subprocess.run(command, env=variables(comfy_environment), capture_output=True, timeout=1000)
         assert done.returncode == 0, done.stderr.decode()[-3000:]
         assert f"{processes} processes" in done.stdout.decode()
     one, two = ([entry["loss"] for entry in read_losses(tmp_path / str(n) / LOSSES)] for n in (1, 2))

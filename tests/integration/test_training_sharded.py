@@ -36,7 +36,7 @@ def train(environment: Any, folder: Path, split: bool, *more: str, steps: int = 
     own = {"COMFYUI_PATH": str(environment.comfy), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"] if split else []
     command = [sys.executable, *launch, SCRIPT, str(folder), str(steps), *(["split"] if split else []), *more]
-    done = subprocess.run(command, env=os.environ | own, capture_output=True, timeout=300)
+    done = subprocess.run(command, env=os.environ | own, capture_output=True, timeout=1000)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     return json.loads(next(line for line in done.stdout.decode().splitlines() if line.startswith("{")))
 

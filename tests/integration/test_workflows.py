@@ -187,7 +187,7 @@ def queue_film(server: ComfyServer, folder: Path, story: str, *options: str) -> 
         server.url,
     ]
     command += ["--workflow", str(folder / "small.json"), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1000, check=False)
 
 
 def test_the_script_makes_the_film_of_a_storyboard_file_and_saves_it(server: ComfyServer, tmp_path: Path) -> None:
