@@ -61,7 +61,8 @@ def render(nodes: dict[str, Any], world: SimpleNamespace, comfy: Any, tmp_path: 
     """Calls the sampler node with a fresh output folder."""
     monkeypatch.setattr(comfy.folder_paths, "output_directory", str(tmp_path))
     sampler = nodes["VideoMemorySampler"]
-    monkeypatch.setattr(sampler, "hidden", SimpleNamespace(prompt={"1": {"inputs": {}}}, unique_id="1", dynprompt=None), raising=False)
+    hidden = SimpleNamespace(prompt={"1": {"inputs": {}}}, unique_id="1", dynprompt=None)
+    monkeypatch.setattr(sampler, "hidden", hidden, raising=False)
 
     def run(**changes: Any) -> Any:
         values = {
