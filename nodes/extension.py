@@ -22,7 +22,6 @@ TOPICS = (
     "history_clip",
 )
 CORE = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "latent_preview", "node_helpers", "nodes", "server"}
-ROUTES = ("routes", "film_routes", "training_routes")  # modules with register_routes(): what the editors in js/ ask for
 
 
 class VideoMemoryExtension(ComfyExtension):
@@ -37,11 +36,10 @@ class VideoMemoryExtension(ComfyExtension):
 
 
 def _register_routes() -> None:
-    for name in ROUTES:
-        try:
-            importlib.import_module(f".{name}", __package__).register_routes()
-        except Exception:  # the nodes work without the editors
-            log.exception("%s cannot be served; the editors on the nodes that ask for it stay without answers", name)
+    try:
+        importlib.import_module(".routes", __package__).register_routes()
+    except Exception:  # the nodes work without the editors
+        log.exception("nothing can be served to the page; the editors on the nodes stay without answers")
 
 
 def _nodes_of(topic: str) -> list[type[io.ComfyNode]]:

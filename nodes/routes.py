@@ -1,70 +1,105 @@
-"""The plan of a film for the storyboard editor, as one route of ComfyUI's server."""
+"""What the page asks the server: a film's plan, its finished sections and their clips, losses of training runs.
+
+Reading only, and by name only. Every error is JSON, {"error": message} and, where one is at fault, the "field".
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-import sys
+import math
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 from aiohttp import web
 
+from ..memory_encoder.files import NotPlainError, check_plain, read_plain
+from ..memory_encoder.film.opening import unbroken
 from ..memory_encoder.film.plan import PlanError, PlanRequest, film_plan
+from ..memory_encoder.film.sections import SectionStore, film_folder
 from ..memory_encoder.injection.hosts.encoder_file import read_config
 from ..memory_encoder.phi.config import EncoderConfig
 from ..memory_encoder.storyboard import StoryboardError
-from .runtime.folders import ENCODERS
+from ..memory_encoder.training.run_files import LOSSES, RECALL_PICTURE, read_losses
+from .events import prompt_server
+from .film_events import PLAN, PLAN_VERSION, clip_path
+from .preview_clips import poster
+from .runtime import folders
 
 log = logging.getLogger("video_memory")
-PLAN = "/video_memory/plan"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_BODY = 2 * 1024 * 1024  # a storyboard of 256 KiB, escaped in the worst way
+MAX_POINTS = 1500  # of a loss curve; more than a node has pixels
 
 
-def prompt_server() -> Any:
-    """ComfyUI's running server, or None: in tests and tools that import the pack there is none."""
-    module = sys.modules.get("server")
-    return getattr(getattr(module, "PromptServer", None), "instance", None)
+class TooLongError(PlanError):
+    """A question that is not read to its end."""
 
 
 def register_routes() -> None:
-    """Adds the route to ComfyUI's server; does nothing without one."""
-    server = prompt_server()
-    if server is not None:
-        server.routes.post(PLAN)(post_plan)
+    """Adds the routes to ComfyUI's running server; does nothing without one."""
+    if (server := prompt_server()) is not None:
+        server.routes.post("/video_memory/plan")(answering(_film_plan))
+        server.routes.get("/video_memory/film/{film}")(answering(_film))
+        server.routes.get("/video_memory/film/{film}/clip/{index}")(answering(_clip))
+        server.routes.get("/video_memory/training/{run}")(answering(_training))
+        server.routes.get("/video_memory/training/{run}/recalled")(answering(_recalled))
 
 
-async def post_plan(request: web.Request) -> web.Response:
-    """POST a `PlanRequest` as JSON: 200 with `film_plan`'s answer, else 400 with `error` and `field`."""
-    if (request.content_length or 0) > MAX_BODY:
-        return _refusal("the request is longer than 2 MiB; check that the text is a storyboard", "storyboard", 413)
-    try:
-        body = await request.read()
-        if len(body) > MAX_BODY:
-            return _refusal("the request is longer than 2 MiB; check that the text is a storyboard", "storyboard", 413)
-        # In a thread, since a storyboard of thousands of shots would hold up the server's other answers.
-        return web.json_response(await asyncio.to_thread(answer, body))
-    except PlanError as error:
-        return _refusal(str(error), error.field)
-    except StoryboardError as error:
-        return _refusal(str(error), "storyboard")
+def answering(handler: Handler) -> Handler:
+    """Errors as JSON: 400 for a bad name or question, 404 for what is not there, 413 for too much, 500 for the disk."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except FileNotFoundError as error:
+            return web.json_response({"error": str(error)}, status=404)
+        except PlanError as error:
+            status = 413 if isinstance(error, TooLongError) else 400
+            return web.json_response({"error": str(error), "field": error.field}, status=status)
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        except OSError as error:
+            log.warning("%s: %s", request.path, error)
+            return web.json_response({"error": "the file cannot be read; see the server's log"}, status=500)
+
+    return answer
 
 
-def answer(body: bytes) -> dict[str, Any]:
-    """The answer to a request's body. Raises PlanError or StoryboardError for what cannot be answered."""
+def as_json(data: dict[str, Any]) -> web.Response:
+    """An answer that is never kept by the browser."""
+    return web.json_response(data, headers={"Cache-Control": "no-store"})
+
+
+async def _film_plan(request: web.Request) -> web.StreamResponse:
+    """POST a `PlanRequest` as JSON."""
+    body = b"" if (request.content_length or 0) > MAX_BODY else await request.read()
+    if (request.content_length or len(body)) > MAX_BODY:
+        raise TooLongError("the request is longer than 2 MiB; check that the text is a storyboard", "storyboard")
+    # In a thread, since a storyboard of thousands of shots would hold up the server's other answers.
+    return as_json(await asyncio.to_thread(plan_of, body))
+
+
+def plan_of(body: bytes) -> dict[str, Any]:
+    """The plan that a request's body asks for. Raises PlanError for what cannot be answered."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise PlanError("the request is no JSON; send an object with a storyboard", "request") from error
-    request = PlanRequest.from_dict(data)
-    return film_plan(request, [_config(name) for name in request.encoders])
+    try:
+        request = PlanRequest.from_dict(data)
+        return film_plan(request, [_config(name) for name in request.encoders])
+    except StoryboardError as error:
+        raise PlanError(str(error), "storyboard") from error
 
 
 def _config(name: str) -> EncoderConfig:
     """Configuration of a file in models/memory_encoders; only files that ComfyUI lists are opened."""
-    path = folder_paths.get_full_path(ENCODERS, name) if name in folder_paths.get_filename_list(ENCODERS) else None
+    known = name in folder_paths.get_filename_list(folders.ENCODERS)
+    path = folder_paths.get_full_path(folders.ENCODERS, name) if known else None
     if path is None:
         raise PlanError(f"encoder {name[:80]!r} is not in models/memory_encoders; choose one of the list", "encoders")
     try:
@@ -73,5 +108,109 @@ def _config(name: str) -> EncoderConfig:
         raise PlanError(str(error), "encoders") from error
 
 
-def _refusal(message: str, field: str, status: int = 400) -> web.Response:
-    return web.json_response({"error": message, "field": field}, status=status)
+def film_state(film: str) -> dict[str, Any]:
+    """Plan and finished sections of a film; both lists are empty for a film that was never begun.
+
+    Sections that do not follow the ones before them, since they are of an earlier run, have the status "stale".
+    """
+    store = _reader(film)
+    records = store.manifest()
+    following = unbroken(records)
+    sections = []
+    for number, record in enumerate(records):
+        stale = {"status": "stale"} if number >= following else {}
+        sections.append(record | stale | {"clip": _is_there(clip_path(store, record))})
+    return {"film": film, "plan": _plan(store.folder / PLAN), "sections": sections}
+
+
+def _reader(film: str) -> SectionStore:
+    return SectionStore(folders.film_root(), film, move_aside=False)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        check_plain(path)
+    except (OSError, NotPlainError):
+        return False
+    return True
+
+
+def _plan(path: Path) -> list[dict[str, Any]]:
+    try:
+        data = json.loads(read_plain(path))
+    except (OSError, ValueError, RecursionError):
+        return []
+    known = isinstance(data, dict) and data.get("version") == PLAN_VERSION and isinstance(data.get("sections"), list)
+    return [record for record in data["sections"] if isinstance(record, dict)] if known else []
+
+
+async def _film(request: web.Request) -> web.StreamResponse:
+    return as_json(await asyncio.to_thread(film_state, request.match_info["film"]))
+
+
+async def _clip(request: web.Request) -> web.StreamResponse:
+    film, index = request.match_info["film"], _whole_number(request.match_info["index"])
+    key, still = request.query.get("key"), request.query.get("still") == "1"
+    content = await asyncio.to_thread(_clip_content, film, index, key, still)
+    # With the section's key in the address the answer never changes.
+    cache = "no-cache" if key is None else "private, max-age=86400"
+    return web.Response(body=content, content_type="image/webp", headers={"Cache-Control": cache})
+
+
+def _clip_content(film: str, index: int, key: str | None, still: bool) -> bytes:
+    store = _reader(film)
+    # Earlier takes stay on disk, so that a page that has not heard of the newest one yet still finds its own.
+    record = {"index": index, "key": key} if key is not None else None
+    record = record or next((record for record in store.manifest() if record.get("index") == index), None)
+    if record is None:
+        raise FileNotFoundError(f"film {film!r} has no section {index + 1}")
+    path = clip_path(store, record)
+    if not _is_there(path):
+        raise FileNotFoundError(f"section {index + 1} of film {film!r} has no preview; render the film once more")
+    content = read_plain(path)
+    return poster(content) if still else content
+
+
+def _whole_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 7):
+        raise ValueError(f"section index {text[:20]!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def training_state(run: str) -> dict[str, Any]:
+    """Losses of a run, thinned out to what a curve can show, and when its recalled frames were drawn."""
+    folder = film_folder(folders.training_root(), run)
+    entries = read_losses(folder / LOSSES)
+    picture = folder / RECALL_PICTURE
+    return {
+        "run": run,
+        "losses": thinned(points_of(entries, "loss")),
+        "heldout": thinned(points_of(entries, "heldout")),
+        "recalled": picture.stat().st_mtime if picture.is_file() else None,
+    }
+
+
+def points_of(entries: list[Any], name: str) -> list[list[float]]:
+    """Points [step, value] of the entries that have `name`; what is not a finite number has no place on a curve."""
+    points = [[entry.get("step"), entry[name]] for entry in entries if isinstance(entry, dict) and name in entry]
+    return [point for point in points if all(isinstance(n, (int, float)) and math.isfinite(n) for n in point)]
+
+
+def thinned(points: list[list[float]], most: int = MAX_POINTS) -> list[list[float]]:
+    """At most `most` points [step, value]: means over equal stretches, each at its last step."""
+    size = -(-len(points) // most) if points else 1
+    if size == 1:
+        return points
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [[group[-1][0], sum(value for _, value in group) / len(group)] for group in groups]
+
+
+async def _training(request: web.Request) -> web.StreamResponse:
+    return as_json(await asyncio.to_thread(training_state, request.match_info["run"]))
+
+
+async def _recalled(request: web.Request) -> web.StreamResponse:
+    path = film_folder(folders.training_root(), request.match_info["run"]) / RECALL_PICTURE
+    if not path.is_file():
+        raise FileNotFoundError("the run has drawn no recalled frames yet")
+    return web.FileResponse(path, headers={"Cache-Control": "no-cache"})

@@ -8,9 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .pictures import Run, loss_plot, recall_picture, write_picture
-from .run_files import LOSSES, read_losses
-
-LOSS_PICTURE, RECALL_PICTURE = "loss.png", "recalled.png"
+from .run_files import LOSS_PICTURE, LOSSES, RECALL_PICTURE, read_losses
 
 
 class Listener:

@@ -22,6 +22,7 @@ from .lora import lora_state
 from .options import TrainOptions
 
 CHECKPOINT, LOSSES = "checkpoint.pt", "losses.jsonl"
+LOSS_PICTURE, RECALL_PICTURE = "loss.png", "recalled.png"
 ENCODER, LORA, HOST = "encoder.safetensors", "lora.safetensors", "host.safetensors"
 
 
