@@ -90,14 +90,10 @@ def table(root: Path = ROOT) -> str:
     """Markdown: the rooms from the top floor down, what each is for and what it imports."""
     imported, known = rooms(root), files(root)
     heights = floors(imported)
-    lines = ["| floor | room | what it is for | files, lines | imports |", "|---|---|---|---|---|"]
+    lines = ["| floor | room | what it is for | imports |", "|---|---|---|---|"]
     for room in sorted(imported, key=lambda name: (-heights[name], name)):
-        inside = [path for module, path in known.items() if room_of(module) == room]
-        code = [path for path in inside if path.name != "__init__.py"] or inside
-        length = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in inside)
         below = ", ".join(sorted(imported[room], key=lambda name: (-heights[name], name)))
-        purpose = _purpose(known[f"{LIBRARY}.{room}"])
-        lines.append(f"| {heights[room]} | `{room}` | {purpose} | {len(code)}, {length} | {below} |")
+        lines.append(f"| {heights[room]} | `{room}` | {_purpose(known[f'{LIBRARY}.{room}'])} | {below} |")
     return "\n".join(lines)
 
 
