@@ -74,7 +74,8 @@ def read_workflow(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise QueueError(f"workflow {path} is not JSON ({error}); export it again") from error
     if not isinstance(prompt, dict) or not all(
-        isinstance(node, dict) and "class_type" in node for node in prompt.values()
+        isinstance(node, dict) and "class_type" in node and isinstance(node.get("inputs"), dict)
+        for node in prompt.values()
     ):
         raise QueueError(f"workflow {path} is not in API form; use Workflow > Export (API), or a file of workflows/api")
     return prompt

@@ -66,6 +66,8 @@ def test_files_and_addresses_that_are_not_what_they_should_be_are_named(tmp_path
     assert f"storyboard {tmp_path} cannot be read: Is a directory" in error_of(tmp_path)
     assert f"workflow {broken} is not JSON" in error_of(story, "--workflow", broken)
     assert f"workflow {other} is not in API form" in error_of(story, "--workflow", other)
+    other.write_text('{"1": {"class_type": "VideoMemoryStoryboard"}}')
+    assert f"workflow {other} is not in API form" in error_of(story, "--workflow", other)
     assert "no ComfyUI at http://127.0.0.1:9" in error_of(story, "--server", "http://127.0.0.1:9")
     assert "no ComfyUI at 127.0.0.1" in error_of(story, "--server", "127.0.0.1:8188")
     assert f"what answers at {stranger} is not ComfyUI" in error_of(story, "--server", stranger)

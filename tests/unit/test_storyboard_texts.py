@@ -141,6 +141,15 @@ TWO_SHOTS = {
     "counted shots": "第1镜（0-5秒）：a kitchen\n第2镜（5-10秒）：a road",
     "labels in brackets": "【镜头1】（0-5秒）a kitchen\n【镜头2】（5-10秒）a road",
     "labels alone": "Shot 1: a kitchen\nShot 2: a road",
+    "labels in words": "Shot one: a kitchen\nShot two: a road",
+    "other labels": "Act 1: a kitchen\nAct 2: a road",
+    "Spanish labels": "Escena 1: a kitchen\nEscena 2: a road",
+    "French labels": "Plan 1 : a kitchen\nPlan 2 : a road",
+    "German labels": "Szene 1 (0-5s): a kitchen\nSzene 2 (5-10s): a road",
+    "Russian labels": "Кадр 1: a kitchen\nКадр 2: a road",
+    "Korean labels": "장면 1 (0-5초): a kitchen\n장면 2 (5-10초): a road",
+    "list with arrows": "0-5s \u2192 a kitchen\n5-10s => a road",
+    "text behind fractions": "[0.0 - 5.0] a kitchen\n[5.0 - 10.0] a road",
     "labels above": "clip_1:\na kitchen\n\nclip_2:\na road\n",
     "numbered lines": "1. a kitchen\n2. a road",
     "shot captions": "[per shot caption] a kitchen [shot cut] a road",
@@ -169,6 +178,8 @@ def test_two_shots_are_read_however_they_are_written(name: str) -> None:
         ("0秒: a\n5秒: b", [0, 5]),
         ("镜头1（0-3s）：女孩，长发飘动。\n镜头2（3-6s）：特写。\n镜头3（6-10s）：离开。", [0, 3, 6]),
         ('"0": "a",\n"16": "b",\n"32": "c"', [0, 16, 32]),
+        ("| Time (min) | Prompt |\n|---|---|\n| 0 | a |\n| 1 | b |\n| 1:30 | c |", [0, 60, 90]),
+        ("frame,prompt\n0,a\n80,b", [0, 5]),
         ('[{"prompt": "a", "duration": 4.5}, {"prompt": "b", "duration": 3}]', [0, 4.5]),
     ],
 )
@@ -217,9 +228,13 @@ def test_keys_without_a_unit_are_in_the_unit_that_was_chosen_and_said() -> None:
 def test_a_negative_prompt_of_keyframe_tools_never_stays_in_the_prompt() -> None:
     board = read('"0": "a rabbit --neg photo", "5": "a fox --neg photo"').storyboard
     assert ([shot.prompt for shot in board.shots], board.negative) == (["a rabbit", "a fox"], "photo")
-    with pytest.raises(StoryboardError, match=r"--neg differs.*one negative prompt"):
+    with pytest.raises(StoryboardError, match=r"negative prompt differs.*--neg"):
         read('"0": "a rabbit --neg photo", "5": "a fox --neg blurred"')
     assert prompts('{"shots": [{"start": 0, "prompt": "a --neg b"}]}') == ["a --neg b"]
+    board = read("a negative: film\n**Negative prompt:** photo, blurred").storyboard
+    assert (board.shots[0].prompt, board.negative) == ("a negative: film", "photo, blurred")
+    with pytest.raises(StoryboardError, match=r"negative prompt differs.*--neg"):
+        read("[0s] a rabbit\n[5s] a fox\n\nNegative prompt: photo")
 
 
 PLAIN = [
@@ -241,6 +256,9 @@ PLAIN = [
     "Shot on 35mm: a street, f/1.8, 1/50s, 24fps",
     "Scene: a kitchen\nCamera: slow dolly\nTime: night",
     "a woman walks 5-10 steps\n- bullet\n- other",
+    "2-3 people walk\n1-2 dogs run",
+    "Prompt: a kitchen\nStyle: noir",
+    "35mm film - grain, 24fps = cinema",
     "a kitchen, morning light\na street in the rain",
     "5 men walk\n3 women run",
     "[5-10] people in a park",
@@ -321,6 +339,18 @@ def test_a_smiley_of_brackets_is_kept_or_refused() -> None:
         ("| Scene | Text |\n|---|---|\n| 1 | a |", "line 1: the text is a table.*column of times"),
         ("| 1 | 0-5s | a |\n| 2 | 5-10s | b |", "line 1: the text is a table.*Time"),
         ("| Time | Prompt |\n|---|---|\n| 0-5s | a | b |", "line 3: the table's row has 3 cells"),
+        ("| Time (ms) | Prompt |\n|---|---|\n| 0 | a |\n| 5000 | b |", r"'Time \(ms\)' is in a unit.*seconds"),
+        ("start (h),prompt\n0,a\n1,b", "unit that is not read"),
+        ("0,5,a kitchen\n5,10,a road", "line 1 looks like rows that begin with numbers"),
+        ("0\ta kitchen\n5\ta road", "line 1 looks like rows"),
+        ("0=a kitchen\n5=a road", "line 1 looks like rows"),
+        ("0-5 a kitchen\n5-10 a road", "line 1 looks like ranges of times without a unit"),
+        ("[(0, 'a kitchen'), (5, 'a road')]", "line 1 looks like pairs"),
+        ("t=0: a kitchen\nt=5: a road", "line 1 looks like times"),
+        ("- prompt: a kitchen\n- prompt: a road", "line 1 looks like several prompts"),
+        ("a kitchen [cut to] a road", "line 1 looks like cuts"),
+        ("<scene1>a</scene1><scene2>b</scene2>", "line 1 looks like XML"),
+        ("0s - a kitchen, 5s - a road", "shot 1: in its text .*looks like times"),
         ("| Time | Prompt |\n|---|---|\n| soon | a |", r"line 3 of the table\): the time is 'soon'"),
         ("Words\n\n00:00:00,000 --> 00:00:05,000\na", "line 1: 'Words' stands before the first time"),
         ("shots:\n  - start: 0\n    prompt: a\n  - start: 5\n    prompt: b", "line 2 looks like fields with times"),

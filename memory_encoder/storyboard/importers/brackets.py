@@ -117,7 +117,7 @@ def _head(text: str, at: int) -> _Head | None:
 def _is_format(head: _Head) -> bool:
     """Whether it is a picture's format: [9:16], [2.39:1]."""
     name = _ratio(head)
-    return name in RATIOS or "." in name.partition(":")[0]
+    return name in RATIOS or re.fullmatch(r"\d\.\d{1,2}:1(?:\.0+)?", name) is not None
 
 
 def _ratio(head: _Head) -> str:

@@ -13,10 +13,11 @@ from .reading import Entry, Part, Reading, one_section_each, shots_of
 
 _WORDS = (
     "shot|scene|clip|cut|segment|part|sequence|section|beat|panel|take|video|prompt"
-    "|分镜头|分镜|镜头|鏡頭|场景|場景|场|片段|画面"
-    "|カット|ショット|シーン"
+    "|act|step|stage|chunk|keyframe|escena|plano|toma|cena|sc[eè]ne|scena|plan|szene|einstellung|сцена|кадр|план"
+    "|分镜头|分镜|镜头|鏡頭|场景|場景|场|幕|片段|画面"
+    "|カット|ショット|シーン|장면|컷|샷"
 )
-_COUNT = "\\d{1,4}|[一二三四五六七八九十]{1,3}"
+_COUNT = "\\d{1,4}|one|two|three|four|five|six|seven|eight|nine|ten|[一二三四五六七八九十]{1,3}"
 _MARKS = (
     r"(?:[-*+\u2022\u25cf>]{1,3}[ \t]{1,4}|\#{1,6}[ \t]{1,4}"
     r"|[(（]?(?P<number>\d{1,4})(?:[.)）、](?!\d)|．)[ \t]{0,4})"
@@ -24,7 +25,7 @@ _MARKS = (
 _LABEL = rf"(?:(?:{_WORDS})[ \t_#.-]{{0,3}}(?:{_COUNT})(?![\w%])|第(?:{_COUNT})(?:个|個)?(?:{_WORDS}|镜))"
 _OPEN, _CLOSE = r"[\[(（【]?", r"[\])）】]?"
 _SPACE = r"[ \t]{0,3}"
-_JOINT = "[ \t\u3000]{0,9}[-:：\u2010-\u2015.,，、|｜]{0,2}[ \t\u3000]{0,9}"
+_JOINT = "[ \t\u3000]{0,9}[-:：=>\u2010-\u2015\u2192.,，、|｜]{0,2}[ \t\u3000]{0,9}"
 _BOLD = r"(?:\*{2,3}|__)?"
 _PREFIX = r"(?:(?:from|at|time|t[ \t]?=)[ \t:]{0,3}|第)?"
 _HEAD = re.compile(

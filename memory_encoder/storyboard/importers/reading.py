@@ -146,16 +146,22 @@ def joined(common: str, text: str, tail: str = "") -> str:
     return result
 
 
+_NEGATIVE = re.compile(
+    r"(?<!\S)--neg(?:ative)?(?!\S)|(?<=\n)[*# \t]{0,9}negative(?:[ _]prompt)?(?:\*\*)?[ \t]{0,3}[:：](?:\*\*)?",
+    re.IGNORECASE,
+)
+
+
 def with_negatives(reading: Reading) -> Reading:
-    """`--neg words` behind a prompt, as keyframe tools write it, goes to the film's one negative prompt."""
-    split = [re.split(r"(?<!\S)--neg(?:ative)?(?!\S)", shot.prompt, maxsplit=1) for shot in reading.storyboard.shots]
+    """`--neg words` or a line `Negative prompt: words` behind a prompt goes to the film's one negative prompt."""
+    split = [_NEGATIVE.split(shot.prompt, maxsplit=1) for shot in reading.storyboard.shots]
     if not any(len(parts) == 2 for parts in split):
         return reading
     found = {parts[1].strip(AROUND + ",") if len(parts) == 2 else "" for parts in split}
     if len(found) > 1:
         raise StoryboardError(
-            f"shot {next(n for n, parts in enumerate(split, 1) if len(parts) == 2)}: --neg differs from shot to shot, "
-            "but a film has one negative prompt; write the same --neg in every shot, or take it out and use 'negative'"
+            f"shot {next(n for n, parts in enumerate(split, 1) if len(parts) == 2)}: the negative prompt differs from "
+            "shot to shot, but a film has one; write the same --neg in every shot, or take it out and use 'negative'"
         )
     shots = tuple(
         replace(shot, prompt=parts[0].rstrip(AROUND + ","))

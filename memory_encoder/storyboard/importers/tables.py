@@ -19,7 +19,7 @@ _COLUMNS = {
         "end": "end, end time, to, out, 结束, 終了, 结束时间",
         "duration": "duration, length, 时长, 時長, 長さ, 尺",
         "time": "time, times, timestamp, timestamps, timecode, time code, timing, time range, seconds, second, sec, "
-        "frames, 时间, 時間, 时间码, 时间段, 秒, 秒数",
+        "frame, frames, 时间, 時間, 时间码, 时间段, 秒, 秒数",
         "prompt": "prompt, video prompt, text prompt, 提示词, 提示詞, プロンプト, description, visual description, "
         "shot description, scene description, visual, visuals, text, caption, content, action, 画面描述, 画面, "
         "画面内容, 描述, 内容, 内容描述, 説明, 内容説明, scene, 场景, シーン",
@@ -29,6 +29,8 @@ _NUMBERING = {"#", "no", "no.", "nr", "number", "shot", "shots", "id", "index", 
     "镜头", "鏡頭", "镜号", "序号", "分镜", "编号", "カット", "番号", "ショット",
 }  # fmt: skip
 _UNIT = re.compile(r"\s{0,9}[(（\[]([^)）\]]{0,20})[)）\]]\s{0,9}")
+_MINUTES = re.compile(r"min(?:ute)?s?\.?|minuten|minutos|мин|分钟?|分鐘|分間|분")
+_NO_UNIT = re.compile(r"m(?:illi)?s(?:ec(?:ond)?s?)?|毫秒|ミリ秒|h|hrs?|hours?|小时|時間")
 _RULE = re.compile(r"[|\s:+=\u2500\u2502\u253c-]{3,2000}")
 _RANGE = re.compile(ANY_RANGE, re.IGNORECASE)
 _TIME = re.compile(RANGE, re.IGNORECASE)
@@ -126,7 +128,14 @@ def _plain(head: str) -> str:
 
 
 def _unit(head: str) -> str:
-    """The unit that the head of a column names: seconds, or frames."""
+    """The unit that the head of a column names; raises StoryboardError for one that no time has."""
+    named = [part.strip().lower() for part in _UNIT.findall(head)]
+    if any(_NO_UNIT.fullmatch(part) for part in named):
+        raise StoryboardError(
+            f"the table's column {head[:40]!r} is in a unit that is not read; write its times in seconds"
+        )
+    if any(_MINUTES.fullmatch(part) for part in named):
+        return "m"
     return "f" if re.search(r"frame|帧|幀|フレーム", head.lower()) else ""
 
 
