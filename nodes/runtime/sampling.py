@@ -79,6 +79,9 @@ def cache_device(model: Any, memory: VideoMemory | None, settings: MemorySetting
     return None if needed < CACHE_SHARE * free else torch.device("cpu")
 
 
+START_IMAGE = ("concat_latent_image", "concat_mask")  # core's names
+
+
 def retrieve(
     model: Any,
     memory: VideoMemory,
@@ -90,8 +93,12 @@ def retrieve(
     strength: float,
     progress: FilmProgress,
 ) -> Tensor:
-    """Latents [1,C,T,H,W] of the history at `latents`, drawn from the memory alone, a few at a time."""
+    """Latents [1,C,T,H,W] of the history at `latents`, drawn from the memory alone, a few at a time.
+
+    A start image in `positive` is left out: it is the first frame of another clip.
+    """
     host = host_of(model)
+    positive = [[text, {k: v for k, v in extra.items() if k not in START_IMAGE}] for text, extra in positive]
     count, parts = min(WINDOW, memory.latents), []
     for first, dropped in windows(latents, memory.latents):
         empty = torch.zeros(1, host.latent_channels, count, *memory.state.size)

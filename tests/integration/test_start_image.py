@@ -103,6 +103,24 @@ def test_an_image_to_video_model_gets_the_picture_in_its_own_channels(
     assert not torch.allclose(inputs.seen[2][:, 20:, :1], inputs.seen[0][:, 20:, :1], atol=1e-3)
 
 
+@pytest.mark.parametrize("name", I2V)
+def test_frames_are_retrieved_without_the_start_image_that_the_prompt_brings(
+    world: World, models: TinyModels, name: str
+) -> None:
+    model = models[name].patcher
+    encoder = world.call("VideoMemoryEncoderNew", model, "2x2x2", "proposed", "frame", False, 0)[0]
+    memory = world.film("i2v", "a", model=model, memory_encoder=encoder, cfg=1.0)[1]
+    prompt = world.inputs["negative"]
+    latent, keep = torch.ones(1, 16, 21, *memory.state.size), torch.zeros(1, 1, 21, *memory.state.size)
+    started = [[text, extra | {"concat_latent_image": latent, "concat_mask": keep}] for text, extra in prompt]
+    sampler, sigmas = world.inputs["sampler"], world.inputs["sigmas"]
+    asked = (
+        world.call("VideoMemoryRetrieve", model, memory, "0-4", sampler, sigmas, 1, positive=positive)[0]["samples"]
+        for positive in (prompt, started)
+    )
+    assert torch.equal(*asked)
+
+
 def test_clip_vision_sees_every_picture_that_is_given(world: World, models: TinyModels) -> None:
     class Vision:
         def __init__(self, comfy: Any) -> None:
