@@ -24,9 +24,7 @@ from .runtime import folders
 from .runtime.compress import codec_for, normalised_history
 from .runtime.progress import CacheProgress
 from .runtime.sampling import empty_conditioning, host_of
-from .sockets import CATEGORY, model_input, vae_input
-
-MemoryDatasetSocket = io.Custom("MEMORY_DATASET")
+from .sockets import CATEGORY, MemoryDatasetSocket, fps_input, model_input, size_inputs, vae_input
 
 
 class VideoMemoryDataset(io.ComfyNode):
@@ -56,7 +54,24 @@ class VideoMemoryDataset(io.ComfyNode):
                 io.String.Input(
                     "rates", default="4x4x2", tooltip="Compression rates of the encoders to train, with commas."
                 ),
-                *_size_inputs(),
+                *size_inputs("; clips are cropped"),
+                fps_input(),
+                io.Float.Input(
+                    "window_seconds",
+                    default=5.0,
+                    min=0.1,
+                    max=600.0,
+                    step=0.05,
+                    tooltip="Longest piece trained on at once.",
+                ),
+                io.Float.Input(
+                    "stride_seconds",
+                    default=0.0,
+                    min=0.0,
+                    max=600.0,
+                    step=0.05,
+                    tooltip="From one piece to the next; 0 puts them end to end.",
+                ),
                 io.String.Input(
                     "heldout",
                     default="0.1",
@@ -182,27 +197,6 @@ def _weights(stage: Any) -> dict[str, Any]:
     if any(weight.is_meta for weight in weights.values()):
         weights = {name: weight.detach().as_subclass(Tensor) for name, weight in stage.named_parameters()}
     return weights
-
-
-def _size_inputs() -> list[io.Input]:
-    return [
-        io.Int.Input("width", default=832, min=16, max=16384, step=16, tooltip="Width in pixels; clips are cropped."),
-        io.Int.Input("height", default=480, min=16, max=16384, step=16, tooltip="Height in pixels."),
-        io.Float.Input(
-            "fps", default=16.0, min=1.0, max=240.0, step=0.01, tooltip="16 for Wan 14B, 24 for 5B and Hunyuan."
-        ),
-        io.Float.Input(
-            "window_seconds", default=5.0, min=0.1, max=600.0, step=0.05, tooltip="Longest piece trained on at once."
-        ),
-        io.Float.Input(
-            "stride_seconds",
-            default=0.0,
-            min=0.0,
-            max=600.0,
-            step=0.05,
-            tooltip="From one piece to the next; 0 puts them end to end.",
-        ),
-    ]
 
 
 NODES = [VideoMemoryDataset]

@@ -15,7 +15,7 @@ from ..memory_encoder.phi.config import EncoderConfig
 from .runtime.folders import ENCODERS
 from .runtime.managed import ManagedEncoder, load_encoder, manage
 from .runtime.sampling import host_of
-from .sockets import CATEGORY, MemoryEncoderSocket, encoder_input, model_input
+from .sockets import CATEGORY, MemoryEncoderSocket, encoder_input, fps_input, model_input, seed_input, size_inputs
 
 
 class VideoMemoryEncoderLoader(io.ComfyNode):
@@ -99,14 +99,7 @@ class VideoMemoryEncoderNew(io.ComfyNode):
                     default=False,
                     tooltip="Second path from the encoder into every block of the model; it starts at zero.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**63 - 1,
-                    control_after_generate=io.ControlAfterGenerate.fixed,  # another encoder makes the film anew
-                    tooltip="Seed of the initial weights.",
-                ),
+                seed_input("Seed of the initial weights."),
                 io.Combo.Input(
                     "padding",
                     options=["ceil", "floor"],
@@ -190,9 +183,8 @@ class VideoMemoryBudget(io.ComfyNode):
             description="Counts memory tokens, estimates VRAM for a film and says what to change when it is too much.",
             inputs=[
                 encoder_input(),
-                io.Int.Input("width", default=832, min=16, max=16384, step=16, tooltip="Width in pixels."),
-                io.Int.Input("height", default=480, min=16, max=16384, step=16, tooltip="Height in pixels."),
-                io.Float.Input("fps", default=16.0, min=1.0, max=240.0, step=0.01, tooltip="Frames per second."),
+                *size_inputs(),
+                fps_input("Frames per second."),
                 io.Float.Input(
                     "history_seconds", default=20.0, min=0.0, max=86400.0, tooltip="Length of the film so far."
                 ),

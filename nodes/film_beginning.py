@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comfy_api.latest import io
 from torch import Tensor
 
 from ..memory_encoder.film.opening import Opening, Piece, StoredFilmError, stored_film
@@ -34,26 +33,6 @@ class FilmFacts:
     fps: float
     latent_format: str
     memory: str  # digest of the memory that the film continues, if any
-
-
-def branch_inputs() -> list[io.Input]:
-    """Where a film branches off another one."""
-    return [
-        io.String.Input(
-            "branch_film",
-            default="",
-            optional=True,
-            tooltip="Name of an earlier film whose first sections open this one, as they are. Empty: none.",
-        ),
-        io.Int.Input(
-            "branch_section",
-            default=1,
-            min=0,
-            max=99999,
-            optional=True,
-            tooltip="How many sections of branch_film are kept; this film goes on after them.",
-        ),
-    ]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..memory_encoder.injection.selection import MemorySettings
 from ..memory_encoder.memory.video_memory import VideoMemory
 from .runtime.compress import codec_for, compress, normalised_history
 from .runtime.folders import memory_folder
@@ -23,6 +22,7 @@ from .sockets import (
     injection_inputs,
     memory_input,
     model_input,
+    settings_from,
     vae_input,
 )
 
@@ -160,13 +160,6 @@ class VideoMemoryLoad(io.ComfyNode):
     @classmethod
     def execute(cls, memory_name: str) -> io.NodeOutput:
         return io.NodeOutput(VideoMemory.load(memory_folder() / Path(memory_name).name))
-
-
-def settings_from(
-    strength: float, history_timestep: str, sliding_window: int, attention_mode: str, history_guidance: float
-) -> MemorySettings:
-    """Widget values -> settings."""
-    return MemorySettings(strength, history_timestep, sliding_window, history_guidance, attention_mode)  # type: ignore[arg-type]
 
 
 def memory_name_fault(prefix: Any) -> str:

@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import InputImpl, io
 
 from ..memory_encoder.pictures.frames import closing_frames
-from .sockets import CATEGORY
+from .sockets import CATEGORY, fps_input
 
 MARGIN = 1.0  # seconds that are read before the part that is wanted: lengths in files are rounded
 
@@ -26,9 +26,7 @@ class VideoMemoryClip(io.ComfyNode):
             "goes on from it.",
             inputs=[
                 io.Video.Input("video", tooltip="The clip, of any frame rate; Create Video makes one of images."),
-                io.Float.Input(
-                    "fps", default=16.0, min=1.0, max=240.0, step=0.01, tooltip="Frame rate of the film's storyboard."
-                ),
+                fps_input("Frame rate of the film's storyboard."),
                 io.Float.Input(
                     "seconds", default=5.0, min=0.0, max=600.0, step=0.1,
                     tooltip="Longest part that is taken, from the clip's end; 0 takes the whole clip.",

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import comfy.utils
 import node_helpers
 import torch
-from comfy_api.latest import io
 from torch import Tensor
 
 from ..memory_encoder.injection.hosts import Host
@@ -23,23 +22,6 @@ from ..memory_encoder.storyboard import Section
 
 GREY = 0.5  # what Wan's image-to-video models see where no picture is given
 TI2V_CHANNELS = 48  # Wan 2.2 5B makes video from text and from images alike
-
-
-def image_inputs() -> list[io.Input]:
-    """What a film can begin with as a picture."""
-    return [
-        io.Image.Input(
-            "start_image",
-            optional=True,
-            tooltip="The film's first frame. Image-to-video models begin with it, others see it in their memory.",
-        ),
-        io.ClipVision.Input(
-            "clip_vision",
-            optional=True,
-            tooltip="For Wan 2.1 and HunyuanVideo 1.5 image-to-video. "
-            "HunyuanVideo 1.5 is taken for text-to-video without it.",
-        ),
-    ]
 
 
 @dataclass(frozen=True)

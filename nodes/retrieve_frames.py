@@ -17,7 +17,7 @@ from .inspection import recall_ui, timeline_ui
 from .preview_clips import chosen
 from .runtime.progress import FilmProgress
 from .runtime.sampling import empty_conditioning, host_of, retrieve
-from .sockets import CATEGORY, memory_input, model_input, seed_input, shown_when_reused
+from .sockets import CATEGORY, memory_input, model_input, sampling_inputs, seed_input, shown_when_reused, strength_input
 
 MAX_COLUMNS, LABEL_HEIGHT = 8, 20  # of the picture side by side
 
@@ -41,21 +41,12 @@ class VideoMemoryRetrieve(io.ComfyNode):
                     tooltip="Frames: single (40) or ranges (0-16), with commas. A range comes out as a clip; "
                     "several entries come out as a batch and must be equally long.",
                 ),
-                io.Sampler.Input("sampler", tooltip="For example KSamplerSelect."),
-                io.Sigmas.Input("sigmas", tooltip="For example BasicScheduler."),
+                *sampling_inputs(),
                 seed_input(),
                 io.Conditioning.Input(
                     "positive", optional=True, tooltip="Prompt of the frames; without it the text is empty."
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    tooltip="0 shows what comes without memory.",
-                ),
+                strength_input(optional=True, tooltip="0 shows what comes without memory."),
             ],
             outputs=[io.Latent.Output(tooltip="Remembered frames, for VAE Decode.")],
         )

@@ -16,11 +16,10 @@ from ..memory_encoder.film.opening import Opening
 from ..memory_encoder.film.sections import FilmNameError, SectionStore, film_folder
 from ..memory_encoder.film.takes import parse_locks, parse_takes
 from ..memory_encoder.memory.video_memory import VideoMemory
-from .film_beginning import Asked, beginning_of, branch_inputs, opening_report, remembered
+from .film_beginning import Asked, beginning_of, opening_report, remembered
 from .film_events import FilmEvents
 from .film_inputs import FilesOfFilms, describe_sampler, latent_size, models_of
-from .history import settings_from
-from .lead import image_inputs, lead_picture
+from .lead import lead_picture
 from .runtime import folders
 from .runtime.compress import codec_for
 from .runtime.managed import ManagedEncoder
@@ -32,12 +31,17 @@ from .sockets import (
     CATEGORY,
     StoryboardSocket,
     VideoMemorySocket,
+    branch_inputs,
     encoder_input,
     guidance_input,
+    image_inputs,
     injection_inputs,
     memory_input,
     model_input,
+    sampling_inputs,
     seed_input,
+    settings_from,
+    size_inputs,
     take_inputs,
     vae_input,
 )
@@ -65,14 +69,12 @@ class VideoMemorySampler(io.ComfyNode):
                 vae_input(),
                 StoryboardSocket.Input("storyboard", tooltip="Shots from the Storyboard node."),
                 io.Conditioning.Input("negative", tooltip="Negative prompt; a storyboard's own comes first."),
-                io.Sampler.Input("sampler", tooltip="For example KSamplerSelect."),
-                io.Sigmas.Input("sigmas", tooltip="For example BasicScheduler."),
+                *sampling_inputs(),
                 io.Float.Input(
                     "cfg", default=5.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance; 1 with distilled models."
                 ),
                 seed_input(),
-                io.Int.Input("width", default=832, min=16, max=16384, step=16, tooltip="Width in pixels."),
-                io.Int.Input("height", default=480, min=16, max=16384, step=16, tooltip="Height in pixels."),
+                *size_inputs(),
                 io.String.Input("film", default="film", tooltip="Name of the film's folder in output/video_memory."),
                 io.Latent.Input(
                     "history",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..memory_encoder.injection.selection import MemorySettings
+
 CATEGORY = "video memory"
 
 MemoryEncoderSocket = io.Custom("MEMORY_ENCODER")
 VideoMemorySocket = io.Custom("VIDEO_MEMORY")
 StoryboardSocket = io.Custom("STORYBOARD")
+MemoryDatasetSocket = io.Custom("MEMORY_DATASET")
 
 
 def shown_when_reused(schema: io.Schema) -> io.Schema:
@@ -36,15 +39,31 @@ def memory_input(optional: bool = False, tooltip: str = "Compressed history of t
     return VideoMemorySocket.Input("memory", optional=optional, tooltip=tooltip)
 
 
-def seed_input() -> io.Int.Input:
-    return io.Int.Input(
-        "seed",
-        default=0,
-        min=0,
-        max=2**63 - 1,
-        control_after_generate=io.ControlAfterGenerate.fixed,
-        tooltip="Same inputs and seed, same film.",
-    )
+def seed_input(tooltip: str = "Same inputs and seed, same film.") -> io.Int.Input:
+    fixed = io.ControlAfterGenerate.fixed  # another seed makes a film, or an encoder and its films, anew
+    return io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=fixed, tooltip=tooltip)
+
+
+def sampling_inputs() -> list[io.Input]:
+    return [
+        io.Sampler.Input("sampler", tooltip="For example KSamplerSelect."),
+        io.Sigmas.Input("sigmas", tooltip="For example BasicScheduler."),
+    ]
+
+
+def size_inputs(note: str = "") -> list[io.Input]:
+    return [
+        io.Int.Input("width", default=832, min=16, max=16384, step=16, tooltip=f"Width in pixels{note}."),
+        io.Int.Input("height", default=480, min=16, max=16384, step=16, tooltip="Height in pixels."),
+    ]
+
+
+def fps_input(tooltip: str = "16 for Wan 14B, 24 for 5B and Hunyuan.") -> io.Float.Input:
+    return io.Float.Input("fps", default=16.0, min=1.0, max=240.0, step=0.01, tooltip=tooltip)
+
+
+def strength_input(optional: bool, tooltip: str) -> io.Float.Input:
+    return io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.01, optional=optional, tooltip=tooltip)
 
 
 def guidance_input() -> io.Float.Input:
@@ -63,15 +82,7 @@ def guidance_input() -> io.Float.Input:
 def injection_inputs(optional: bool) -> list[io.Input]:
     """How a memory enters the model, in the order of Apply Video Memory."""
     return [
-        io.Float.Input(
-            "strength",
-            default=1.0,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            optional=optional,
-            tooltip="Share of the memory that is used. 0 leaves the model exactly as it is.",
-        ),
+        strength_input(optional, "Share of the memory that is used. 0 leaves the model exactly as it is."),
         io.Combo.Input(
             "history_timestep",
             options=["zero", "same"],
@@ -98,6 +109,13 @@ def injection_inputs(optional: bool) -> list[io.Input]:
     ]
 
 
+def settings_from(
+    strength: float, history_timestep: str, sliding_window: int, attention_mode: str, history_guidance: float
+) -> MemorySettings:
+    """Widget values -> settings."""
+    return MemorySettings(strength, history_timestep, sliding_window, history_guidance, attention_mode)  # type: ignore[arg-type]
+
+
 def take_inputs() -> list[io.Input]:
     """Which take of each section a film uses, and which sections stay as they are; the render view writes them."""
     return [
@@ -112,5 +130,42 @@ def take_inputs() -> list[io.Input]:
             default="",
             optional=True,
             tooltip="Sections that stay as they are, whatever changes: 2, 4-6. Counted from 1.",
+        ),
+    ]
+
+
+def branch_inputs() -> list[io.Input]:
+    """Where a film branches off another one."""
+    return [
+        io.String.Input(
+            "branch_film",
+            default="",
+            optional=True,
+            tooltip="Name of an earlier film whose first sections open this one, as they are. Empty: none.",
+        ),
+        io.Int.Input(
+            "branch_section",
+            default=1,
+            min=0,
+            max=99999,
+            optional=True,
+            tooltip="How many sections of branch_film are kept; this film goes on after them.",
+        ),
+    ]
+
+
+def image_inputs() -> list[io.Input]:
+    """What a film can begin with as a picture."""
+    return [
+        io.Image.Input(
+            "start_image",
+            optional=True,
+            tooltip="The film's first frame. Image-to-video models begin with it, others see it in their memory.",
+        ),
+        io.ClipVision.Input(
+            "clip_vision",
+            optional=True,
+            tooltip="For Wan 2.1 and HunyuanVideo 1.5 image-to-video. "
+            "HunyuanVideo 1.5 is taken for text-to-video without it.",
         ),
     ]

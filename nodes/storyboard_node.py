@@ -16,7 +16,7 @@ from ..memory_encoder.storyboard import (
     plan_sections,
     read_storyboard,
 )
-from .sockets import CATEGORY, StoryboardSocket
+from .sockets import CATEGORY, StoryboardSocket, fps_input
 
 EXAMPLE = Storyboard(
     (
@@ -64,9 +64,7 @@ class VideoMemoryStoryboard(io.ComfyNode):
             inputs=[
                 io.Clip.Input("clip", tooltip="Text encoder of the model."),
                 io.String.Input("storyboard", multiline=True, default=EXAMPLE, tooltip="The shots."),
-                io.Float.Input(
-                    "fps", default=16.0, min=1.0, max=240.0, step=0.01, tooltip="16 for Wan 14B, 24 for 5B and Hunyuan."
-                ),
+                fps_input(),
                 io.Float.Input(
                     "section_seconds",
                     default=5.0,

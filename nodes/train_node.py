@@ -22,14 +22,13 @@ from ..memory_encoder.training.options import TrainOptions
 from ..memory_encoder.training.pictures import loss_plot, recall_picture
 from ..memory_encoder.training.random_state import random_state_kept
 from ..memory_encoder.training.run_files import LORA
-from .cache_clips import MemoryDatasetSocket
 from .events import TrainingEvents
 from .runtime import folders, training
 from .runtime.compress import codec_for
 from .runtime.managed import ManagedEncoder, manage
 from .runtime.progress import TrainingProgress
 from .runtime.sampling import host_of
-from .sockets import CATEGORY, MemoryEncoderSocket, encoder_input, seed_input
+from .sockets import CATEGORY, MemoryDatasetSocket, MemoryEncoderSocket, encoder_input, seed_input
 
 log = logging.getLogger("video_memory")
 
