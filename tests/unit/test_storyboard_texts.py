@@ -112,6 +112,8 @@ TWO_SHOTS = {
     "SRT": "1\n00:00:00,000 --> 00:00:05,000\na kitchen\n\n2\n00:00:05,000 --> 00:00:10,000\na road\n",
     "SRT, Windows": "00:00:00,000 --> 00:00:05,000\r\na kitchen\r\n\r\n00:00:05,000 --> 00:00:10,000\r\na road",
     "WebVTT": "WEBVTT\n\n00:00.000 --> 00:05.000 align:start\na kitchen\n\n00:05.000 --> 00:10.000\na road",
+    "WebVTT with tags": "WEBVTT\n\n00:00.000 --> 00:05.000\n<v Bob>a kitchen</v>\n\n"
+    "00:05.000 --> 00:10.000\n{\\an8}<i>a road</i>",
     "Markdown table": "| Shot | Time | Prompt |\n|---|:--|---|\n| 1 | 0-5s | a kitchen |\n| 2 | 5-10s | a road |",
     "table without outer bars": "Shot | Time | Prompt\n--- | --- | ---\n1 | 0-5s | a kitchen\n2 | 5-10s | a road",
     "table with words around": "Shots:\n\n| Time | Visual |\n|-|-|\n| 0:00-0:05 | a kitchen |\n| 0:05-0:10 | a road |",
@@ -187,6 +189,16 @@ def test_starts_are_those_that_were_written(text: str, expected: Starts) -> None
     assert starts(text) == expected
 
 
+def test_a_start_and_a_length_give_the_end() -> None:
+    for head in ("Start | Length", "Time | Duration"):
+        shots = read(f"{head} | Prompt\n--- | --- | ---\n0 | 5 | a\n7 | 12s | b").storyboard.shots
+        assert [(shot.start, shot.end) for shot in shots] == [(0, 5), (7, 19)]
+
+
+def test_the_name_of_a_field_inside_of_a_sentence_stays() -> None:
+    assert prompts('0-5s: it says "prompt: run"\n5-10s: prompt: b')[0] == 'it says "prompt: run"'
+
+
 def test_percentages_are_of_the_film_and_refused_without_its_length() -> None:
     text = "A station.\n[0%:33%] Wide shot.\n[33%:66%] Medium shot.\n[66%:] Close-up."
     shots = read(text, total_seconds=30.0).storyboard.shots
@@ -233,8 +245,11 @@ def test_a_negative_prompt_of_keyframe_tools_never_stays_in_the_prompt() -> None
     assert prompts('{"shots": [{"start": 0, "prompt": "a --neg b"}]}') == ["a --neg b"]
     board = read("a negative: film\n**Negative prompt:** photo, blurred").storyboard
     assert (board.shots[0].prompt, board.negative) == ("a negative: film", "photo, blurred")
-    with pytest.raises(StoryboardError, match=r"negative prompt differs.*--neg"):
-        read("[0s] a rabbit\n[5s] a fox\n\nNegative prompt: photo")
+    for text in ("[0s] a rabbit\n[5s] a fox\n\nNegative prompt: photo", "0-5s: a\n5-10s: b\nNegative prompt: photo"):
+        with pytest.raises(StoryboardError, match=r"negative prompt differs.*--neg"):
+            read(text)
+    with pytest.raises(StoryboardError, match="negative prompt stands before the first shot"):
+        read("Negative prompt: photo\n[0s: a rabbit] [5s: a fox]")
 
 
 PLAIN = [
@@ -308,6 +323,7 @@ def test_a_smiley_of_brackets_is_kept_or_refused() -> None:
         ('{"scenes": [{"prompt": "a", "duration": true}]}', "'duration' is True"),
         ('{"scenes": [{"prompt": "a", "start": 0, "end": 5, "duration": 4}]}', "do not agree"),
         ('{"scenes": [{"video_prompts": "a", "cut": [true]}]}', r"scene 1: 'video_prompts'.*square brackets"),
+        ('{"scenes": [{"video_prompts": ["a"], "duration": 10}]}', "scene 1: 'duration' is not read.*one section"),
         ('{"scenes": [{"video_prompts": ["a", "b"], "cut": ["True"]}]}', "2 values, one per video prompt"),
         ('"0": "he said "hello" twice", "5": "a road"', r'shot 2 .*\\" for quotes inside'),
         ("'0': 'a', '5': 'b'", "line 1 looks like keyframes"),

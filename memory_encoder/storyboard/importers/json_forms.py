@@ -227,6 +227,12 @@ def _from_storymem(scenes: Any, section_seconds: float) -> Storyboard:
                 f"scene {number}: 'video_prompts' is not a list of texts but {show(prompts)}; "
                 f"write one text per shot in square brackets: {form}"
             )
+        timed = next((key for key in scene if _KNOWN.get(key) in ("start", "end", "duration", "time")), None)
+        if timed:
+            raise StoryboardError(
+                f"scene {number}: {show(timed)} is not read beside 'video_prompts', of which each lasts one section; "
+                f"delete it, or write {_FORM}"
+            )
         cuts = scene.get("cut", [True] * len(prompts))
         if not isinstance(cuts, list) or len(cuts) != len(prompts):
             raise StoryboardError(

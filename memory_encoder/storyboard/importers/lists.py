@@ -45,7 +45,7 @@ _TITLE = re.compile(
     re.IGNORECASE,
 )
 _PROMPT = re.compile(
-    rf"[ \t]{{0,20}}(?:[-*\u2022][ \t]{{1,3}})?{_BOLD}(?:prompt|提示词|プロンプト){_BOLD}[:：]{_BOLD}",
+    rf"^[ \t]{{0,20}}(?:[-*\u2022][ \t]{{1,3}})?{_BOLD}(?:prompt|提示词|プロンプト){_BOLD}[:：]{_BOLD}",
     re.IGNORECASE,
 )
 _RULE = re.compile(r"[ \t]{0,9}(?:-{3,80}|\*{3,80}|_{3,80}|={3,80})[ \t]{0,9}")

@@ -38,6 +38,12 @@ REMARKS = {
 }
 
 
+_NEGATIVE = re.compile(
+    r"(?<!\S)--neg(?:ative)?(?!\S)|(?<=\n)[*# \t]{0,9}negative(?:[ _]prompt)?(?:\*\*)?[ \t]{0,3}[:：](?:\*\*)?",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True)
 class Reading:
     """A storyboard and how it was read: a key of FORMS, keys of REMARKS. `open_ended`: no sign ends a shot's text."""
@@ -69,7 +75,7 @@ class Reading:
 class Entry:
     """A shot as it stands in a list: its time as written, its text, and the words that name its place in messages.
 
-    With a `length` it begins where the shot before it ends, and has no other time.
+    With a `length` it has no `last`; without a `first` it begins where the shot before it ends.
     """
 
     first: str
@@ -114,6 +120,8 @@ def shots_of(entries: Sequence[Entry], clock: Clock, unit: str = "") -> tuple[Sh
     for entry in entries:
         if entry.length:
             start = shots[-1].end or 0.0 if shots else 0.0
+            if entry.first:
+                start = seconds_of(entry.first, f"{entry.where}: the start", clock, unit)
             end = start + seconds_of(entry.length, f"{entry.where}: the duration", clock, unit)
         else:
             start, end = range_of(entry.first, entry.last, entry.where, clock, unit)
@@ -127,8 +135,14 @@ def shots_of(entries: Sequence[Entry], clock: Clock, unit: str = "") -> tuple[Sh
 
 
 def common_text(before: str) -> tuple[str, bool]:
-    """What stands before the first shot and belongs to all, and whether a line that announces them is left out."""
+    """What stands before the first shot and belongs to all, and whether a line that announces them is left out.
+
+    Raises StoryboardError for a negative prompt, which would stand in every prompt."""
     lines = before.strip(AROUND + ",;").split("\n")
+    if _NEGATIVE.search("\n" + before):
+        raise StoryboardError(
+            "a negative prompt stands before the first shot; write it behind the text of every shot, as --neg words"
+        )
     announced = lines[-1].rstrip(AROUND + "*").endswith((":", "："))
     common = "\n".join(lines[:-1] if announced else lines).strip(AROUND + ",;，、；")
     return (common if any(letter.isalnum() for letter in common) else ""), announced
@@ -144,12 +158,6 @@ def joined(common: str, text: str, tail: str = "") -> str:
             result += " " if re.search(r"[.!?;:。！？；]$", result) else ", "
         result += part
     return result
-
-
-_NEGATIVE = re.compile(
-    r"(?<!\S)--neg(?:ative)?(?!\S)|(?<=\n)[*# \t]{0,9}negative(?:[ _]prompt)?(?:\*\*)?[ \t]{0,3}[:：](?:\*\*)?",
-    re.IGNORECASE,
-)
 
 
 def with_negatives(reading: Reading) -> Reading:

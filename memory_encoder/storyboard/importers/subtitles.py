@@ -10,6 +10,9 @@ from .reading import Entry, Reading, shots_of
 
 _ARROW = re.compile(rf"[ \t]{{0,20}}({CODE})[ \t]{{0,9}}-->[ \t]{{0,9}}({CODE})(?:[ \t][^\n]{{0,200}})?")
 _HEADER = re.compile(r"WEBVTT\b.{0,200}|NOTE\b.{0,200}|STYLE|Kind:.{0,100}|Language:.{0,100}")
+_TAG = re.compile(  # of voices, fonts and places; <lora:...> is none of them
+    r"</?(?:[bciuv]|font|lang|ruby|rt)(?:[ .][^<>\n]{0,100})?>|\{\\[^{}\n]{0,100}\}", re.IGNORECASE
+)
 _FORM = "write 00:00:00,000 --> 00:00:05,000 and the text in the lines below it"
 
 
@@ -29,7 +32,8 @@ def parse(text: str, clock: Clock) -> Reading:
             body = body[:-1]  # the number of the next one
         match = _ARROW.fullmatch(lines[at])
         assert match is not None
-        entries.append(Entry(match[1], match[2], "\n".join(body).strip(), f"shot {shot} (line {at + 1})"))
+        words = _TAG.sub("", "\n".join(body)).strip()
+        entries.append(Entry(match[1], match[2], words, f"shot {shot} (line {at + 1})"))
     for number, line in enumerate(lines[: arrows[0]], 1):
         if line and not line.isdigit() and not _HEADER.fullmatch(line):
             raise StoryboardError(

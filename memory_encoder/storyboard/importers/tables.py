@@ -92,15 +92,16 @@ def parse(text: str, clock: Clock) -> Reading:
 
 def _entry(cells: Sequence[str], columns: dict[str, int], where: str) -> Entry:
     prompt = cells[columns["prompt"]]
+    length = cells[columns["duration"]] if "duration" in columns else ""
     if "time" in columns:
         match = _RANGE.fullmatch(cells[columns["time"]])
         if match is None:
             raise StoryboardError(f"{where}: the time is {cells[columns['time']][:30]!r}; write 0-5s")
-        return Entry(match[1], match[2], prompt, where)
+        return Entry(match[1], match[2], prompt, where, length="" if match[2] else length)
     if "start" in columns:
         end = cells[columns["end"]] if "end" in columns else ""
-        return Entry(cells[columns["start"]], end or None, prompt, where)
-    return Entry("", None, prompt, where, length=cells[columns["duration"]] or "?")
+        return Entry(cells[columns["start"]], end or None, prompt, where, length="" if end else length)
+    return Entry("", None, prompt, where, length=length or "?")
 
 
 def _lines(text: str) -> list[tuple[int, str]]:
