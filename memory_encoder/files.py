@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
+import re
 import stat
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from .locks import BusyError, alone
 
 REPLACE_TRIES, REPLACE_PAUSE = 21, 0.1  # 2 s: Windows replaces no file that someone reads, if only a virus scanner
+MAX_NAME_CHARACTERS = 100
+MAX_NAME_BYTES = 200  # file systems count bytes, 255 at most; other names may be derived from this one
+
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?\"<>|]")
+_RESERVED = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(?:\..*)?", re.IGNORECASE
+)
 _CURES = {
     "free space on the disk": ("ENOSPC", "EDQUOT", "EFBIG"),
     "check the rights": ("EACCES", "EPERM", "EROFS"),
@@ -36,6 +45,10 @@ class NotPlainError(ValueError):
     """Something that is no plain file of its folder, which is neither opened nor followed."""
 
 
+class FolderNameError(ValueError):
+    """A name that cannot be a folder; the message says what to change."""
+
+
 class NewerFileError(ValueError):
     """A file of a later version of this pack; it is left as it is."""
 
@@ -46,6 +59,33 @@ def cure(error: OSError) -> str:
         if error.errno in (getattr(errno, name, None) for name in names):
             return f"; {words}"
     return ""
+
+
+def named_folder(root: Path, name: str, what: str) -> Path:
+    """The folder below `root` with the name that an input `what` gives, such as a film; nothing is created.
+
+    Raises FolderNameError for a name that is not one plain folder name on Linux, macOS and Windows alike.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise FolderNameError(f"{what}: the name is empty; give a name, such as my_{what}")
+    forbidden = _FORBIDDEN.search(name)
+    if len(name) > MAX_NAME_CHARACTERS or (forbidden is None and len(name.encode()) > MAX_NAME_BYTES):
+        raise FolderNameError(
+            f"{what}: the name has {len(name)} characters, which is too long; use at most {MAX_NAME_CHARACTERS}, "
+            "fewer with characters beyond ASCII"
+        )
+    if forbidden is not None:
+        raise FolderNameError(
+            f"{what}: the name {name!r} contains {forbidden[0]!r}, but it names one folder, not a path; "
+            "use letters, digits, spaces, dots, - and _"
+        )
+    if name[0] in ". " or name[-1] in ". ":
+        raise FolderNameError(f"{what}: the name {name!r} begins or ends with a dot or a space; remove it")
+    if _RESERVED.fullmatch(name):
+        raise FolderNameError(
+            f"{what}: the name {name!r} is reserved by Windows; add something to it, such as {name[:3]}_{what}"
+        )
+    return Path(root) / name
 
 
 def write_atomically(path: Path, write: Callable[[Path], None], sleep: Callable[[float], None] = time.sleep) -> None:
@@ -123,6 +163,16 @@ def read_plain(path: Path) -> bytes:
 def unreadable(path: Path, error: OSError) -> OSError:
     """An error of reading in words that name the file: what was not read may be as good as ever."""
     return OSError(error.errno, f"cannot read {path}: {error.strerror or error}{cure(error)}")
+
+
+def load_tensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file's bytes: a mapped file would change or vanish under the tensors.
+
+    Raises SafetensorError, or ValueError for a damaged header.
+    """
+    tensors = load(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return tensors, dict(header.get("__metadata__") or {})
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..memory_encoder.film.sections import film_folder
+from ..memory_encoder.files import named_folder
 from ..memory_encoder.training.dataset.cache import build_cache, folder_stamp
 from ..memory_encoder.training.dataset.dataset import MemoryDataset
 from ..memory_encoder.training.dataset.in_memory import dataset_from_latents
@@ -140,7 +140,7 @@ class VideoMemoryDataset(io.ComfyNode):
             heldout=parse_heldout(heldout[0]),
             on_bad=on_bad[0],  # type: ignore[arg-type]
         )
-        out = film_folder(folders.dataset_root(), name[0], "name")
+        out = named_folder(folders.dataset_root(), name[0], "name")
         report = str(
             build_cache(
                 folders.clips_folder(folder[0]),

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from ..memory_encoder.film.opening import Opening, Piece, StoredFilmError, stored_film
 from ..memory_encoder.film.sections import SectionStore, section_key
-from ..memory_encoder.memory.compressor import Codec
+from ..memory_encoder.frames import frames_in
 from ..memory_encoder.memory.video_memory import VideoMemory
-from ..memory_encoder.pictures.decoding import CONTEXT
-from ..memory_encoder.pictures.frames import frames_in
+from ..memory_encoder.pictures.codec import CONTEXT, Codec
 from .film_inputs import check_size
 from .lead import resized
 from .runtime import folders

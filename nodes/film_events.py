@@ -22,7 +22,7 @@ from torch import Tensor
 from ..memory_encoder.files import write_bytes
 from ..memory_encoder.film.clock import FilmClock
 from ..memory_encoder.film.sections import SectionStore, is_record
-from ..memory_encoder.memory.compressor import Codec
+from ..memory_encoder.pictures.codec import Codec
 from ..memory_encoder.storyboard import Section, Shot
 from . import preview_clips
 from .events import running_node, send

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from comfy_api.latest import InputImpl, io
 
-from ..memory_encoder.pictures.frames import closing_frames
+from ..memory_encoder.frames import closing_frames
 from .sockets import CATEGORY, fps_input
 
 MARGIN = 1.0  # seconds that are read before the part that is wanted: lengths in files are rounded

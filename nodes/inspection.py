@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..memory_encoder.evaluation.metrics import psnr
+from ..memory_encoder.frames import evenly, first_frame, last_frame
 from ..memory_encoder.memory.video_memory import VideoMemory
-from .preview_clips import chosen
 
 MAX_PAIRS = 96  # kept as pictures in ComfyUI's temporary folder; PSNR is given for every frame
 MAX_SIDE = 640
@@ -33,7 +33,7 @@ def recall_ui(original: Tensor, retrieved: Tensor) -> dict[str, Any]:
     folder = Path(folder_paths.get_temp_directory()) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     pairs = []
-    for index in chosen(len(values), MAX_PAIRS):
+    for index in evenly(len(values), min(MAX_PAIRS, len(values))):
         names = {kind: f"{run}_{index:05}_{kind}.webp" for kind in ("original", "recalled")}
         _save(folder / names["original"], original[index])
         _save(folder / names["recalled"], retrieved[index])
@@ -55,16 +55,6 @@ def timeline_ui(memory: VideoMemory, ranges: Sequence[range], temporal: int = 4)
     asked = [[first_frame(r.start, temporal), last_frame(r.stop - 1, temporal)] for r in ranges]
     frames = last_frame(memory.latents - 1, temporal) + 1
     return {"video_memory_timeline": [{"frames": frames, "sections": sections, "asked": asked}]}
-
-
-def first_frame(latent: int, temporal: int) -> int:
-    """First frame that a latent of a causal VAE holds; latent 0 is frame 0 alone."""
-    return 0 if latent == 0 else temporal * (latent - 1) + 1
-
-
-def last_frame(latent: int, temporal: int) -> int:
-    """Last frame that a latent of a causal VAE holds."""
-    return temporal * latent
 
 
 def _save(path: Path, frame: Tensor) -> None:

@@ -14,10 +14,10 @@ import node_helpers
 import torch
 from torch import Tensor
 
+from ..memory_encoder.frames import frames_in
 from ..memory_encoder.injection.hosts import Host
-from ..memory_encoder.memory.compressor import Codec
 from ..memory_encoder.memory.video_memory import VideoMemory
-from ..memory_encoder.pictures.decoding import CONTEXT
+from ..memory_encoder.pictures.codec import CONTEXT, Codec
 from ..memory_encoder.storyboard import Section
 
 GREY = 0.5  # what Wan's image-to-video models see where no picture is given
@@ -72,7 +72,7 @@ class LeadPicture:
 
     def _channels(self, picture: Tensor | None, latent: Tensor) -> dict[str, Any]:
         """The entries of CONDITIONING that core's image-to-video nodes set."""
-        frames = 1 + self.codec.temporal * (latent.shape[2] - 1)
+        frames = frames_in(latent.shape[2], self.codec.temporal)
         size = [self.codec.spatial * side for side in latent.shape[3:]]
         mask = torch.ones(1, 1, *latent.shape[2:])
         if picture is None and not self.fill:

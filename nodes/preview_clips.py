@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..memory_encoder.frames import evenly
+
 MAX_WIDTH = 256
 CLIP_FRAMES = 24  # of a stored section
 LIVE_FRAMES = 8  # of a section that is being sampled; it is sent every few seconds
@@ -32,12 +34,13 @@ def previewer_of(model: Any) -> Any:
 
 def latent_frames(previewer: Any, latents: Tensor, count: int) -> list[Image.Image]:
     """Pictures of at most `count` latents, evenly chosen, of normalised latents [B,C,T,H,W]."""
-    return [previewer.decode_latent_to_preview(latents[:1, :, i : i + 1]) for i in chosen(latents.shape[2], count)]
+    steps = evenly(latents.shape[2], min(count, latents.shape[2]))
+    return [previewer.decode_latent_to_preview(latents[:1, :, i : i + 1]) for i in steps]
 
 
 def picture_frames(pictures: Tensor, count: int) -> list[Image.Image]:
     """At most `count` of the frames [T,H,W,3] in 0..1, evenly chosen, no wider than a tile needs."""
-    picked = pictures[chosen(pictures.shape[0], count), ..., :3]
+    picked = pictures[evenly(pictures.shape[0], min(count, pictures.shape[0])), ..., :3]
     data = (picked.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     return [fitted(Image.fromarray(frame)) for frame in data]
 
@@ -65,9 +68,3 @@ def poster(content: bytes) -> bytes:
         still = io.BytesIO()
         image.convert("RGB").save(still, "WEBP", quality=75)
     return still.getvalue()
-
-
-def chosen(length: int, count: int) -> list[int]:
-    """At most `count` indices below `length`, evenly spread, first and last among them."""
-    count = min(length, count)
-    return [round(i * (length - 1) / max(count - 1, 1)) for i in range(count)]

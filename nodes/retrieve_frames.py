@@ -10,11 +10,10 @@ from torch import Tensor
 
 from ..memory_encoder.evaluation.metrics import MetricUnavailable, lpips, psnr, ssim
 from ..memory_encoder.evaluation.recall import windows
-from ..memory_encoder.injection.inject import check_fit
+from ..memory_encoder.frames import evenly, latent_ranges
+from ..memory_encoder.injection.fit import check_memory
 from ..memory_encoder.memory.video_memory import VideoMemory
-from ..memory_encoder.pictures.frames import latent_ranges
 from .inspection import recall_ui, timeline_ui
-from .preview_clips import chosen
 from .runtime.progress import FilmProgress
 from .runtime.sampling import empty_conditioning, host_of, retrieve
 from .sockets import CATEGORY, memory_input, model_input, sampling_inputs, seed_input, shown_when_reused, strength_input
@@ -65,7 +64,7 @@ class VideoMemoryRetrieve(io.ComfyNode):
         strength: float = 1.0,
     ) -> io.NodeOutput:
         host = host_of(model)
-        check_fit(host, memory)
+        check_memory(memory, host)
         positive = positive or empty_conditioning(model)
         ranges = latent_ranges(frame_indices, memory.latents)
         passes = sum(len(list(windows(r, memory.latents))) for r in ranges)
@@ -126,7 +125,7 @@ def quality_report(original: Tensor, retrieved: Tensor) -> str:
 
 def side_by_side(original: Tensor, retrieved: Tensor) -> Tensor:
     """One picture [1,H,W,3]: a row of originals [N,h,w,3] above a row of remembered frames, evenly chosen."""
-    columns = chosen(retrieved.shape[0], MAX_COLUMNS)
+    columns = evenly(retrieved.shape[0], min(MAX_COLUMNS, retrieved.shape[0]))
     rows = [
         _labelled_row(frames[columns].clamp(0, 1), label)
         for frames, label in ((original, "original"), (retrieved, "remembered"))

@@ -16,10 +16,10 @@ from typing import Any
 import folder_paths
 from aiohttp import web
 
-from ..memory_encoder.files import NotPlainError, check_plain, read_plain
+from ..memory_encoder.files import NotPlainError, check_plain, named_folder, read_plain
 from ..memory_encoder.film.opening import unbroken
 from ..memory_encoder.film.plan import PlanError, PlanRequest, film_plan
-from ..memory_encoder.film.sections import SectionStore, film_folder
+from ..memory_encoder.film.sections import SectionStore
 from ..memory_encoder.injection.hosts.encoder_file import read_config
 from ..memory_encoder.phi.config import EncoderConfig
 from ..memory_encoder.storyboard import StoryboardError
@@ -179,7 +179,7 @@ def _whole_number(text: str) -> int:
 
 def training_state(run: str) -> dict[str, Any]:
     """Losses of a run, thinned out to what a curve can show, and when its recalled frames were drawn."""
-    folder = film_folder(folders.training_root(), run)
+    folder = named_folder(folders.training_root(), run, "run")
     entries = read_losses(folder / LOSSES)
     picture = folder / RECALL_PICTURE
     return {
@@ -210,7 +210,7 @@ async def _training(request: web.Request) -> web.StreamResponse:
 
 
 async def _recalled(request: web.Request) -> web.StreamResponse:
-    path = film_folder(folders.training_root(), request.match_info["run"]) / RECALL_PICTURE
+    path = named_folder(folders.training_root(), request.match_info["run"], "run") / RECALL_PICTURE
     if not path.is_file():
         raise FileNotFoundError("the run has drawn no recalled frames yet")
     return web.FileResponse(path, headers={"Cache-Control": "no-cache"})

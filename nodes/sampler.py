@@ -10,10 +10,11 @@ from uuid import uuid4
 import torch
 from comfy_api.latest import io
 
+from ..memory_encoder.files import FolderNameError, named_folder
 from ..memory_encoder.film.identity import conditioning as hashable
 from ..memory_encoder.film.loop import Film, render_film
 from ..memory_encoder.film.opening import Opening
-from ..memory_encoder.film.sections import FilmNameError, SectionStore, film_folder
+from ..memory_encoder.film.sections import SectionStore
 from ..memory_encoder.film.takes import parse_locks, parse_takes
 from ..memory_encoder.memory.video_memory import VideoMemory
 from .film_beginning import Asked, beginning_of, opening_report, remembered
@@ -121,8 +122,8 @@ class VideoMemorySampler(io.ComfyNode):
     def fingerprint_inputs(cls, film: Any = "", branch_film: Any = "", **_: Any) -> str:
         """Changes when the film that this one branches off does, and when files of the film itself were deleted."""
         try:  # a name that comes through a link is not known here
-            folder = film_folder(folders.film_root(), film) if isinstance(film, str) else None
-        except FilmNameError:
+            folder = named_folder(folders.film_root(), film, "film") if isinstance(film, str) else None
+        except FolderNameError:
             return film_stamp(branch_film)  # the run itself will say what is wrong
         return f"{film_stamp(branch_film)} {FILES.losses(folder)}"
 

@@ -15,9 +15,11 @@ from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
+from ..memory_encoder.files import FolderNameError, named_folder
 from ..memory_encoder.film.opening import stored_film
-from ..memory_encoder.film.sections import MANIFEST, FilmNameError, film_folder
-from ..memory_encoder.pictures.decoding import Decoder, decode_film
+from ..memory_encoder.film.sections import MANIFEST
+from ..memory_encoder.pictures.codec import codec_of
+from ..memory_encoder.pictures.decoding import decode_film
 from ..memory_encoder.pictures.movie import write_movie
 from .runtime import folders
 from .runtime.progress import SavingProgress
@@ -112,15 +114,15 @@ class VideoMemorySaveFilm(io.ComfyNode):
         rate = fps or source.fps
         if not rate:
             raise ValueError("fps: the film does not say at how many frames a second it runs; set fps")
-        decoder = decoder_of(vae, source.first)
-        height, width = (n * decoder.spatial for n in source.first.shape[3:])
+        codec = codec_of(vae, film=source.first)
+        height, width = (n * codec.spatial for n in source.first.shape[3:])
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory(), width, height
         )
         path = Path(folder) / f"{name}_{counter:05}_.mp4"
-        progress = SavingProgress(source.latents - source.lead, decoder.temporal)
+        progress = SavingProgress(source.latents - source.lead, codec.temporal)
         frames = write_movie(
-            path, progress.counted(decode_film(source.parts(), decoder, match_colours, lead=source.lead)), rate, crf,
+            path, progress.counted(decode_film(source.parts(), codec, match_colours, lead=source.lead)), rate, crf,
             metadata_of(cls.hidden), audio, progress.frame,
         )  # fmt: skip
         report = f"{path.name}: {source.shown} parts, {frames} frames ({frames / rate:.2f} s) at {rate:g} fps"
@@ -183,16 +185,6 @@ def _source(parts: Callable[[], Iterator[Tensor]], sizes: Sequence[int], fps: fl
     return FilmSource(parts, sum(sizes), fps, shown, lead)
 
 
-def decoder_of(vae: Any, latents: Tensor) -> Decoder:
-    """The VAE as the library sees it; raises ValueError when the latents are not its own."""
-    if vae.latent_dim != 3 or vae.latent_channels != latents.shape[1]:
-        raise ValueError(
-            f"vae makes {vae.latent_dim}D latents of {vae.latent_channels} channels, but the film has 3D latents of "
-            f"{latents.shape[1]}; load the VAE that belongs to the film's model"
-        )
-    return Decoder(vae.decode, vae.temporal_compression_decode() or 4, vae.spacial_compression_decode())
-
-
 def metadata_of(hidden: Any) -> dict[str, Any]:
     """Workflow and prompt for the file, unless ComfyUI was started with --disable-metadata."""
     if args.disable_metadata:
@@ -212,8 +204,8 @@ def film_stamp(film: Any) -> str:
     if not isinstance(film, str) or not film.strip():
         return ""
     try:
-        status = (film_folder(folders.film_root(), film) / MANIFEST).stat()
-    except (FilmNameError, OSError):
+        status = (named_folder(folders.film_root(), film, "film") / MANIFEST).stat()
+    except (FolderNameError, OSError):
         return ""  # the run itself will say what is wrong
     return f"{status.st_size}-{status.st_mtime_ns}"
 

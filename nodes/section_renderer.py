@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..memory_encoder.injection.selection import MemorySettings
-from ..memory_encoder.memory.compressor import Codec
 from ..memory_encoder.memory.video_memory import VideoMemory
+from ..memory_encoder.pictures.codec import Codec
 from ..memory_encoder.storyboard import Section
 from .film_events import FilmEvents
 from .lead import Given, LeadPicture

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..memory_encoder.film.sections import film_folder
+from ..memory_encoder.files import named_folder
 from ..memory_encoder.injection.hosts import find_host
 from ..memory_encoder.injection.hosts.comfy_models import training_mode
 from ..memory_encoder.injection.hosts.encoder_file import new_encoder
@@ -128,7 +128,7 @@ class VideoMemoryTrain(io.ComfyNode):
         from ..memory_encoder.training.run import train
 
         memory_encoder.check_host(host_of(model))
-        folder = film_folder(folders.training_root(), run, "run")
+        folder = named_folder(folders.training_root(), run, "run")
         options = TrainOptions(
             stage=stage, steps=steps, batch_size=batch_size, learning_rate=learning_rate, rank=rank, seed=seed,
             accumulate=accumulate, section=section, picture_every=picture_every, checkpoint_every=checkpoint_every,

@@ -14,8 +14,8 @@ from demo.tiny_family.clips import list_clips
 from demo.tiny_family.evaluate_family import FIRST_FILM
 from demo.tiny_family.prepare import FPS, HEIGHT, WIDTH, TinyCodec, film_of
 from memory_encoder.files import write_atomically
-from memory_encoder.memory.compressor import Codec
 from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.pictures.codec import Codec
 from memory_encoder.training.dataset.video import VideoReader
 from memory_encoder.training.dataset.windows import low_resolution_latents
 

@@ -14,9 +14,9 @@ from demo.tiny_family.prepare import TEXT_ENCODER, TinyCodec
 from memory_encoder.evaluation.metrics import lpips, lpips_available, psnr, ssim
 from memory_encoder.evaluation.recall import draw_frames, draw_history
 from memory_encoder.injection.hosts.comfy_models import load_text_encoder
-from memory_encoder.memory.compressor import Codec
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.positions import cells_for
+from memory_encoder.pictures.codec import Codec
 from memory_encoder.training.module import TrainingModule
 
 from .material import GIVEN, MADE, Clips

@@ -32,7 +32,7 @@ from memory_encoder.injection.hosts.comfy_models import (
     load_text_encoder,
     load_vae,
 )
-from memory_encoder.memory.compressor import Codec
+from memory_encoder.pictures.codec import Codec
 from memory_encoder.training.dataset.cache import build_cache
 from memory_encoder.training.dataset.clips import Progress
 from memory_encoder.training.dataset.settings import CacheSettings, latent_space, parse_rates

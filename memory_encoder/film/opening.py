@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..pictures.frames import frames_in
-from .sections import FilmNameError, SectionStore, section_key
+from ..files import FolderNameError
+from ..frames import TEMPORAL, frames_in
+from .sections import SectionStore, section_key
 
-TEMPORAL = 4  # frames in a latent, of every host there is
 FACTS = ("width", "height", "fps", "latent_format", "memory")  # of a film, in each record of its manifest
 
 
@@ -48,7 +48,7 @@ class Opening:
     @property
     def frames(self) -> int:
         """Pictures that are shown."""
-        return frames_in(self.latents.shape[2], TEMPORAL) - frames_in(self.lead, TEMPORAL)
+        return frames_in(self.latents.shape[2]) - frames_in(self.lead)
 
     @cached_property
     def key(self) -> str:
@@ -158,7 +158,7 @@ def stored_film(root: Path, name: str, asked_by: str = "film") -> StoredFilm:
     """
     try:
         store = SectionStore(root, name, move_aside=False)
-    except FilmNameError as error:
+    except FolderNameError as error:
         raise StoredFilmError(str(error).replace("film:", f"{asked_by}:", 1)) from error
     records = store.manifest()
     if not records:

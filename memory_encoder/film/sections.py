@@ -21,7 +21,17 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..files import NewerFileError, NotPlainError, cure, read_plain, remove_abandoned, unreadable, write_atomically
+from ..files import (
+    NewerFileError,
+    NotPlainError,
+    cure,
+    load_tensors,
+    named_folder,
+    read_plain,
+    remove_abandoned,
+    unreadable,
+    write_atomically,
+)
 from ..locks import BusyError, alone
 
 SCHEMA_VERSION = 1
@@ -29,20 +39,10 @@ MANIFEST = "manifest.json"
 LOCK = ".lock"  # there while a film is made; says by whom
 MIB = 2**20
 MAX_SECTIONS = 1_000_000
-MAX_NAME_CHARACTERS = 100
-MAX_NAME_BYTES = 200  # file systems count bytes, 255 at most; other names may be derived from this one
 
 _LOG = logging.getLogger("video_memory")
 _KEY = re.compile(r"[0-9a-f]{64}")
-_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?\"<>|]")
-_RESERVED = re.compile(
-    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(?:\..*)?", re.IGNORECASE
-)
 _RESERVED_METADATA = ("schema_version", "section_key", "section_index", "section_digest")
-
-
-class FilmNameError(ValueError):
-    """A film name that cannot be a folder; the message says what to change."""
 
 
 class _Unusable(ValueError):
@@ -71,33 +71,6 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor).all())
 
 
-def film_folder(root: Path, film: str, what: str = "film") -> Path:
-    """The folder of a film below `root`, or of something else that an input `what` names; nothing is created.
-
-    Raises FilmNameError for a name that is not one plain folder name on Linux, macOS and Windows alike.
-    """
-    if not isinstance(film, str) or not film.strip():
-        raise FilmNameError(f"{what}: the name is empty; give a name, such as my_{what}")
-    forbidden = _FORBIDDEN.search(film)
-    if len(film) > MAX_NAME_CHARACTERS or (forbidden is None and len(film.encode()) > MAX_NAME_BYTES):
-        raise FilmNameError(
-            f"{what}: the name has {len(film)} characters, which is too long; use at most {MAX_NAME_CHARACTERS}, "
-            "fewer with characters beyond ASCII"
-        )
-    if forbidden is not None:
-        raise FilmNameError(
-            f"{what}: the name {film!r} contains {forbidden[0]!r}, but it names one folder, not a path; "
-            "use letters, digits, spaces, dots, - and _"
-        )
-    if film[0] in ". " or film[-1] in ". ":
-        raise FilmNameError(f"{what}: the name {film!r} begins or ends with a dot or a space; remove it")
-    if _RESERVED.fullmatch(film):
-        raise FilmNameError(
-            f"{what}: the name {film!r} is reserved by Windows; add something to it, such as {film[:3]}_{what}"
-        )
-    return Path(root) / film
-
-
 def section_key(previous_key: str, ingredients: Mapping[str, Any]) -> str:
     """Hash (64 hex digits) of the previous section's key and of all that this section is made of.
 
@@ -121,11 +94,11 @@ class SectionStore:
     store that writes removes. One process at a time makes a film (`making`). Nothing is created before the first
     write. Content that was read and is wrong counts as missing and is moved aside, or left where it is with
     `move_aside` False, for those who only read; a file that cannot be read is an error and stays.
-    Raises FilmNameError for a bad name.
+    Raises FolderNameError for a bad name.
     """
 
     def __init__(self, root: Path, film: str, move_aside: bool = True) -> None:
-        self.folder = film_folder(root, film)
+        self.folder = named_folder(root, film, "film")
         self.film = film
         self.move_aside = move_aside
         self._cleaned = self._ours = False
@@ -310,10 +283,7 @@ def _check_version(path: Path, version: Any) -> None:
 
 
 def _read_section(path: Path, key: str) -> StoredSection:
-    content = read_plain(path)
-    tensors = safetensors.torch.load(content)  # from memory: a mapped file would change or vanish under the tensors
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    metadata = dict(header.get("__metadata__") or {})
+    tensors, metadata = load_tensors(read_plain(path))
     own = {name: metadata.pop(name, "") for name in _RESERVED_METADATA}
     version = own["schema_version"]
     _check_version(path, int(version) if version.isdecimal() else version)

@@ -24,6 +24,7 @@ from ..memory.video_memory import VideoMemory
 from ..phi.cross_attention import CrossMemory
 from .cached import cached_patches, hooked
 from .compiled import compile_by_blocks, drops_guards, refuse_late, uncompiled
+from .fit import check_memory
 from .hosts import Host, HostError, MemoryTokens, find_host
 from .hosts.base import Block, BlockArgs, BlockPatch, Slot
 from .selection import InjectedMemory, MemorySettings, cross_memories, select_tokens
@@ -50,7 +51,7 @@ def inject(
     host = find_host(patched.get_model_object("diffusion_model"))
     if memory is None or memory.latents == 0 or settings.strength == 0:
         return patched
-    check_fit(host, memory)
+    check_memory(memory, host)
     refuse_context_windows(patched.model_options)
     shift = -float(memory.latents) if time_shift is None else time_shift
     injected = select_tokens(memory, host, settings, shift)
@@ -70,26 +71,6 @@ def inject(
 def is_injected(model: Any) -> bool:
     """Whether `inject` put a memory into this ModelPatcher; an empty one leaves nothing behind."""
     return bool(model.get_wrappers(DIFFUSION_MODEL, KEY))
-
-
-def check_fit(host: Host, memory: VideoMemory) -> None:
-    """Raises ValueError when a memory's tokens, or the latents it keeps, cannot enter this host."""
-    for part in memory.parts:
-        _check_part(host, part)
-
-
-def _check_part(host: Host, memory: VideoMemory) -> None:
-    config = memory.config
-    if (config.host, config.width) != (host.name, host.width):
-        raise ValueError(
-            f"memory was made for {config.host} of width {config.width}, but model is {host.name} of width "
-            f"{host.width}; compress the history with an encoder for this model"
-        )
-    if config.latent_channels != host.latent_channels:
-        raise ValueError(
-            f"memory holds latents of {config.latent_channels} channels, model makes {host.latent_channels}; "
-            "compress the history with the VAE and an encoder for this model"
-        )
 
 
 def refuse_context_windows(model_options: dict[str, Any] | None) -> None:

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..frames import first_frame
 from ..phi.config import EncoderConfig
 from ..phi.encoder import MemoryEncoder
 from ..phi.low_resolution import downsample, encode_cells, lr_frame_indices
 from ..phi.positions import cells_for, grid_for
-from ..pictures.decoding import CONTEXT
+from ..pictures.codec import CONTEXT, Codec
 from .video_memory import VideoMemory
 
 RECENT_LATENTS = 8  # uncompressed latents kept for the sliding window and as context of the next decode
-
-
-@dataclass(frozen=True)
-class Codec:
-    """What phi needs of the VAE and of the host; the caller decides on devices.
-
-    encode: pictures [B,T,H,W,3] in 0..1 -> latents [B,C,t,h,w] in the host's normalised space.
-    decode: normalised latents -> pictures.
-    embed: normalised latents -> the host's first projection on the token grid [B,D,t,h/2,w/2].
-    temporal, spatial: pixels per latent; the VAE is causal, 1 + temporal*k frames.
-    """
-
-    encode: Callable[[Tensor], Tensor]
-    decode: Callable[[Tensor], Tensor]
-    embed: Callable[[Tensor], Tensor]
-    temporal: int = 4
-    spatial: int = 8
 
 
 def append_history(
@@ -82,9 +65,9 @@ def _low_resolution(config: EncoderConfig, codec: Codec, memory: VideoMemory, la
     """LR tokens [B,D,t,h,w] of the cells that the latents touch, and the LR frames that the next append needs."""
     before, step = memory.state.latents, codec.temporal
     grid = grid_for(latents.shape[3], latents.shape[4], config)
-    pictures = _new_pictures(codec, memory, latents)
-    first_frame = 0 if before == 0 else step * (before - 1) + 1
-    keep = lr_frame_indices(first_frame, pictures.shape[1], config.stride[0])
+    context = memory.recent[:, :, -CONTEXT:].to(latents) if before else None
+    pictures = codec.decode_after(context, latents)
+    keep = lr_frame_indices(first_frame(before, step), pictures.shape[1], config.stride[0])
     frames = downsample(pictures[:, keep], grid, config, codec.spatial)
     if memory.lr_frames is not None:
         frames = torch.cat([memory.lr_frames.to(frames), frames], dim=1)
@@ -93,11 +76,3 @@ def _low_resolution(config: EncoderConfig, codec: Codec, memory: VideoMemory, la
     complete, started = cells_for(before + latents.shape[2], config.stride[0])
     lr, rest = encode_cells(frames, codec.encode, step, done, complete, started)
     return codec.embed(lr), rest.clone()
-
-
-def _new_pictures(codec: Codec, memory: VideoMemory, latents: Tensor) -> Tensor:
-    """Pictures of the new latents only; earlier ones lead the causal decoder in and are dropped."""
-    context = memory.recent[:, :, -CONTEXT:].to(latents)
-    if memory.state.latents == 0:
-        return codec.decode(latents)
-    return codec.decode(torch.cat([context, latents], dim=2))[:, -codec.temporal * latents.shape[2] :]

@@ -1,1 +1,1 @@
-"""Latents to pictures and to a movie; frames as people count them to latents."""
+"""Latents to pictures and to a movie."""

@@ -9,41 +9,19 @@ with 6 and 0.00001 with 7 (pictures are 0 to 1; a level of 8 bits is 0.004). Not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
+from ..frames import frames_in
+from .codec import CONTEXT, Codec
 from .colours import ColourStatistics, colour_match
-from .frames import frames_in
-
-# Latents decoded again in front of a piece or a section: the first count whose error no 16-bit number shows.
-CONTEXT = 6
-PIECE_BYTES = 2**30  # pictures, as floats, that one call of the VAE may make
-SHORTEST, LONGEST = 4, 32  # latents of a piece
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """A causal VAE: `decode` turns latents [1,C,T,h,w] into pictures [1,1+temporal*(T-1),H,W,3] in 0..1.
-
-    temporal, spatial: pictures per latent in time, and along height and width.
-    """
-
-    decode: Callable[[Tensor], Tensor]
-    temporal: int = 4
-    spatial: int = 8
-
-    def piece_length(self, height: int, width: int) -> int:
-        """Latents of that size to decode at once so that the pictures, context included, stay within PIECE_BYTES."""
-        bytes_per_latent = self.temporal * height * width * self.spatial**2 * 3 * 4
-        return max(SHORTEST, min(LONGEST, PIECE_BYTES // bytes_per_latent - CONTEXT))
 
 
 def decode_film(
     sections: Iterable[Tensor],
-    decoder: Decoder,
+    codec: Codec,
     match_colours: bool = False,
     length: int | None = None,
     lead: int = 0,
@@ -55,10 +33,10 @@ def decode_film(
     whose pictures are left out.
     """
     if match_colours:
-        pictures = _matched(sections, decoder, length)
+        pictures = _matched(sections, codec, length)
     else:
-        pictures = _decoded(pieces_of(sections, decoder, length), decoder, None)
-    return _without_first(pictures, frames_in(lead, decoder.temporal))
+        pictures = _decoded(pieces_of(sections, codec, length), codec, None)
+    return _without_first(pictures, frames_in(lead, codec.temporal))
 
 
 def _without_first(pieces: Iterable[Tensor], count: int) -> Iterator[Tensor]:
@@ -70,12 +48,12 @@ def _without_first(pieces: Iterable[Tensor], count: int) -> Iterator[Tensor]:
         del shown
 
 
-def pieces_of(sections: Iterable[Tensor], decoder: Decoder, length: int | None = None) -> Iterator[Tensor]:
+def pieces_of(sections: Iterable[Tensor], codec: Codec, length: int | None = None) -> Iterator[Tensor]:
     """The latents of all sections in pieces of equal length, the last one shorter; pieces run across sections."""
     waiting: list[Tensor] = []
     count = 0
     for section in sections:
-        length = length or decoder.piece_length(*section.shape[3:])
+        length = length or codec.piece_length(*section.shape[3:])
         waiting.append(section)
         count += section.shape[2]
         if count >= length:
@@ -87,37 +65,38 @@ def pieces_of(sections: Iterable[Tensor], decoder: Decoder, length: int | None =
         yield torch.cat(waiting, dim=2)
 
 
-def _decoded(pieces: Iterable[Tensor], decoder: Decoder, before: Tensor | None) -> Iterator[Tensor]:
+def _decoded(pieces: Iterable[Tensor], codec: Codec, before: Tensor | None) -> Iterator[Tensor]:
     """Pictures of the pieces; `before` holds the latents that come before the first one, if any."""
     for piece in pieces:
-        latents = piece if before is None else torch.cat([before, piece], dim=2)
-        pictures = decoder.decode(latents)[0]
-        yield pictures if before is None else pictures[-decoder.temporal * piece.shape[2] :]
-        del pictures  # before the next piece is decoded, as in the loops below
-        before = latents[:, :, -CONTEXT:].clone()
+        yield codec.decode_after(before, piece)[0]
+        before = _last(before, piece)
 
 
-def _matched(sections: Iterable[Tensor], decoder: Decoder, length: int | None) -> Iterator[Tensor]:
+def _matched(sections: Iterable[Tensor], codec: Codec, length: int | None) -> Iterator[Tensor]:
     """Section by section: the first as it is, the others measured in a first pass and corrected in a second."""
     before: Tensor | None = None
     first: ColourStatistics | None = None
     for section in sections:
-        pieces = list(pieces_of([section], decoder, length))  # views of the section
+        pieces = list(pieces_of([section], codec, length))  # views of the section
         found = ColourStatistics()
         if first is None:
-            for pictures in _decoded(pieces, decoder, before):
+            for pictures in _decoded(pieces, codec, before):
                 found.add(pictures)
                 yield pictures
                 del pictures
             first = found
         else:
-            for pictures in _decoded(pieces, decoder, before):
+            for pictures in _decoded(pieces, codec, before):
                 found.add(pictures)
                 del pictures
             matched = colour_match(found, first)
-            for pictures in _decoded(pieces, decoder, before):
+            for pictures in _decoded(pieces, codec, before):
                 pictures = matched(pictures)
                 yield pictures
                 del pictures
-        joined = section if before is None else torch.cat([before, section], dim=2)
-        before = joined[:, :, -CONTEXT:].clone()
+        before = _last(before, section)
+
+
+def _last(before: Tensor | None, latents: Tensor) -> Tensor:
+    joined = latents if before is None else torch.cat([before, latents], dim=2)
+    return joined[:, :, -CONTEXT:].clone()

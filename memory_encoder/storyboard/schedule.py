@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from ..frames import frames_in
 from .model import MAX_SECONDS, TIME_TOLERANCE, Storyboard, StoryboardError, Transition
 
 MAX_SECTIONS = 100_000
@@ -87,7 +88,7 @@ def plan_sections(
             "use longer sections or split it"
         )
     first_latents = 1 if history_latents == 0 else 0  # the single-frame latent belongs to the first section
-    history_frames = 1 + temporal_stride * (history_latents - 1) if history_latents else 0
+    history_frames = frames_in(history_latents, temporal_stride)
     goes_on = after_clip and not storyboard.shots[0].stated
     sections: list[Section] = []
     latent, frame = history_latents, history_frames

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..evaluation.score import KINDS, ClipScore, score_clip, summary
 from ..files import write_bytes
+from ..frames import evenly, frames_in, latents_in
+from ..injection.fit import check_encoder
 from ..injection.hosts import find_host
 from ..injection.hosts.comfy_models import (
     PYTORCH_ATTENTION,
@@ -107,11 +109,8 @@ class Judge:
         )
         self.module.others.requires_grad_(False)
         host = find_host(model.diffusion_model)
-        config = first.config
-        if (config.host, config.width, config.latent_channels) != (host.name, host.width, host.latent_channels):
-            raise DatasetError(
-                f"encoder was made for {config.host} of width {config.width}, host is {host.name} of width {host.width}"
-            )
+        for encoder in encoders:
+            check_encoder(encoder.config, host)
         if text is not None:
             conditioning = Conditioning.from_core(text.encode_from_tokens_scheduled(text.tokenize(""))[0])
         else:
@@ -122,7 +121,7 @@ class Judge:
     def score(self, name: str, path: Path) -> ClipScore:
         """Scores the first frames of a clip; raises BadClip when it has too few or cannot be read."""
         pictures = self._pictures(path)
-        latents = 1 + (pictures.shape[0] - 1) // self.codec.temporal
+        latents = latents_in(pictures.shape[0], self.codec.temporal)
         hr = self.codec.encode(pictures[None]).float()
         lr = lr_by_rate(pictures[None], latents, (encoder.config for encoder in self.module.encoders), self.codec)
         device = load_on_device(self.patcher)  # again for each clip, since the VAE may have pushed it out
@@ -144,11 +143,9 @@ class Judge:
                 frames.append(picture.pixels)
                 if len(frames) == self.args.frames:
                     break
-        usable = 1 + (len(frames) - 1) // self.codec.temporal * self.codec.temporal if frames else 0
-        if usable < 1 + self.codec.temporal:
-            raise BadClip(
-                f"it has {len(frames)} frames at {self.args.fps:g} fps, at least {1 + self.codec.temporal} are needed"
-            )
+        usable, least = (frames_in(n, self.codec.temporal) for n in (latents_in(len(frames), self.codec.temporal), 2))
+        if usable < least:
+            raise BadClip(f"it has {len(frames)} frames at {self.args.fps:g} fps, at least {least} are needed")
         return torch.from_numpy(np.stack(frames[:usable])).float() / 255
 
 
@@ -158,8 +155,9 @@ def sheet(scores: Sequence[ClipScore]) -> np.ndarray:
     for score in scores:
         for label in ("original", "memory", "none"):
             frames = score.pictures[label]
-            chosen = torch.linspace(0, frames.shape[0] - 1, SHEET_COLUMNS).round().long()
-            pixels = (frames[chosen].clamp(0, 1) * 255).round().byte().numpy()[..., ::-1]
+            pixels = (
+                (frames[evenly(frames.shape[0], SHEET_COLUMNS)].clamp(0, 1) * 255).round().byte().numpy()[..., ::-1]
+            )
             value = "" if label == "original" else f"  {score.psnr[label]:.2f} dB"
             band = np.full((20, pixels.shape[2] * SHEET_COLUMNS, 3), 27, np.uint8)
             cv2.putText(

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..injection.cached import KeyValueCache
+from ..injection.fit import check_together
 from ..injection.hosts import find_host
 from ..injection.hosts.base import HistoryTimestep
 from ..injection.inject import DIFFUSION_MODEL, KEY, DiffusionModelWrapper
 from ..injection.selection import InjectedMemory
 from ..objectives.continuation import Context, ContinuationDraw, continuation_loss
 from ..objectives.retrieval import RetrievalDraw, retrieval_loss, time_stride
-from ..phi.config import EncoderConfig
 from ..phi.cross_attention import CrossMemory
 from ..phi.encoder import MemoryEncoder
 from ..phi.positions import cell_coordinates, cells_for, grid_for, lattice_coordinates
@@ -205,20 +205,3 @@ def _rows_of(memory: InjectedMemory, rows: list[int]) -> InjectedMemory:
         return memory
     cross = tuple(replace(one, hidden=one.hidden[rows]) for one in memory.cross)
     return replace(memory, tokens=memory.tokens[rows], cross=cross, _placed={})
-
-
-def check_together(configs: Sequence[EncoderConfig]) -> None:
-    """Raises ValueError when encoders cannot compress one history for one host."""
-    first = configs[0]
-    for number, config in enumerate(configs[1:], 2):
-        ours, theirs = ((c.host, c.width, c.latent_channels) for c in (first, config))
-        if ours != theirs:
-            raise ValueError(
-                f"encoder {number} was made for {theirs[0]} of width {theirs[1]} with {theirs[2]} latent channels, the "
-                f"first for {ours[0]} of width {ours[1]} with {ours[2]}; train encoders of one model together"
-            )
-        if first.memory_attention != config.memory_attention:
-            raise ValueError(
-                f"encoder {number} has memory_attention {config.memory_attention}, the first {first.memory_attention}; "
-                "encoders that are trained together need the same: both joint or both cached"
-            )

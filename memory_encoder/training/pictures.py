@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..evaluation.recall import draw_frames
 from ..files import write_bytes
+from ..frames import evenly
 from .draws import generator_for
 from .module import Batch, TrainingModule
 from .options import TrainOptions
@@ -105,7 +106,7 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
 
 def _strip(label: str, frames: Tensor) -> np.ndarray:
     pictures = (frames[0].clamp(0, 1) * 255).round().byte().cpu().numpy()[..., ::-1]
-    row = np.concatenate(list(pictures[:: max(len(pictures) // FRAMES, 1)][:FRAMES]), axis=1)
+    row = np.concatenate(list(pictures[evenly(len(pictures), min(FRAMES, len(pictures)))]), axis=1)
     band = np.full((22, row.shape[1], 3), BACKGROUND, np.uint8)
     _write(band, label, (6, 16))
     return np.concatenate([band, row], axis=0)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ...memory_encoder.injection.hosts.comfy_models import codec
-from ...memory_encoder.memory.compressor import Codec, append_history
+from ...memory_encoder.memory.compressor import append_history
 from ...memory_encoder.memory.video_memory import VideoMemory
+from ...memory_encoder.pictures.codec import Codec
 from .managed import ManagedEncoder
 
 log = logging.getLogger("video_memory")

@@ -15,6 +15,7 @@ import comfy.ops
 import torch
 from torch import Tensor
 
+from ...memory_encoder.injection.fit import Kind, check_encoder, check_kind
 from ...memory_encoder.injection.hosts import Host
 from ...memory_encoder.injection.hosts.encoder_file import fill, read_encoder
 from ...memory_encoder.injection.selection import encoder_key
@@ -48,12 +49,8 @@ class ManagedEncoder:
 
     def beside(self, other: ManagedEncoder) -> ManagedEncoder:
         """Both encoders in one; raises ValueError when they are not for one model."""
-        ours, theirs = ((c.host, c.width, c.latent_channels) for c in (self.config, other.config))
-        if ours != theirs:
-            raise ValueError(
-                f"second_encoder was made for {theirs[0]} of width {theirs[1]}, the first for {ours[0]} of width "
-                f"{ours[1]}; combine encoders of one model"
-            )
+        kinds = Kind.of(other.config), Kind.of(self.config)
+        check_kind("second_encoder", *kinds, "combine encoders of one model", "the first")
         both = copy.copy(self)
         both.others = (*self.others, *other.parts)
         return both
@@ -77,23 +74,7 @@ class ManagedEncoder:
     def check_host(self, host: Host) -> None:
         """Raises ValueError when an encoder writes tokens for another model."""
         for part in self.parts:
-            part._check_host(host)
-
-    def _check_host(self, host: Host) -> None:
-        config = self.config
-        found = (host.name, host.width, host.latent_channels)
-        if (config.host, config.width, config.latent_channels) != found:
-            raise ValueError(
-                f"memory_encoder was made for {config.host} of width {config.width} with {config.latent_channels} "
-                f"latent channels, but model is {host.name} of width {host.width} with {host.latent_channels}; "
-                "choose an encoder trained for this model"
-            )
-        blocks = (config.cross_blocks, config.head_dim) if config.cross_blocks else None
-        if blocks not in (None, (len(host.slots()), host.head_dim)):
-            raise ValueError(
-                f"memory_encoder has cross-attention to {config.cross_blocks} blocks with heads of {config.head_dim}, "
-                f"but model has {len(host.slots())} blocks with heads of {host.head_dim}; choose one trained for it"
-            )
+            check_encoder(part.config, host)
 
 
 def manage(encoder: MemoryEncoder) -> ManagedEncoder:

@@ -42,7 +42,7 @@ class ShapeVAE:
     def temporal_compression_decode(self) -> int:
         return 4
 
-    def spacial_compression_encode(self) -> int:
+    def spacial_compression_decode(self) -> int:
         return self.spatial
 
 

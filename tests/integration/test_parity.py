@@ -14,10 +14,11 @@ from torch import Tensor
 
 from memory_encoder.injection.inject import inject
 from memory_encoder.injection.selection import MemorySettings, kept_tokens
-from memory_encoder.memory.compressor import Codec, append_history
+from memory_encoder.memory.compressor import append_history
 from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.pictures.codec import Codec
 from tests.integration.models import (
     BUILDERS,
     Recorder,
@@ -138,7 +139,7 @@ def test_a_film_compressed_by_an_encoder_can_be_injected(models: TinyModels, nam
     encoder = MemoryEncoder(config)
     encoder.reset_parameters(torch.Generator().manual_seed(1))
     torch.nn.init.constant_(encoder.out.weight, 0.3)
-    codec = Codec(lambda pictures: pictures, lambda latents: latents, host.embed)
+    codec = Codec(encode=lambda pictures: pictures, decode=lambda latents: latents, embed=host.embed)
     with torch.inference_mode():
         memory = append_history(encoder, codec, VideoMemory.empty(config), model.noise())
     assert memory.token_count > 0

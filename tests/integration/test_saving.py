@@ -18,7 +18,8 @@ import torch
 from demo.tiny_family.clips import HELD_OUT_SEED
 from demo.tiny_family.install import VAE_NAME, install_models
 from demo.tiny_family.procedural import make_film
-from memory_encoder.pictures.decoding import Decoder, decode_film
+from memory_encoder.pictures.codec import Codec
+from memory_encoder.pictures.decoding import decode_film
 
 from .worlds import World, make_world
 
@@ -79,7 +80,11 @@ def saved_path(world: World, output: Any) -> Path:
 
 
 def test_pieces_are_the_whole_decode_within_an_eighth_of_a_level(trained: Any, latents: torch.Tensor) -> None:
-    decoder = Decoder(trained.decode, trained.temporal_compression_decode(), trained.spacial_compression_decode())
+    decoder = Codec(
+        decode=trained.decode,
+        temporal=trained.temporal_compression_decode(),
+        spatial=trained.spacial_compression_decode(),
+    )
     with torch.inference_mode():
         whole = trained.decode(latents)[0]
         pieces = torch.cat(list(decode_film([latents], decoder, length=7)))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory_encoder.memory.compressor import Codec
+from memory_encoder.pictures.codec import Codec
 from tests.integration.models import TinyModels
 
 from .worlds import World, make_world
@@ -162,7 +162,7 @@ def test_wan_5b_keeps_the_picture_as_its_first_latent(world: World, models: Tiny
         def encode(self, pixels: Tensor) -> Tensor:
             return pixels.mean() * torch.ones(1, 48, 1, 4, 6)
 
-    codec = Codec(lambda p: p, lambda z: z, host.embed, 4, 16)
+    codec = Codec(encode=lambda p: p, decode=lambda z: z, embed=host.embed, temporal=4, spatial=16)
     given = lead.lead_picture(host, codec, Vae(), torch.full((1, 64, 96, 3), 0.8), None)
     section = shots(world, ("cut",)).plan(4, 1)[0]
     memory = world.call("VideoMemoryEncoderNew", tiny.patcher, "2x2x2", "proposed", "frame", False, 0)[0].empty_memory(

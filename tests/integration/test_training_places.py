@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from memory_encoder.evaluation.score import KINDS
-from memory_encoder.memory.compressor import Codec
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.pictures.codec import Codec
 from memory_encoder.training import evaluate_command
 from memory_encoder.training.evaluate_command import Judge
 from memory_encoder.training.run_files import LORA, encoder_name, run_of, save_encoder
@@ -164,7 +164,7 @@ def test_a_gguf_text_encoder_is_told_by_its_packed_weights(pack: ModuleType) -> 
 
 def test_a_bad_name_is_called_by_its_input(pack: ModuleType, runtime: ModuleType) -> None:
     folders = importlib.import_module(f"{PACK}.nodes.runtime.folders")
-    sections = importlib.import_module(f"{PACK}.memory_encoder.film.sections")
+    files = importlib.import_module(f"{PACK}.memory_encoder.files")
     for name in ("", "../up", "con", ".hidden", "x" * 300):
         with pytest.raises(ValueError, match=r"^run: the name"):
-            sections.film_folder(folders.training_root(), name, "run")
+            files.named_folder(folders.training_root(), name, "run")

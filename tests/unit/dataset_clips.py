@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from einops import rearrange, repeat
 
-from memory_encoder.memory.compressor import Codec
+from memory_encoder.pictures.codec import Codec
 from memory_encoder.training.dataset.cache import CacheReport, build_cache
 from memory_encoder.training.dataset.settings import CacheSettings, LatentSpace
 from memory_encoder.training.dataset.text import TextEncoder
@@ -43,7 +43,7 @@ class CountingCodec:
         return torch.cat([large[:, :1], large[:, 1:].repeat_interleave(4, dim=1)], dim=1)
 
     def codec(self) -> Codec:
-        return Codec(self.encode, self.decode, lambda latents: latents, temporal=4, spatial=SPATIAL)
+        return Codec(encode=self.encode, decode=self.decode, embed=lambda latents: latents, temporal=4, spatial=SPATIAL)
 
 
 class Words:

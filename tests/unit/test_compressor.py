@@ -9,12 +9,13 @@ from einops import rearrange, repeat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_encoder.memory.compressor import RECENT_LATENTS, Codec, append_history
+from memory_encoder.memory.compressor import RECENT_LATENTS, append_history
 from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.phi.low_resolution import downsample, lr_frame_indices
 from memory_encoder.phi.positions import cells_for
+from memory_encoder.pictures.codec import Codec
 
 SPATIAL, CHANNELS, WIDTH = 4, 3, 8
 
@@ -38,7 +39,7 @@ def embed(latents: torch.Tensor) -> torch.Tensor:
     return torch.cat([pooled, pooled, pooled[:, :2]], dim=1)
 
 
-CODEC = Codec(encode, decode, embed, temporal=4, spatial=SPATIAL)
+CODEC = Codec(encode=encode, decode=decode, embed=embed, temporal=4, spatial=SPATIAL)
 
 
 def make(rate: str, variant: Any = "proposed", padding: Any = "ceil") -> MemoryEncoder:
@@ -132,9 +133,9 @@ def test_downsampled_pictures_fill_the_grid_whatever_the_size(height, width, pad
 def test_the_encoder_is_called_for_when_the_vae_has_done_its_part() -> None:
     calls: list[str] = []
     codec = Codec(
-        lambda pictures: (calls.append("encode"), encode(pictures))[1],
-        lambda latents: (calls.append("decode"), decode(latents))[1],
-        embed,
+        encode=lambda pictures: (calls.append("encode"), encode(pictures))[1],
+        decode=lambda latents: (calls.append("decode"), decode(latents))[1],
+        embed=embed,
         temporal=4,
         spatial=SPATIAL,
     )

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_encoder.pictures import decoding
+from memory_encoder.pictures import codec, decoding
+from memory_encoder.pictures.codec import CONTEXT, Codec
 from memory_encoder.pictures.colours import MAX_SCALE, MAX_SHIFT, ColourStatistics, colour_match
-from memory_encoder.pictures.decoding import CONTEXT, Decoder, decode_film
+from memory_encoder.pictures.decoding import decode_film
 
 REACH = 5  # latents that the stand-in VAE looks back
 
@@ -24,7 +25,7 @@ def causal_decode(latents: torch.Tensor) -> torch.Tensor:
     return frames.repeat_interleave(2, 3).repeat_interleave(2, 4).permute(0, 2, 3, 4, 1)
 
 
-DECODER = Decoder(causal_decode, temporal=4, spatial=2)
+DECODER = Codec(decode=causal_decode, temporal=4, spatial=2)
 
 
 def sections_of(lengths: list[int]) -> list[torch.Tensor]:
@@ -70,7 +71,7 @@ def test_what_is_alive_does_not_grow_with_the_length_of_the_film(match: bool):
         return tracked(causal_decode(latents), pictures)
 
     lazily = (tracked(section, sections) for section in sections_of([6] * 20))
-    for piece in decode_film(lazily, Decoder(decode, 4, 2), match, length=4):
+    for piece in decode_film(lazily, Codec(decode=decode, temporal=4, spatial=2), match, length=4):
         assert piece.shape[0] <= 16
         del piece
     assert len(sections) == 20 and len(pictures) >= 30
@@ -78,12 +79,12 @@ def test_what_is_alive_does_not_grow_with_the_length_of_the_film(match: bool):
 
 
 def test_pieces_get_shorter_as_pictures_get_larger():
-    wan = Decoder(causal_decode, 4, 8)
+    wan = Codec(decode=causal_decode, temporal=4, spatial=8)
     lengths = [wan.piece_length(*size) for size in ((12, 16), (60, 104), (88, 160), (135, 240), (270, 480))]
     assert lengths == sorted(lengths, reverse=True) and lengths[0] == 32 and lengths[-1] == 4
     height, width = 88, 160  # 1280x704
     made = (wan.piece_length(height, width) + CONTEXT) * 4 * height * width * 64 * 3 * 4
-    assert made <= decoding.PIECE_BYTES
+    assert made <= codec.PIECE_BYTES
 
 
 def tinted(pictures: torch.Tensor, scale: float, shift: tuple[float, float, float]) -> torch.Tensor:

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from memory_encoder.film.loop import render_film, section_seeds
 from memory_encoder.film.sections import SectionStore
+from memory_encoder.frames import latent_ranges
 from memory_encoder.locks import BusyError
 from memory_encoder.memory.compressor import append_history
 from memory_encoder.memory.video_memory import VideoMemory
-from memory_encoder.pictures.frames import latent_ranges
 from memory_encoder.storyboard import Section, parse_storyboard, plan_sections
 
 from .test_compressor import CHANNELS, CODEC, make

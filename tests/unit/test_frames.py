@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_encoder.pictures.frames import closing_frames, frames_in
+from memory_encoder.frames import closing_frames, frames_in
 
 RATES = st.sampled_from([8.0, 12.0, 15.0, 16.0, 23.976, 24.0, 25.0, 29.97, 30.0, 50.0, 60.0, 120.0])
 

@@ -21,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from memory_encoder.files import NewerFileError
+from memory_encoder.files import FolderNameError, NewerFileError, named_folder
 from memory_encoder.film import sections as sections_module
-from memory_encoder.film.sections import FilmNameError, SectionStore, film_folder, section_key
+from memory_encoder.film.sections import SectionStore, section_key
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY, OTHER = section_key("", {"n": 1}), section_key("", {"n": 2})
@@ -46,14 +46,14 @@ BAD_NAMES = [
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
 def test_a_name_that_is_no_plain_folder_is_refused_before_anything_is_created(tmp_path: Path, name: str) -> None:
-    with pytest.raises(FilmNameError, match="film: the name"):
+    with pytest.raises(FolderNameError, match="film: the name"):
         SectionStore(tmp_path / "films", name)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["film", "My film 2", "映画", "a..b", "x" * 100, "console", "com10", "v1.2-final_3"])
 def test_a_plain_name_is_a_folder_below_the_root_and_nothing_is_created_yet(tmp_path: Path, name: str) -> None:
-    assert film_folder(tmp_path, name) == tmp_path / name
+    assert named_folder(tmp_path, name, "film") == tmp_path / name
     SectionStore(tmp_path, name).get(KEY)
     assert SectionStore(tmp_path, name).manifest() == []
     assert list(tmp_path.iterdir()) == []

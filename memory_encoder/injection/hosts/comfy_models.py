@@ -21,9 +21,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...memory.compressor import Codec
+from ...pictures.codec import Codec, codec_of
 from . import find_host
-from .base import HostError
 
 COMFYUI_PATH = "COMFYUI_PATH"
 TEXT_TYPES = {"wan": "wan", "hunyuan": "hunyuan_video"}  # core's names, by host
@@ -199,32 +198,6 @@ def codec(model: Any, vae: Any) -> Codec:
     else:
         diffusion_model, latent_format = model.diffusion_model, model.latent_format
     return codec_of(vae, latent_format, find_host(diffusion_model).embed)
-
-
-def codec_of(vae: Any, latent_format: Any, embed: Any = None) -> Codec:
-    """The codec of core's VAE and latent format; without `embed` it only encodes and decodes."""
-    if vae.latent_dim != 3 or vae.latent_channels != latent_format.latent_channels:
-        raise ValueError(
-            f"vae makes {vae.latent_dim}D latents of {vae.latent_channels} channels, but the model needs 3D latents of "
-            f"{latent_format.latent_channels}; load the VAE that belongs to the model"
-        )
-
-    def encode(pictures: Tensor) -> Tensor:
-        return latent_format.process_in(torch.cat([vae.encode(clip) for clip in pictures]))
-
-    def decode(latents: Tensor) -> Tensor:
-        return vae.decode(latent_format.process_out(latents))
-
-    def no_embed(latents: Tensor) -> Tensor:
-        raise HostError("this codec was made without a host; it cannot embed")
-
-    return Codec(
-        encode=encode,
-        decode=decode,
-        embed=embed or no_embed,
-        temporal=vae.temporal_compression_decode() or 4,
-        spatial=vae.spacial_compression_encode(),
-    )
 
 
 def compile_parts(patcher: Any, names: Sequence[str], **settings: Any) -> None:

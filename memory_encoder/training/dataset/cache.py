@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ...files import remove_abandoned
-from ...memory.compressor import Codec
+from ...pictures.codec import Codec
 from ...storyboard import Storyboard
 from .captions import FolderCaptions, captions_of, read_folder_captions, within
 from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip, write_text

@@ -17,7 +17,7 @@ from ...injection.hosts.comfy_models import (
     load_vae,
     text_encoder_identity,
 )
-from ...memory.compressor import Codec
+from ...pictures.codec import Codec
 from .cache import build_cache
 from .clips import Progress
 from .settings import CacheSettings, DatasetError, latent_space, parse_heldout, parse_rates

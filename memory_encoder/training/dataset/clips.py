@@ -10,14 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ...files import save_tensors, write_atomically
+from ...files import load_tensors, save_tensors, write_atomically
 from ...film.sections import section_key
-from ...memory.compressor import Codec
+from ...pictures.codec import Codec
 from .settings import BadClip, CacheSettings, Geometry, LatentSpace
 from .video import VideoReader, treatment
 from .windows import Window, cut_windows, encode_window, scene_cuts
@@ -191,9 +190,8 @@ def is_whole(content: bytes, name: str, key: str) -> bool:
     name: of the metadata entry, JSON with "key" and "digest".
     """
     try:
-        tensors = safetensors.torch.load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        metadata = json.loads(header["__metadata__"][name])
+        tensors, entries = load_tensors(content)
+        metadata = json.loads(entries[name])
         return metadata["key"] == key and metadata["digest"] == digest_of(tensors)
     except (SafetensorError, ValueError, KeyError, TypeError):
         return False

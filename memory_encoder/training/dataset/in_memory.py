@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ...memory.compressor import Codec
 from ...phi.config import Padding
+from ...pictures.codec import Codec
 from ...storyboard import Shot, Storyboard
 from .dataset import Entry, MemoryDataset
 from .settings import DatasetError, LatentSpace, heldout_names

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...frames import first_frame
 from ...storyboard import Storyboard
 from .captions import prompt_at
 
@@ -42,8 +43,7 @@ class Sample:
 
     def seconds_at(self, latent: int) -> float:
         """When a latent begins: latent 0 is one frame, every other one `temporal` frames."""
-        frame = self.temporal * (latent - 1) + 1 if latent else 0
-        return self.start_seconds + frame / self.fps
+        return self.start_seconds + first_frame(latent, self.temporal) / self.fps
 
 
 def collate(samples: Sequence[Sample], rates: Sequence[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from ...frames import frames_in, latents_in
 from ...injection.hosts import Host
 from ...phi.config import EncoderConfig, Padding
 from ...phi.positions import grid_for
@@ -119,13 +120,13 @@ def plan_geometry(settings: CacheSettings, space: LatentSpace) -> Geometry:
             "give a larger width and height"
         )
     asked = settings.window_seconds * settings.fps + _ROUNDING
-    latents = 1 + int((asked - 1) // space.temporal)
+    latents = latents_in(int(asked), space.temporal)
     if latents < 2:
         raise DatasetError(
             f"window_seconds {settings.window_seconds:g} at {settings.fps:g} fps is {int(asked)} frames, less than the "
-            f"{1 + space.temporal} of two latents; give longer windows"
+            f"{frames_in(2, space.temporal)} of two latents; give longer windows"
         )
-    frames = 1 + space.temporal * (latents - 1)
+    frames = frames_in(latents, space.temporal)
     stride = frames if settings.stride_seconds is None else max(1, round(settings.stride_seconds * settings.fps))
     for rate in settings.rates:
         grid_for(height // space.spatial, width // space.spatial, space.encoder_config(rate, settings.padding))

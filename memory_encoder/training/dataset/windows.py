@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...memory.compressor import Codec
 from ...phi.config import EncoderConfig
 from ...phi.low_resolution import downsample, encode_cells, lr_frame_indices
 from ...phi.positions import cells_for, grid_for
+from ...pictures.codec import Codec
 from .settings import CacheSettings, DatasetError, Geometry, LatentSpace
 from .video import Picture
 

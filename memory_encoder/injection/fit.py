@@ -1,0 +1,65 @@
+"""Whether encoders, memories and cached latents are for a host, and encoders for one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..memory.video_memory import VideoMemory
+from ..phi.config import EncoderConfig
+from .hosts import Host
+
+
+class Kind(NamedTuple):
+    """What decides on the tokens of a host and on its latents."""
+
+    name: str
+    width: int
+    channels: int
+
+    @classmethod
+    def of(cls, source: Host | EncoderConfig) -> Kind:
+        """Of a host, or of the one that an encoder was made for."""
+        name = source.host if isinstance(source, EncoderConfig) else source.name
+        return cls(name, source.width, source.latent_channels)
+
+
+def check_kind(what: str, kind: Kind, wanted: Kind, cure: str, other: str = "model") -> None:
+    """Raises ValueError that names `what` when it was made for another host than `wanted`, that of `other`."""
+    if kind[:2] != wanted[:2]:
+        raise ValueError(
+            f"{what} was made for {kind.name} of width {kind.width}, but {other} is {wanted.name} of width "
+            f"{wanted.width}; {cure}"
+        )
+    if kind != wanted:
+        raise ValueError(f"{what} holds latents of {kind.channels} channels, {other} makes {wanted.channels}; {cure}")
+
+
+def check_encoder(config: EncoderConfig, host: Host) -> None:
+    """Raises ValueError when an encoder writes tokens for another model."""
+    check_kind("memory_encoder", Kind.of(config), Kind.of(host), "choose an encoder trained for this model")
+    if config.cross_blocks and (config.cross_blocks, config.head_dim) != (len(host.slots()), host.head_dim):
+        raise ValueError(
+            f"memory_encoder has cross-attention to {config.cross_blocks} blocks with heads of {config.head_dim}, "
+            f"but model has {len(host.slots())} blocks with heads of {host.head_dim}; choose one trained for it"
+        )
+
+
+def check_memory(memory: VideoMemory, host: Host) -> None:
+    """Raises ValueError when a memory's tokens, or the latents it keeps, cannot enter this host."""
+    for part in memory.parts:
+        cure = "compress the history with an encoder for this model and its VAE"
+        check_kind("memory", Kind.of(part.config), Kind.of(host), cure)
+
+
+def check_together(configs: Sequence[EncoderConfig]) -> None:
+    """Raises ValueError when encoders cannot compress one history for one host, which reads them in one way."""
+    first = configs[0]
+    for number, config in enumerate(configs[1:], 2):
+        kinds = Kind.of(config), Kind.of(first)
+        check_kind(f"encoder {number}", *kinds, "train encoders of one model together", "the first")
+        if first.memory_attention != config.memory_attention:
+            raise ValueError(
+                f"encoder {number} has memory_attention {config.memory_attention}, the first {first.memory_attention}; "
+                "encoders that are trained together need the same: both joint or both cached"
+            )
