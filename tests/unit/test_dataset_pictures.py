@@ -177,6 +177,9 @@ def test_text_files_in_the_cache_itself_are_no_strays(tmp_path: Path):
         "[1950s photo] a street",
         "[3d render] a cat",
         "{a dog|a cat} runs",
+        "a dog | a cat",
+        "1. a dog\n2. a cat",
+        "at 0:30 a dog, at 0:45 a cat",
     ],
 )
 def test_caption_with_brackets_that_are_no_times_is_one_caption(tmp_path: Path, caption: str):
@@ -192,6 +195,28 @@ def test_caption_with_times_is_still_a_storyboard(tmp_path: Path):
         (tmp_path / "clip.txt").write_text(text)
         found = captions_of("clip.mp4", read_folder_captions(tmp_path), 5, 8)
         assert found is not None and [shot.start for shot in found.shots] == [0, 1]
+
+
+SHOTS = '{"shots": [{"start": 0, "prompt": "a"}, {"start": 1, "prompt": "b"}]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```json\n{SHOTS}\n```",
+        f"<think>two</think>\n{SHOTS}",
+        "[0秒: a] [1秒: b]",
+        "【0秒：a】【1秒：b】",
+        "0-1s: a\n1-2s: b",
+        "0:00 a\n0:01 b",
+        "1\n00:00:00,000 --> 00:00:01,000\na\n\n2\n00:00:01,000 --> 00:00:02,000\nb",
+    ],
+)
+def test_times_in_a_text_beside_a_clip_are_read_however_they_are_written(tmp_path: Path, text: str):
+    counting(tmp_path / "clip.mp4")
+    (tmp_path / "clip.txt").write_text(text, encoding="utf-8")
+    found = captions_of("clip.mp4", read_folder_captions(tmp_path), 5, 8)
+    assert found is not None and [(shot.start, shot.prompt) for shot in found.shots] == [(0, "a"), (1, "b")]
 
 
 def test_report_says_how_much_of_portrait_clips_is_kept(tmp_path: Path):

@@ -260,6 +260,8 @@ PLAIN = [
     "9:16 vertical video of a dancer",
     "[4k: ultra detailed] a street [1girl]",
     "a portrait [9:16, vertical]",
+    "[9:16, vertical] a portrait",
+    "[16:9 4k] a street",
     "<lora:film_v2:0.8> a kitchen (steam:1.3), (((warm))), 🌧️ it’s late :] :(",
     "the [cat:dog:0.5] on a [sofa|chair]",
     'she says "left | right" and goes',

@@ -22,6 +22,7 @@ _ALONE = re.compile(  # [0s], [0s-5s], [0s:5s], [66%:]
 _NUMBERS = re.compile(  # two numbers and no unit
     r"\s{0,9}\d{1,9}(?:\.\d{1,9})?\s{0,9}[:：-]\s{0,9}\d{1,9}(?:\.\d{1,9})?\s{0,9}[\]】］]"
 )
+_RATIO = re.compile(r"\s{0,9}(\d{1,2}:\d{1,2})(?![\d.:])")
 _WITH_UNIT = re.compile(rf"\d\s?{UNIT}(?![a-z])", re.IGNORECASE)
 _BETWEEN_SHOTS = AROUND + ",;，、；"
 
@@ -111,6 +112,9 @@ def _head(text: str, at: int) -> _Head | None:
     if before is None:
         return None
     sure = not (before[1].strip().isdigit() and text[before.end() : before.end() + 1].isdigit())
+    ratio = _RATIO.match(text, at + 1)
+    if not sure and ratio is not None and ratio[1] in RATIOS:  # [9:16, vertical]
+        return None
     return _Head(at, before.end(), before.end(), before[1], before[2], sure)
 
 

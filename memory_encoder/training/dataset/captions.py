@@ -9,7 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...storyboard import MAX_TEXT_BYTES, Shot, Storyboard, StoryboardError, nearest_shot, parse_storyboard
+from ...storyboard import (
+    MAX_TEXT_BYTES,
+    Shot,
+    Storyboard,
+    StoryboardError,
+    nearest_shot,
+    parse_storyboard,
+    read_storyboard,
+)
 from .settings import BadClip, DatasetError
 
 FOLDER_FILES = ("captions.json", "captions.jsonl")
@@ -17,7 +25,11 @@ MAX_FOLDER_BYTES = 256 * 1024 * 1024
 _FILE_FIELDS = ("file", "file_name", "video", "path")
 _TEXT_FIELDS = ("caption", "text", "prompt", "storyboard")
 SUFFIXES = (".json", ".txt")
+# Forms of which a .txt with several shots is read; one in JSON always, whatever stands around it.
+_CLOCKED = ("brackets", "keyframes", "subtitles", "table", "list")
+_JSON = ("json", "json_list", "storymem")
 # Anything else in a .txt is one caption: also "[9:16] a dancer" and "[1950s photo] a street".
+# What begins like this is a storyboard even where it is written wrongly.
 _TIMED = re.compile(
     r"""\s*(?:(?!\[[\s\d.]+:[\s\d.]+\][^\[]*$)\[\s*[\d.]+\s*(?:ms|s|sec|secs|seconds?)?\s*[\]:,~–—-]"""
     r"""|\{\s*["'}]|"\s*[\d.]+\s?[a-z]*\s*"\s*:)"""
@@ -133,7 +145,12 @@ def _stem(name: str) -> str:
 def _parse(text: str, is_json: bool, section_seconds: float, fps: float) -> Storyboard:
     plain = Storyboard((Shot(text, 0.0),))
     if not is_json and not _TIMED.match(text):
-        return plain
+        try:
+            reading = read_storyboard(text, section_seconds=section_seconds, fps=fps)
+        except StoryboardError:
+            return plain
+        several = reading.form in _CLOCKED and len(reading.storyboard.shots) > 1
+        return reading.storyboard if several or reading.form in _JSON else plain
     storyboard = parse_storyboard(text, section_seconds=section_seconds, fps=fps)
     if is_json and storyboard == plain:  # the parser takes for a plain prompt what is in no format
         raise BadClip('it is no storyboard; write {"shots": [{"start": 0, "prompt": "what is seen"}]}, or use a .txt')
