@@ -35,7 +35,7 @@ class TrainingEvents:
     def __init__(self, run: str, steps: int) -> None:
         self.run, self.steps = run, steps
         self.losses: list[tuple[int, float]] = []
-        self.told = 0.0
+        self.message_time = 0.0
 
     def started(self, first_step: int) -> None:
         """The run begins, or goes on, at a step; the page drops points after it, which are made again."""
@@ -45,7 +45,7 @@ class TrainingEvents:
         """One step is done."""
         if math.isfinite(loss):
             self.losses.append((step, loss))
-        if time.monotonic() - self.told >= LOSSES_EVERY or step + 1 >= self.steps:
+        if time.monotonic() - self.message_time >= LOSSES_EVERY or step + 1 >= self.steps:
             self._flush()
 
     def heldout(self, step: int, loss: float) -> None:
@@ -60,7 +60,7 @@ class TrainingEvents:
             self._send("recalled", step=step)
 
     def _flush(self) -> None:
-        losses, self.losses, self.told = self.losses, [], time.monotonic()
+        losses, self.losses, self.message_time = self.losses, [], time.monotonic()
         if losses:
             self._send("losses", losses=losses)
 

@@ -35,7 +35,7 @@ class FilmFacts:
 
 
 @dataclass(frozen=True)
-class Asked:
+class BeginningRequest:
     """The inputs that say what a film begins with."""
 
     history: dict[str, Any] | None
@@ -58,27 +58,27 @@ class Beginning:
     opening: Opening | None
     facts: FilmFacts
 
-    def about(self, store: SectionStore) -> dict[str, Any]:
-        """What each record of the manifest says of the film; the opening is kept beside its sections."""
+    def write_opening(self, store: SectionStore) -> dict[str, Any]:
+        """Puts the opening on disk beside the sections; returns what each record of the manifest says of the film."""
         return vars(self.facts) | {"opening": "" if self.opening is None else self.opening.keep(store)}
 
 
 def beginning_of(
-    asked: Asked, model: Any, vae: Any, size: tuple[int, int, int], pixels: tuple[int, int], fps: float
+    request: BeginningRequest, model: Any, vae: Any, size: tuple[int, int, int], pixels: tuple[int, int], fps: float
 ) -> Beginning:
     """size: channels, height and width of the latents; pixels: width and height.
 
     Raises ValueError that names the input for two openings, or for one that does not fit the film.
     """
-    history, memory, picture = asked.history, asked.memory, None
-    if asked.start_image is not None:
-        refuse_two_openings(history, memory, asked.branch_film)
-        picture = resized(asked.start_image, *pixels)
+    history, memory, picture = request.history, request.memory, None
+    if request.start_image is not None:
+        refuse_two_openings(history, memory, request.branch_film)
+        picture = resized(request.start_image, *pixels)
         history = {"samples": vae.encode(picture)}
     clip = None if history is None else normalised_history(model, history, "history")
     check_size(clip, memory, size)
     facts = facts_of(model, memory, *pixels, fps)
-    branch = branch_of(folders.film_root(), asked.film, facts, asked.branch_film, asked.branch_section, history)
+    branch = branch_of(folders.film_root(), request.film, facts, request.branch_film, request.branch_section, history)
     check_branch_size(branch, size)
     opening = opening_of(model, history, memory, branch)
     return Beginning(clip, picture, None if branch is None else branch.key, opening, facts)
@@ -154,9 +154,11 @@ def branch_of(
     return source.until(branch_section)
 
 
-def remembered(encoder: ManagedEncoder, codec: Codec, memory: VideoMemory, model: Any, opening: Opening) -> VideoMemory:
+def append_opening(
+    encoder: ManagedEncoder, codec: Codec, memory: VideoMemory, model: Any, opening: Opening | None
+) -> VideoMemory:
     """The memory with the opening in it, appended piece by piece as its film did, which gives the same bits."""
-    for latents, piece in opening.appended():
+    for latents, piece in opening.appended() if opening is not None else ():
         stop_if_interrupted()
         normalised = normalised_history(model, {"samples": latents}, "history")
         memory = compress(encoder, codec, memory, normalised, piece.prompt, piece.seed)
@@ -177,6 +179,10 @@ def check_branch_size(branch: Opening | None, size: tuple[int, int, int]) -> Non
 
 def refuse_two_openings(history: Any, memory: VideoMemory | None, branch_film: str) -> None:
     """Raises StoredFilmError when a start image is not the only thing that the film begins with."""
-    for name, given in (("history", history is not None), ("memory", memory is not None), ("branch_film", branch_film)):
-        if given:
+    for name, connected in (
+        ("history", history is not None),
+        ("memory", memory is not None),
+        ("branch_film", branch_film),
+    ):
+        if connected:
             raise StoredFilmError(f"start_image and {name} are two openings; a film begins with one of them")

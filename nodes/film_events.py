@@ -54,8 +54,8 @@ def _harmless(method: Callable[..., None]) -> Callable[..., None]:
 class FilmEvents:
     """Tells the page about one run of one film.
 
-    model: MODEL whose latents are previewed. steps: sampling steps of a section. A section is locked through its shot
-    or by its index in `locks`.
+    model: MODEL whose latents are previewed, by core's `previewer` or else its cheapest. steps: sampling steps of a
+    section. A section is locked through its shot or by its index in `locks`.
     """
 
     def __init__(
@@ -66,14 +66,15 @@ class FilmEvents:
         steps: int,
         shots: Sequence[Shot],
         locks: Collection[int],
+        previewer: Any = None,
     ) -> None:
         self.store, self.plan, self.model, self.steps = store, plan, model, steps
         self.shots, self.locks = shots, locks
         self.clock, self.warned = FilmClock(steps), False
-        self.previewer: Any = None
+        self.previewer = previewer
         self.section: Section | None = None
         self.frames: list[Image.Image] = []  # of the section that was decoded last
-        self.told, self.previewed, self.preview_cost = 0.0, 0.0, 0.0
+        self.message_time, self.preview_time, self.preview_cost = 0.0, 0.0, 0.0
 
     def locked(self, section: Section) -> bool:
         """Whether the section keeps what was made in its place before."""
@@ -86,12 +87,12 @@ class FilmEvents:
         content = {"version": PLAN_VERSION, "film": self.store.film, "sections": sections}
         write_bytes(self.store.folder / PLAN, json.dumps(content, ensure_ascii=False).encode())
         self._send("started", sections=sections)
-        self.previewer = preview_clips.previewer_of(self.model)
+        self.previewer = self.previewer or preview_clips.cheapest_previewer(self.model)
 
     @_harmless
     def sampling(self, section: Section) -> None:
         """A section starts to be sampled."""
-        self.section, self.told, self.previewed = section, 0.0, 0.0
+        self.section, self.message_time, self.preview_time = section, 0.0, 0.0
         self.clock.begin()
         self._send("sampling", index=section.index, left=self._left())
 
@@ -99,18 +100,21 @@ class FilmEvents:
     def step(self, done: int, denoised: Tensor) -> None:
         """A step of the running section is done; `denoised` is the normalised guess of the clean latents."""
         self.clock.step, now = done, time.monotonic()
-        if self.section is None or (now - self.told < STEP_EVERY and done < self.steps):
+        if self.section is None or (now - self.message_time < STEP_EVERY and done < self.steps):
             return
-        self.told = now
+        self.message_time = now
         values = {"index": self.section.index, "step": done, "steps": self.steps, "left": self._left()}
         self._send("step", **values)
-        if now - self.previewed >= max(PREVIEW_EVERY, self.preview_cost / PREVIEW_SHARE) and self.previewer is not None:
+        if (
+            now - self.preview_time >= max(PREVIEW_EVERY, self.preview_cost / PREVIEW_SHARE)
+            and self.previewer is not None
+        ):
             image = self._live(denoised)
-            self.previewed = time.monotonic()
-            self.preview_cost = self.previewed - now
+            self.preview_time = time.monotonic()
+            self.preview_cost = self.preview_time - now
             self._send("preview", index=self.section.index, image=image)
 
-    def watched(self, section: Section, codec: Codec) -> Codec:
+    def watch_decoding(self, section: Section, codec: Codec) -> Codec:
         """The codec; what it decodes of a section on the way into the memory is kept for its preview clip."""
         self.section, self.frames = section, []
 

@@ -57,7 +57,7 @@ class FilesOfFilms:
         self._files: dict[Path, dict[Path, Any]] = {}
         self._losses: dict[Path, int] = {}
 
-    def made(self, folder: Path, files: Iterable[Path]) -> None:
+    def record(self, folder: Path, files: Iterable[Path]) -> None:
         """A film is finished and these of its files are there now."""
         stamps = {path: _stamp(path) for path in (folder / MANIFEST, *files)}
         self._files.setdefault(folder, {}).update(stamps)

@@ -25,7 +25,7 @@ TI2V_CHANNELS = 48  # Wan 2.2 5B makes video from text and from images alike
 
 
 @dataclass(frozen=True)
-class Given:
+class SectionInputs:
     """Inputs of core's sampling for one section. `lead` latents at the beginning are dropped from the result."""
 
     latent: Tensor
@@ -46,21 +46,23 @@ class LeadPicture:
     start: Tensor | None = None
     clip_vision: Any = None
 
-    def given(self, section: Section, memory: VideoMemory, latent: Tensor, positive: Any, negative: Any) -> Given:
+    def inputs(
+        self, section: Section, memory: VideoMemory, latent: Tensor, positive: Any, negative: Any
+    ) -> SectionInputs:
         """latent: zeros [1,C,T,h,w] of the section in VAE space."""
         picture = self._picture(section, memory)
         lead = 0 if picture is None else 1
         latent = torch.nn.functional.pad(latent, (0, 0, 0, 0, lead, 0))
         if self.kind == "mask":
             if picture is None:
-                return Given(latent, positive, negative)
+                return SectionInputs(latent, positive, negative)
             latent[:, :, :1] = self.vae.encode(picture)[:, :, :1].to(latent)
             mask = torch.ones(1, 1, *latent.shape[2:])
             mask[:, :, :1] = 0
-            return Given(latent, positive, negative, mask, lead)
+            return SectionInputs(latent, positive, negative, mask, lead)
         values = self._channels(picture, latent)
         conds = (node_helpers.conditioning_set_values(cond, values) for cond in (positive, negative))
-        return Given(latent, *conds, lead=lead)
+        return SectionInputs(latent, *conds, lead=lead)
 
     def _picture(self, section: Section, memory: VideoMemory) -> Tensor | None:
         """[1,H,W,3] in 0..1, or None after a cut."""

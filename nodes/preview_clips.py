@@ -19,12 +19,11 @@ LIVE_FRAMES = 8  # of a section that is being sampled; it is sent every few seco
 SHORTEST_FRAME_MS = 20  # browsers slow faster animations down
 
 
-def previewer_of(model: Any) -> Any:
-    """Core's latent previewer for a MODEL, its cheapest one where the server draws none; None when there is none."""
+def cheapest_previewer(model: Any) -> Any:
+    """Core's latent previewer that takes no model of its own, for a MODEL; None when there is none."""
     latent_format = model.get_model_object("latent_format")
-    chosen = latent_preview.get_previewer(model.load_device, latent_format)
-    if chosen is not None or latent_format.latent_rgb_factors is None:
-        return chosen
+    if latent_format.latent_rgb_factors is None:
+        return None
     return latent_preview.Latent2RGBPreviewer(
         latent_format.latent_rgb_factors,
         getattr(latent_format, "latent_rgb_factors_bias", None),

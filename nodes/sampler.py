@@ -17,7 +17,8 @@ from ..memory_encoder.film.opening import Opening
 from ..memory_encoder.film.sections import SectionStore
 from ..memory_encoder.film.takes import parse_locks, parse_takes
 from ..memory_encoder.memory.video_memory import VideoMemory
-from .film_beginning import Asked, beginning_of, opening_report, remembered
+from ..memory_encoder.storyboard import Section
+from .film_beginning import BeginningRequest, append_opening, beginning_of, opening_report
 from .film_events import FilmEvents
 from .film_inputs import FilesOfFilms, describe_sampler, latent_size, models_of
 from .lead import lead_picture
@@ -129,36 +130,13 @@ class VideoMemorySampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        model,
-        memory_encoder: ManagedEncoder,
-        vae,
-        storyboard: EncodedStoryboard,
-        negative,
-        sampler,
-        sigmas,
-        cfg: float,
-        seed: int,
-        width: int,
-        height: int,
-        film: str,
-        history: dict | None = None,
-        memory: VideoMemory | None = None,
-        model_low_noise=None,
-        strength: float = 1.0,
-        history_timestep: str = "zero",
-        sliding_window: int = 3,
-        attention_mode: str = "auto",
-        boundary: float = 0.875,
-        low_noise_memory: bool = True,
-        history_guidance: float = 0.0,
-        redo: str = "",
-        locks: str = "",
-        branch_film: str = "",
-        branch_section: int = 1,
-        start_image: torch.Tensor | None = None,
-        clip_vision=None,
-    ) -> io.NodeOutput:
+        cls, model, memory_encoder: ManagedEncoder, vae, storyboard: EncodedStoryboard, negative, sampler, sigmas,
+        cfg: float, seed: int, width: int, height: int, film: str, history: dict | None = None,
+        memory: VideoMemory | None = None, model_low_noise=None, strength: float = 1.0, history_timestep: str = "zero",
+        sliding_window: int = 3, attention_mode: str = "auto", boundary: float = 0.875, low_noise_memory: bool = True,
+        history_guidance: float = 0.0, redo: str = "", locks: str = "", branch_film: str = "", branch_section: int = 1,
+        start_image: torch.Tensor | None = None, clip_vision=None,
+    ) -> io.NodeOutput:  # fmt: skip
         settings = settings_from(strength, history_timestep, sliding_window, attention_mode, history_guidance)
         host = host_of(model)
         memory_encoder.check_host(host)
@@ -170,8 +148,9 @@ class VideoMemorySampler(io.ComfyNode):
         start = memory or memory_encoder.empty_memory(1)
         own = own_memory(codec, model, low_noise, start)
         experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory, own)
-        asked = Asked(history, memory, start_image, film, branch_film, branch_section)
-        begun = beginning_of(asked, model, vae, size, (width, height), storyboard.fps)
+        request = BeginningRequest(history, memory, start_image, film, branch_film, branch_section)
+        beginning = beginning_of(request, model, vae, size, (width, height), storyboard.fps)
+        opening = beginning.opening
         store = SectionStore(folders.film_root(), film)
         positive, negative = storyboard.conditioning, storyboard.negative or negative
         models = models_of(cls.hidden, [positive, negative])
@@ -180,7 +159,7 @@ class VideoMemorySampler(io.ComfyNode):
 
         # Films of 0.1.0, whose second expert read the film through the first one's projection, are made anew there.
         read_own = ["own projection"] if own is not None and low_noise_memory else []
-        made_of = {
+        ingredients = {
             "models": uuid4().hex if models is None else models,
             "encoder": [part.identity for part in memory_encoder.parts],
             "settings": vars(settings),
@@ -189,53 +168,36 @@ class VideoMemorySampler(io.ComfyNode):
             "sampler": describe_sampler(sampler),
             "size": [width, height],
             "negative": hashable(negative),
-            "history": begun.clip,
+            "history": beginning.clip,
             "memory": start.all_tokens() if memory else None,
             "experts": [boundary, low_noise_memory, *read_own] if model_low_noise is not None else None,
-            "branch": begun.branch,
-            "picture": begun.picture,
+            "branch": beginning.branch,
+            "picture": beginning.picture,
         }
-        if begun.opening is not None:
-            start = remembered(memory_encoder, codec, start, model, begun.opening)
-            if own is not None:
-                own.memory = remembered(memory_encoder, own.codec, own.memory, model, begun.opening)
-        plan = storyboard.plan(codec.temporal, start.latents, after_clip=history is not None)
-        takes, kept = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))
-        events = FilmEvents(store, plan, model, len(sigmas) - 1, storyboard.storyboard.shots, kept)
+        start = append_opening(memory_encoder, codec, start, model, opening)
+        if own is not None:
+            own.memory = append_opening(memory_encoder, own.codec, own.memory, model, opening)
+        plan, steps = storyboard.plan(codec.temporal, start.latents, after_clip=history is not None), len(sigmas) - 1
+        takes, locked = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))
+        progress = FilmProgress(model, len(plan), steps)
+        events = FilmEvents(store, plan, model, steps, storyboard.storyboard.shots, locked, progress.previewer)
+        lead = lead_picture(host, codec, vae, beginning.picture, clip_vision)
         renderer = SectionRenderer(
-            experts,
-            memory_encoder,
-            codec,
-            settings,
-            positive,
-            negative,
-            cfg,
-            sampler,
-            size,
-            FilmProgress(model, len(plan), len(sigmas) - 1),
-            events,
-            lead_picture(host, codec, vae, begun.picture, clip_vision),
+            experts, memory_encoder, codec, settings, positive, negative, cfg, sampler, size, progress, events, lead
         )
+
+        def of_section(section: Section) -> dict[str, Any]:
+            return {"positive": hashable(positive[section.prompt])}
+
         with store.making():
             events.started()
+            facts = beginning.write_opening(store)
             result = render_film(
-                plan,
-                store,
-                start,
-                made_of,
-                seed,
-                renderer,
-                lambda section: {"positive": hashable(positive[section.prompt])},
-                events.locked,
-                takes,
-                begun.about(store),
-                size,
+                plan, store, start, ingredients, seed, renderer, of_section, events.locked, takes, facts, size
             )
-        FILES.made(store.folder, files_of(result, store, begun.opening))
-        opening = begun.opening
-        parts = [*([] if opening is None else [opening.latents]), *result.latents]
+        FILES.record(store.folder, files_of(result, store, opening))
         report = film_report(result, storyboard.fps, opening) + (f"\n{UNKNOWN}" if models is None else "")
-        latent = film_latent(parts, storyboard.fps, 0 if opening is None else opening.lead)
+        latent = film_latent(result.latents, storyboard.fps, opening)
         return io.NodeOutput(latent, result.memory, report, ui={"text": [report]})
 
 

@@ -16,7 +16,7 @@ from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
 from ..memory_encoder.files import FolderNameError, named_folder
-from ..memory_encoder.film.opening import stored_film
+from ..memory_encoder.film.opening import Opening, stored_film
 from ..memory_encoder.film.sections import MANIFEST
 from ..memory_encoder.pictures.codec import codec_of
 from ..memory_encoder.pictures.decoding import decode_film
@@ -35,13 +35,13 @@ PREFIX_BYTES = 190  # file systems take 255 of a name; number, ending and those 
 class FilmSource:
     """Latents of a film, part by part, wherever they are; `parts` may be called more than once.
 
-    latents: of all parts. lead: those of them, at the beginning, that are not shown. shown: parts that are.
+    latents: of all parts. lead: those of them, at the beginning, that are not shown. visible: parts that are.
     """
 
     parts: Callable[[], Iterator[Tensor]]
     latents: int
     fps: float | None
-    shown: int
+    visible: int
     lead: int = 0
 
     @property
@@ -122,10 +122,10 @@ class VideoMemorySaveFilm(io.ComfyNode):
         path = Path(folder) / f"{name}_{counter:05}_.mp4"
         progress = SavingProgress(source.latents - source.lead, codec.temporal)
         frames = write_movie(
-            path, progress.counted(decode_film(source.parts(), codec, match_colours, lead=source.lead)), rate, crf,
+            path, progress.watch(decode_film(source.parts(), codec, match_colours, lead=source.lead)), rate, crf,
             metadata_of(cls.hidden), audio, progress.frame,
         )  # fmt: skip
-        report = f"{path.name}: {source.shown} parts, {frames} frames ({frames / rate:.2f} s) at {rate:g} fps"
+        report = f"{path.name}: {source.visible} parts, {frames} frames ({frames / rate:.2f} s) at {rate:g} fps"
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)]).as_dict()
         report += left_out(film)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), report, ui=shown | {"text": [report]})
@@ -146,8 +146,9 @@ def prefix_fault(prefix: Any) -> str:
     return ""
 
 
-def film_latent(parts: Sequence[Tensor], fps: float, lead: int = 0) -> dict[str, Any]:
+def film_latent(sections: Sequence[Tensor], fps: float, opening: Opening | None) -> dict[str, Any]:
     """LATENT of a whole film that also says where its parts begin and how fast it runs; other nodes do not mind."""
+    parts, lead = (sections, 0) if opening is None else ([opening.latents, *sections], opening.lead)
     layout = {"sections": [part.shape[2] for part in parts], "fps": fps} | ({"lead": lead} if lead else {})
     return {"samples": torch.cat(list(parts), dim=2), LAYOUT: layout}
 
@@ -181,8 +182,8 @@ def film_source(latent: dict[str, Any] | None, film: str, match_colours: bool = 
 
 
 def _source(parts: Callable[[], Iterator[Tensor]], sizes: Sequence[int], fps: float | None, lead: int) -> FilmSource:
-    shown = sum(end > lead for end in itertools.accumulate(sizes))
-    return FilmSource(parts, sum(sizes), fps, shown, lead)
+    visible = sum(end > lead for end in itertools.accumulate(sizes))
+    return FilmSource(parts, sum(sizes), fps, visible, lead)
 
 
 def metadata_of(hidden: Any) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from ..memory_encoder.memory.video_memory import VideoMemory
 from ..memory_encoder.pictures.codec import Codec
 from ..memory_encoder.storyboard import Section
 from .film_events import FilmEvents
-from .lead import Given, LeadPicture
+from .lead import LeadPicture, SectionInputs
 from .runtime import sampling
-from .runtime.compress import compress, made_once, normalised_history
+from .runtime.compress import compress, decode_once, normalised_history
 from .runtime.managed import ManagedEncoder
 from .runtime.progress import FilmProgress, stop_if_interrupted
 
@@ -94,12 +94,12 @@ class SectionRenderer:
         """Latents [1,C,T,H,W] of a section in VAE space."""
         channels, height, width = self.latent_size
         latent = torch.zeros(1, channels, section.latents, height, width)
-        given = Given(latent, self.conditioning[section.prompt], self.negative)
+        inputs = SectionInputs(latent, self.conditioning[section.prompt], self.negative)
         self.events.sampling(section)
         if self.lead is not None:
-            given = self.lead.given(section, memory, given.latent, given.positive, given.negative)
-        latent = given.latent
-        noise, shift = sampling.noise_like(latent, seed), float(given.lead - memory.latents)
+            inputs = self.lead.inputs(section, memory, inputs.latent, inputs.positive, inputs.negative)
+        latent = inputs.latent
+        noise, shift = sampling.noise_like(latent, seed), float(inputs.lead - memory.latents)
         steps = 0
         for number, expert in enumerate(self.experts):
             stop_if_interrupted()
@@ -110,18 +110,18 @@ class SectionRenderer:
                 model,
                 noise if number == 0 else torch.zeros_like(noise),
                 latent,
-                given.positive,
-                given.negative,
+                inputs.positive,
+                inputs.negative,
                 self.cfg,
                 self.sampler,
                 expert.sigmas,
                 seed,
                 self._callback(steps),
-                given.noise_mask,
+                inputs.noise_mask,
             )
             steps += len(expert.sigmas) - 1
             self.progress.advance(len(expert.sigmas) - 1)
-        return latent[:, :, given.lead :].float()
+        return latent[:, :, inputs.lead :].float()
 
     def _settings(self, section: Section) -> MemorySettings:
         """After a cut the last pictures would only pull the section back to what they show."""
@@ -131,8 +131,8 @@ class SectionRenderer:
         """The memory with the section in it."""
         stop_if_interrupted()
         latent = normalised_history(self.experts[0].model, {"samples": latents}, "section")
-        codec = self.events.watched(section, self.codec)
-        codec = replace(codec, decode=made_once(codec.decode))
+        codec = self.events.watch_decoding(section, self.codec)
+        codec = replace(codec, decode=decode_once(codec.decode))
         for expert in self.experts:
             if (own := expert.own) is not None and expert.sees_memory:
                 other = replace(own.codec, decode=codec.decode)

@@ -150,7 +150,7 @@ class VideoMemoryTrain(io.ComfyNode):
         plot = torch.from_numpy(np.ascontiguousarray(listener.plot()[..., ::-1])).float()[None] / 255
         loss_map = {"loss": [entry["loss"] for entry in losses if "loss" in entry]}
         trained = reduce(ManagedEncoder.beside, [manage(encoder.cpu()) for encoder in encoders])
-        return io.NodeOutput(trained, training.load_lora(folder / LORA), loss_map, plot, ui=listener.shown())
+        return io.NodeOutput(trained, training.load_lora(folder / LORA), loss_map, plot, ui=listener.summary())
 
 
 def plain_encoder(managed: ManagedEncoder, diffusion_model: torch.nn.Module, seed: int) -> MemoryEncoder:
@@ -203,7 +203,7 @@ class NodeListener(PictureListener):
         """The loss curve as it stands."""
         return loss_plot(self.losses, self.heldout_losses)
 
-    def shown(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """What the node shows when it is done."""
         last = f"last loss {self.losses[-1][1]:.4f}" if self.losses else "nothing left to do"
         return {"text": [f"{self.text}\n{last}\n{self.folder}"]}

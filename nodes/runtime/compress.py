@@ -60,7 +60,7 @@ def compress(
             "continue it with as many"
         )
     # Several encoders look at the same pictures; the VAE that makes them may push an encoder off the device.
-    codec = replace(codec, decode=made_once(codec.decode))
+    codec = replace(codec, decode=decode_once(codec.decode))
     with torch.no_grad():
         first, *others = (
             _compress_part(one, codec, part, latents, prompt, seed)
@@ -79,7 +79,7 @@ def _compress_part(
     )
 
 
-def made_once(decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def decode_once(decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """A decoder that gives equal latents the pictures it made before; it holds one result."""
     last: list[tuple[Tensor, Tensor]] = []
 

@@ -65,7 +65,7 @@ class SavingProgress:
         self.total = max(1, temporal * latents)
         self.bar = comfy.utils.ProgressBar(self.total)
 
-    def counted(self, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
+    def watch(self, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
         """The same pieces, with a look at the cancel button before each is decoded."""
         while True:
             stop_if_interrupted()

@@ -168,7 +168,7 @@ def test_wan_5b_keeps_the_picture_as_its_first_latent(world: World, models: Tiny
     memory = world.call("VideoMemoryEncoderNew", tiny.patcher, "2x2x2", "proposed", "frame", False, 0)[0].empty_memory(
         1
     )
-    made = given.given(section, memory, torch.zeros(1, 48, 2, 4, 6), [], [])
+    made = given.inputs(section, memory, torch.zeros(1, 48, 2, 4, 6), [], [])
     assert made.lead == 1 and made.latent.shape[2] == 3
     assert torch.allclose(made.latent[:, :, 0], torch.tensor(0.8)) and (made.latent[:, :, 1:] == 0).all()
     assert made.noise_mask.flatten(3).mean(-1).tolist() == [[[0.0, 1.0, 1.0]]]
