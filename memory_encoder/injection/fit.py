@@ -20,7 +20,9 @@ class Kind(NamedTuple):
     @classmethod
     def of(cls, source: Host | EncoderConfig) -> Kind:
         """Of a host, or of the one that an encoder was made for."""
-        name = source.host if isinstance(source, EncoderConfig) else source.name
+        name = getattr(source, "host", "") or getattr(
+            source, "name", ""
+        )  # a memory may be of another copy of the library
         return cls(name, source.width, source.latent_channels)
 
 
