@@ -274,6 +274,7 @@ PLAIN = [
     "Scene: a kitchen\nCamera: slow dolly\nTime: night",
     "a woman walks 5-10 steps\n- bullet\n- other",
     "2-3 people walk\n1-2 dogs run",
+    "[cut] paper art of a street",
     "Prompt: a kitchen\nStyle: noir",
     "35mm film - grain, 24fps = cinema",
     "a kitchen, morning light\na street in the rain",

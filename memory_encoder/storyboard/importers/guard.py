@@ -81,7 +81,7 @@ _SIGNS = (
     _sign("pairs of times and texts", rf"[\[(]{_SPACE}{_NUMBER}{_SPACE},{_SPACE}[\"'\u2018\u201c]", least=2),
     _sign("times", rf"^{_SPACES}t{_SPACE}[=+]{_SPACE}{_NUMBER}", least=2),
     _sign("several prompts", rf"{_LINE}(?:prompt|提示词|プロンプト)(?:\*\*)?{_SPACES}[:=：]", least=2, inside=2),
-    _sign("cuts", r"[\[【](?:(?:hard |jump |scene )?cut(?: to)?|next shot|scene change|转场|切换)[\]】]"),
+    _sign("cuts", r"\S\s{0,9}[\[【](?:(?:hard |jump |scene )?cut(?: to)?|next shot|scene change|转场|切换)[\]】]"),
     _sign("ranges of times", rf"{_NO_WORD}{_NUMBER}\s?{UNIT}?{_SPACE}{BETWEEN}{_SPACE}{TIME}", least=2, inside=2),
     _sign("times", rf"{_NO_WORD}{_ZERO}[\s\S]{{1,2000}}?{_NO_WORD}{TIME}"),
     _sign(
