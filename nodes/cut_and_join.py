@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..memory_encoder.memory.branching import cut, join, section_ends
 from ..memory_encoder.memory.video_memory import VideoMemory
-from .sockets import CATEGORY, VideoMemorySocket, memory_input, shown_when_reused
+from .sockets import CATEGORY, VideoMemorySocket, memory_input, with_lasting_view
 
 
 class VideoMemoryCut(io.ComfyNode):
@@ -34,7 +34,7 @@ class VideoMemoryCut(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="What the memory holds now."),
             ],
         )
-        return shown_when_reused(schema)
+        return with_lasting_view(schema)
 
     @classmethod
     def execute(cls, memory: VideoMemory, section: int) -> io.NodeOutput:
@@ -62,7 +62,7 @@ class VideoMemoryJoin(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="What the memory holds now."),
             ],
         )
-        return shown_when_reused(schema)
+        return with_lasting_view(schema)
 
     @classmethod
     def execute(cls, memory: VideoMemory, memory_after: VideoMemory) -> io.NodeOutput:

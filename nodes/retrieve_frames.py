@@ -16,7 +16,7 @@ from ..memory_encoder.memory.video_memory import VideoMemory
 from .inspection import recall_ui, timeline_ui
 from .runtime.progress import FilmProgress
 from .runtime.sampling import empty_conditioning, host_of, retrieve
-from .sockets import CATEGORY, memory_input, model_input, sampling_inputs, seed_input, shown_when_reused, strength_input
+from .sockets import CATEGORY, memory_input, model_input, sampling_inputs, seed_input, strength_input, with_lasting_view
 
 MAX_COLUMNS, LABEL_HEIGHT = 8, 20  # of the picture side by side
 
@@ -49,7 +49,7 @@ class VideoMemoryRetrieve(io.ComfyNode):
             ],
             outputs=[io.Latent.Output(tooltip="Remembered frames, for VAE Decode.")],
         )
-        return shown_when_reused(schema)
+        return with_lasting_view(schema)
 
     @classmethod
     def execute(
@@ -92,7 +92,7 @@ class VideoMemoryRetrievalReport(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="PSNR, SSIM and LPIPS."),
             ],
         )
-        return shown_when_reused(schema)
+        return with_lasting_view(schema)
 
     @classmethod
     def execute(cls, original: Tensor, retrieved: Tensor) -> io.NodeOutput:

@@ -14,7 +14,7 @@ StoryboardSocket = io.Custom("STORYBOARD")
 MemoryDatasetSocket = io.Custom("MEMORY_DATASET")
 
 
-def shown_when_reused(schema: io.Schema) -> io.Schema:
+def with_lasting_view(schema: io.Schema) -> io.Schema:
     """A node whose view is filled again when ComfyUI reuses its result, as after a reload of the page.
 
     Set afterwards, since a ComfyUI that does not know the flag refuses it as an argument.

@@ -28,7 +28,7 @@ class FilmProgress:
         self.bar = comfy.utils.ProgressBar(self.total)
 
     def step(self, index: int, denoised: Tensor, _x: Tensor, _total: int) -> None:
-        mm.throw_exception_if_processing_interrupted()
+        stop_if_interrupted()
         preview = self.previewer.decode_latent_to_preview_image("JPEG", denoised) if self.previewer else None
         self.bar.update_absolute(min(self.done + index + 1, self.total), self.total, preview)
 
@@ -46,14 +46,14 @@ class CacheProgress:
         self.bar: Any = None
 
     def __call__(self, progress: Progress) -> None:
-        mm.throw_exception_if_processing_interrupted()
+        stop_if_interrupted()
         total = self.STEPS * progress.clips
         self.bar = self.bar or comfy.utils.ProgressBar(total)
         part = min(1.0, progress.seconds / progress.length) if progress.length else float(progress.done)
         self.bar.update_absolute(min(int(self.STEPS * (progress.clip + part)), total), total)
 
     def rows(self, done: int, total: int) -> None:
-        mm.throw_exception_if_processing_interrupted()
+        stop_if_interrupted()
         self.bar = self.bar or comfy.utils.ProgressBar(total)
         self.bar.update_absolute(done, total)
 
@@ -90,7 +90,7 @@ class TrainingProgress:
         self.bar.update_absolute(first, last)
 
     def step(self, done: int) -> None:
-        mm.throw_exception_if_processing_interrupted()
+        stop_if_interrupted()
         self.bar.update_absolute(done, self.last)
 
     def show(self, done: int, picture: Any) -> None:
