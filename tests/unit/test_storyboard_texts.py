@@ -282,6 +282,10 @@ PLAIN = [
     "[5-10] people in a park",
     "Part 2: the return of the king",
     "{masterpiece}, best quality",
+    "time-lapse over 5 seconds, fading after 3 seconds",
+    "she waits 5 seconds,\nthen 3 more seconds",
+    "A. Smith walks home\nI. M. Pei's pyramid",
+    "INT. KITCHEN - DAY",
 ]
 
 
@@ -336,6 +340,17 @@ def test_a_smiley_of_brackets_is_kept_or_refused() -> None:
         ("[0:5] a [5:10] b", r"\[0:5\] is neither a time code nor a range"),
         ("['a kitchen', 'a road']", "line 1 looks like a list of texts"),
         ("@0 a kitchen\n@5 a road", "line 1 looks like times"),
+        ("#0 a\n#5 b", "line 1 looks like times"),
+        ("0m0s a\n0m5s b", "line 1 looks like times"),
+        ("At 0 seconds, a. At 5 seconds, b.", "looks like times"),
+        ("第1秒到第5秒：a；第5秒到第10秒：b", "line 1 looks like times"),
+        ("a kitchen, 5 seconds\na road, 3 seconds", "line 1 looks like lengths of shots"),
+        ("(0.0, 5.0) a\n(5.0, 10.0) b", "line 1 looks like pairs of numbers"),
+        ("{0}{80}a\n{80}{160}b", "line 1 looks like subtitles"),
+        ("First shot: a\nSecond shot: b", "line 1 looks like a list of shots"),
+        ("① a\n② b", "line 1 looks like a list of shots"),
+        ("A. a\nB. b", "line 1 looks like a list of shots"),
+        ("INT. KITCHEN - DAY\na\nEXT. ROAD - NIGHT\nb", "line 1 looks like scenes of a screenplay"),
         ("0 zeit: a\n5 zeit: b", "line 1 looks like times with an unknown unit"),
         ("[0] a\n[5] b", r"write their unit: \[5s\]"),
         ("[500ms: a] [900ms: b]", "unknown unit"),
