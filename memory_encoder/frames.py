@@ -37,17 +37,19 @@ def evenly(length: int, count: int) -> list[int]:
     return [round(i * (length - 1) / max(count - 1, 1)) for i in range(count)]
 
 
-def closing_frames(count: int, rate: float, fps: float, seconds: float = 0.0, temporal: int = TEMPORAL) -> list[int]:
-    """Which of `count` pictures at `rate` a second are the clip's end at `fps`: whole latents, the last picture last.
+def closing_frames(
+    count: int, source_fps: float, fps: float, seconds: float = 0.0, temporal: int = TEMPORAL
+) -> list[int]:
+    """Which of `count` pictures at `source_fps` are the clip's end at `fps`: whole latents, the last picture last.
 
     At most `seconds` of them, 0 for all. What does not fill a latent is left out at the beginning; where the rates
     differ, the first picture may be shown for up to one frame longer than in the clip.
     """
-    steps = math.ceil((count - 1) * fps / rate - _ROUNDING)
+    steps = math.ceil((count - 1) * fps / source_fps - _ROUNDING)
     if seconds:
         steps = min(steps, math.floor(seconds * fps + _ROUNDING))
     steps -= steps % temporal
-    return [max(0, round(count - 1 - (steps - step) * rate / fps)) for step in range(steps + 1)]
+    return [max(0, round(count - 1 - (steps - step) * source_fps / fps)) for step in range(steps + 1)]
 
 
 def latent_ranges(text: str, latents: int, temporal: int = TEMPORAL) -> list[range]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..memory_encoder.film.opening import Opening, Piece, StoredFilmError, stored_film
+from ..memory_encoder.film.opening import Opening, OpeningSection, StoredFilmError, stored_film
 from ..memory_encoder.film.sections import SectionStore, section_key
 from ..memory_encoder.frames import frames_in
 from ..memory_encoder.memory.video_memory import VideoMemory
@@ -101,7 +101,7 @@ def opening_of(
         return branch
     if history is not None:
         latents = history["samples"].cpu().float()
-        return Opening(latents, (Piece(latents.shape[2], HISTORY),))
+        return Opening(latents, (OpeningSection(latents.shape[2], HISTORY),))
     if memory is not None and memory.recent.shape[2]:
         latents = latents_of(model, memory.recent[:, :, -CONTEXT:]).cpu().float()
         return Opening(latents, lead=latents.shape[2])
@@ -119,7 +119,7 @@ def opening_report(opening: Opening, fps: float, goes_on: bool) -> list[str]:
     if opening.frames:
         count = "1 frame" if opening.frames == 1 else f"{opening.frames} frames"
         line = f"it opens with {count} ({opening.frames / fps:.2f} s at {fps:g} fps)"
-        if opening.frames > 1 and opening.pieces and opening.pieces[0].prompt == HISTORY:
+        if opening.frames > 1 and opening.sections and opening.sections[0].prompt == HISTORY:
             line += ", from which the first shot goes on" if goes_on else ""
             line += "; a clip of another frame rate is slowed down or sped up by that, see Clip for History"
         lines.append(line)

@@ -112,7 +112,7 @@ class _Loop:
         latents: list[Tensor] = []
         done: list[RenderedSection] = []
         for section, seed in zip(self.plan, seeds, strict=True):
-            previous, key = chain, section_key(chain, self._made_of(section, seed))
+            previous, key = chain, section_key(chain, self._ingredients(section, seed))
             chain, status, take = key, "reused", self.takes.get(section.index, 0)
             made = _latents(self.store.get(key))
             if made is None and self.locked(section):
@@ -131,7 +131,7 @@ class _Loop:
             self.renderer.section_done(section, made, status != "stored")
         return Film(tuple(latents), memory, tuple(done))
 
-    def _made_of(self, section: Section, seed: int) -> dict[str, Any]:
+    def _ingredients(self, section: Section, seed: int) -> dict[str, Any]:
         more = self.section_ingredients(section) if self.section_ingredients else {}
         return {"section": asdict(section), "seed": seed} | dict(more)
 

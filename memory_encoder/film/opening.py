@@ -24,7 +24,7 @@ class StoredFilmError(ValueError):
 
 
 @dataclass(frozen=True)
-class Piece:
+class OpeningSection:
     """Latents that enter the memory at once, and what they were made of."""
 
     latents: int
@@ -36,13 +36,13 @@ class Piece:
 class Opening:
     """Latents [1,C,T,h,w] in VAE space that a film opens with.
 
-    pieces: the last latents of the opening, as they enter the memory; those before are in it already (the end of a
+    sections: the last latents of the opening, as they enter the memory; those before are in it already (the end of a
     memory that the film continues). lead: the first so many latents are only decoded, for the VAE to see what came
     before; their pictures belong to the film before this one and are not shown.
     """
 
     latents: Tensor
-    pieces: tuple[Piece, ...] = ()
+    sections: tuple[OpeningSection, ...] = ()
     lead: int = 0
 
     @property
@@ -53,14 +53,14 @@ class Opening:
     @cached_property
     def key(self) -> str:
         """Hash of the content, 64 hex digits."""
-        made_of = {"latents": self.latents, "pieces": [asdict(piece) for piece in self.pieces]}
-        return section_key("", made_of | ({"lead": self.lead} if self.lead else {}))  # old openings keep their keys
+        ingredients = {"latents": self.latents, "pieces": [asdict(section) for section in self.sections]}
+        return section_key("", ingredients | ({"lead": self.lead} if self.lead else {}))  # old openings keep their keys
 
-    def appended(self) -> Iterator[tuple[Tensor, Piece]]:
-        """What is to be appended to the memory, piece by piece."""
-        sizes = [piece.latents for piece in self.pieces]
+    def appended(self) -> Iterator[tuple[Tensor, OpeningSection]]:
+        """What is to be appended to the memory, one by one."""
+        sizes = [section.latents for section in self.sections]
         parts = self.latents[:, :, self.latents.shape[2] - sum(sizes) :].split(sizes, dim=2) if sizes else ()
-        yield from zip(parts, self.pieces, strict=True)
+        yield from zip(parts, self.sections, strict=True)
 
     def path(self, store: SectionStore) -> Path:
         """Where it lies beside the film's sections."""
@@ -70,7 +70,7 @@ class Opening:
         """Puts the opening on disk beside the film's sections, once, and returns its key."""
         openings = _openings(store)
         if openings.get(self.key) is None:
-            metadata = {"pieces": json.dumps([asdict(piece) for piece in self.pieces]), "lead": str(self.lead)}
+            metadata = {"pieces": json.dumps([asdict(section) for section in self.sections]), "lead": str(self.lead)}
             openings.put(self.key, 0, {"latents": self.latents}, metadata)
         return self.key
 
@@ -103,8 +103,8 @@ class StoredFilm:
         stored = _openings(self.store).get(key)
         if stored is None:
             raise StoredFilmError(f"film {self.name!r}: its opening is missing or damaged; queue its workflow again")
-        pieces = tuple(Piece(**piece) for piece in json.loads(stored.metadata["pieces"]))
-        return Opening(stored.tensors["latents"], pieces, int(stored.metadata.get("lead", 0)))
+        sections = tuple(OpeningSection(**section) for section in json.loads(stored.metadata["pieces"]))
+        return Opening(stored.tensors["latents"], sections, int(stored.metadata.get("lead", 0)))
 
     def section(self, index: int) -> Tensor:
         """Latents [1,C,T,h,w] of a section; raises StoredFilmError when it is missing, damaged or not finite."""
@@ -131,16 +131,18 @@ class StoredFilm:
                 f"give a number from 0 to {len(self.records)}"
             )
         opening = self.opening()
-        parts = [] if opening is None else [opening.latents]
-        pieces = [] if opening is None else list(opening.pieces)
+        latents = [] if opening is None else [opening.latents]
+        parts = [] if opening is None else list(opening.sections)
         for index in range(sections):
-            latents, record = self.section(index), self.records[index]
-            parts.append(latents)
+            section, record = self.section(index), self.records[index]
+            latents.append(section)
             seed = record.get("seed")
-            pieces.append(Piece(latents.shape[2], str(record.get("prompt", "")), seed if type(seed) is int else None))
-        if not parts:
+            parts.append(
+                OpeningSection(section.shape[2], str(record.get("prompt", "")), seed if type(seed) is int else None)
+            )
+        if not latents:
             raise StoredFilmError(f"branch_section 0: film {self.name!r} has no opening clip; give 1 or more")
-        return Opening(torch.cat(parts, dim=2), tuple(pieces), 0 if opening is None else opening.lead)
+        return Opening(torch.cat(latents, dim=2), tuple(parts), 0 if opening is None else opening.lead)
 
     def _check_old_film(self) -> None:
         record = self.records[0]
@@ -151,24 +153,24 @@ class StoredFilm:
             )
 
 
-def stored_film(root: Path, name: str, asked_by: str = "film") -> StoredFilm:
+def stored_film(root: Path, name: str, what: str = "film") -> StoredFilm:
     """The film of that name below `root`, up to the first section that does not follow; only read, nothing is moved.
 
-    Raises StoredFilmError that names the input `asked_by`.
+    Raises StoredFilmError that names the input `what`.
     """
     try:
         store = SectionStore(root, name, move_aside=False)
     except FolderNameError as error:
-        raise StoredFilmError(str(error).replace("film:", f"{asked_by}:", 1)) from error
+        raise StoredFilmError(str(error).replace("film:", f"{what}:", 1)) from error
     records = store.manifest()
     if not records:
         known = sorted(path.parent.name for path in root.glob("*/manifest.json"))
         there = f"; there are {', '.join(known[:20])}" if known else ""
-        raise StoredFilmError(f"{asked_by}: no film {name!r} with finished sections in {root.name}{there}")
+        raise StoredFilmError(f"{what}: no film {name!r} with finished sections in {root.name}{there}")
     count = unbroken(records)
     for number, record in enumerate(records[:count]):
         if record["index"] != number:
-            raise StoredFilmError(f"{asked_by}: film {name!r} lacks section {number + 1}; queue its workflow again")
+            raise StoredFilmError(f"{what}: film {name!r} lacks section {number + 1}; queue its workflow again")
     return StoredFilm(store, tuple(records[:count]), tuple(records[count:]))
 
 

@@ -69,25 +69,25 @@ class CachedPatch:
         self.index, self.memory, self.entries, self.keep_on = index, memory, entries, keep_on
 
     def __call__(self, args: BlockArgs, block: Block) -> BlockArgs:
-        found = self.entries.get(self.index)
-        if found is None and self.memory is not None:
-            taken = _Take(self.memory)
-            self.memory.took(block({**self.memory.arguments(args), HOOK: taken}))
-            found = taken.found
-            taken.kept = ()  # a checkpointed block holds the hook until its backward pass
+        keys_values = self.entries.get(self.index)
+        if keys_values is None and self.memory is not None:
+            recorder = _Recorder(self.memory)
+            self.memory.receive(block({**self.memory.arguments(args), HOOK: recorder}))
+            keys_values = recorder.result
+            recorder.keys_values = ()  # a checkpointed block holds the hook until its backward pass
             if self.keep_on is None:
-                self.entries[self.index] = found
+                self.entries[self.index] = keys_values
             else:
-                self.entries[self.index] = (found[0].to(self.keep_on), found[1].to(self.keep_on))
-        assert found is not None, "a block without keys and values has a memory pass"
-        return block({**args, HOOK: _Give(found)})
+                self.entries[self.index] = (keys_values[0].to(self.keep_on), keys_values[1].to(self.keep_on))
+        assert keys_values is not None, "a block without keys and values has a memory pass"
+        return block({**args, HOOK: _Reader(keys_values)})
 
 
 def beside_output(transformer_options: Mapping[str, Any]) -> tuple[Tensor, ...]:
     """Keys and values that have left the block which just ran with these options, beside its output."""
     override = transformer_options.get(OVERRIDE)
-    taken = override.first if isinstance(override, _First) else None
-    return taken.kept or () if isinstance(taken, _Take) else ()
+    recorder = override.first if isinstance(override, _First) else None
+    return recorder.keys_values or () if isinstance(recorder, _Recorder) else ()
 
 
 def hooked(block: Block) -> Block:
@@ -127,36 +127,36 @@ def _sequence(q: Tensor, k: Tensor, kwargs: Mapping[str, Any]) -> int:
     return axis
 
 
-class _Take:
+class _Recorder:
     """Keeps the memory's keys and values, with rotary positions, as the attention gets them."""
 
     def __init__(self, memory: MemoryPass) -> None:
         self.tokens = memory.tokens
-        self.kept: KeysValues | tuple[()] | None = None
+        self.keys_values: KeysValues | tuple[()] | None = None
 
     def __call__(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if self.kept is None:  # gradient checkpointing runs a block twice
+        if self.keys_values is None:  # gradient checkpointing runs a block twice
             axis = _sequence(q, k, kwargs)
             start = k.shape[axis] - self.tokens
-            self.kept = k.narrow(axis, start, self.tokens), v.narrow(axis, start, self.tokens)
+            self.keys_values = k.narrow(axis, start, self.tokens), v.narrow(axis, start, self.tokens)
         return attention(q, k, v, *args, **kwargs)
 
     @property
-    def found(self) -> KeysValues:
-        if not self.kept:
+    def result(self) -> KeysValues:
+        if not self.keys_values:
             raise RuntimeError(NO_ATTENTION)
-        return self.kept
+        return self.keys_values
 
 
-class _Give:
+class _Reader:
     """Adds keys and values to those of the video."""
 
-    def __init__(self, found: KeysValues) -> None:
-        self.found = found
+    def __init__(self, keys_values: KeysValues) -> None:
+        self.keys_values = keys_values
 
     def __call__(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         axis = _sequence(q, k, kwargs)
-        more_k, more_v = (t.to(device=k.device, dtype=k.dtype, non_blocking=True) for t in self.found)
+        more_k, more_v = (t.to(device=k.device, dtype=k.dtype, non_blocking=True) for t in self.keys_values)
         mask = kwargs.get("mask")
         if mask is not None:  # additive, zero where attention is allowed
             kwargs = {**kwargs, "mask": torch.nn.functional.pad(mask, (0, more_k.shape[axis]))}

@@ -26,15 +26,15 @@ class Kind(NamedTuple):
         return cls(name, source.width, source.latent_channels)
 
 
-def check_kind(what: str, kind: Kind, wanted: Kind, cure: str, other: str = "model") -> None:
-    """Raises ValueError that names `what` when it was made for another host than `wanted`, that of `other`."""
-    if kind[:2] != wanted[:2]:
+def check_kind(what: str, kind: Kind, model: Kind, cure: str, other: str = "model") -> None:
+    """Raises ValueError that names `what` when it was made for another host than `model`, that of `other`."""
+    if kind[:2] != model[:2]:
         raise ValueError(
-            f"{what} was made for {kind.name} of width {kind.width}, but {other} is {wanted.name} of width "
-            f"{wanted.width}; {cure}"
+            f"{what} was made for {kind.name} of width {kind.width}, but {other} is {model.name} of width "
+            f"{model.width}; {cure}"
         )
-    if kind != wanted:
-        raise ValueError(f"{what} holds latents of {kind.channels} channels, {other} makes {wanted.channels}; {cure}")
+    if kind != model:
+        raise ValueError(f"{what} holds latents of {kind.channels} channels, {other} makes {model.channels}; {cure}")
 
 
 def check_encoder(config: EncoderConfig, host: Host) -> None:

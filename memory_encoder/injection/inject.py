@@ -36,11 +36,11 @@ KEY = "video_memory"
 
 
 def inject(
-    model: Any, memory: VideoMemory | None, settings: MemorySettings | None = None, time_shift: float | None = None
+    model: Any, memory: VideoMemory | None, settings: MemorySettings | None = None, time_offset: float | None = None
 ) -> Any:
     """Returns a clone of a ComfyUI ModelPatcher that sees `memory`; the clone samples as before if there is none.
 
-    time_shift: see `select_tokens`; None continues the film. Raises HostError or ValueError when model and memory do
+    time_offset: see `select_tokens`; None continues the film. Raises HostError or ValueError when model and memory do
     not fit, naming what does not.
     """
     settings = settings or MemorySettings()
@@ -53,9 +53,9 @@ def inject(
         return patched
     check_memory(memory, host)
     refuse_context_windows(patched.model_options)
-    shift = -float(memory.latents) if time_shift is None else time_shift
-    injected = select_tokens(memory, host, settings, shift)
-    injected = replace(injected, cross=cross_memories(model, memory, settings.strength, shift))
+    offset = -float(memory.latents) if time_offset is None else time_offset
+    injected = select_tokens(memory, host, settings, offset)
+    injected = replace(injected, cross=cross_memories(model, memory, settings.strength, offset))
     if injected.tokens.shape[1] == 0:  # a strength below one token
         return patched
     eager = injected.cache is not None and drops_guards(patched)
@@ -263,10 +263,10 @@ def checkpointed(block: Block, copies: bool) -> Block:
         names, others = list(inputs), {name: value for name, value in args.items() if name not in inputs}
 
         def forward(*values: Tensor) -> BlockArgs:
-            given = dict(zip(names, values, strict=True))
+            tensors = dict(zip(names, values, strict=True))
             if copies:
-                given |= {name: given[name].clone() for name in ("img", "txt") if name in given}
-            return block({**others, **given})
+                tensors |= {name: tensors[name].clone() for name in ("img", "txt") if name in tensors}
+            return block({**others, **tensors})
 
         result: Any = torch.utils.checkpoint.checkpoint(forward, *inputs.values(), use_reentrant=False)
         return result

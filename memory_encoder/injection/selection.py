@@ -81,17 +81,17 @@ class InjectedMemory:
         if self.cache is not None:
             self.cache.forget()
 
-    def shifted(self, time: float) -> InjectedMemory:
+    def offset_by(self, time: float) -> InjectedMemory:
         """The same memory seen from another time; `time` is added to all coordinates."""
-        shift = self.coordinates.new_tensor([time, 0, 0])
-        cross = tuple(replace(one, coordinates=one.coordinates + shift) for one in self.cross)
-        return replace(self, coordinates=self.coordinates + shift, cross=cross, _placed={})
+        offset = self.coordinates.new_tensor([time, 0, 0])
+        cross = tuple(replace(one, coordinates=one.coordinates + offset) for one in self.cross)
+        return replace(self, coordinates=self.coordinates + offset, cross=cross, _placed={})
 
 
-def select_tokens(memory: VideoMemory, host: Host, settings: MemorySettings, time_shift: float) -> InjectedMemory:
+def select_tokens(memory: VideoMemory, host: Host, settings: MemorySettings, time_offset: float) -> InjectedMemory:
     """Chooses and places the tokens that enter the host.
 
-    time_shift is added to all times: minus the film's latents so far to continue the film, minus i to ask for frame i.
+    time_offset is added to all times: minus the film's latents so far to continue the film, minus i to ask for frame i.
     """
     tokens, coordinates = memory.all_tokens(), memory.all_coordinates()
     count = min(settings.sliding_window, memory.recent.shape[2])
@@ -104,7 +104,7 @@ def select_tokens(memory: VideoMemory, host: Host, settings: MemorySettings, tim
         keep = kept_tokens(len(coordinates), settings.strength)
         tokens, coordinates = tokens[:, keep], coordinates[keep]
     cache = KeyValueCache(settings.cache_on) if attention_mode(memory, settings) == "cached" else None
-    return InjectedMemory(tokens, coordinates, settings.history_timestep, cache).shifted(time_shift)
+    return InjectedMemory(tokens, coordinates, settings.history_timestep, cache).offset_by(time_offset)
 
 
 def kept_tokens(count: int, strength: float) -> Tensor:
@@ -125,7 +125,7 @@ def attention_mode(memory: VideoMemory, settings: MemorySettings) -> AttentionMo
     return settings.attention_mode
 
 
-def cross_memories(model: Any, memory: VideoMemory, strength: float, time_shift: float) -> tuple[CrossMemory, ...]:
+def cross_memories(model: Any, memory: VideoMemory, strength: float, time_offset: float) -> tuple[CrossMemory, ...]:
     """What the cross-attention of the memory's encoders needs; they travel with the model (`set_additional_models`).
 
     Strength fades this path by the tokens it keeps, as in `select_tokens`. Raises ValueError when an encoder is
@@ -144,7 +144,7 @@ def cross_memories(model: Any, memory: VideoMemory, strength: float, time_shift:
         hidden = torch.cat([part.hidden, part.tail_hidden], dim=1)
         coordinates = torch.cat([part.coordinates, part.tail_coordinates])
         keep = kept_tokens(len(coordinates), strength) if strength < 1 else slice(None)
-        places = coordinates[keep] + coordinates.new_tensor([time_shift, 0, 0])
+        places = coordinates[keep] + coordinates.new_tensor([time_offset, 0, 0])
         found.append(CrossMemory(patchers[0].model.cross, hidden[:, keep], places))
     return tuple(found)
 

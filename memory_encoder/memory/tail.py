@@ -42,7 +42,7 @@ class Tail:
         """The same end with `latents` latents put in front of its film."""
         return replace(self, tail_coordinates=later(self.tail_coordinates, latents), origin=self.origin + latents)
 
-    def end_to_parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def end_to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and description, for a file."""
         tensors = {name: getattr(self, name) for name in _TENSORS}
         tensors |= {f"cache.{i}": cache for i, cache in enumerate(self.state.caches)}
@@ -57,8 +57,8 @@ class Tail:
         }
 
 
-def end_from_parts(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The fields of Tail from what `end_to_parts` gave; raises KeyError or TypeError when something is missing."""
+def end_from_tensors(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The fields of Tail from what `end_to_tensors` gave; raises KeyError or TypeError when something is missing."""
     state = StreamState(
         latents=int(described["latents"]),
         size=(int(described["size"][0]), int(described["size"][1])),
@@ -83,15 +83,15 @@ class Boundary(Tail):
         """The boundary when `tokens` tokens of `latents` latents are put in front of its film."""
         return replace(self.moved(latents), tokens=self.tokens + tokens)
 
-    def to_parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and description, for a file."""
-        tensors, described = self.end_to_parts()
+        tensors, described = self.end_to_tensors()
         return tensors, described | {"tokens": self.tokens}
 
     @classmethod
-    def from_parts(cls, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Boundary:
-        """What `to_parts` gave; raises KeyError or TypeError when something is missing."""
-        return cls(tokens=int(described["tokens"]), **end_from_parts(described, tensors))
+    def from_tensors(cls, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Boundary:
+        """What `to_tensors` gave; raises KeyError or TypeError when something is missing."""
+        return cls(tokens=int(described["tokens"]), **end_from_tensors(described, tensors))
 
 
 def later(coordinates: Tensor, latents: int) -> Tensor:

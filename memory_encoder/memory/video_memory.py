@@ -14,7 +14,7 @@ from torch import Tensor
 from ..files import remove_abandoned, save_tensors, unreadable
 from ..phi.config import EncoderConfig, checked_json
 from ..phi.stream import Encoded, StreamState
-from .tail import Boundary, Tail, end_from_parts, later
+from .tail import Boundary, Tail, end_from_tensors, later
 
 MEMORY_FORMAT = "video_memory"
 MEMORY_SCHEMA_VERSION = 1
@@ -127,9 +127,9 @@ class VideoMemory(Tail):
 
     def save(self, path: Path) -> None:
         """Writes a safetensors file atomically: tokens, stream state and metadata with a schema version."""
-        tensors, config = self._to_parts()
+        tensors, config = self._to_tensors()
         for number, other in enumerate(self.others, 1):
-            found, described = other._to_parts()
+            found, described = other._to_tensors()
             tensors |= {f"{number}.{name}": value for name, value in found.items()}
             config.setdefault("others", []).append(described)
         metadata = {
@@ -161,10 +161,10 @@ class VideoMemory(Tail):
         config = checked_json(metadata, MEMORY_SCHEMA_VERSION, path.name)
         try:
             others = tuple(
-                cls._from_parts(described, _below(f"{number}.", tensors), path.name)
+                cls._from_tensors(described, _below(f"{number}.", tensors), path.name)
                 for number, described in enumerate(config.get("others", []), 1)
             )
-            return replace(cls._from_parts(config, tensors, path.name), others=others)
+            return replace(cls._from_tensors(config, tensors, path.name), others=others)
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
             if isinstance(error, ValueError) and path.name in str(error):
                 raise  # in our own words
@@ -172,15 +172,15 @@ class VideoMemory(Tail):
                 f"video memory {path.name} is incomplete or damaged ({str(error)[:200]}); compress the history again"
             ) from error
 
-    def _to_parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def _to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and description of one encoder's memory."""
-        tensors, described = self.end_to_parts()
+        tensors, described = self.end_to_tensors()
         tensors |= {"tokens": self.tokens, "coordinates": self.coordinates}
         if self.hidden is not None:
             tensors["hidden"] = self.hidden
         boundaries: list[dict[str, Any] | None] = []
         for number, boundary in enumerate(self.boundaries):
-            found, end = boundary.to_parts() if boundary else ({}, None)
+            found, end = boundary.to_tensors() if boundary else ({}, None)
             tensors |= {f"boundary.{number}.{name}": value for name, value in found.items()}
             boundaries.append(end)
         return tensors, described | {
@@ -191,9 +191,9 @@ class VideoMemory(Tail):
         }
 
     @classmethod
-    def _from_parts(cls, config: dict, tensors: dict[str, Tensor], source: str) -> VideoMemory:
+    def _from_tensors(cls, config: dict, tensors: dict[str, Tensor], source: str) -> VideoMemory:
         boundaries = (
-            described and Boundary.from_parts(described, _below(f"boundary.{number}.", tensors))
+            described and Boundary.from_tensors(described, _below(f"boundary.{number}.", tensors))
             for number, described in enumerate(config.get("boundaries", []))
         )
         memory = cls(
@@ -204,7 +204,7 @@ class VideoMemory(Tail):
             sections=tuple(SectionRecord(**record) for record in config["sections"]),
             encoder_id=str(config["encoder_id"]),
             boundaries=tuple(boundaries),
-            **end_from_parts(config, tensors),
+            **end_from_tensors(config, tensors),
         )
         counts = {
             memory.tokens.shape[1] - memory.coordinates.shape[0],

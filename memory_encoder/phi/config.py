@@ -15,7 +15,7 @@ Variant = Literal["proposed", "only_lr", "without_lr", "large_patchifier", "rece
 Positions = Literal["physical", "index"]
 AttentionScope = Literal["frame", "causal", "full"]
 Padding = Literal["ceil", "floor"]
-MemoryAttention = Literal["joint", "cached"]
+HostAttention = Literal["joint", "cached"]
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -100,7 +100,7 @@ class EncoderConfig:
     channels: tuple[int, ...] = (64, 128, 256, 512)
     heads: int = 8
     patch: tuple[int, int, int] = (1, 2, 2)
-    memory_attention: MemoryAttention = "joint"
+    memory_attention: HostAttention = "joint"
     cross_blocks: int = 0
     head_dim: int = 128
     positions: Positions = "physical"
@@ -111,7 +111,7 @@ class EncoderConfig:
             ("attention", self.attention, get_args(AttentionScope)),
             ("padding", self.padding, get_args(Padding)),
             ("positions", self.positions, get_args(Positions)),
-            ("memory_attention", self.memory_attention, get_args(MemoryAttention)),
+            ("memory_attention", self.memory_attention, get_args(HostAttention)),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} {value!r} is unknown; choose one of {', '.join(allowed)}")

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Latents decoded again in front of a piece or a section: the first count whose error no 16-bit number shows.
+# Latents decoded again in front of a chunk or a section: the first count whose error no 16-bit number shows.
 CONTEXT = 6
-PIECE_BYTES = 2**30  # pictures, as floats, that one call of the VAE may make
-SHORTEST, LONGEST = 4, 32  # latents of a piece
+CHUNK_BYTES = 2**30  # pictures, as floats, that one call of the VAE may make
+SHORTEST, LONGEST = 4, 32  # latents of a chunk
 
 
 def _absent(_: Tensor) -> Tensor:
@@ -45,10 +45,10 @@ class Codec:
             return self.decode(latents)
         return self.decode(torch.cat([before, latents], dim=2))[:, -self.temporal * latents.shape[2] :]
 
-    def piece_length(self, height: int, width: int) -> int:
-        """Latents of that size to decode at once so that the pictures, context included, stay within PIECE_BYTES."""
+    def chunk_length(self, height: int, width: int) -> int:
+        """Latents of that size to decode at once so that the pictures, context included, stay within CHUNK_BYTES."""
         bytes_per_latent = self.temporal * height * width * self.spatial**2 * 3 * 4
-        return max(SHORTEST, min(LONGEST, PIECE_BYTES // bytes_per_latent - CONTEXT))
+        return max(SHORTEST, min(LONGEST, CHUNK_BYTES // bytes_per_latent - CONTEXT))
 
 
 def codec_of(

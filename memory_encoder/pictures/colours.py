@@ -54,14 +54,14 @@ class ColourStatistics:
         return (_TO_OPPONENT @ covariance @ _TO_OPPONENT.T).diagonal().clamp(min=0).sqrt()
 
 
-def colour_match(found: ColourStatistics, wanted: ColourStatistics) -> Callable[[Tensor], Tensor]:
-    """The map of pictures [...,3] that moves what was found towards what is wanted, within the limits."""
+def colour_match(source: ColourStatistics, target: ColourStatistics) -> Callable[[Tensor], Tensor]:
+    """The map of pictures [...,3] that moves those of `source` towards those of `target`, within the limits."""
     limit = torch.tensor(MAX_SHIFT, dtype=torch.float64)
-    shift = (wanted.mean() - found.mean()).clamp(-limit, limit)
+    shift = (target.mean() - source.mean()).clamp(-limit, limit)
     floor = 1 / 255  # the spread of a plain picture says nothing
-    scale = ((wanted.spread() + floor) / (found.spread() + floor)).clamp(1 / MAX_SCALE, MAX_SCALE)
+    scale = ((target.spread() + floor) / (source.spread() + floor)).clamp(1 / MAX_SCALE, MAX_SCALE)
     matrix = _FROM_OPPONENT @ torch.diag(scale) @ _TO_OPPONENT
-    offset = _FROM_OPPONENT @ (found.mean() * (1 - scale) + shift)
+    offset = _FROM_OPPONENT @ (source.mean() * (1 - scale) + shift)
 
     def match(pictures: Tensor) -> Tensor:
         rgb = pictures[..., :3]

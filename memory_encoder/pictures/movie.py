@@ -125,24 +125,24 @@ class _Sound:
         # FFmpeg scales the sum of channels so that it cannot clip only where it mixes whole numbers.
         self.mixer = None if self.layout == mixed else av.AudioResampler(format="s32p", layout=mixed, rate=self.rate)
         self.container, self.stream = container, container.add_stream("aac", rate=_aac_rate(self.rate), layout=mixed)
-        self.done = 0
+        self.samples_written = 0
 
     def until(self, seconds: Fraction) -> None:
         """Encodes the samples up to a time of the film."""
         import av
 
         end = min(self.waveform.shape[1], math.ceil(seconds * self.rate))
-        if end <= self.done:
+        if end <= self.samples_written:
             return
-        samples = self.waveform[:, self.done : end].T.reshape(1, -1).contiguous().numpy()
+        samples = self.waveform[:, self.samples_written : end].T.reshape(1, -1).contiguous().numpy()
         frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=self.layout)
-        frame.sample_rate, frame.pts, frame.time_base = self.rate, self.done, Fraction(1, self.rate)
+        frame.sample_rate, frame.pts, frame.time_base = self.rate, self.samples_written, Fraction(1, self.rate)
         for mixed in [frame] if self.mixer is None else self.mixer.resample(frame):
             self.container.mux(self.stream.encode(mixed))  # which resamples to the stream's own rate
-        self.done = end
+        self.samples_written = end
 
     def finish(self) -> None:
-        if self.done:
+        if self.samples_written:
             self.container.mux(self.stream.encode(None))
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .distributed.parts import gathered, own_part, part_of, with_part
+from .distributed.shards import from_shard, gathered, own_shard, shard_of
 
 
 class Ema:
@@ -27,7 +27,7 @@ class Ema:
         """Moves the averages towards the parameters after step number `step`, counted from 1."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, parameter in self.parameters.items():
-            self.averages[name].lerp_(own_part(parameter).to(self.averages[name]), 1 - decay)
+            self.averages[name].lerp_(own_shard(parameter).to(self.averages[name]), 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -45,21 +45,21 @@ class Ema:
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Whole parameters and averages, as `parts.gathered` gives them."""
-        averages = {name: with_part(self.averages[name], parameter) for name, parameter in self.parameters.items()}
+        averages = {name: from_shard(self.averages[name], parameter) for name, parameter in self.parameters.items()}
         return {"parameters": gathered(self.parameters), "averages": gathered(averages)}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Inverse of `state`, in all processes."""
         for name, parameter in self.parameters.items():
-            own_part(parameter).copy_(own_part(part_of(state["parameters"][name], parameter)))
-            self.averages[name].copy_(own_part(part_of(state["averages"][name], parameter)))
+            own_shard(parameter).copy_(own_shard(shard_of(state["parameters"][name], parameter)))
+            self.averages[name].copy_(own_shard(shard_of(state["averages"][name], parameter)))
 
     @torch.no_grad()
     def _assign(self, values: Mapping[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
-            own_part(parameter).copy_(values[name])
+            own_shard(parameter).copy_(values[name])
 
 
 def _in_ram(parameter: Tensor) -> Tensor:
-    return own_part(parameter).to(device="cpu", dtype=torch.float32, copy=True)
+    return own_shard(parameter).to(device="cpu", dtype=torch.float32, copy=True)

@@ -172,7 +172,7 @@ class TrainingModule(nn.Module):
         if memory is None:
             # Without tokens there is no timestep of theirs to add.
             memory = InjectedMemory(x_t.new_zeros(1, 0, host.width), torch.zeros(0, 3), "same")
-        memory = memory.shifted(-float(first))
+        memory = memory.offset_by(-float(first))
         given = {name: value for name, value in conditioning.items() if name != MASK or host.masks_text}
         runs = passes(given, count, single=MASK in given)
         if self.agreed(len(runs) > 1):

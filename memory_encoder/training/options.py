@@ -98,7 +98,7 @@ class TrainOptions:
         free = {"steps", "checkpoint_every", "heldout_every", "picture_every"}
         return {name: value for name, value in asdict(self).items() if name not in free}
 
-    def rate_at(self, step: int) -> float:
+    def learning_rate_at(self, step: int) -> float:
         """Learning rate of step number `step`, counted from 0: linear up, constant, linear down."""
         up, down = (step + 1) / max(self.warmup, 1), (self.steps - step) / max(self.cooldown, 1)
         return self.learning_rate * min(1.0, up, down)

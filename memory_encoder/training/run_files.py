@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..files import save_tensors, write_atomically, write_bytes
 from ..phi.config import EncoderConfig
 from ..phi.encoder import MemoryEncoder
-from .distributed.parts import gathered, is_main
+from .distributed.shards import gathered, is_main
 from .lora import lora_state
 from .options import TrainOptions
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ..injection.hosts.comfy_models import has_accelerator
 from .distributed.in_place import norm_inputs_kept
-from .distributed.parts import load_optimizer_state, optimizer_state, own_part, whole_value
 from .distributed.sharding import in_forward, prepare_split, release, splits_weights
+from .distributed.shards import load_optimizer_state, optimizer_state, own_shard, whole_value
 from .draws import draw_rows, target_of
 from .ema import Ema
 from .listener import Listener
@@ -149,7 +149,7 @@ class Trainer:
         options = self.options
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = options.rate_at(step) * group["share"]
+                group["lr"] = options.learning_rate_at(step) * group["share"]
         total, finite = torch.zeros((), device=self.accelerator.device), True
         for part in range(options.accumulate):
             with self.accelerator.accumulate(self.prepared):
@@ -264,7 +264,7 @@ class Trainer:
         """Raises NotFinite, in all processes alike, when what would be saved is not finite in any of them."""
         states = [v for o in self.optimizers for entry in o.state.values() for v in entry.values()]
         held = [*self.ema.parameters.values(), *self.ema.averages.values(), *states]
-        parts = (own_part(value) for value in held if isinstance(value, Tensor) and value.is_floating_point())
+        parts = (own_shard(value) for value in held if isinstance(value, Tensor) and value.is_floating_point())
         wrong = any(not bool(torch.isfinite(part).all()) for part in parts)
         if self._anywhere(wrong):
             raise NotFinite(

@@ -59,10 +59,10 @@ def sample(
 
 
 def with_memory(
-    model: Any, memory: VideoMemory | None, settings: MemorySettings, time_shift: float | None = None
+    model: Any, memory: VideoMemory | None, settings: MemorySettings, time_offset: float | None = None
 ) -> Any:
     """A clone of MODEL that sees `memory`, with history guidance when the settings ask for it."""
-    patched = inject(model, memory, replace(settings, cache_on=cache_device(model, memory, settings)), time_shift)
+    patched = inject(model, memory, replace(settings, cache_on=cache_device(model, memory, settings)), time_offset)
     return guide(patched, settings.history_guidance if is_injected(patched) else 0.0, comfy.samplers.calc_cond_batch)
 
 
@@ -102,7 +102,7 @@ def retrieve(
     count, parts = min(WINDOW, memory.latents), []
     for first, dropped in windows(latents, memory.latents):
         empty = torch.zeros(1, host.latent_channels, count, *memory.state.size)
-        patched = with_memory(model, memory, MemorySettings(strength=strength), time_shift=-float(first))
+        patched = with_memory(model, memory, MemorySettings(strength=strength), time_offset=-float(first))
         noise = noise_like(empty, seed + first)
         made = sample(patched, noise, empty, positive, positive, 1.0, sampler, sigmas, seed, progress.step)
         parts.append(made[:, :, dropped:])

@@ -21,7 +21,7 @@ from memory_encoder.injection.hosts.comfy_models import load_comfy
 from memory_encoder.injection.hosts.encoder_file import with_paths
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
-from memory_encoder.training.distributed.parts import own_part
+from memory_encoder.training.distributed.shards import own_shard
 from memory_encoder.training.listener import RECALL_PICTURE, PictureListener
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import Batch, TrainingModule
@@ -116,7 +116,7 @@ def main() -> None:
     trainer = Trainer(module, clips, options, folder, Keeper(folder, decode))
     if trainer.accelerator.is_main_process:
         host = [p for name, p in module.named_parameters() if name.startswith("diffusion_model.")]
-        held = sum(own_part(p).numel() for p in host) / sum(p.numel() for p in host)
+        held = sum(own_shard(p).numel() for p in host) / sum(p.numel() for p in host)
         sys.stdout.write(json.dumps({"processes": trainer.accelerator.num_processes, "held": held}) + "\n")
     trainer.run(last_picture=True)
 

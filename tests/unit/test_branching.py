@@ -47,7 +47,7 @@ def grown(encoder: MemoryEncoder, pieces: list[torch.Tensor], memory: VideoMemor
 def assert_same(a: VideoMemory, b: VideoMemory) -> None:
     """All that a memory is, to the bit."""
     assert a.sections == b.sections and (a.latents, a.origin, a.encoder_id) == (b.latents, b.origin, b.encoder_id)
-    (tensors, described), (others, also) = a._to_parts(), b._to_parts()
+    (tensors, described), (others, also) = a._to_tensors(), b._to_tensors()
     assert described == also and tensors.keys() == others.keys()
     for name, value in tensors.items():
         assert torch.equal(value, others[name]), name
@@ -93,7 +93,7 @@ def test_saved_memory_can_be_cut_as_before(tmp_path: Path):
 def test_what_a_boundary_keeps_does_not_grow_with_the_film():
     memory = grown(encoder_of(), film([4] * 6))[-1]
     sizes = [
-        sum(tensor.untyped_storage().nbytes() for tensor in boundary.to_parts()[0].values())
+        sum(tensor.untyped_storage().nbytes() for tensor in boundary.to_tensors()[0].values())
         for boundary in memory.boundaries
         if boundary is not None
     ]

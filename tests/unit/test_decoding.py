@@ -80,11 +80,11 @@ def test_what_is_alive_does_not_grow_with_the_length_of_the_film(match: bool):
 
 def test_pieces_get_shorter_as_pictures_get_larger():
     wan = Codec(decode=causal_decode, temporal=4, spatial=8)
-    lengths = [wan.piece_length(*size) for size in ((12, 16), (60, 104), (88, 160), (135, 240), (270, 480))]
+    lengths = [wan.chunk_length(*size) for size in ((12, 16), (60, 104), (88, 160), (135, 240), (270, 480))]
     assert lengths == sorted(lengths, reverse=True) and lengths[0] == 32 and lengths[-1] == 4
     height, width = 88, 160  # 1280x704
-    made = (wan.piece_length(height, width) + CONTEXT) * 4 * height * width * 64 * 3 * 4
-    assert made <= codec.PIECE_BYTES
+    made = (wan.chunk_length(height, width) + CONTEXT) * 4 * height * width * 64 * 3 * 4
+    assert made <= codec.CHUNK_BYTES
 
 
 def tinted(pictures: torch.Tensor, scale: float, shift: tuple[float, float, float]) -> torch.Tensor:

@@ -81,7 +81,7 @@ def test_without_a_share_a_host_sees_no_context() -> None:
 
 def test_learning_rate_rises_stays_and_falls_to_zero() -> None:
     options = TrainOptions(steps=100, learning_rate=1.0, warmup=10, cooldown=20)
-    rates = [options.rate_at(step) for step in range(101)]
+    rates = [options.learning_rate_at(step) for step in range(101)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[80] == 1.0
     assert rates[90] == pytest.approx(0.5) and rates[100] == 0
-    assert TrainOptions(steps=100, learning_rate=1.0, warmup=1).rate_at(99) == 1.0
+    assert TrainOptions(steps=100, learning_rate=1.0, warmup=1).learning_rate_at(99) == 1.0

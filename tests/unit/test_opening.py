@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from memory_encoder.film.loop import Film, render_film
-from memory_encoder.film.opening import Opening, Piece, StoredFilmError, stored_film
+from memory_encoder.film.opening import Opening, OpeningSection, StoredFilmError, stored_film
 from memory_encoder.film.sections import MANIFEST, SectionStore
 from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.storyboard import Section
@@ -22,7 +22,7 @@ FACTS = {"width": 16, "height": 16, "fps": 8.0, "latent_format": "Wan21", "memor
 
 def opening_clip(latents: int = 3) -> Opening:
     values = torch.randn(1, CHANNELS, latents, 4, 4, generator=torch.Generator().manual_seed(3))
-    return Opening(values, (Piece(latents, "history"),))
+    return Opening(values, (OpeningSection(latents, "history"),))
 
 
 def make(root: Path, name: str, prompts: str, opening: Opening | None = None, **changes: Any) -> Film:
@@ -52,8 +52,8 @@ def test_branch_holds_the_opening_and_the_first_sections_and_what_they_were_made
     film = make(tmp_path, "first", "abc", opening_clip())
     branch = stored_film(tmp_path, "first").until(2)
     assert torch.equal(branch.latents, torch.cat([opening_clip().latents, *film.latents[:2]], dim=2))
-    assert [piece.prompt for piece in branch.pieces] == ["history", "a", "b"]
-    assert [piece.seed for piece in branch.pieces] == [None, film.sections[0].seed, film.sections[1].seed]
+    assert [piece.prompt for piece in branch.sections] == ["history", "a", "b"]
+    assert [piece.seed for piece in branch.sections] == [None, film.sections[0].seed, film.sections[1].seed]
     pieces = list(branch.appended())
     assert all(torch.equal(a[0], b) for a, b in zip(pieces[1:], film.latents[:2], strict=True))
 
@@ -74,13 +74,15 @@ def test_branch_of_a_branch_goes_back_to_the_first_film(tmp_path: Path):
     make(tmp_path, "first", "abc", opening_clip())
     second = make(tmp_path, "second", "xy", stored_film(tmp_path, "first").until(1))
     branch = stored_film(tmp_path, "second").until(1)
-    assert [piece.prompt for piece in branch.pieces] == ["history", "a", "x"]
+    assert [piece.prompt for piece in branch.sections] == ["history", "a", "x"]
     assert torch.equal(branch.latents[:, :, -second.latents[0].shape[2] :], second.latents[0])
 
 
 def test_opening_of_which_the_first_latents_are_remembered_already_appends_the_rest():
     latents = torch.arange(5.0).reshape(1, 1, 5, 1, 1)
-    pieces = [part.flatten().tolist() for part, _ in Opening(latents, (Piece(2), Piece(2))).appended()]
+    pieces = [
+        part.flatten().tolist() for part, _ in Opening(latents, (OpeningSection(2), OpeningSection(2))).appended()
+    ]
     assert pieces == [[1, 2], [3, 4]]
     assert list(Opening(latents).appended()) == []
 
@@ -104,7 +106,7 @@ def test_films_that_are_not_there_or_not_whole_are_refused_with_the_cure(tmp_pat
     with pytest.raises(StoredFilmError, match="section 2 is missing or damaged"):
         stored.until(2)
     assert path.is_file(), "who only reads moves nothing"
-    assert stored.until(1).pieces[0].prompt == "a"
+    assert stored.until(1).sections[0].prompt == "a"
 
 
 class Stopped(Exception):

@@ -42,7 +42,7 @@ class MemoryPass(Protocol):
         """A block's arguments for the memory, from those for the video."""
         ...
 
-    def took(self, out: BlockArgs) -> None:
+    def receive(self, out: BlockArgs) -> None:
         """Keeps what the block made, for the next one."""
         ...
 

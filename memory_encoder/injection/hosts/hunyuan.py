@@ -54,8 +54,8 @@ class HunyuanHost:
         return self.model.pe_embedder(coordinates_M3[None])
 
     def block_patches(self, memory: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
-        shift = self._shift(call) if memory.timestep == "zero" else None
-        common = _HunyuanPatch(memory, shift)
+        to_zero = self._change_to_zero(call) if memory.timestep == "zero" else None
+        common = _HunyuanPatch(memory, to_zero)
         return {slot: common.double if slot[0] == "double_block" else common.single for slot in self.slots()}
 
     def slots(self) -> list[Slot]:
@@ -63,7 +63,7 @@ class HunyuanHost:
         return double + [("single_block", i) for i in range(len(self.model.single_blocks))]
 
     def memory_pass(self, memory: MemoryTokens, call: Mapping[str, Any]) -> MemoryPass:
-        return _HunyuanMemoryPass(memory, self._shift(call), self._text_at_zero(call), self._text_start(call))
+        return _HunyuanMemoryPass(memory, self._change_to_zero(call), self._text_at_zero(call), self._text_start(call))
 
     def video(self, args: BlockArgs) -> tuple[slice, Tensor]:
         length = args["img"].shape[1]
@@ -96,7 +96,7 @@ class HunyuanHost:
             return start
         return start + glyphs.shape[1]
 
-    def _shift(self, call: Mapping[str, Any]) -> Tensor:
+    def _change_to_zero(self, call: Mapping[str, Any]) -> Tensor:
         """time_in(0) - time_in(t), [B,D]: turns a modulation vector of timestep t into one of timestep 0."""
         if getattr(self.model, "time_r_in", None) is not None:
             raise HostError("this HunyuanVideo is a mean-flow model: set history_timestep to same")
@@ -111,8 +111,8 @@ class _HunyuanMemoryPass:
     text: the part of the text stream that depends on the timestep, from `start` on.
     """
 
-    def __init__(self, memory: MemoryTokens, shift: Tensor, text: Tensor, start: int) -> None:
-        self.memory, self.shift, self.start, self.refined = memory, shift, start, text
+    def __init__(self, memory: MemoryTokens, to_zero: Tensor, text: Tensor, start: int) -> None:
+        self.memory, self.to_zero, self.start, self.refined = memory, to_zero, start, text
         self.tokens = memory.tokens.shape[1]
         self.text: Tensor | None = None
         self.single: Tensor | None = None
@@ -123,7 +123,7 @@ class _HunyuanMemoryPass:
         rotary = self.memory.rotary.to(pe).expand(pe.shape[0], -1, -1, -1, -1, -1)
         mask = args.get("attention_mask")
         changed: BlockArgs = {
-            "vec": (vec if vec.ndim == 2 else vec[:, -1]) + self.shift.to(vec),
+            "vec": (vec if vec.ndim == 2 else vec[:, -1]) + self.to_zero.to(vec),
             "pe": torch.cat([pe[:, :, :text], rotary], dim=2),
             "attention_mask": None if mask is None else torch.nn.functional.pad(mask[..., :text], (0, self.tokens)),
         }
@@ -140,7 +140,7 @@ class _HunyuanMemoryPass:
             self.text = torch.cat([args["txt"][:, : self.start], self.refined, args["txt"][:, end:]], dim=1)
         return self.text
 
-    def took(self, out: BlockArgs) -> None:
+    def receive(self, out: BlockArgs) -> None:
         if "txt" in out:
             self.memory.tokens, self.text = out["img"], out["txt"]
         else:
@@ -150,8 +150,8 @@ class _HunyuanMemoryPass:
 class _HunyuanPatch:
     """The patches of all blocks for one forward pass."""
 
-    def __init__(self, memory: MemoryTokens, shift: Tensor | None) -> None:
-        self.memory, self.shift = memory, shift
+    def __init__(self, memory: MemoryTokens, to_zero: Tensor | None) -> None:
+        self.memory, self.to_zero = memory, to_zero
 
     def double(self, args: BlockArgs, block: Block) -> BlockArgs:
         video = args["img"].shape[1]
@@ -187,10 +187,10 @@ class _HunyuanPatch:
 
     def _modulation(self, vec: Tensor) -> tuple[Tensor, int | None]:
         """Vector(s) with one more row for the memory, and that row; core's last row is the section's timestep."""
-        if self.shift is None:
+        if self.to_zero is None:
             return (vec, None) if vec.ndim == 2 else (vec, vec.shape[1] - 1)
         rows = vec[:, None] if vec.ndim == 2 else vec
-        return torch.cat([rows, rows[:, -1:] + self.shift[:, None].to(rows)], dim=1), rows.shape[1]
+        return torch.cat([rows, rows[:, -1:] + self.to_zero[:, None].to(rows)], dim=1), rows.shape[1]
 
     @staticmethod
     def _segments(segments: Segments | None, length: int, row: int | None) -> Segments | None:

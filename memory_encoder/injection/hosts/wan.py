@@ -118,7 +118,7 @@ class _WanMemoryPass:
         rotary = self.memory.rotary.to(args["pe"])
         return {**args, "img": self.memory.tokens, "vec": at_zero(self.model, args["vec"]), "pe": rotary}
 
-    def took(self, out: BlockArgs) -> None:
+    def receive(self, out: BlockArgs) -> None:
         self.memory.tokens = out["img"]
 
 

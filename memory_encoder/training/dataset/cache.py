@@ -98,7 +98,7 @@ def build_cache(
             continue
         used[task.name], captions[task.name] = record, kept
     if not used:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in bad.found[:5])
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in bad.clips[:5])
         raise DatasetError(f"no clip in {clips} can be used: {reasons}")
     notes = _notes(used, captions, folder_captions.stray_files(sources), text is not None)
     prompts = {shot.prompt for name in used for shot in _shots(captions[name])}
@@ -112,12 +112,12 @@ def build_cache(
         "text_encoder": text.identity if text else NO_ENCODER,
         "clips": [_clip_entry(name, used[name], captions[name], name in heldout) for name in used],
         "texts": texts,
-        "skipped": [{"source": name, "reason": reason} for name, reason in bad.found],
+        "skipped": [{"source": name, "reason": reason} for name, reason in bad.clips],
         "notes": notes,
     }
     write_text(out / INDEX, json.dumps(index, indent=1))
     count = {side: sum(len(used[n].windows) for n in used if (n in heldout) == side) for side in (False, True)}
-    return CacheReport(out, len(used), count[False], count[True], encoded, geometry, tuple(bad.found), tuple(notes))
+    return CacheReport(out, len(used), count[False], count[True], encoded, geometry, tuple(bad.clips), tuple(notes))
 
 
 def find_clips(folder: Path, out: Path) -> dict[str, Path]:
@@ -185,12 +185,12 @@ class _BadClips:
 
     def __init__(self, settings: CacheSettings) -> None:
         self.refuse = settings.on_bad == "refuse"
-        self.found: list[tuple[str, str]] = []
+        self.clips: list[tuple[str, str]] = []
 
     def add(self, name: str, reason: str) -> None:
         if self.refuse:
             raise DatasetError(f"clip {name}: {reason}; repair or remove it, or set on_bad to skip")
-        self.found.append((name, reason))
+        self.clips.append((name, reason))
 
 
 def _read_captions(

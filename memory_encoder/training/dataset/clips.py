@@ -116,7 +116,7 @@ def clip_key(task: ClipTask) -> str:
     settings, space = task.settings, asdict(task.space)
     for name in ("host", "text_width", "pooled_width"):
         del space[name]
-    made_of = {
+    ingredients = {
         "schema": SHARD_SCHEMA_VERSION,
         "clip": file_hash(task.path),
         "geometry": asdict(task.geometry),
@@ -127,8 +127,8 @@ def clip_key(task: ClipTask) -> str:
         "space": space,
     }
     if pixels := treatment(task.path):  # other clips keep the keys of before
-        made_of["pixels"] = pixels
-    return section_key("", made_of)
+        ingredients["pixels"] = pixels
+    return section_key("", ingredients)
 
 
 def _go_through(task: ClipTask, key: str, codec: Callable[[], Codec], watch: Watch) -> ClipRecord:
@@ -155,7 +155,7 @@ def _go_through(task: ClipTask, key: str, codec: Callable[[], Codec], watch: Wat
             (task.out / window["file"]).unlink(missing_ok=True)
         return ClipRecord(key=key, seconds=reader.seconds, bad=str(error), encoded=encoded)
     changed = tuple(sorted(reader.changed))
-    return ClipRecord(key, reader.seconds, tuple(windows), kept=reader.kept, changed=changed, encoded=encoded)
+    return ClipRecord(key, reader.seconds, tuple(windows), kept=reader.uncropped, changed=changed, encoded=encoded)
 
 
 def _write_shard(path: Path, key: str, window: Window, task: ClipTask, codec: Codec) -> None:

@@ -48,7 +48,7 @@ class VideoReader:
 
     def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
         self.path, self.fps, self.size = path, fps, (width, height)
-        self.seconds, self.kept = 0.0, 1.0
+        self.seconds, self.uncropped = 0.0, 1.0
         self.changed: set[str] = set()
         self.declared: float | None = None  # length that the file says it has
         self._pixel_aspect = 1.0
@@ -113,7 +113,7 @@ class VideoReader:
         large_w = max(inner_w, round(frame_w * scale))
         large_h = max(inner_h, round(frame.height * scale))
         method = "AREA" if scale < 1 else "BICUBIC"
-        self.kept = inner_w * inner_h / (large_w * large_h)
+        self.uncropped = inner_w * inner_h / (large_w * large_h)
         pixels = self._pixels(frame, {"width": large_w, "height": large_h, "interpolation": method})
         left, top = (large_w - inner_w) // 2, (large_h - inner_h) // 2
         pixels = pixels[top : top + inner_h, left : left + inner_w]

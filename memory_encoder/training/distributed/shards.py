@@ -15,13 +15,13 @@ def is_main() -> bool:
     return not several or torch.distributed.get_rank() == 0
 
 
-def own_part(tensor: Tensor) -> Tensor:
+def own_shard(tensor: Tensor) -> Tensor:
     """The part that this process holds, sharing its memory; the tensor itself where it is whole."""
     part: Any = tensor.detach()
     return part.to_local() if hasattr(part, "to_local") else part
 
 
-def part_of(whole: Tensor, like: Tensor) -> Tensor:
+def shard_of(whole: Tensor, like: Tensor) -> Tensor:
     """A whole tensor that all processes have, as `like` lies in them."""
     mesh = getattr(like, "device_mesh", None)
     if mesh is None or whole.shape != like.shape:
@@ -31,7 +31,7 @@ def part_of(whole: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(whole, mesh, like.placements).to(like.device)  # type: ignore[attr-defined]
 
 
-def with_part(part: Tensor, like: Tensor) -> Tensor:
+def from_shard(part: Tensor, like: Tensor) -> Tensor:
     """A tensor that lies in the processes as `like` does, of which this process holds `part`."""
     mesh = getattr(like, "device_mesh", None)
     if mesh is None:
@@ -73,6 +73,6 @@ def load_optimizer_state(optimizer: Any, state: Mapping[str, Any]) -> None:
 
     def parts(index: int, entry: Mapping[str, Any]) -> dict[str, Any]:
         like = parameters[index]
-        return {name: part_of(value, like) if isinstance(value, Tensor) else value for name, value in entry.items()}
+        return {name: shard_of(value, like) if isinstance(value, Tensor) else value for name, value in entry.items()}
 
     optimizer.load_state_dict({**state, "state": {index: parts(index, each) for index, each in state["state"].items()}})
