@@ -17,10 +17,10 @@ from ..memory_encoder.injection.hosts.comfy_models import training_mode
 from ..memory_encoder.injection.hosts.encoder_file import new_encoder
 from ..memory_encoder.phi.encoder import MemoryEncoder
 from ..memory_encoder.training.dataset.dataset import MemoryDataset
+from ..memory_encoder.training.draws import random_state_kept
 from ..memory_encoder.training.listener import PictureListener
 from ..memory_encoder.training.options import TrainOptions
 from ..memory_encoder.training.pictures import loss_plot, recall_picture
-from ..memory_encoder.training.random_state import random_state_kept
 from ..memory_encoder.training.run_files import LORA
 from .events import TrainingEvents
 from .runtime import folders, training

@@ -53,11 +53,16 @@ def draw_omega(latents: int, generator: torch.Generator, stride: int = 1) -> ran
 
 
 def draw(
-    history: Tensor, lr: Mapping[str, Tensor], shift: float, generator: torch.Generator, omega: range | None = None
+    history: Tensor,
+    lr: Mapping[str, Tensor],
+    shift: float,
+    generator: torch.Generator,
+    omega: range | None = None,
+    clean: bool = False,
 ) -> RetrievalDraw:
     """Random numbers for a batch of clips [B,C,T,H,W] and their LR latents [B,C,t,h,w] by rate, all from `generator`.
 
-    omega: drawn too unless given, on cells of the rates.
+    omega: drawn too unless given, on cells of the rates. clean: nothing is masked, and the other numbers are the same.
     """
     batch, _, frames = history.shape[:3]
     omega = omega or draw_omega(frames, generator, max(map(time_stride, lr), default=1))
@@ -65,9 +70,10 @@ def draw(
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
+    level = shifted_logit_normal(batch, shift, *MASK_RANGE, generator=generator)
     return RetrievalDraw(
         omega=omega,
-        mask_level=shifted_logit_normal(batch, shift, *MASK_RANGE, generator=generator),
+        mask_level=torch.zeros_like(level) if clean else level,
         mask_hr=normal(*history.shape),
         mask_lr={rate: normal(*latents.shape) for rate, latents in lr.items()},
         t=shifted_logit_normal(batch, shift, generator=generator),

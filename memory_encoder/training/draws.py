@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,15 +71,14 @@ def draw_rows(
     rows = [batch.rows(i, i + 1) for i in range(batch.hr.shape[0])]
     generators = [generator_for(options.seed, kind, step, first_row + i) for i in range(len(rows))]
     if task_of(options, step, kind) == "retrieval":
-        drawn = _joined(
+        chance = float(torch.rand((), generator=generator_for(options.seed, kind, "clean", step)))
+        clean = kind == "train" and chance < options.clean_share
+        return _joined(
             [
-                retrieval.draw(row.hr, row.lr, options.shift, generator, range(first, first + length))
+                retrieval.draw(row.hr, row.lr, options.shift, generator, range(first, first + length), clean)
                 for row, generator in zip(rows, generators, strict=True)
             ]
         )
-        chance = float(torch.rand((), generator=generator_for(options.seed, kind, "clean", step)))
-        clean = kind == "train" and chance < options.clean_share
-        return replace(drawn, mask_level=torch.zeros_like(drawn.mask_level)) if clean else drawn
     # One decision for all rows; a dropout of 0 or 1 leaves nothing to chance in the rows.
     chance = float(torch.rand((), generator=generator_for(options.seed, kind, "drop", step)))
     context = None
@@ -119,3 +121,17 @@ def _rows(values: Sequence[Any]) -> Any:
     if isinstance(values[0], Mapping):
         return {key: _rows([value[key] for value in values]) for key in values[0]}
     return torch.cat(list(values)) if isinstance(values[0], Tensor) else values[0]
+
+
+@contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Leaves the global random states of Python, NumPy and PyTorch (CPU and `device`) as they were before."""
+    python, numpy = random.getstate(), np.random.get_state()
+    kind = device.type if device.type in ("cuda", "xpu") else None  # others have no state that can be set aside
+    places = [] if kind is None else [device.index or 0]
+    try:
+        with torch.random.fork_rng(places, device_type=kind or "cuda"):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..injection.cached import KeyValueCache
 from ..injection.fit import check_together
 from ..injection.hosts import find_host
-from ..injection.hosts.base import HistoryTimestep
+from ..injection.hosts.base import HistoryTimestep, host_blocks
 from ..injection.inject import DIFFUSION_MODEL, KEY, DiffusionModelWrapper
 from ..injection.selection import InjectedMemory
 from ..objectives.continuation import Context, ContinuationDraw, continuation_loss
@@ -23,7 +23,6 @@ from ..phi.cross_attention import CrossMemory
 from ..phi.encoder import MemoryEncoder
 from ..phi.positions import cell_coordinates, cells_for, grid_for, lattice_coordinates
 from .dataset.rows import MASK, Rows, moved, passes
-from .precision import computing_type
 
 TIMESTEP_SCALE = 1000.0  # core hands flow models t * 1000
 
@@ -205,3 +204,32 @@ def _rows_of(memory: InjectedMemory, rows: list[int]) -> InjectedMemory:
         return memory
     cross = tuple(replace(one, hidden=one.hidden[rows]) for one in memory.cross)
     return replace(memory, tokens=memory.tokens[rows], cross=cross, _placed={})
+
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+def computing_type(model: nn.Module, device: str) -> torch.dtype | None:
+    """The half type in which a host runs on a kind of device, or None where its inputs stay as they are.
+
+    A host of half weights takes no other inputs, as core loads it on a card that computes in the file's type; one of
+    narrower weights (fp8) computes in the type of its inputs. An autocast that is on, such as Accelerate's, decides.
+    """
+    weights = _weights(model)
+    if weights.itemsize > 2:
+        return None
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    if weights not in HALF:
+        return None
+    # Gradients would vanish in fp16, whose smallest numbers are too large for them; bf16 has float32's range.
+    return torch.bfloat16 if torch.is_grad_enabled() else weights
+
+
+def _weights(model: nn.Module) -> torch.dtype:
+    """Type of the weights of the blocks' linear layers, those of a LoRA aside."""
+    for block in host_blocks(model):
+        for name, parameter in block.named_parameters():
+            if parameter.ndim == 2 and ".lora_" not in name:
+                return parameter.dtype
+    return torch.float32

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from ..phi.encoder import MemoryEncoder
 from .card_plan import card_bytes, describe_plan, fit_to_card, plan_memory
 from .dataset.dataset import MemoryDataset
+from .draws import random_state_kept
 from .listener import PictureListener
 from .lora import add_lora, load_lora_state, remove_lora
 from .module import TrainingModule
 from .options import TrainOptions
-from .random_state import random_state_kept
 from .source import DatasetBatches
 from .trainer import Trainer
 

@@ -8,8 +8,7 @@ from typing import Protocol
 import torch
 
 from ..phi.config import EncoderConfig
-from .dataset.dataset import MemoryDataset
-from .dataset.sample import collate
+from .dataset.dataset import MemoryDataset, collate
 from .dataset.settings import DatasetError
 from .dataset.text import EMPTY, stack
 from .draws import generator_for

@@ -20,13 +20,11 @@ from ..injection.hosts.comfy_models import has_accelerator
 from .distributed.in_place import norm_inputs_kept
 from .distributed.sharding import in_forward, prepare_split, release, splits_weights
 from .distributed.shards import load_optimizer_state, optimizer_state, own_shard, whole_value
-from .draws import draw_rows, target_of
-from .ema import Ema
+from .draws import draw_rows, random_state_kept, target_of
 from .listener import Listener
 from .module import TrainingModule
-from .optimizers import make_optimizers
+from .optimizers import Ema, make_optimizers
 from .options import TrainOptions
-from .random_state import random_state_kept
 from .run_files import (
     CHECKPOINT,
     HOST,

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from memory_encoder.injection.hosts.comfy_models import training_mode
+from memory_encoder.training.draws import random_state_kept
 from memory_encoder.training.module import Batch
 from memory_encoder.training.pictures import loss_plot
-from memory_encoder.training.random_state import random_state_kept
 from memory_encoder.training.run_files import CHECKPOINT, ENCODER, LORA, LOSSES, read_losses
 from memory_encoder.training.trainer import MOST_SKIPPED, NotFinite, Trainer
 

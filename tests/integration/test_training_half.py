@@ -16,9 +16,8 @@ from memory_encoder.injection.hosts.comfy_models import training_mode
 from memory_encoder.injection.hosts.encoder_file import with_paths
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.listener import RECALL_PICTURE, PictureListener
-from memory_encoder.training.module import TrainingModule
+from memory_encoder.training.module import TrainingModule, computing_type
 from memory_encoder.training.options import TrainOptions
-from memory_encoder.training.precision import computing_type
 from memory_encoder.training.trainer import Trainer
 
 from .sharded import HunyuanClips, decode, hunyuan_module

@@ -11,10 +11,9 @@ import torch
 
 from memory_encoder.training.dataset.cache import build_cache, find_clips
 from memory_encoder.training.dataset.clips import Progress
-from memory_encoder.training.dataset.dataset import MemoryDataset
+from memory_encoder.training.dataset.dataset import MemoryDataset, collate
 from memory_encoder.training.dataset.in_memory import dataset_from_latents
 from memory_encoder.training.dataset.rows import passes
-from memory_encoder.training.dataset.sample import collate
 from memory_encoder.training.dataset.settings import DatasetError, fingerprint, heldout_names, parse_heldout
 from memory_encoder.training.dataset.text import Conditioning, stack
 from memory_encoder.training.dataset.windows import low_resolution_latents

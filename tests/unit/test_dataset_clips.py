@@ -17,9 +17,8 @@ import torch
 from memory_encoder.memory.compressor import _low_resolution
 from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.training.dataset import clips as clips_module
-from memory_encoder.training.dataset.dataset import MemoryDataset
+from memory_encoder.training.dataset.dataset import CorruptShard, MemoryDataset
 from memory_encoder.training.dataset.settings import BadClip, CacheSettings, DatasetError, plan_geometry
-from memory_encoder.training.dataset.stored import CorruptShard
 from memory_encoder.training.dataset.video import Picture, VideoReader
 from memory_encoder.training.dataset.windows import cut_windows, low_resolution_latents
 from tests.unit.dataset_clips import (

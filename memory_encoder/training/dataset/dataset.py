@@ -3,25 +3,104 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Any
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
+from ...frames import first_frame
 from ...phi.config import EncoderConfig, Padding
 from ...storyboard import Storyboard, StoryboardError
 from .cache import FORMAT, INDEX, SCHEMA_VERSION
-from .sample import Sample
+from .captions import prompt_at
 from .settings import DatasetError, LatentSpace, OnBad, Split
-from .stored import CorruptShard, ShardLoader, TextLoader, VerifiedFile, inside
-from .text import EMPTY, NO_ENCODER, Conditioning
+from .text import EMPTY, NO_ENCODER, Conditioning, parse_text
 
 _LOG = logging.getLogger("video_memory")
+Content = TypeVar("Content")
+
+
+class CorruptShard(DatasetError):
+    """A file of the cache whose bytes are not those that were written."""
+
+
+class VerifiedFile:
+    """Reads a file; the first time its bytes are checked."""
+
+    def __init__(self, path: Path, sha256: str) -> None:
+        self.path, self.sha256, self.verified = path, sha256, False
+
+    def read(self, parse: Callable[[bytes], Content]) -> Content:
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise CorruptShard(f"{self.path} cannot be read ({error.strerror}); run the cache again") from error
+        if not self.verified and hashlib.sha256(content).hexdigest() != self.sha256:
+            raise CorruptShard(f"{self.path} is corrupt (its hash is not the index's); run the cache again")
+        self.verified = True
+        try:
+            return parse(content)
+        except SafetensorError as error:
+            raise CorruptShard(f"{self.path} is corrupt ({error}); run the cache again") from error
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file of the dataset; an index from elsewhere may not name files outside of its folder."""
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name:
+        raise DatasetError(f"the index in {folder} names the file {name!r} outside of its folder; do not use it")
+    return folder / parts
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One window, taken for the beginning of a film. Times are seconds from the clip's beginning.
+
+    hr [C,T,H,W]; lr: for each rate [C,t,h,w]. All float32, in the host's normalised space.
+    """
+
+    source: str
+    start_seconds: float
+    fps: float
+    temporal: int
+    captions: Storyboard | None
+    hr: Tensor
+    lr: Mapping[str, Tensor]
+
+    @property
+    def latents(self) -> int:
+        return self.hr.shape[1]
+
+    @property
+    def prompt(self) -> str:
+        """The caption nearest to the middle of the window; "" without captions."""
+        return self.prompt_for(0, self.latents)
+
+    def prompt_for(self, first: int, latents: int) -> str:
+        """The caption nearest to the middle of the section of `latents` latents that starts at latent `first`."""
+        return prompt_at(self.captions, (self.seconds_at(first) + self.seconds_at(first + latents)) / 2)
+
+    def seconds_at(self, latent: int) -> float:
+        """When a latent begins: latent 0 is one frame, every other one `temporal` frames."""
+        return self.start_seconds + first_frame(latent, self.temporal) / self.fps
+
+
+def collate(samples: Sequence[Sample], rates: Sequence[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+    """A batch of windows of one size: hr [B,C,T,H,W], and by rate the LR latents [B,C,t,h,w] of `rates`.
+
+    A history that ends with a cell, after n latents, has the first `cells_for(n, stride)[0]` of them.
+    """
+    hr = torch.stack([sample.hr for sample in samples])
+    return hr, {rate: torch.stack([sample.lr[rate] for sample in samples]) for rate in rates}
 
 
 @dataclass(frozen=True)
@@ -85,11 +164,12 @@ class MemoryDataset:
         for clip in index["clips"]:
             captions = None if clip["captions"] is None else Storyboard.from_dict(clip["captions"])
             for window in clip["windows"]:
-                file = VerifiedFile(inside(folder, window["file"]), window["sha256"])
+                read = VerifiedFile(inside(folder, window["file"]), window["sha256"]).read
+                load = partial(read, safetensors.torch.load)
                 start = float(window["start_seconds"])
-                entries.append(Entry(clip["source"], clip["split"], start, shape, captions, ShardLoader(file)))
+                entries.append(Entry(clip["source"], clip["split"], start, shape, captions, load))
         texts: dict[str, Callable[[], Conditioning]] = {
-            text["prompt"]: TextLoader(VerifiedFile(inside(folder, text["file"]), text["sha256"]))
+            text["prompt"]: partial(VerifiedFile(inside(folder, text["file"]), text["sha256"]).read, parse_text)
             for text in index["texts"]
         }
         return cls(
