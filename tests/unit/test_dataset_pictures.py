@@ -56,9 +56,14 @@ def middles(pixels: np.ndarray) -> np.ndarray:
     return np.array([pixels[place] for place in places]).astype(int)
 
 
+def srgb(nits: np.ndarray) -> np.ndarray:
+    value = nits / 203
+    return np.where(value <= 0.0031308, 12.92 * value, 1.055 * value ** (1 / 2.4) - 0.055)
+
+
 def hdr_clip(path: Path, transfer: str) -> Path:
     """Ten bits of BT.2020, luma and chroma computed here."""
-    signal = {"PQ": pq, "HLG": hlg}[transfer](203 * light(PATCHES))
+    signal = {"PQ": pq, "HLG": hlg, "BT.2020": srgb}[transfer](203 * light(PATCHES))
     luma = signal @ np.array([0.2627, 0.6780, 0.0593])
     planes = 876 * luma + 64, 896 * (signal[:, 2] - luma) / 1.8814 + 512, 896 * (signal[:, 0] - luma) / 1.4746 + 512
     whole = four(np.rint(np.stack(planes, -1))).astype(np.uint16)
@@ -71,17 +76,18 @@ def hdr_clip(path: Path, transfer: str) -> Path:
             rows[:, : content.shape[1]] = content
             plane.update(rows.tobytes())
         frames.append(frame)
-    return write_patches(path, "libx265", frames, (9, {"PQ": 16, "HLG": 18}[transfer], 9))
+    return write_patches(path, "libx265", frames, (9, {"PQ": 16, "HLG": 18, "BT.2020": 14}[transfer], 9))
 
 
-@pytest.mark.parametrize("transfer", ["PQ", "HLG"])
+@pytest.mark.parametrize("transfer", ["PQ", "HLG", "BT.2020"])
 def test_hdr_clip_has_the_colours_that_an_ordinary_screen_shows(tmp_path: Path, transfer: str):
     path = hdr_clip(tmp_path / "clips" / "hdr.mp4", transfer)
     reader = VideoReader(path, 8, 64, 48)
     found = [middles(picture.pixels) for picture in reader]
     assert len(found) == 17 and np.abs(np.array(found) - PATCHES).max() <= TOLERANCE
     report = cache(tmp_path / "clips", tmp_path / "out")
-    assert f"1 clip whose HDR ({transfer}) was tone-mapped: hdr.mp4" in str(report)
+    done = "colours of BT.2020 were converted" if transfer == "BT.2020" else f"HDR ({transfer}) was tone-mapped"
+    assert f"1 clip whose {done}: hdr.mp4" in str(report)
     again = cache(tmp_path / "clips", tmp_path / "out")
     assert again.encoded == 0 and again.notes == report.notes
 

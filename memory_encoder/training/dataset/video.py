@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from .hdr import TRANSFERS, ToneMapping
+from .hdr import TRANSFERS, ToneMapping, colours_of
 from .settings import BadClip
 
 EXTENSIONS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".flv", ".ts", ".mpg", ".mpeg", ".gif")
@@ -121,9 +121,10 @@ class VideoReader:
 
     def _pixels(self, frame: Any, scaled: dict[str, Any]) -> np.ndarray:
         """RGB uint8 of a whole frame, scaled, as an ordinary screen shows it."""
-        if transfer := TRANSFERS.get(frame.color_trc):
-            self.changed.add(f"HDR ({transfer}) was tone-mapped")
-            self._tones = self._tones or ToneMapping(transfer, frame.color_primaries)
+        if colours := colours_of(frame.color_trc, frame.color_primaries):
+            hdr = colours in TRANSFERS.values()
+            self.changed.add(f"HDR ({colours}) was tone-mapped" if hdr else f"colours of {colours} were converted")
+            self._tones = self._tones or ToneMapping(colours, frame.color_primaries)
             return self._tones(frame.to_ndarray(format="rgb48le", **scaled))
         if _has_alpha(frame):
             whole = frame.to_ndarray(format="rgba")
@@ -143,7 +144,8 @@ def treatment(path: Path) -> str:
             if stream is None:
                 return ""
             alpha = _alpha_decoder(stream) or any(part.is_alpha for part in stream.codec_context.format.components)
-            return TRANSFERS.get(stream.codec_context.color_trc, "alpha" if alpha else "")
+            context = stream.codec_context
+            return colours_of(context.color_trc, context.color_primaries) or ("alpha" if alpha else "")
     except (FFmpegError, AttributeError):  # a stream that has no format yet: reading it says what is wrong
         return ""
 
