@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -37,6 +36,7 @@ from .dataset.text import Conditioning
 from .dataset.video import VideoReader
 from .dataset.windows import lr_by_rate
 from .module import TrainingModule
+from .pictures import label, write_picture
 
 TINY_FAMILY = Path(__file__).parents[2] / "demo" / "tiny_family" / "weights"
 TINY_TEXT = "demo.nodes.text_encoder:HashTextEncoder"
@@ -79,19 +79,13 @@ def run_evaluate(args: argparse.Namespace) -> None:
             print(f"{name}: " + "  ".join(f"{kind} {score.psnr[kind]:.2f} dB" for kind in KINDS), flush=True)
     if not scores:
         raise DatasetError("no clip could be evaluated: " + "; ".join(entry["reason"] for entry in skipped))
-    facts = {
-        "skipped": skipped,
-        "seed": args.seed,
-        "steps": args.steps,
-        "fps": args.fps,
-        "size": [args.width, args.height],
-    }
+    size = [args.width, args.height]
+    facts = {"skipped": skipped, "seed": args.seed, "steps": args.steps, "fps": args.fps, "size": size}
     rate = "+".join(encoder.config.rate for encoder in encoders)
     facts |= {"frames": args.frames, "rate": rate, "torch": torch.__version__}
     report = json.dumps(summary(scores, facts), indent=1)
     write_bytes(args.out / REPORT, report.encode())
-    picture: Any = cv2.imencode(".png", sheet(scores))[1]
-    write_bytes(args.out / SHEET, picture.tobytes())
+    write_picture(args.out / SHEET, sheet(scores))
     print(f"{args.out / REPORT}\n{args.out / SHEET}", flush=True)
 
 
@@ -153,22 +147,13 @@ def sheet(scores: Sequence[ClipScore]) -> np.ndarray:
     """Original, recalled and without memory for each clip, evenly chosen frames; [H,W,3] uint8 (BGR)."""
     rows = []
     for score in scores:
-        for label in ("original", "memory", "none"):
-            frames = score.pictures[label]
+        for kind in ("original", "memory", "none"):
+            frames = score.pictures[kind]
             pixels = (
                 (frames[evenly(frames.shape[0], SHEET_COLUMNS)].clamp(0, 1) * 255).round().byte().numpy()[..., ::-1]
             )
-            value = "" if label == "original" else f"  {score.psnr[label]:.2f} dB"
+            value = "" if kind == "original" else f"  {score.psnr[kind]:.2f} dB"
             band = np.full((20, pixels.shape[2] * SHEET_COLUMNS, 3), 27, np.uint8)
-            cv2.putText(
-                band,
-                f"{score.name}  {label}{value}",
-                (6, 14),
-                cv2.FONT_HERSHEY_SIMPLEX,
-                0.42,
-                (230,) * 3,
-                1,
-                cv2.LINE_AA,
-            )
+            label(band, f"{score.name}  {kind}{value}", (6, 14), (230, 230, 230))
             rows += [band, np.concatenate(list(pixels), axis=1)]
     return np.concatenate(rows, axis=0)

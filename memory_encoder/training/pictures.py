@@ -46,13 +46,13 @@ def loss_plot(losses: Sequence[Point], heldout: Sequence[Point] = ()) -> np.ndar
     for share in np.linspace(0, 1, 5):
         value = low + (high - low) * share
         cv2.line(canvas, place(0, value), place(last, value), GRID, 1)
-        _write(canvas, f"{value:.3g}", (4, place(0, value)[1] + 4))
-        _write(canvas, f"{round(last * share)}", (place(last * share, low)[0] - 10, height - MARGIN + 18))
+        label(canvas, f"{value:.3g}", (4, place(0, value)[1] + 4))
+        label(canvas, f"{round(last * share)}", (place(last * share, low)[0] - 10, height - MARGIN + 18))
     _curve(canvas, [place(*point) for point in losses], (90, 75, 30), 1)
     _curve(canvas, [place(*point) for point in smoothed(losses)], TRAIN, 2)
     _curve(canvas, [place(*point) for point in heldout], HELDOUT, 2)
-    _write(canvas, "training loss", (MARGIN + 8, 22), TRAIN)
-    _write(canvas, "held-out loss", (MARGIN + 140, 22), HELDOUT)
+    label(canvas, "training loss", (MARGIN + 8, 22), TRAIN)
+    label(canvas, "held-out loss", (MARGIN + 140, 22), HELDOUT)
     return canvas
 
 
@@ -94,7 +94,7 @@ def recall_picture(trainer: Run, decode: Callable[[Tensor], Tensor]) -> np.ndarr
     if trainer.options.stage != "host":
         rows.append(("recalled", recall(trainer.module, batch, first, count, True, trainer.options.seed)))
     rows.append(("without memory", recall(trainer.module, batch, first, count, False, trainer.options.seed)))
-    pictures = [_strip(label, decode(latents.cpu().float())) for label, latents in rows]
+    pictures = [_strip(name, decode(latents.cpu().float())) for name, latents in rows]
     return np.concatenate(pictures, axis=0)
 
 
@@ -104,11 +104,11 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     write_bytes(path, encoded.tobytes())
 
 
-def _strip(label: str, frames: Tensor) -> np.ndarray:
+def _strip(name: str, frames: Tensor) -> np.ndarray:
     pictures = (frames[0].clamp(0, 1) * 255).round().byte().cpu().numpy()[..., ::-1]
     row = np.concatenate(list(pictures[evenly(len(pictures), min(FRAMES, len(pictures)))]), axis=1)
     band = np.full((22, row.shape[1], 3), BACKGROUND, np.uint8)
-    _write(band, label, (6, 16))
+    label(band, name, (6, 16))
     return np.concatenate([band, row], axis=0)
 
 
@@ -117,5 +117,6 @@ def _curve(canvas: np.ndarray, points: Sequence[tuple[int, int]], colour: tuple[
         cv2.polylines(canvas, [np.array(points, np.int32)], False, colour, width, cv2.LINE_AA)
 
 
-def _write(canvas: np.ndarray, text: str, at: tuple[int, int], colour: tuple[int, int, int] = TEXT) -> None:
+def label(canvas: np.ndarray, text: str, at: tuple[int, int], colour: tuple[int, int, int] = TEXT) -> None:
+    """Writes small letters into a picture, their lower left corner at `at`."""
     cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)

@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from ...files import remove_abandoned
+from ...files import remove_abandoned, write_bytes
 from ...pictures.codec import Codec
 from ...storyboard import Storyboard
 from .captions import FolderCaptions, captions_of, read_folder_captions, within
-from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip, write_text
+from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip
 from .settings import BadClip, CacheSettings, DatasetError, Geometry, LatentSpace, heldout_names, plan_geometry
 from .text import NO_ENCODER, TEXTS, TextEncoder, encode_prompts
 from .video import EXTENSIONS
@@ -115,7 +115,7 @@ def build_cache(
         "skipped": [{"source": name, "reason": reason} for name, reason in bad.clips],
         "notes": notes,
     }
-    write_text(out / INDEX, json.dumps(index, indent=1))
+    write_bytes(out / INDEX, json.dumps(index, indent=1).encode())
     count = {side: sum(len(used[n].windows) for n in used if (n in heldout) == side) for side in (False, True)}
     return CacheReport(out, len(used), count[False], count[True], encoded, geometry, tuple(bad.clips), tuple(notes))
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ...files import load_tensors, save_tensors, write_atomically
+from ...files import load_tensors, save_tensors, write_bytes
 from ...film.sections import section_key
 from ...pictures.codec import Codec
 from .settings import BadClip, CacheSettings, Geometry, LatentSpace
@@ -78,7 +78,7 @@ class ClipRecord:
 
     def save(self, path: Path) -> None:
         values = {name: value for name, value in asdict(self).items() if name != "encoded"}
-        write_text(path, json.dumps(values, indent=1))
+        write_bytes(path, json.dumps(values, indent=1).encode())
 
     @classmethod
     def load(cls, path: Path, key: str) -> ClipRecord | None:
@@ -228,15 +228,6 @@ def file_hash(path: Path) -> str:
     except OSError as error:
         raise BadClip(f"cannot be read: {error.strerror or error}") from error
     return digest.hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a small file atomically."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    write_atomically(path, write)
 
 
 def _slug(name: str) -> str:
