@@ -20,9 +20,7 @@ class Kind(NamedTuple):
     @classmethod
     def of(cls, source: Host | EncoderConfig) -> Kind:
         """Of a host, or of the one that an encoder was made for."""
-        name = getattr(source, "host", "") or getattr(
-            source, "name", ""
-        )  # a memory may be of another copy of the library
+        name = getattr(source, "host", "") or getattr(source, "name", "")  # whichever copy of the library made it
         return cls(name, source.width, source.latent_channels)
 
 
