@@ -99,6 +99,9 @@ class Trainer:
         self.first_step = self.done = 0
         self.skipped = 0  # in a row, up to the last step
         self.run_id = uuid.uuid4().hex[:16]  # in the files of this run, and of no other of the same name
+        # Let go after DDP's reducer: as its last holder that would wait for the group's thread, which waits for the
+        # interpreter, and the process would never end.
+        self._group = torch.distributed.group.WORLD if _is_distributed() else None
 
     def run(self, last_picture: bool = False) -> list[dict[str, Any]]:
         """Trains to the last step; returns the losses as {"step", "loss"} and {"step", "heldout"} entries.
@@ -283,6 +286,10 @@ class Trainer:
 
 def _trained(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _has_tensorboard() -> bool:
