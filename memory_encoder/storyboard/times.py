@@ -47,26 +47,10 @@ _PARTS = re.compile(
     re.IGNORECASE,
 )
 # Formats of pictures; [9:16] in a prompt is one of these, although a time code may look the same.
+_SIDES = "1:1 2:1 3:2 4:3 5:3 5:4 7:5 9:7 16:9 16:10 18:9 19:9 20:9 21:9 32:9"
 RATIOS = frozenset(
     f"{width}:{height}"
-    for sides in (
-        "1 1",
-        "2 1",
-        "3 2",
-        "4 3",
-        "5 3",
-        "5 4",
-        "7 5",
-        "9 7",
-        "16 9",
-        "16 10",
-        "18 9",
-        "19 9",
-        "20 9",
-        "21 9",
-        "32 9",
-    )
-    for one, other in (sides.split(),)
+    for one, other in (sides.split(":") for sides in _SIDES.split())
     for width, height in ((one, other), (other, one))
 ) | {"1:33", "1:37", "1:43", "1:50", "1:85", "2:35", "2:39", "2:40", "3:20"}
 

@@ -17,6 +17,7 @@ from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor, nn
 
 from ..injection.hosts.comfy_models import has_accelerator
+from . import run_files as files
 from .distributed.in_place import norm_inputs_kept
 from .distributed.sharding import in_forward, prepare_split, release, splits_weights
 from .distributed.shards import load_optimizer_state, optimizer_state, own_shard, whole_value
@@ -25,19 +26,6 @@ from .listener import Listener
 from .module import TrainingModule
 from .optimizers import Ema, make_optimizers
 from .options import TrainOptions
-from .run_files import (
-    CHECKPOINT,
-    HOST,
-    LORA,
-    LOSSES,
-    LossLog,
-    encoder_name,
-    load_checkpoint,
-    save_checkpoint,
-    save_encoder,
-    save_host,
-    save_lora,
-)
 from .source import BatchSource
 
 _LOG = logging.getLogger("video_memory")
@@ -117,7 +105,7 @@ class Trainer:
     def _run(self, last_picture: bool) -> list[dict[str, Any]]:
         self._restore()
         main = self.accelerator.is_main_process
-        log = LossLog(self.folder / LOSSES, self.first_step) if main else None
+        log = files.LossLog(self.folder / files.LOSSES, self.first_step) if main else None
         if self.accelerator.log_with and main:
             self.accelerator.init_trackers("tensorboard")
         if main:
@@ -178,8 +166,8 @@ class Trainer:
         if self.skipped >= MOST_SKIPPED:
             raise NotFinite(
                 f"the last {MOST_SKIPPED} steps, up to step {step + 1}, had a loss or gradient that is not finite; "
-                f"{self.folder / CHECKPOINT} is as it was saved last. Lower learning_rate, or set mixed_precision to "
-                "bf16 or no, and choose another run; to go on from the checkpoint as it is, run the same again"
+                f"{self.folder / files.CHECKPOINT} is as it was saved last. Lower learning_rate, or set "
+                "mixed_precision to bf16 or no, and choose another run; to go on from the checkpoint as it is, run the same again"
             )
 
     def _loss(self, index: int, kind: str) -> Tensor:
@@ -196,7 +184,7 @@ class Trainer:
         reduced: Any = self.accelerator.reduce(loss, reduction="mean")
         return reduced
 
-    def _report(self, step: int, log: LossLog | None) -> None:
+    def _report(self, step: int, log: files.LossLog | None) -> None:
         options, number = self.options, step + 1
         if options.heldout_every and number % options.heldout_every == 0:
             heldout = self.heldout_loss()
@@ -239,11 +227,11 @@ class Trainer:
         facts |= self.options.that_shape_the_run()
         with self.ema.applied():
             for number, encoder in enumerate(self.module.encoders, 1):
-                save_encoder(self.folder / encoder_name(number), encoder, facts)
+                files.save_encoder(self.folder / files.encoder_name(number), encoder, facts)
             if self.options.train_host:
-                save_host(self.folder / HOST, self.module.diffusion_model, self.host_metadata, facts)
+                files.save_host(self.folder / files.HOST, self.module.diffusion_model, self.host_metadata, facts)
             else:
-                save_lora(self.folder / LORA, self.module.diffusion_model, facts)
+                files.save_lora(self.folder / files.LORA, self.module.diffusion_model, facts)
         state = {
             "step": self.done,
             "run": self.run_id,
@@ -254,7 +242,7 @@ class Trainer:
             "optimizers": [optimizer_state(optimizer) for optimizer in self.optimizers],
         }
         if main:
-            save_checkpoint(self.folder, state)
+            files.save_checkpoint(self.folder, state)
 
     def _anywhere(self, said: bool) -> bool:
         """Whether any process says so; all must ask."""
@@ -270,11 +258,11 @@ class Trainer:
         if self._anywhere(wrong):
             raise NotFinite(
                 f"weights or moments are not finite after step {self.done}; nothing was saved, and "
-                f"{self.folder / CHECKPOINT} is as it was saved last. Lower learning_rate and choose another run"
+                f"{self.folder / files.CHECKPOINT} is as it was saved last. Lower learning_rate and choose another run"
             )
 
     def _restore(self) -> None:
-        state = load_checkpoint(self.folder, self.options, *(encoder.config for encoder in self.module.encoders))
+        state = files.load_checkpoint(self.folder, self.options, *(encoder.config for encoder in self.module.encoders))
         if state is None:
             return
         self.ema.load(state)

@@ -6,17 +6,8 @@ import argparse
 import sys
 from dataclasses import dataclass
 
+from ...injection.hosts import comfy_models as models
 from ...injection.hosts import find_host
-from ...injection.hosts.comfy_models import (
-    TEXT_TYPES,
-    codec_of,
-    latent_format_named,
-    load_comfy,
-    load_host_shape,
-    load_text_encoder,
-    load_vae,
-    text_encoder_identity,
-)
 from ...pictures.codec import Codec
 from .cache import build_cache
 from .clips import Progress
@@ -38,16 +29,16 @@ def run_cache(args: argparse.Namespace) -> None:
         heldout=parse_heldout(args.heldout),
         on_bad=args.on_bad,
     )
-    load_comfy(args.comfy)
-    model = load_host_shape(args.host)
-    host, vae = find_host(model.diffusion_model), load_vae(args.vae)
+    models.load_comfy(args.comfy)
+    model = models.load_host_shape(args.host)
+    host, vae = find_host(model.diffusion_model), models.load_vae(args.vae)
     space = latent_space(host, model.latent_format, vae)
-    codec_of(vae, model.latent_format)  # refuses a VAE of another model
+    models.codec_of(vae, model.latent_format)  # refuses a VAE of another model
     text = None
     if args.text_encoder:
-        kind = args.text_type or TEXT_TYPES[host.name]
-        identity = text_encoder_identity(args.text_encoder, kind)
-        text = TextEncoder(identity, lambda: load_text_encoder(args.text_encoder, kind))
+        kind = args.text_type or models.TEXT_TYPES[host.name]
+        identity = models.text_encoder_identity(args.text_encoder, kind)
+        text = TextEncoder(identity, lambda: models.load_text_encoder(args.text_encoder, kind))
     try:
         report = build_cache(
             args.clips,
@@ -75,8 +66,8 @@ class _CodecFactory:
     latent_format: str
 
     def __call__(self) -> Codec:
-        load_comfy(self.comfy)
-        return codec_of(load_vae(self.vae), latent_format_named(self.latent_format))
+        models.load_comfy(self.comfy)
+        return models.codec_of(models.load_vae(self.vae), models.latent_format_named(self.latent_format))
 
 
 def _tell(progress: Progress) -> None:
