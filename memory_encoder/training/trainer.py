@@ -167,7 +167,8 @@ class Trainer:
             raise NotFinite(
                 f"the last {MOST_SKIPPED} steps, up to step {step + 1}, had a loss or gradient that is not finite; "
                 f"{self.folder / files.CHECKPOINT} is as it was saved last. Lower learning_rate, or set "
-                "mixed_precision to bf16 or no, and choose another run; to go on from the checkpoint as it is, run the same again"
+                "mixed_precision to bf16 or no, and choose another run; to go on from the checkpoint as it is, run the "
+                "same again"
             )
 
     def _loss(self, index: int, kind: str) -> Tensor:
