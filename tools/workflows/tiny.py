@@ -77,7 +77,8 @@ def tiny_demo() -> Workflow:
     parts = add("GetVideoComponents", "Its frames", id=7, video=video[0])
     scaled = add("ImageScale", "Film size", id=8, image=parts[0], upscale_method="area", **SIZE, crop="center")
     opening = add("VAEEncode", "Opening as latents", id=9, pixels=scaled[0], vae=vae[0])
-    story = Storyboard(tuple(Shot(prompt, 2 * i, 2 * i + 2) for i, prompt in enumerate(SHOTS)))
+    # The first prompt leads elsewhere than the opening, so that its cut is said.
+    story = Storyboard(tuple(Shot(prompt, 2 * i, 2 * i + 2, stated=True) for i, prompt in enumerate(SHOTS)))
     storyboard = add(
         "VideoMemoryStoryboard", "Storyboard", id=10, clip=clip[0], storyboard=story.to_json(), fps=16.0,
         section_seconds=1.0,
