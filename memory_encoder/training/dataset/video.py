@@ -42,8 +42,9 @@ class VideoReader:
 
     Each picture is the last one that the video shows at that time, whatever its own frame rate and time stamps are.
     The first frame is at 0 s. Pictures are turned upright, scaled to cover the size and cropped around their centre;
-    HDR is tone-mapped, transparent parts are black. After the last picture has been read, `seconds` is the length of
-    the video, `kept` the share of its pictures that was not cropped, and `changed` says what else was done to them.
+    HDR is tone-mapped, wide gamuts are converted, transparent parts are black. After the last picture has been read,
+    `seconds` is the length of the video, `uncropped` the share of its pictures that was not cropped, and `changed` says
+    what else was done to them.
     """
 
     def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
@@ -137,7 +138,7 @@ class VideoReader:
 
 
 def treatment(path: Path) -> str:
-    """What pictures of a file go through beside scaling, by its header: "PQ", "HLG", "alpha" or nothing."""
+    """What pictures of a file go through beside scaling, by its header: what `colours_of` gives, "alpha" or nothing."""
     try:
         with av.open(str(path)) as container:
             stream = next(iter(container.streams.video), None)
