@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .phi.config import CompressionRate, EncoderConfig, Padding, parse_schedule
 
 GIB = 1024**3
+RATES = ("4x4x2", "8x8x2", "8x8x4")  # to advise, from mild to strong
 RESERVED = 1.2 * GIB  # what ComfyUI keeps free for itself and the driver
 
 
@@ -162,8 +163,9 @@ def advice(plan: Plan, result: Estimate) -> list[str]:
     changes = []
     if plan.section_seconds > 2:
         changes.append(f"shorter sections (section_seconds {plan.section_seconds / 2:g})")
-    if result.memory_tokens > result.section_tokens / 4:
-        changes.append("a higher compression rate such as 4x4x2 or 8x8x2")
+    stronger = [rate for rate in RATES if token_count(plan, rate) < result.memory_tokens]
+    if stronger and result.memory_tokens > result.section_tokens / 4:
+        changes.append("a higher compression rate such as " + " or ".join(stronger[:2]))
     changes.append("a smaller picture, for example " + _smaller(plan))
     return ["Does not fit even with streamed weights. Change one or more of: " + "; ".join(changes) + "."]
 

@@ -24,7 +24,7 @@ from .runtime import folders
 from .runtime.compress import codec_for, normalised_history
 from .runtime.progress import CacheProgress
 from .runtime.sampling import empty_conditioning, host_of
-from .sockets import CATEGORY, MemoryDatasetSocket, fps_input, model_input, size_inputs, vae_input
+from .sockets import CATEGORY, MemoryDatasetSocket, fps_input, model_input, size_inputs, vae_input, with_advanced
 
 
 class VideoMemoryDataset(io.ComfyNode):
@@ -32,7 +32,7 @@ class VideoMemoryDataset(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="VideoMemoryDataset",
             display_name="Cache Training Clips",
             category=CATEGORY,
@@ -97,6 +97,7 @@ class VideoMemoryDataset(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="What was cached and what was left out."),
             ],
         )
+        return with_advanced(schema, "window_seconds", "stride_seconds", "heldout", "on_bad", "scene_cuts")
 
     @classmethod
     def fingerprint_inputs(cls, folder: Any, **_: Any) -> str:

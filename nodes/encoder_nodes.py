@@ -15,7 +15,16 @@ from ..memory_encoder.phi.config import EncoderConfig
 from .runtime.folders import ENCODERS
 from .runtime.managed import ManagedEncoder, load_encoder, manage
 from .runtime.sampling import host_of
-from .sockets import CATEGORY, MemoryEncoderSocket, encoder_input, fps_input, model_input, seed_input, size_inputs
+from .sockets import (
+    CATEGORY,
+    MemoryEncoderSocket,
+    encoder_input,
+    fps_input,
+    model_input,
+    seed_input,
+    size_inputs,
+    with_advanced,
+)
 
 
 class VideoMemoryEncoderLoader(io.ComfyNode):
@@ -68,7 +77,7 @@ class VideoMemoryEncoderNew(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="VideoMemoryEncoderNew",
             display_name="New Memory Encoder",
             category=CATEGORY,
@@ -117,6 +126,7 @@ class VideoMemoryEncoderNew(io.ComfyNode):
             ],
             outputs=[MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Untrained encoder.")],
         )
+        return with_advanced(schema, "variant", "attention", "cross_attention", "padding", "memory_attention")
 
     @classmethod
     def execute(
@@ -176,7 +186,7 @@ class VideoMemoryBudget(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="VideoMemoryBudget",
             display_name="Memory Budget",
             category=CATEGORY,
@@ -208,6 +218,7 @@ class VideoMemoryBudget(io.ComfyNode):
             ],
             is_output_node=True,
         )
+        return with_advanced(schema, "bytes_per_weight")
 
     @classmethod
     def execute(

@@ -24,6 +24,7 @@ from .sockets import (
     model_input,
     settings_from,
     vae_input,
+    with_advanced,
 )
 
 
@@ -67,7 +68,7 @@ class VideoMemoryApply(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="VideoMemoryApply",
             display_name="Apply Video Memory",
             category=CATEGORY,
@@ -83,6 +84,7 @@ class VideoMemoryApply(io.ComfyNode):
             ],
             outputs=[io.Model.Output(tooltip="Model that sees the memory.")],
         )
+        return with_advanced(schema, "history_timestep", "attention_mode", "history_guidance")
 
     @classmethod
     def execute(

@@ -46,6 +46,7 @@ from .sockets import (
     size_inputs,
     take_inputs,
     vae_input,
+    with_advanced,
 )
 from .storyboard_node import EncodedStoryboard
 
@@ -59,7 +60,7 @@ class VideoMemorySampler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="VideoMemorySampler",
             display_name="Autoregressive Sampler",
             category=CATEGORY,
@@ -117,6 +118,18 @@ class VideoMemorySampler(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="What was made, reused and remembered."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.dynprompt],
+        )
+        return with_advanced(
+            schema,
+            "strength",
+            "history_timestep",
+            "sliding_window",
+            "attention_mode",
+            "boundary",
+            "low_noise_memory",
+            "history_guidance",
+            "branch_film",
+            "branch_section",
         )
 
     @classmethod

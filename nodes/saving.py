@@ -23,7 +23,7 @@ from ..memory_encoder.pictures.decoding import decode_film
 from ..memory_encoder.pictures.movie import write_movie
 from .runtime import folders
 from .runtime.progress import SavingProgress
-from .sockets import CATEGORY, vae_input
+from .sockets import CATEGORY, vae_input, with_advanced
 
 # What the sampler's LATENT says of its film: {"sections": latents of each part, "fps": ..., "lead": latents at the
 # beginning that belong to the film before; they are decoded for the VAE to see, and not shown}.
@@ -54,7 +54,7 @@ class VideoMemorySaveFilm(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="VideoMemorySaveFilm",
             display_name="Save Film",
             category=CATEGORY,
@@ -92,6 +92,7 @@ class VideoMemorySaveFilm(io.ComfyNode):
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )  # fmt: skip
+        return with_advanced(schema, "fps", "crf", "match_colours")
 
     @classmethod
     def fingerprint_inputs(cls, film: Any = "", **_: Any) -> str:

@@ -23,6 +23,17 @@ def with_lasting_view(schema: io.Schema) -> io.Schema:
     return schema
 
 
+def with_advanced(schema: io.Schema, *names: str) -> io.Schema:
+    """A node that shows these widgets only when it is asked to: most films do without them.
+
+    Set afterwards, for the same reason.
+    """
+    known = {entry.id: entry for entry in schema.inputs}
+    for name in names:
+        known[name].advanced = True
+    return schema
+
+
 def model_input() -> io.Model.Input:
     return io.Model.Input("model", tooltip="Wan 2.1 or 2.2, or HunyuanVideo, from any of core's or GGUF loaders.")
 

@@ -60,7 +60,7 @@ class VideoMemoryStoryboard(io.ComfyNode):
             node_id="VideoMemoryStoryboard",
             display_name="Storyboard",
             category=CATEGORY,
-            description="Shots with times and prompts, as JSON, [0s: text] lists, a | b | c or keyframes.",
+            description="Shots with times and prompts, as JSON, [0s: text] lists, keyframes, tables or subtitles.",
             inputs=[
                 io.Clip.Input("clip", tooltip="Text encoder of the model."),
                 io.String.Input("storyboard", multiline=True, default=EXAMPLE, tooltip="The shots."),

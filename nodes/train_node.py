@@ -28,7 +28,7 @@ from .runtime.compress import codec_for
 from .runtime.managed import ManagedEncoder, manage
 from .runtime.progress import TrainingProgress
 from .runtime.sampling import host_of
-from .sockets import CATEGORY, MemoryDatasetSocket, MemoryEncoderSocket, encoder_input, seed_input
+from .sockets import CATEGORY, MemoryDatasetSocket, MemoryEncoderSocket, encoder_input, seed_input, with_advanced
 
 log = logging.getLogger("video_memory")
 
@@ -38,7 +38,7 @@ class VideoMemoryTrain(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="VideoMemoryTrain",
             display_name="Train Memory Encoder",
             category=CATEGORY,
@@ -115,6 +115,20 @@ class VideoMemoryTrain(io.ComfyNode):
             ],
             is_output_node=True,
         )  # fmt: skip
+        return with_advanced(
+            schema,
+            "accumulate",
+            "section",
+            "picture_every",
+            "checkpoint_every",
+            "gradient_checkpointing",
+            "mixed_precision",
+            "history_dropout",
+            "corruption",
+            "retrieval_share",
+            "window_share",
+            "guidance",
+        )
 
     @classmethod
     def execute(

@@ -143,6 +143,21 @@ def test_pack_loads_silently_from_a_folder_of_any_name(server: ComfyServer) -> N
     assert len(ids) >= 12
 
 
+def test_what_most_films_do_without_is_shown_only_when_asked_for(server: ComfyServer) -> None:
+    """What is left of the sampler fits a laptop's window; core hides the widgets that are marked so."""
+    shown = {}
+    for name in ("VideoMemorySampler", "VideoMemoryTrain", "VideoMemoryEncoderNew", "VideoMemoryDataset"):
+        info = server.object_info(name)[name]["input"]
+        specs = {**info["required"], **info.get("optional", {})}
+        kinds = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+        widgets = {key: spec for key, spec in specs.items() if spec[0] in kinds}
+        shown[name] = {key for key, spec in widgets.items() if not spec[1].get("advanced")}
+    assert shown["VideoMemorySampler"] <= {"cfg", "seed", "width", "height", "film", "redo", "locks"}
+    assert len(shown["VideoMemoryTrain"]) <= 8
+    assert shown["VideoMemoryEncoderNew"] == {"rate", "seed"}
+    assert len(shown["VideoMemoryDataset"]) <= 6
+
+
 def test_every_input_and_output_of_every_node_has_a_tooltip(server: ComfyServer) -> None:
     for name, info in server.object_info().items():
         if not name.startswith("VideoMemory"):

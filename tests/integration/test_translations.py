@@ -50,6 +50,13 @@ def test_every_input_and_output_has_a_tooltip_and_every_node_a_description(
         assert not silent, f"{name}: {silent}"
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_text_is_cut_into_plural_forms_by_the_front_end(language: str) -> None:
+    """ComfyUI's page takes "a | b | c" for the singular, dual and plural of one text and shows one of them."""
+    shipped = json.loads((LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert [text for text in texts_of(shipped) if "|" in text] == []
+
+
 @pytest.mark.parametrize("language", LETTERS)
 def test_translations_are_in_the_language_and_keep_the_marks_a_reader_types(language: str) -> None:
     words = translations(language)

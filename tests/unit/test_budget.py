@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,15 @@ def test_plan_that_fits_needs_no_advice_and_one_that_does_not_says_what_to_chang
     too_large = plan("wan-14b", width=1920, height=1088)
     text = advice(too_large, estimate(too_large))[0]
     assert "section_seconds 2.5" in text and "1440x816" in text
+
+
+@pytest.mark.parametrize("rate", ["1x1x1", "2x2x2", "4x4x2", "4x4x4", "8x8x2", "8x8x4"])
+def test_a_compression_rate_is_advised_only_where_it_gives_fewer_tokens(rate):
+    crowded = plan("wan-14b", rates=(rate,), history_seconds=3600, card_gib=2)
+    now = estimate(crowded).memory_tokens
+    found = re.findall(r"\d+x\d+x\d+", advice(crowded, estimate(crowded))[0])
+    assert all(estimate(replace(crowded, rates=(other,))).memory_tokens < now for other in found), found
+    assert bool(found) == (rate != "8x8x4")
 
 
 def test_memory_of_several_rates_is_their_sum():
