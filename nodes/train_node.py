@@ -106,6 +106,14 @@ class VideoMemoryTrain(io.ComfyNode):
                     "guidance", default=6.0, min=0.0, max=100.0, step=0.1, optional=True,
                     tooltip="What HunyuanVideo is told while it is trained; core samples with 6.",
                 ),
+                io.Float.Input(
+                    "min_t", default=0.0, min=0.0, max=1.0, step=0.001, round=False, optional=True,
+                    tooltip="Lowest trained timestep. 0.875 (I2V 0.9) for the high-noise expert of Wan 2.2 14B.",
+                ),
+                io.Float.Input(
+                    "max_t", default=1.0, min=0.0, max=1.0, step=0.001, round=False, optional=True,
+                    tooltip="Highest trained timestep. 0.875 (I2V 0.9) for the low-noise expert of Wan 2.2 14B.",
+                ),
             ],
             outputs=[
                 MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Trained encoder."),
@@ -137,7 +145,7 @@ class VideoMemoryTrain(io.ComfyNode):
         picture_every: int = 250, checkpoint_every: int = 100, gradient_checkpointing: bool = True,
         mixed_precision: str = "auto", history_dropout: float = 0.1, corruption: float = 0.0, vae=None,
         retrieval_share: float = 0.0, lora: dict[str, torch.Tensor] | None = None, window_share: float = 0.0,
-        guidance: float = 6.0,
+        guidance: float = 6.0, min_t: float = 0.0, max_t: float = 1.0,
     ) -> io.NodeOutput:  # fmt: skip
         from ..memory_encoder.training.run import train
 
@@ -148,7 +156,7 @@ class VideoMemoryTrain(io.ComfyNode):
             accumulate=accumulate, section=section, picture_every=picture_every, checkpoint_every=checkpoint_every,
             gradient_checkpointing=gradient_checkpointing, history_dropout=history_dropout, corruption=corruption,
             mixed_precision=training.training_precision(mixed_precision), retrieval_share=retrieval_share,
-            window_share=window_share, guidance=guidance,
+            window_share=window_share, guidance=guidance, min_t=min_t, max_t=max_t,
         )  # fmt: skip
         decode = None if vae is None else codec_for(model, vae).decode
         listener = NodeListener(folder, decode, TrainingEvents(run, steps))

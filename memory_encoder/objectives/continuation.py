@@ -50,6 +50,7 @@ def draw(
     history_dropout: float = 0.1,
     corruption: float = 0.0,
     history: int | None = None,
+    levels: tuple[float, float] = (0.0, 1.0),
 ) -> ContinuationDraw:
     """Random numbers for clips [B,C,T,H,W]: a section of `section` latents after at least one latent of history.
 
@@ -57,7 +58,8 @@ def draw(
     show the target.
 
     history_dropout: share of steps without memory, which history guidance needs. corruption: highest level of noise
-    on the history, against drift. Both are not from the paper. Raises ValueError when the clip is too short.
+    on the history, against drift. Both are not from the paper. levels: range of the target's timestep.
+    Raises ValueError when the clip is too short.
     """
     batch, channels, frames, height, width = clip.shape
     if frames <= section:
@@ -67,7 +69,7 @@ def draw(
     return ContinuationDraw(
         history=history,
         section=section,
-        t=shifted_logit_normal(batch, shift, generator=generator),
+        t=shifted_logit_normal(batch, shift, *levels, generator=generator),
         noise=torch.randn(batch, channels, section, height, width, generator=generator),
         drop_history=bool(torch.rand((), generator=generator) < history_dropout),
         corruption=torch.rand(batch, generator=generator) * corruption if corrupted else None,

@@ -59,10 +59,12 @@ def draw(
     generator: torch.Generator,
     omega: range | None = None,
     clean: bool = False,
+    levels: tuple[float, float] = (0.0, 1.0),
 ) -> RetrievalDraw:
     """Random numbers for a batch of clips [B,C,T,H,W] and their LR latents [B,C,t,h,w] by rate, all from `generator`.
 
     omega: drawn too unless given, on cells of the rates. clean: nothing is masked, and the other numbers are the same.
+    levels: range of the target's timestep.
     """
     batch, _, frames = history.shape[:3]
     omega = omega or draw_omega(frames, generator, max(map(time_stride, lr), default=1))
@@ -76,7 +78,7 @@ def draw(
         mask_level=torch.zeros_like(level) if clean else level,
         mask_hr=normal(*history.shape),
         mask_lr={rate: normal(*latents.shape) for rate, latents in lr.items()},
-        t=shifted_logit_normal(batch, shift, generator=generator),
+        t=shifted_logit_normal(batch, shift, *levels, generator=generator),
         noise=normal(batch, history.shape[1], len(omega), *history.shape[3:]),
     )
 

@@ -19,6 +19,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "--encoder", type=Path, action="append", default=[],
         help="encoder file to go on from; several: all are trained together and share the LoRA",
     )  # fmt: skip
+    add("--from-scratch", action="store_true", help="in stage continuation: a new encoder, without stage retrieval")
     add("--lora", type=Path, help="LoRA file of this pack to go on from; without it a new one is made")
     add("--rate", help="of a new encoder, beside those of --encoder; several with commas (4x4x2 without --encoder)")
     add("--variant", default="proposed", choices=get_args(Variant), help="of a new encoder; recent is a baseline")
@@ -48,6 +49,8 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "before",
     ):
         add(f"--{name}", type=float, help="0 to 1")
+    add("--min-t", type=float, help="lowest timestep, 0 to 1; 0.875 (I2V 0.9) for the high-noise expert of Wan 2.2 14B")
+    add("--max-t", type=float, help="highest timestep, 0 to 1; 0.875 (I2V 0.9) for the low-noise expert of Wan 2.2 14B")
     add("--guidance", type=float, help="told to a guidance-distilled model such as HunyuanVideo; 6 as in sampling")
     add("--optimizer", choices=("adamw", "muon"))
     add("--card-gib", type=float, help="cut batches for a card of this size; by default the one that trains")

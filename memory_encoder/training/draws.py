@@ -68,6 +68,7 @@ def draw_rows(
 ) -> RetrievalDraw | ContinuationDraw:
     """Draws for the rows of one process."""
     first, length = target_of(options, stride, step, kind, batch.hr.shape[2])
+    levels = (options.min_t, options.max_t)
     rows = [batch.rows(i, i + 1) for i in range(batch.hr.shape[0])]
     generators = [generator_for(options.seed, kind, step, first_row + i) for i in range(len(rows))]
     if task_of(options, step, kind) == "retrieval":
@@ -75,7 +76,7 @@ def draw_rows(
         clean = kind == "train" and chance < options.clean_share
         return _joined(
             [
-                retrieval.draw(row.hr, row.lr, options.shift, generator, range(first, first + length), clean)
+                retrieval.draw(row.hr, row.lr, options.shift, generator, range(first, first + length), clean, levels)
                 for row, generator in zip(rows, generators, strict=True)
             ]
         )
@@ -89,7 +90,9 @@ def draw_rows(
         drop = kind == "train" and chance < options.history_dropout
     drawn = _joined(
         [
-            continuation.draw(row.hr, length, options.shift, generator, stride, float(drop), options.corruption, first)
+            continuation.draw(
+                row.hr, length, options.shift, generator, stride, float(drop), options.corruption, first, levels
+            )
             for row, generator in zip(rows, generators, strict=True)
         ]
     )

@@ -21,6 +21,8 @@ class TrainOptions:
     warmup, cooldown: first steps in which the learning rate rises and last steps in which it falls to zero, linearly.
     rank: of the LoRA, the paper's (section 4.1).
     shift: of the timestep distribution.
+    min_t, max_t: range of the timestep, 1 for pure noise; the distribution is cut to it and keeps its shape inside. For
+        experts: of Wan 2.2 14B the high-noise one samples above 0.875 (I2V 0.9), the other below.
     guidance: what a guidance-distilled host (HunyuanVideo) is told; core samples with 6 unless a node says otherwise.
     section: latents of the section that Stage II makes.
     history_dropout: share of Stage II's steps without memory.
@@ -55,6 +57,8 @@ class TrainOptions:
     rank: int = 128
     ema: float = 0.999
     shift: float = 3.0
+    min_t: float = 0.0
+    max_t: float = 1.0
     seed: int = 0
     section: int = 8
     history_dropout: float = 0.1
@@ -89,6 +93,8 @@ class TrainOptions:
         for name in (*shares, "window_share", "coarse", "aligned", "before", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)} must lie between 0 and 1")
+        if not 0 <= self.min_t < self.max_t <= 1:
+            raise ValueError(f"min_t {self.min_t}, max_t {self.max_t} is no range: give 0 <= min_t < max_t <= 1")
         for name in ("learning_rate", "encoder_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} {getattr(self, name)} must be positive")

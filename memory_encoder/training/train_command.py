@@ -20,7 +20,7 @@ from .dataset.settings import parse_rates
 from .listener import PictureListener
 from .options import TrainOptions
 from .run import train
-from .run_files import read_lora
+from .run_files import ENCODER, read_lora
 from .trainer import Trainer
 
 _LOG = logging.getLogger("video_memory")
@@ -30,6 +30,11 @@ DEFAULT_RATE = "4x4x2"
 def run_train(args: argparse.Namespace) -> None:
     """Trains by the arguments of `arguments.train_arguments`; raises ValueError for what does not fit."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if args.stage == "continuation" and not args.encoder and not args.from_scratch:
+        raise ValueError(
+            "stage continuation goes on with the encoder of stage retrieval, and none is given: add "
+            f"--encoder RUN/{ENCODER} of that run, or --from-scratch to train a new one without it"
+        )
     load_comfy(args.comfy, PYTORCH_ATTENTION)
     options = options_from(args)
     dataset = MemoryDataset.open(args.dataset)

@@ -121,8 +121,11 @@ def test_command_that_does_not_fit_the_dataset_says_so(
 ) -> None:
     assert train(files, cached, tmp_path, "--stage", "retrieval", "--rate", "2x2x8") == 2
     assert "no LR latents at rate 2x2x8" in capsys.readouterr().err
-    assert train(files, cached, tmp_path, "--stage", "continuation", "--section", "50") == 2
+    assert train(files, cached, tmp_path, "--stage", "continuation", "--section", "50", "--from-scratch") == 2
     assert "section of 50" in capsys.readouterr().err
+    assert train(files, cached, tmp_path / "new", "--stage", "continuation") == 2
+    assert "add --encoder RUN/encoder.safetensors of that run, or --from-scratch" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
     assert train(files, cached, tmp_path, "--stage", "host") == 2
     assert "train_host" in capsys.readouterr().err
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from scipy import stats
 
 from memory_encoder.objectives.continuation import ContinuationDraw
+from memory_encoder.objectives.flow import cumulative
 from memory_encoder.objectives.retrieval import RetrievalDraw, cell_spans, clean_cells
 from memory_encoder.training.draws import MOST_CONTEXT, draw_rows, target_of, task_of
 from memory_encoder.training.module import Batch
@@ -85,3 +89,28 @@ def test_learning_rate_rises_stays_and_falls_to_zero() -> None:
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[80] == 1.0
     assert rates[90] == pytest.approx(0.5) and rates[100] == 0
     assert TrainOptions(steps=100, learning_rate=1.0, warmup=1).learning_rate_at(99) == 1.0
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.875, 1.0), (0.9, 1.0), (0.0, 0.875), (0.2, 0.4)])
+@pytest.mark.parametrize("stage", ["retrieval", "continuation", "host"])
+@pytest.mark.parametrize("kind", ["train", "heldout"])
+def test_timesteps_of_an_expert_are_those_of_all_as_far_as_they_lie_in_its_range(
+    stage: Any, kind: str, low: float, high: float
+) -> None:
+    def timesteps(**range_of_t: Any) -> torch.Tensor:
+        options = TrainOptions(stage=stage, train_host=stage == "host", section=4, **range_of_t)
+        return torch.cat([draw_rows(batch(6), options, 2, step, 0, kind).t for step in range(400)]).double()
+
+    drawn, every = timesteps(min_t=low, max_t=high), timesteps()
+    assert low <= float(drawn.min()) and float(drawn.max()) <= high + 1e-7
+    # Drawn from the same uniform numbers, so that it is the same share of what lies in the range.
+    first, last = (cumulative(torch.tensor(edge, dtype=torch.float64), 3.0) for edge in (low, high))
+    share = (cumulative(drawn, 3.0) - first) / (last - first)
+    assert torch.allclose(share, cumulative(every, 3.0), atol=1e-4)
+    assert stats.kstest(share.numpy(), "uniform").pvalue > 0.001
+
+
+@pytest.mark.parametrize("wrong", [{"min_t": 0.9, "max_t": 0.9}, {"min_t": -0.1}, {"max_t": 1.1}])
+def test_a_range_of_timesteps_that_is_none_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"min_t .*max_t .* is no range"):
+        TrainOptions(**wrong)
