@@ -17,7 +17,7 @@ from ..memory_encoder.film.opening import Opening
 from ..memory_encoder.film.sections import SectionStore
 from ..memory_encoder.film.takes import parse_locks, parse_takes
 from ..memory_encoder.memory.video_memory import VideoMemory
-from ..memory_encoder.storyboard import Section
+from ..memory_encoder.storyboard import Lattice, Section
 from .film_beginning import BeginningRequest, append_opening, beginning_of, opening_report
 from .film_events import FilmEvents
 from .film_inputs import FilesOfFilms, describe_sampler, latent_size, models_of
@@ -190,7 +190,8 @@ class VideoMemorySampler(io.ComfyNode):
         start = append_opening(memory_encoder, codec, start, model, opening)
         if own is not None:
             own.memory = append_opening(memory_encoder, own.codec, own.memory, model, opening)
-        plan, steps = storyboard.plan(codec.temporal, start.latents, after_clip=history is not None), len(sigmas) - 1
+        lattice = Lattice.of([part.config for part in memory_encoder.parts], codec.temporal)
+        plan, steps = storyboard.plan(lattice, start.latents, after_clip=history is not None), len(sigmas) - 1
         takes, locked = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))
         progress = FilmProgress(model, len(plan), steps)
         events = FilmEvents(store, plan, model, steps, storyboard.storyboard.shots, locked, progress.previewer)

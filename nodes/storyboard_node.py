@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..memory_encoder.storyboard import (
     KeyframeUnit,
+    Lattice,
     Section,
     Shot,
     Storyboard,
@@ -38,16 +39,16 @@ class EncodedStoryboard:
     conditioning: dict[str, Any]
     negative: Any = None
 
-    def plan(self, temporal_stride: int, history_latents: int, after_clip: bool = False) -> tuple[Section, ...]:
-        """Sections of the film after `history_latents` latents, which may be those of a clip."""
+    def plan(self, lattice: Lattice, history_latents: int = 0, **history: Any) -> tuple[Section, ...]:
+        """Sections of the film after `history_latents` latents; `history` says more of them, see `plan_sections`."""
         return plan_sections(
             self.storyboard,
             fps=self.fps,
             section_seconds=self.section_seconds,
-            temporal_stride=temporal_stride,
+            lattice=lattice,
             total_seconds=self.total_seconds,
             history_latents=history_latents,
-            after_clip=after_clip,
+            **history,
         )
 
 
@@ -123,7 +124,7 @@ class VideoMemoryStoryboard(io.ComfyNode):
             conditioning={},
             negative=_encode(clip, parsed.negative) if parsed.negative else None,
         )
-        sections = encoded.plan(temporal_stride=4, history_latents=0)
+        sections = encoded.plan(Lattice())
         for prompt in dict.fromkeys(shot.prompt for shot in parsed.shots):
             encoded.conditioning[prompt] = _encode(clip, prompt)
         schedule = f"{describe_schedule(sections, fps)}\n{reading.note}"

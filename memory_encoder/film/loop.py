@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -133,7 +133,7 @@ class _Loop:
 
     def _ingredients(self, section: Section, seed: int) -> dict[str, Any]:
         more = self.section_ingredients(section) if self.section_ingredients else {}
-        return {"section": asdict(section), "seed": seed} | dict(more)
+        return {"section": section.facts(), "seed": seed} | dict(more)
 
     def _sampled(self, section: Section, seed: int, memory: VideoMemory, key: str) -> Tensor:
         """A section made now and put on disk, if it can be."""
@@ -190,6 +190,7 @@ def _draw(generator: torch.Generator) -> int:
 
 def _manifest_entry(entry: RenderedSection) -> dict[str, Any]:
     section = entry.section
+    clip = {} if section.repeated is None else {"repeated": section.repeated}
     return {
         "index": section.index,
         "key": entry.key,
@@ -201,6 +202,7 @@ def _manifest_entry(entry: RenderedSection) -> dict[str, Any]:
         "seconds": section.seconds,
         "frames": section.frames,
         "latents": section.latents,
+        **clip,
         "previous": entry.previous,
         "chain": entry.chain,
     }

@@ -13,6 +13,7 @@ from ..phi.config import CompressionRate, EncoderConfig, Padding
 from ..storyboard import (
     MAX_TEXT_BYTES,
     KeyframeUnit,
+    Lattice,
     Reading,
     Section,
     describe_schedule,
@@ -109,7 +110,7 @@ def film_plan(request: PlanRequest, configs: Sequence[EncoderConfig] = ()) -> di
         reading.storyboard,
         fps=request.fps,
         section_seconds=request.section_seconds,
-        temporal_stride=host.temporal,
+        lattice=Lattice.of(configs, host.temporal),
         total_seconds=request.total_seconds or None,
         history_latents=request.history_latents,
         after_clip=request.history_latents > 0,

@@ -16,6 +16,8 @@ Positions = Literal["physical", "index"]
 AttentionScope = Literal["frame", "causal", "full"]
 Padding = Literal["ceil", "floor"]
 HostAttention = Literal["joint", "cached"]
+Clips = Literal["film", "section"]
+REPEATED_FRAMES = (0, 1, 5)  # they fill whole latents of every host there is, and every section shows as many
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -88,6 +90,10 @@ class EncoderConfig:
     memory_attention: how the host was trained to read the memory: `joint`, memory and video attend to each other, or
         `cached`, the memory attends to itself and the text alone. cross_blocks: blocks of the host that have a
         cross-attention branch to phi's hidden states (paper section 4.5), 0 for none, with heads of head_dim.
+    clips: whether the sections of a film are pieces of one clip (`film`), or each a clip of its own that begins with a
+        latent of a single frame (`section`), joined in pixels. section_latents: length of every section that the host
+        was trained for, in latents; 0 for any. repeated_frames: frames at the beginning of a clip that goes on, which
+        show the end of the one before once more and are left out of the film; they fill whole latents.
     """
 
     host: str
@@ -104,6 +110,9 @@ class EncoderConfig:
     cross_blocks: int = 0
     head_dim: int = 128
     positions: Positions = "physical"
+    clips: Clips = "film"
+    section_latents: int = 0
+    repeated_frames: int = 0
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -112,6 +121,7 @@ class EncoderConfig:
             ("padding", self.padding, get_args(Padding)),
             ("positions", self.positions, get_args(Positions)),
             ("memory_attention", self.memory_attention, get_args(HostAttention)),
+            ("clips", self.clips, get_args(Clips)),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} {value!r} is unknown; choose one of {', '.join(allowed)}")
@@ -126,7 +136,19 @@ class EncoderConfig:
                 f"channels {self.channels} must end in a multiple of the host's head width {self.head_dim} for "
                 "cross-attention"
             )
+        self._check_lattice()
         _ = self.schedule if self.variant == "recent" else self.compression  # a malformed rate is refused here
+
+    def _check_lattice(self) -> None:
+        if self.clips == "section" and self.has_lr:
+            raise ValueError(f"variant {self.variant} decodes the film as one clip; it cannot have clips section")
+        if type(self.repeated_frames) is not int or self.repeated_frames not in REPEATED_FRAMES:
+            raise ValueError(f"repeated_frames is {self.repeated_frames!r}; give 0, 1 or 5")
+        if self.repeated_frames and self.clips != "section":
+            raise ValueError("repeated_frames belong to clips of their own; set clips to section")
+        least = 3 if self.repeated_frames > 1 else 2
+        if type(self.section_latents) is not int or self.section_latents < 0 or 0 < self.section_latents < least:
+            raise ValueError(f"section_latents is {self.section_latents!r}; give {least} or more, or 0 for any length")
 
     @property
     def compression(self) -> CompressionRate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .formats import parse_storyboard, read_storyboard
 from .importers.reading import Reading
+from .lattice import Lattice
 from .model import MAX_CHARACTERS, MAX_SECONDS, MAX_SHOTS, MAX_TEXT_BYTES, Shot, Storyboard, StoryboardError
 from .schedule import MAX_SECTIONS, Section, describe_schedule, nearest_shot, plan_sections
 from .times import KeyframeUnit
@@ -15,6 +16,7 @@ __all__ = [
     "MAX_SHOTS",
     "MAX_TEXT_BYTES",
     "KeyframeUnit",
+    "Lattice",
     "Reading",
     "Section",
     "Shot",

@@ -20,6 +20,7 @@ import torch
 
 from demo.tiny_family.make_host import HostConfig, make_host
 from memory_encoder.injection.selection import encoder_key
+from memory_encoder.storyboard import Lattice
 from tools.environment import ROOT
 
 from .films import storyboard, write_models
@@ -179,7 +180,7 @@ def test_interrupt_stops_within_one_step_and_keeps_the_sections_before(render: A
 def test_film_has_the_frames_that_the_storyboard_planned(render: Any, world: Any) -> None:
     latent, memory, report = render()
     assert latent["samples"].shape == (1, 16, 5, 6, 8) and memory.latents == 5
-    assert "17 frames" in report and len(world.shots.plan(4, 0)) == 2
+    assert "17 frames" in report and len(world.shots.plan(Lattice())) == 2
 
 
 @pytest.mark.parametrize("steps", [1, 0])

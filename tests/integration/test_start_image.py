@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from memory_encoder.pictures.codec import Codec
+from memory_encoder.storyboard import Lattice
 from tests.integration.models import TinyModels
 
 from .worlds import World, make_world
@@ -164,7 +165,7 @@ def test_wan_5b_keeps_the_picture_as_its_first_latent(world: World, models: Tiny
 
     codec = Codec(encode=lambda p: p, decode=lambda z: z, embed=host.embed, temporal=4, spatial=16)
     given = lead.lead_picture(host, codec, Vae(), torch.full((1, 64, 96, 3), 0.8), None)
-    section = shots(world, ("cut",)).plan(4, 1)[0]
+    section = shots(world, ("cut",)).plan(Lattice(), 1)[0]
     memory = world.call("VideoMemoryEncoderNew", tiny.patcher, "2x2x2", "proposed", "frame", False, 0)[0].empty_memory(
         1
     )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from memory_encoder.storyboard import (
     MAX_SHOTS,
+    Lattice,
     Shot,
     Storyboard,
     StoryboardError,
@@ -263,8 +264,8 @@ PLANS = {
 @settings(max_examples=200)
 @given(storyboards(), st.fixed_dictionaries(PLANS))
 def test_sections_tile_the_film_and_every_shot_gets_its_own(storyboard: Storyboard, plan: dict) -> None:
-    sections = plan_sections(storyboard, **plan)
-    stride, history, fps = plan["temporal_stride"], plan["history_latents"], plan["fps"]
+    stride, history, fps = plan.pop("temporal_stride"), plan["history_latents"], plan["fps"]
+    sections = plan_sections(storyboard, lattice=Lattice(stride), **plan)
     assert [section.index for section in sections] == list(range(len(sections)))
     assert sections[0].start_latent == history
     assert sections[0].start_frame == (1 + stride * (history - 1) if history else 0)
@@ -357,7 +358,6 @@ def test_the_film_ends_where_it_is_told_to_or_after_a_last_section() -> None:
         ("a", {"fps": float("inf")}, "fps is inf"),
         ("a", {"section_seconds": -1}, "section_seconds is -1"),
         ("a", {"section_seconds": float("nan")}, "section_seconds is nan"),
-        ("a", {"temporal_stride": 0}, "temporal_stride is 0"),
         ("a", {"history_latents": -1}, "history_latents is -1"),
         ("[0s-80000s: a]", {"section_seconds": 0.1}, "sections, at most 100000"),
     ],
@@ -365,6 +365,12 @@ def test_the_film_ends_where_it_is_told_to_or_after_a_last_section() -> None:
 def test_a_plan_out_of_range_is_refused_by_name(text: str, plan: dict, message: str) -> None:
     with pytest.raises(StoryboardError, match=message):
         frames(text, **plan)
+
+
+def test_a_stride_that_is_none_is_refused() -> None:
+    for stride in (0, 1.5):
+        with pytest.raises(StoryboardError, match=f"temporal_stride is {stride}"):
+            Lattice(stride)  # type: ignore[arg-type]
 
 
 def test_section_seconds_and_fps_of_the_parser_are_checked() -> None:
