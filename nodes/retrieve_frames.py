@@ -8,7 +8,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..memory_encoder.evaluation.metrics import MetricUnavailable, lpips, psnr, ssim
+from ..memory_encoder.evaluation.baselines import flat_colour, frame_before, thumbnail, thumbnail_size
+from ..memory_encoder.evaluation.identification import Lineup
+from ..memory_encoder.evaluation.metrics import MetricUnavailable, edges, lpips, psnr, ssim
 from ..memory_encoder.evaluation.recall import windows
 from ..memory_encoder.frames import evenly, latent_ranges
 from ..memory_encoder.injection.fit import check_memory
@@ -82,20 +84,24 @@ class VideoMemoryRetrievalReport(io.ComfyNode):
             node_id="VideoMemoryRetrievalReport",
             display_name="Retrieval Report",
             category=CATEGORY,
-            description="Compares remembered frames with the originals by PSNR, SSIM and, if installed, LPIPS.",
+            description="Compares remembered frames with the originals by PSNR, SSIM, edges and, if installed, LPIPS, "
+            "beside pictures that need no memory: one flat colour, the frame before, a thumbnail.",
             inputs=[
                 io.Image.Input("original", tooltip="The true frames."),
                 io.Image.Input("retrieved", tooltip="The remembered frames, as many and as large."),
+                memory_input(
+                    optional=True, tooltip="Adds a thumbnail with as many pixels as this memory has tokens for a frame."
+                ),
             ],
             outputs=[
                 io.Image.Output(tooltip="Up to eight frames: original above, remembered below."),
-                io.String.Output(display_name="report", tooltip="PSNR, SSIM and LPIPS."),
+                io.String.Output(display_name="report", tooltip="The metrics, and what needs no memory."),
             ],
         )
         return with_lasting_view(schema)
 
     @classmethod
-    def execute(cls, original: Tensor, retrieved: Tensor) -> io.NodeOutput:
+    def execute(cls, original: Tensor, retrieved: Tensor, memory: VideoMemory | None = None) -> io.NodeOutput:
         if original.shape[1:3] != retrieved.shape[1:3]:
             raise ValueError(
                 f"retrieved frames are {retrieved.shape[2]}x{retrieved.shape[1]}, the originals "
@@ -107,20 +113,44 @@ class VideoMemoryRetrievalReport(io.ComfyNode):
                 "pick the same frames with Image From Batch"
             )
         original = original[..., :3]
-        report = quality_report(original, retrieved[..., :3])
+        report = quality_report(original, retrieved[..., :3], memory)
         shown = {"text": [report]} | recall_ui(original, retrieved[..., :3])
         return io.NodeOutput(side_by_side(original, retrieved[..., :3]), report, ui=shown)
 
 
-def quality_report(original: Tensor, retrieved: Tensor) -> str:
-    """Mean and worst PSNR and SSIM over frames [N,H,W,3], and LPIPS when its weights are installed."""
-    values = {"PSNR": psnr(original, retrieved), "SSIM": ssim(original, retrieved)}
-    lines = [f"{name} {value.mean():.3f} (worst frame {value.min():.3f})" for name, value in values.items()]
+def quality_report(original: Tensor, retrieved: Tensor, memory: VideoMemory | None = None) -> str:
+    """Mean and worst of each metric over frames [N,H,W,3], then the same of pictures that need no memory.
+
+    LPIPS when its weights are installed.
+    """
+    lines = [f"{original.shape[0]} frames"]
+    for metric, name in ((psnr, "PSNR"), (ssim, "SSIM"), (edges, "edges")):
+        values = metric(original, retrieved)
+        lines.append(f"{name} {values.mean():.3f} (worst frame {values.min():.3f})")
     try:
         lines.append(f"LPIPS {lpips(original, retrieved).mean():.3f}")
     except (MetricUnavailable, ValueError) as reason:  # ValueError: frames too small for its network
         lines.append(f"LPIPS not measured: {reason}")
-    return "\n".join([f"{original.shape[0]} frames", *lines])
+    shown = {"remembered": retrieved} | _without_memory(original, memory)
+    lineup = Lineup()
+    lineup.add(original, shown)
+    rates = lineup.rates()
+    lines.append(f"nearest to its own frame among these: {rates['remembered']:.2f} (a guess: {lineup.chance:.2f})")
+    for kind, pictures in list(shown.items())[1:]:
+        values = [float(metric(original, pictures).mean()) for metric in (psnr, ssim, edges)]
+        lines.append(f"{kind}: PSNR {values[0]:.3f}, SSIM {values[1]:.3f}, edges {values[2]:.3f}")
+    return "\n".join(lines)
+
+
+def _without_memory(original: Tensor, memory: VideoMemory | None) -> dict[str, Tensor]:
+    """What a memory has to beat to have remembered anything."""
+    shown = {"one flat colour": flat_colour(original), "the frame before": frame_before(original)}
+    configs = [] if memory is None else [part.config for part in memory.parts if part.config.variant != "recent"]
+    if configs and memory is not None and memory.latents:
+        spatial = original.shape[1] // memory.state.size[0]
+        size = thumbnail_size(configs, original.shape[1], original.shape[2], spatial)
+        shown[f"a thumbnail of {size[1]}x{size[0]} pixels"] = thumbnail(original, size)
+    return shown
 
 
 def side_by_side(original: Tensor, retrieved: Tensor) -> Tensor:

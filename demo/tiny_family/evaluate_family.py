@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memory_encoder.evaluation.score import KINDS, ClipScore, score_clip
+from memory_encoder.evaluation.score import LABELS, ClipScore, in_decibels, lineup_of, score_clip
 from memory_encoder.files import write_bytes
+from memory_encoder.injection.hosts import find_host
 from memory_encoder.injection.hosts.comfy_models import (
     PYTORCH_ATTENTION,
     load_comfy,
@@ -32,7 +33,7 @@ from memory_encoder.injection.hosts.comfy_models import (
     load_lora,
     load_text_encoder,
 )
-from memory_encoder.injection.hosts.encoder_file import load_encoder, read_config
+from memory_encoder.injection.hosts.encoder_file import load_encoder, new_encoder, read_config
 from memory_encoder.training.dataset.video import VideoReader
 from memory_encoder.training.dataset.windows import lr_by_rate
 from memory_encoder.training.evaluate_command import sheet
@@ -43,7 +44,6 @@ from .install import HOST_NAME, WEIGHTS
 from .prepare import FPS, HEIGHT, TEXT_ENCODER, WIDTH, TinyCodec, film_of
 
 FIRST_FILM = HELD_OUT_SEED + 100  # after those that watched the training
-LABELS = {"memory": "memory", "none": "no memory", "full": "whole history", "vae": "VAE alone"}
 
 
 def held_out(clips: Path, films: int, count: int) -> dict[str, dict[str, Tensor]]:
@@ -104,6 +104,9 @@ class Judge:
         patcher = load_lora(load_host(weights / HOST_NAME), variant.lora)
         first, *others = (load_encoder(path).requires_grad_(False) for path in variant.encoders)
         self.module = TrainingModule(first, patcher.model.diffusion_model, others=others)
+        configs, host = [encoder.config for encoder in self.module.encoders], find_host(self.module.diffusion_model)
+        one, *more = (new_encoder(config, host, seed=0).requires_grad_(False) for config in configs)
+        self.untrained = TrainingModule(one, self.module.diffusion_model, others=more)
         self.codec = TinyCodec(comfy)()
         self.text = load_text_encoder([TEXT_ENCODER], "wan")
 
@@ -116,7 +119,7 @@ class Judge:
         hr = self.codec.encode(pictures[None])
         lr = self.lr(pictures[None], hr.shape[2])
         arguments = (name, pictures, hr, lr, self.module, {"context": self.text.encode("")}, self.codec.decode)
-        return [score_clip(*arguments, seed) for seed in seeds]
+        return [score_clip(*arguments, seed, untrained=self.untrained) for seed in seeds]
 
 
 def table(scores: dict[str, list[list[ClipScore]]]) -> dict[str, Any]:
@@ -124,29 +127,37 @@ def table(scores: dict[str, list[list[ClipScore]]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for group, clips in scores.items():
         result[group] = {"clips": {}}
-        for metric in ("psnr", "ssim"):
-            values = {kind: np.array([[getattr(s, metric)[kind] for s in clip] for clip in clips]) for kind in KINDS}
-            means = {kind: value.mean(0) for kind, value in values.items()}
-            result[group][metric] = {
-                kind: {"mean": float(m.mean()), "standard_error": float(m.std(ddof=1) / len(m) ** 0.5)}
-                for kind, m in means.items()
-            }
+        lineups = [lineup_of(of_seed) for of_seed in zip(*clips, strict=True)]
+        rates = [lineup.rates() for lineup in lineups]
+        result[group] |= {
+            "chance": lineups[0].chance,
+            "identified": {kind: over_seeds(np.array([rate[kind] for rate in rates])) for kind in rates[0]},
+            "numbers_per_pixel": clips[0][0].facts.get("numbers_per_pixel"),
+        }
+        for metric, kinds in clips[0][0].values.items():
+            values = {kind: np.array([[s.values[metric][kind] for s in clip] for clip in clips]) for kind in kinds}
+            result[group][metric] = {kind: over_seeds(value.mean(0)) for kind, value in values.items()}
             for number, clip in enumerate(clips):
                 found = {kind: float(value[number].mean()) for kind, value in values.items()}
                 result[group]["clips"].setdefault(clip[0].name, {})[metric] = found
     return result
 
 
+def over_seeds(means: np.ndarray) -> dict[str, float]:
+    """Mean and standard error of one value for each seed."""
+    error = means.std(ddof=1) / len(means) ** 0.5 if len(means) > 1 else 0.0
+    return {"mean": float(means.mean()), "standard_error": float(error)}
+
+
 def markdown(tables: dict[str, dict[str, Any]]) -> str:
     """The numbers of all memories as a table."""
-    lines = ["| memory | clips | " + " | ".join(LABELS.values()) + " |", "|---" * (2 + len(LABELS)) + "|"]
+    lines = ["| rate | clips | shown | PSNR dB | SSIM | edges | identified |", "|---|---|---|---|---|---|---|"]
     for name, groups in tables.items():
         for group, values in groups.items():
-            cells = []
-            for kind in LABELS:
-                psnr, ssim = values["psnr"][kind], values["ssim"][kind]
-                cells.append(f"{psnr['mean']:.2f} ± {psnr['standard_error']:.2f} dB, {ssim['mean']:.3f}")
-            lines.append(f"| {name} | {group} | " + " | ".join(cells) + " |")
+            for kind in (kind for kind in LABELS if kind in values["psnr"]):
+                psnr, *others = (values[metric][kind] for metric in ("psnr", "ssim", "edges", "identified"))
+                shown = [f"{psnr['mean']:.2f} ± {psnr['standard_error']:.2f}", *(f"{v['mean']:.3f}" for v in others)]
+                lines.append("| " + " | ".join([name, group, LABELS[kind], *shown]) + " |")
     return "\n".join(lines)
 
 
@@ -170,7 +181,7 @@ def main() -> None:
             for name, pictures in found.items():
                 scores[group].append(judge.scores(name, pictures, range(args.seeds)))
                 first = scores[group][-1][0]
-                print(f"{variant.name} {name}: " + "  ".join(f"{k} {first.psnr[k]:.2f} dB" for k in KINDS), flush=True)
+                print(f"{variant.name} {name}: {in_decibels(first)}", flush=True)
             picture: Any = cv2.imencode(".jpg", sheet([clip[0] for clip in scores[group]]))[1]
             write_bytes(args.out / f"retrieval_{variant.name}_{group}.jpg", picture.tobytes())
         tables[variant.name] = table(scores)

@@ -24,11 +24,13 @@ import numpy as np
 import torch
 import torch._dynamo
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .clips import WindowSampler, cache_clips, cache_films
 from .muon import Muon
 from .wan_vae import (
+    LATENT_CHANNELS,
     POSTERIOR_STD,
     add_comfyui_to_path,
     build_vae,
@@ -150,6 +152,15 @@ def learning_rate_factor(step: int, progress: float) -> float:
     return min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.49 * (1 + math.cos(math.pi * progress)))
 
 
+def begin_from(vae: torch.nn.Module, weights: Path) -> None:
+    """Loads exported weights and takes Wan's statistics of the latents out of them again, as the loss expects."""
+    import comfy.latent_formats
+
+    vae.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
+    wan, ones = comfy.latent_formats.Wan21(), torch.ones(LATENT_CHANNELS)
+    fold_latent_statistics(vae, wan.latents_mean.flatten(), wan.latents_std.flatten(), ones * 0, ones)
+
+
 def train(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -158,6 +169,8 @@ def train(args: argparse.Namespace) -> None:
     print("windows: " + ", ".join(f"{k} {sum(map(len, v))}" for k, v in sampler.groups.items()), flush=True)
 
     vae = build_vae(args.dim, args.seed).to(device)
+    if args.begin:
+        begin_from(vae, args.begin)
     ema = {k: v.detach().clone() for k, v in vae.state_dict().items()}
     run = Run(vae, make_optimizers(vae, args.lr), ema)
     if args.resume and checkpoint.exists():
@@ -240,6 +253,7 @@ def main() -> None:
     parser.add_argument("--real-share", type=float, default=0.65, help="part of real clips; the rest is films")
     parser.add_argument("--lr", type=float, default=0.02, help="of Muon; AdamW beside it has a tenth")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--begin", type=Path, help="exported weights to begin with, instead of random ones")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--compile", action="store_true", help="fuse norm and SiLU (needs a C++ compiler)")
     args = parser.parse_args()

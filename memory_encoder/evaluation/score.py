@@ -1,4 +1,4 @@
-"""How well a memory gives its frames back: against no memory, the whole history uncompressed, and the VAE alone."""
+"""How well a memory gives its frames back: against what needs no memory, the whole history, and the VAE alone."""
 
 from __future__ import annotations
 
@@ -10,21 +10,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .metrics import psnr, ssim
+from .baselines import BASELINES, BEFORE, FLAT, LOW_RESOLUTION, THUMBNAIL, baselines, numbers_per_pixel
+from .identification import Lineup
+from .metrics import edges, lpips, lpips_available, psnr, ssim
 from .recall import draw_history
 
-KINDS = ("memory", "none", "full", "vae")
-"""memory: the encoder's tokens. none: the floor. full: every token of the history, a ceiling. vae: the hard ceiling."""
+MEMORY, UNTRAINED, NONE, FULL, VAE = "memory", "untrained", "none", "full", "vae"
+KINDS = (MEMORY, UNTRAINED, NONE, *BASELINES, FULL, VAE)
+"""memory: the encoder's tokens. untrained: those of an encoder of the same form that learned nothing. none: a picture
+that the host makes up. flat, frame_before, thumbnail, low_resolution: pictures without a model, see `baselines`. full:
+every token of the history, a ceiling. vae: the hard ceiling."""
+LABELS = {
+    MEMORY: "memory",
+    UNTRAINED: "untrained encoder",
+    NONE: "no memory (made up)",
+    FLAT: "flat colour of each frame",
+    BEFORE: "the frame before",
+    THUMBNAIL: "thumbnail, a pixel for each token",
+    LOW_RESOLUTION: "LR picture blown up",
+    FULL: "whole history",
+    VAE: "VAE alone",
+}
+EQUAL = 100.0  # dB that equal pictures count as in a mean
+SMALLEST = 64  # pixels of the shorter side that LPIPS wants
 
 
 @dataclass(frozen=True)
 class ClipScore:
-    """Mean PSNR (dB) and SSIM of one clip's frames for each kind, and its pictures [T,H,W,3] in 0..1."""
+    """One clip: means over its frames by metric and kind, and its pictures [T,H,W,3] in 0..1 by kind.
+
+    facts: of its memory, such as `tokens` and `numbers_per_pixel`.
+    """
 
     name: str
-    psnr: Mapping[str, float]
-    ssim: Mapping[str, float]
+    values: Mapping[str, Mapping[str, float]]
     pictures: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+    @property
+    def psnr(self) -> Mapping[str, float]:
+        """In dB, by kind."""
+        return self.values["psnr"]
+
+    @property
+    def ssim(self) -> Mapping[str, float]:
+        return self.values["ssim"]
 
 
 @torch.no_grad()
@@ -38,32 +68,79 @@ def score_clip(
     decode: Callable[[Tensor], Tensor],
     seed: int,
     steps: int = 12,
+    untrained: Any = None,
 ) -> ClipScore:
     """Scores one clip.
 
     pictures: [T,H,W,3] in 0..1. hr, lr: its normalised latents, and LR latents by rate. module: a TrainingModule (its
-    `compress`, `uncompressed` and `predict`) on the device of hr, lr and conditioning. decode: latents -> pictures
-    [B,T,H,W,3] in RAM. The same seed draws the same noise for every kind.
+    `compress`, `uncompressed` and `predict`) on the device of hr, lr and conditioning. untrained: one whose encoders
+    learned nothing; None leaves that kind out. decode: latents -> pictures [B,T,H,W,3] in RAM. The same seed draws the
+    same noise for every kind.
     """
-    memories = {"memory": module.compress(hr, lr), "none": None, "full": module.uncompressed(hr)}
+    memory = module.compress(hr, lr)
+    memories = {MEMORY: memory, NONE: None, FULL: module.uncompressed(hr)}
+    if untrained is not None:
+        memories[UNTRAINED] = untrained.compress(hr, lr)
     predict = partial(module.predict, conditioning=conditioning)
     drawn = {}  # all before the first is decoded, since a VAE may push the host out of the card's memory
-    for kind, memory in memories.items():
+    for kind, seen in memories.items():
         generator = torch.Generator().manual_seed(seed)
-        drawn[kind] = draw_history(predict, memory, tuple(hr.shape), generator, steps, device=hr.device)
-    shown = {"original": pictures} | {kind: decode(made)[0] for kind, made in (drawn | {"vae": hr}).items()}
-    scores = {
-        metric.__name__: {kind: float(metric(pictures, shown[kind].clamp(0, 1)).mean()) for kind in KINDS}
-        for metric in (psnr, ssim)
+        drawn[kind] = draw_history(predict, seen, tuple(hr.shape), generator, steps, device=hr.device)
+    shown = {kind: decode(made)[0].clamp(0, 1) for kind, made in (drawn | {VAE: hr}).items()}
+    configs = [encoder.config for encoder in module.encoders]
+    spatial = pictures.shape[1] // hr.shape[3]
+    shown |= baselines(pictures, configs, spatial)
+    tokens, width = memory.tokens.shape[1:]
+    facts = {
+        "tokens": tokens,
+        "numbers_per_pixel": numbers_per_pixel(tokens, width, pictures),
     }
-    return ClipScore(name, scores["psnr"], scores["ssim"], shown)
+    return ClipScore(name, _values(pictures, shown), {"original": pictures} | shown, facts)
 
 
-def summary(scores: Sequence[ClipScore], facts: dict[str, Any]) -> dict[str, Any]:
-    """What `report.json` holds: means over clips, each clip, and how it was measured."""
+def _values(pictures: Tensor, shown: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+    metrics: list[Callable[..., Tensor]] = [psnr, ssim, edges]
+    if min(pictures.shape[1:3]) >= SMALLEST and lpips_available():
+        metrics.append(lpips)
+    kinds = [kind for kind in KINDS if kind in shown]
+    return {
+        metric.__name__: {kind: float(metric(pictures, shown[kind]).clamp(max=EQUAL).mean()) for kind in kinds}
+        for metric in metrics
+    }
 
-    def means(metric: str) -> dict[str, float]:
-        return {kind: sum(getattr(s, metric)[kind] for s in scores) / len(scores) for kind in KINDS}
 
-    clips = [{"name": s.name, "psnr": dict(s.psnr), "ssim": dict(s.ssim)} for s in scores]
-    return {"psnr": means("psnr"), "ssim": means("ssim"), "clips": clips, **facts}
+def in_decibels(score: ClipScore) -> str:
+    """One clip's PSNR by kind, in a line."""
+    return "  ".join(f"{kind} {value:.2f} dB" for kind, value in score.psnr.items())
+
+
+def lineup_of(scores: Sequence[ClipScore]) -> Lineup:
+    """All clips in one lineup; each frame is looked for among those of all."""
+    lineup = Lineup()
+    for score in scores:
+        shown = {kind: pictures for kind, pictures in score.pictures.items() if kind in KINDS}
+        lineup.add(score.pictures["original"], shown)
+    return lineup
+
+
+def summary(scores: Sequence[ClipScore], facts: dict[str, Any], lineup: Lineup | None = None) -> dict[str, Any]:
+    """What `report.json` holds: means over clips by metric and kind, each clip, and how it was measured."""
+    lineup = lineup or lineup_of(scores)
+    means = {
+        metric: {kind: sum(score.values[metric][kind] for score in scores) / len(scores) for kind in kinds}
+        for metric, kinds in scores[0].values.items()
+    }
+    clips = [{"name": s.name, **{m: dict(v) for m, v in s.values.items()}, **s.facts} for s in scores]
+    found = {"identified": lineup.rates(), "chance": lineup.chance, "candidates": lineup.candidates}
+    return {**means, **found, "clips": clips, **facts}
+
+
+def comparison(report: Mapping[str, Any]) -> str:
+    """A report as a markdown table, a line for each kind."""
+    metrics = [metric for metric in ("psnr", "ssim", "edges", "lpips", "identified") if metric in report]
+    heads = {"psnr": "PSNR dB", "ssim": "SSIM", "edges": "edges", "lpips": "LPIPS", "identified": "identified"}
+    lines = ["| " + " | ".join(["", *(heads[metric] for metric in metrics)]) + " |", "|---" * (1 + len(metrics)) + "|"]
+    for kind in (kind for kind in KINDS if kind in report["psnr"]):
+        values = [f"{report[metric][kind]:.{2 if metric == 'psnr' else 3}f}" for metric in metrics]
+        lines.append("| " + " | ".join([LABELS[kind], *values]) + " |")
+    return "\n".join([*lines, f"A guess identifies {report['chance']:.3f}."])

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation.score import KINDS, ClipScore, score_clip, summary
+from ..evaluation.baselines import THUMBNAIL
+from ..evaluation.identification import Lineup
+from ..evaluation.score import MEMORY, NONE, ClipScore, comparison, in_decibels, score_clip, summary
 from ..files import write_bytes
 from ..frames import evenly, frames_in, latents_in
 from ..injection.fit import check_encoder
-from ..injection.hosts import find_host
+from ..injection.hosts import Host, find_host
 from ..injection.hosts.comfy_models import (
     PYTORCH_ATTENTION,
     codec,
@@ -28,7 +31,8 @@ from ..injection.hosts.comfy_models import (
     load_text_encoder,
     load_vae,
 )
-from ..injection.hosts.encoder_file import load_encoder
+from ..injection.hosts.encoder_file import load_encoder, new_encoder
+from ..phi.config import EncoderConfig
 from ..phi.encoder import MemoryEncoder
 from .dataset.cache import find_clips
 from .dataset.settings import BadClip, DatasetError
@@ -67,26 +71,52 @@ def run_evaluate(args: argparse.Namespace) -> None:
         if args.text_encoder or not args.host:
             text = load_text_encoder(args.text_encoder or [TINY_TEXT], args.text_type or "wan")
         judge = Judge(patcher, vae, encoders, text, args)
-        scores, skipped = [], []
-        for name, path in clips.items():
-            try:
-                score = judge.score(name, path)
-            except BadClip as error:
-                skipped.append({"name": name, "reason": str(error)})
-                print(f"{name}: left out: {error}", flush=True)
-                continue
-            scores.append(score)
-            print(f"{name}: " + "  ".join(f"{kind} {score.psnr[kind]:.2f} dB" for kind in KINDS), flush=True)
-    if not scores:
-        raise DatasetError("no clip could be evaluated: " + "; ".join(entry["reason"] for entry in skipped))
-    size = [args.width, args.height]
-    facts = {"skipped": skipped, "seed": args.seed, "steps": args.steps, "fps": args.fps, "size": size}
-    rate = "+".join(encoder.config.rate for encoder in encoders)
-    facts |= {"frames": args.frames, "rate": rate, "torch": torch.__version__}
-    report = json.dumps(summary(scores, facts), indent=1)
-    write_bytes(args.out / REPORT, report.encode())
-    write_picture(args.out / SHEET, sheet(scores))
+        evaluation = Evaluation(args, [encoder.config.rate for encoder in encoders])
+        try:
+            for number, (name, path) in enumerate(clips.items(), 1):
+                evaluation.clip(judge, name, path, f"clip {number} of {len(clips)}")
+        except KeyboardInterrupt:
+            print(f"stopped; {len(evaluation.scores)} of {len(clips)} clips are in the report", flush=True)
+            raise
+    if not evaluation.scores:
+        reasons = "; ".join(entry["reason"] for entry in evaluation.skipped)
+        raise DatasetError(f"no clip could be evaluated: {reasons}")
+    print(comparison(evaluation.report()), flush=True)
     print(f"{args.out / REPORT}\n{args.out / SHEET}", flush=True)
+
+
+class Evaluation:
+    """What is known after each clip; the files are written anew with every one, so that an interruption loses none."""
+
+    def __init__(self, args: argparse.Namespace, rates: Sequence[str]) -> None:
+        self.args, self.rates, self.lineup = args, rates, Lineup()
+        self.scores: list[ClipScore] = []
+        self.skipped: list[dict[str, str]] = []
+
+    def clip(self, judge: Judge, name: str, path: Path, place: str) -> None:
+        """One more clip; place: which of how many, for people."""
+        self._judge(judge, name, path, place)
+        if self.scores:
+            write_bytes(self.args.out / REPORT, json.dumps(self.report(), indent=1).encode())
+            write_picture(self.args.out / SHEET, sheet(self.scores))
+
+    def _judge(self, judge: Judge, name: str, path: Path, place: str) -> None:
+        try:
+            score = judge.score(name, path)
+        except BadClip as error:
+            self.skipped.append({"name": name, "reason": str(error)})
+            print(f"{place}, {name}: left out: {error}", flush=True)
+            return
+        self.lineup.add(score.pictures["original"], {kind: score.pictures[kind] for kind in score.psnr})
+        kept = evenly(score.pictures["original"].shape[0], SHEET_COLUMNS)  # the others would fill the RAM
+        self.scores.append(replace(score, pictures={kind: one[kept] for kind, one in score.pictures.items()}))
+        print(f"{place}, {name}: {in_decibels(score)}", flush=True)
+
+    def report(self) -> dict[str, Any]:
+        args = self.args
+        facts = {"skipped": self.skipped, "seed": args.seed, "steps": args.steps, "fps": args.fps}
+        facts |= {"size": [args.width, args.height], "frames": args.frames, "rate": "+".join(self.rates)}
+        return summary(self.scores, facts | {"torch": torch.__version__}, self.lineup)
 
 
 class Judge:
@@ -103,6 +133,7 @@ class Judge:
         )
         self.module.others.requires_grad_(False)
         host = find_host(model.diffusion_model)
+        self.untrained = self._untrained([encoder.config for encoder in encoders], host)
         for encoder in encoders:
             check_encoder(encoder.config, host)
         if text is not None:
@@ -112,6 +143,11 @@ class Judge:
             conditioning = Conditioning(torch.zeros(1, 1, host.text_width), extras)
         self.conditioning = conditioning.arguments()
 
+    def _untrained(self, configs: Sequence[EncoderConfig], host: Host) -> TrainingModule:
+        """The same module with encoders that learned nothing."""
+        first, *others = (new_encoder(config, host, self.args.seed).requires_grad_(False) for config in configs)
+        return TrainingModule(first, self.module.diffusion_model, others=others, guidance=self.args.guidance)
+
     def score(self, name: str, path: Path) -> ClipScore:
         """Scores the first frames of a clip; raises BadClip when it has too few or cannot be read."""
         pictures = self._pictures(path)
@@ -119,11 +155,11 @@ class Judge:
         hr = self.codec.encode(pictures[None]).float()
         lr = lr_by_rate(pictures[None], latents, (encoder.config for encoder in self.module.encoders), self.codec)
         device = load_on_device(self.patcher)  # again for each clip, since the VAE may have pushed it out
-        for encoder in self.module.encoders:
+        for encoder in (*self.module.encoders, *self.untrained.encoders):
             encoder.to(device)
         lr = {rate: value.to(device) for rate, value in lr.items()}
         conditioning = {name: value.to(device) for name, value in self.conditioning.items()}
-        arguments = (self.module, conditioning, self._decode, self.args.seed, self.args.steps)
+        arguments = (self.module, conditioning, self._decode, self.args.seed, self.args.steps, self.untrained)
         return score_clip(name, pictures, hr.to(device), lr, *arguments)
 
     def _decode(self, latents: Tensor) -> Tensor:
@@ -144,10 +180,12 @@ class Judge:
 
 
 def sheet(scores: Sequence[ClipScore]) -> np.ndarray:
-    """Original, recalled and without memory for each clip, evenly chosen frames; [H,W,3] uint8 (BGR)."""
+    """Original, recalled, a thumbnail of as many pixels as tokens, and without memory for each clip, evenly chosen
+    frames; [H,W,3] uint8 (BGR).
+    """
     rows = []
     for score in scores:
-        for kind in ("original", "memory", "none"):
+        for kind in ("original", MEMORY, THUMBNAIL, NONE):
             frames = score.pictures[kind]
             pixels = (
                 (frames[evenly(frames.shape[0], SHEET_COLUMNS)].clamp(0, 1) * 255).round().byte().numpy()[..., ::-1]

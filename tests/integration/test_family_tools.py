@@ -112,7 +112,10 @@ def test_what_is_measured_is_the_family_by_rate_or_encoders_of_ones_own(capsys: 
 
 def test_the_table_shows_means_and_standard_errors_over_seeds() -> None:
     def score(name: str, psnr: float) -> ClipScore:
-        return ClipScore(name, dict.fromkeys(KINDS, psnr), dict.fromkeys(KINDS, 0.5), {})
+        values = {"psnr": psnr, "ssim": 0.5, "edges": 0.25}
+        seen = torch.rand(9, 12, 16, 3, generator=torch.Generator().manual_seed(ord(name)))
+        shown = dict.fromkeys(("original", *KINDS), seen)
+        return ClipScore(name, {metric: dict.fromkeys(KINDS, value) for metric, value in values.items()}, shown, {})
 
     scores = {
         "real": [[score("a", 10), score("a", 12), score("a", 14)], [score("b", 20), score("b", 20), score("b", 20)]]
@@ -121,4 +124,4 @@ def test_the_table_shows_means_and_standard_errors_over_seeds() -> None:
     assert made["real"]["psnr"]["memory"]["mean"] == pytest.approx(16)
     assert made["real"]["psnr"]["memory"]["standard_error"] == pytest.approx(1 / 3**0.5)
     assert made["real"]["clips"]["a"]["psnr"]["none"] == pytest.approx(12)
-    assert "| 4x4x2 | real | 16.00 ± 0.58 dB, 0.500 |" in markdown({"4x4x2": made})
+    assert "| 4x4x2 | real | memory | 16.00 ± 0.58 | 0.500 | 0.250 | 1.000 |" in markdown({"4x4x2": made})

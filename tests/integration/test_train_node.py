@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from memory_encoder.cli import main
+from memory_encoder.evaluation.score import KINDS
 from memory_encoder.injection.hosts.encoder_file import read_config
+from memory_encoder.training import evaluate_command
 from memory_encoder.training.listener import LOSS_PICTURE, RECALL_PICTURE
 from memory_encoder.training.run_files import ENCODER, HOST, LORA, LOSSES, encoder_name, read_losses
 
@@ -78,7 +80,8 @@ def test_evaluation_of_a_run_writes_numbers_and_pictures_and_names_what_it_left_
         assert main([*given, "--out", str(tmp_path / "a")]) == 0
         assert main([*given, "--out", str(tmp_path / "b")]) == 0
     report = json.loads((tmp_path / "a" / "report.json").read_text())
-    assert set(report["psnr"]) == set(report["ssim"]) == {"memory", "none", "full", "vae"}
+    assert all(set(report[metric]) == set(KINDS) for metric in ("psnr", "ssim", "edges", "identified"))
+    assert report["chance"] >= 1 / 16 and report["clips"][0]["numbers_per_pixel"] > 0
     assert [clip["name"] for clip in report["clips"]] == ["clip.mp4"]
     assert report["skipped"][0]["name"] == "empty.mp4"
     assert len({report["psnr"][kind] for kind in ("memory", "none", "full")}) == 3
@@ -222,3 +225,30 @@ def test_node_trains_combined_encoders_that_the_loaders_give_back(
         loaded = [studio.call("VideoMemoryEncoderLoader", studio.model, name, "none", 1.0).result[1] for name in names]
         # The identity is a hash of configuration and weights: what is loaded compresses as what was trained.
         assert [part.identity for part in combine(*loaded).parts] == [part.identity for part in trained.parts]
+
+
+def test_an_interrupted_evaluation_keeps_the_clips_that_were_done(
+    files: dict[str, Path],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for name in ("a", "b"):
+        (clips / f"{name}.mp4").write_bytes((files["clips"] / "clip.mp4").read_bytes())
+    score = evaluate_command.Judge.score
+
+    def interrupted(self: Any, name: str, path: Path) -> Any:
+        if name.startswith("b"):
+            raise KeyboardInterrupt
+        return score(self, name, path)
+
+    monkeypatch.setattr(evaluate_command.Judge, "score", interrupted)
+    given = ["evaluate", "--clips", str(clips), "--out", str(tmp_path / "out"), "--frames", "9", "--steps", "1"]
+    with pytest.raises(KeyboardInterrupt):
+        main(given)
+    assert "stopped; 1 of 2 clips" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [clip["name"] for clip in report["clips"]] == ["a.mp4"]
+    assert (tmp_path / "out" / "sheet.png").is_file()

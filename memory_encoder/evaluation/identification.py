@@ -1,0 +1,95 @@
+"""Is a recalled frame nearest to its own original, among frames of other times and other clips? Not from the paper.
+
+PSNR and SSIM cannot tell a memory of shapes from one of the right average colour. Here a frame's mean colour and its
+contrast are taken off, so that one flat colour knows nothing: it gets the chance of a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..frames import evenly
+
+CANDIDATES = 16
+ASKED = 8  # frames of a clip that are asked for, evenly chosen
+SIDE = 64  # pixels of the wider side at which frames are compared
+ALIKE = 0.95  # correlation above which two frames of a clip are taken for one
+FLAT = 1e-3  # contrast (root mean square, pictures 0..1) below which a frame shows nothing
+
+
+def signature(pictures: Tensor) -> Tensor:
+    """Frames [N,H,W,3] in 0..1 -> unit vectors [N,K] whose products are correlations; zero for a flat frame."""
+    height, width = pictures.shape[1:3]
+    scale = min(1.0, SIDE / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    small = F.interpolate(pictures.detach().cpu().float().movedim(-1, 1), size=size, mode="area")
+    x = (small - small.mean(dim=(2, 3), keepdim=True)).flatten(1)
+    contrast = x.square().mean(dim=1, keepdim=True).sqrt()
+    return torch.where(contrast > FLAT, F.normalize(x, dim=1), torch.zeros_like(x))
+
+
+@dataclass
+class Lineup:
+    """Frames of several clips and what was recalled of them; clips of one size."""
+
+    candidates: int = CANDIDATES
+    _originals: list[Tensor] = field(default_factory=list)  # [N,K] of every clip
+    _asked: list[list[int]] = field(default_factory=list)
+    _shown: list[Mapping[str, Tensor]] = field(default_factory=list)  # [asked,K] by kind
+
+    def add(self, original: Tensor, shown: Mapping[str, Tensor]) -> None:
+        """original: frames [T,H,W,3] in 0..1 of a clip. shown: what each kind gives for the same frames."""
+        asked = evenly(original.shape[0], min(ASKED, original.shape[0]))
+        self._originals.append(signature(original))
+        self._asked.append(list(asked))
+        self._shown.append({kind: signature(pictures[asked]) for kind, pictures in shown.items()})
+
+    def rates(self) -> dict[str, float]:
+        """For each kind the share of frames that are nearest to their own original; equals share a place."""
+        found: dict[str, list[float]] = {}
+        for clip, asked in enumerate(self._asked):
+            for place, frame in enumerate(asked):
+                rivals = self._rivals(clip, frame)
+                for kind, signatures in self._shown[clip].items():
+                    found.setdefault(kind, []).append(_share(signatures[place], rivals))
+        return {kind: sum(values) / len(values) for kind, values in found.items()}
+
+    @property
+    def chance(self) -> float:
+        """What a guess gets."""
+        sizes = [len(self._rivals(clip, frame)) for clip, asked in enumerate(self._asked) for frame in asked]
+        return sum(1 / size for size in sizes) / len(sizes)
+
+    def _rivals(self, clip: int, frame: int) -> Tensor:
+        """Signatures [n,K] to choose from: the frame's own first, then frames that a person can tell from it.
+
+        Half of the others from the same clip, where it has them.
+        """
+        own = self._originals[clip][frame]
+        others = self.candidates - 1
+        elsewhere = [one for number, one in enumerate(self._originals) if number != clip]
+        different = self._originals[clip][self._originals[clip] @ own < ALIKE]
+        here = different[evenly(len(different), min(len(different), others // 2 if elsewhere else others))]
+        needed = others - len(here)
+        there = _spread([different[:0], *elsewhere], needed)
+        if len(there) < needed and len(different) > len(here):
+            here = different[evenly(len(different), min(len(different), others - len(there)))]
+        return torch.cat([own[None], here, there])
+
+
+def _spread(clips: Sequence[Tensor], count: int) -> Tensor:
+    """Up to `count` frames of clips, evenly chosen of all of them."""
+    frames = torch.cat(list(clips))
+    return frames[evenly(len(frames), min(len(frames), count))]
+
+
+def _share(shown: Tensor, rivals: Tensor) -> float:
+    nearness = rivals @ shown
+    best = nearness.max()
+    winners = nearness >= best - 1e-6
+    return float(winners[0]) / int(winners.sum())
