@@ -13,12 +13,14 @@ from ..memory_encoder.film.sections import SectionStore, section_key
 from ..memory_encoder.frames import frames_in
 from ..memory_encoder.memory.video_memory import VideoMemory
 from ..memory_encoder.pictures.codec import CONTEXT, Codec
+from ..memory_encoder.storyboard import ONE_CLIP, Lattice
 from .film_inputs import check_size
 from .lead import resized
 from .runtime import folders
 from .runtime.compress import compress, latents_of, normalised_history
 from .runtime.managed import ManagedEncoder
 from .runtime.progress import stop_if_interrupted
+from .saving import parts_of
 
 HISTORY = "history"  # what a manifest and a memory say of a clip that opens a film, in the place of its prompt
 
@@ -58,13 +60,28 @@ class Beginning:
     opening: Opening | None
     facts: FilmFacts
 
+    def history(self, lattice: Lattice) -> dict[str, Any]:
+        """What `plan_sections` is told of it."""
+        frames = 0 if self.opening is None else self.opening.frames
+        return {
+            "after_clip": self.clip is not None and self.picture is None,
+            "after_picture": self.picture is not None,
+            "history_frames": None if lattice.clips == "film" else frames,  # as those of one clip with the memory's
+        }
+
     def write_opening(self, store: SectionStore) -> dict[str, Any]:
         """Puts the opening on disk beside the sections; returns what each record of the manifest says of the film."""
         return vars(self.facts) | {"opening": "" if self.opening is None else self.opening.keep(store)}
 
 
 def beginning_of(
-    request: BeginningRequest, model: Any, vae: Any, size: tuple[int, int, int], pixels: tuple[int, int], fps: float
+    request: BeginningRequest,
+    model: Any,
+    vae: Any,
+    size: tuple[int, int, int],
+    pixels: tuple[int, int],
+    fps: float,
+    lattice: Lattice = ONE_CLIP,
 ) -> Beginning:
     """size: channels, height and width of the latents; pixels: width and height.
 
@@ -80,7 +97,8 @@ def beginning_of(
     facts = facts_of(model, memory, *pixels, fps)
     branch = branch_of(folders.film_root(), request.film, facts, request.branch_film, request.branch_section, history)
     check_branch_size(branch, size)
-    opening = opening_of(model, history, memory, branch)
+    opening = opening_of(model, history, memory, branch, lattice)
+    check_clips(opening, lattice)
     return Beginning(clip, picture, None if branch is None else branch.key, opening, facts)
 
 
@@ -90,19 +108,27 @@ def facts_of(model: Any, memory: VideoMemory | None, width: int, height: int, fp
 
 
 def opening_of(
-    model: Any, history: dict[str, Any] | None, memory: VideoMemory | None, branch: Opening | None
+    model: Any,
+    history: dict[str, Any] | None,
+    memory: VideoMemory | None,
+    branch: Opening | None,
+    lattice: Lattice = ONE_CLIP,
 ) -> Opening | None:
     """Latents before the first section: another film's, the history, the end of the memory, or None.
 
     A causal VAE sees earlier latents when it decodes, and turns the first one of all into a single frame. Without the
-    end of the memory in front the first frames after it would be a flash, and three of them would be missing.
+    end of the memory in front the first frames after it would be a flash, and three of them would be missing; not so
+    where every section is a clip of its own. A history is one clip, unless it is a film of several.
     """
     if branch is not None:
         return branch
     if history is not None:
         latents = history["samples"].cpu().float()
-        return Opening(latents, (OpeningSection(latents.shape[2], HISTORY),))
-    if memory is not None and memory.recent.shape[2]:
+        sections = (OpeningSection(latents.shape[2], HISTORY),)
+        if (parts := parts_of(history)) and any(part.repeated is not None for part in parts):
+            sections = tuple(OpeningSection(part.latents.shape[2], HISTORY, None, part.repeated) for part in parts)
+        return Opening(latents, sections)
+    if memory is not None and memory.recent.shape[2] and lattice.clips == "film":
         latents = latents_of(model, memory.recent[:, :, -CONTEXT:]).cpu().float()
         return Opening(latents, lead=latents.shape[2])
     return None
@@ -152,6 +178,15 @@ def branch_of(
         cure = "connect the memory that it continues" if continued else "it continues no memory: disconnect memory"
         raise StoredFilmError(f"branch_film: film {branch_film!r} was made after another memory; {cure}")
     return source.until(branch_section)
+
+
+def check_clips(opening: Opening | None, lattice: Lattice) -> None:
+    """Raises StoredFilmError for a film of several clips before one that is to be a single clip."""
+    if opening is not None and lattice.clips == "film" and sum(1 for _ in opening.parts()) > 1:
+        raise StoredFilmError(
+            "what the film begins with consists of several clips, and memory_encoder goes on from one clip only; use "
+            "the kind of encoder with which it was made, or give its last section alone as history"
+        )
 
 
 def append_opening(

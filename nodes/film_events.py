@@ -22,6 +22,7 @@ from torch import Tensor
 from ..memory_encoder.files import write_bytes
 from ..memory_encoder.film.clock import FilmClock
 from ..memory_encoder.film.sections import SectionStore, is_record
+from ..memory_encoder.frames import latents_in
 from ..memory_encoder.pictures.codec import Codec
 from ..memory_encoder.storyboard import Section, Shot
 from . import preview_clips
@@ -146,7 +147,8 @@ class FilmEvents:
             return
         frames = self.frames
         if not frames and self.previewer is not None:
-            normalised = self.model.get_model_object("latent_format").process_in(latents)
+            shown = latents[:, :, latents_in(section.repeated) if section.repeated else 0 :]
+            normalised = self.model.get_model_object("latent_format").process_in(shown)
             frames = preview_clips.latent_frames(self.previewer, normalised, preview_clips.CLIP_FRAMES)
         if frames:
             write_bytes(path, preview_clips.animated_webp([preview_clips.fitted(f) for f in frames], section.seconds))

@@ -16,6 +16,7 @@ from ..memory_encoder.film.loop import Film, render_film
 from ..memory_encoder.film.opening import Opening
 from ..memory_encoder.film.sections import SectionStore
 from ..memory_encoder.film.takes import parse_locks, parse_takes
+from ..memory_encoder.frames import frames_in
 from ..memory_encoder.memory.video_memory import VideoMemory
 from ..memory_encoder.storyboard import Lattice, Section
 from .film_beginning import BeginningRequest, append_opening, beginning_of, opening_report
@@ -156,13 +157,14 @@ class VideoMemorySampler(io.ComfyNode):
         if model_low_noise is not None:
             memory_encoder.check_host(host_of(model_low_noise))
         codec = codec_for(model, vae)
+        lattice = Lattice.of([part.config for part in memory_encoder.parts], codec.temporal)
         size = latent_size(host, codec, width, height)
         low_noise = None if model_low_noise is None else memory_encoder.attach(model_low_noise)
         start = memory or memory_encoder.empty_memory(1)
         own = own_memory(codec, model, low_noise, start)
         experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory, own)
         request = BeginningRequest(history, memory, start_image, film, branch_film, branch_section)
-        beginning = beginning_of(request, model, vae, size, (width, height), storyboard.fps)
+        beginning = beginning_of(request, model, vae, size, (width, height), storyboard.fps, lattice)
         opening = beginning.opening
         store = SectionStore(folders.film_root(), film)
         positive, negative = storyboard.conditioning, storyboard.negative or negative
@@ -190,8 +192,7 @@ class VideoMemorySampler(io.ComfyNode):
         start = append_opening(memory_encoder, codec, start, model, opening)
         if own is not None:
             own.memory = append_opening(memory_encoder, own.codec, own.memory, model, opening)
-        lattice = Lattice.of([part.config for part in memory_encoder.parts], codec.temporal)
-        plan, steps = storyboard.plan(lattice, start.latents, after_clip=history is not None), len(sigmas) - 1
+        plan, steps = storyboard.plan(lattice, start.latents, **beginning.history(lattice)), len(sigmas) - 1
         takes, locked = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))
         progress = FilmProgress(model, len(plan), steps)
         events = FilmEvents(store, plan, model, steps, storyboard.storyboard.shots, locked, progress.previewer)
@@ -211,7 +212,7 @@ class VideoMemorySampler(io.ComfyNode):
             )
         FILES.record(store.folder, files_of(result, store, opening))
         report = film_report(result, storyboard.fps, opening) + (f"\n{UNKNOWN}" if models is None else "")
-        latent = film_latent(result.latents, storyboard.fps, opening)
+        latent = film_latent(result, storyboard.fps, opening)
         return io.NodeOutput(latent, result.memory, report, ui={"text": [report]})
 
 
@@ -234,10 +235,26 @@ def film_report(film: Film, fps: float, opening: Opening | None) -> str:
     if opening is not None:
         lines += opening_report(opening, fps, film.sections[0].section.transition == "continue")
         frames += opening.frames
+    lines += clips_report(film, opening)
     lines.append(
         f"{len(film.sections)} sections, {reused} reused, {frames} frames ({frames / fps:.2f} s) at {fps:g} fps"
     )
     return "\n".join(lines)
+
+
+def clips_report(film: Film, opening: Opening | None) -> list[str]:
+    """What a film whose sections are clips of their own is for nodes that take its LATENT for one clip."""
+    sections = [entry.section for entry in film.sections]
+    clips = len(sections) + sum(1 for _ in opening.parts()) if opening is not None else len(sections)
+    if sections[0].repeated is None or clips + sections[0].repeated == 1:
+        return []
+    repeated = sum(section.repeated or 0 for section in sections)
+    latents = sum(section.latents for section in sections) + (0 if opening is None else opening.latents.shape[2])
+    left_out = f" and leaves out {repeated} frames that were made once more" if repeated else ""
+    return [
+        f"each section is a clip of its own: Save Film joins {clips} clips{left_out}; VAE Decode takes the LATENT for "
+        f"one clip of {frames_in(latents)} frames, which flashes at every join"
+    ]
 
 
 NODES = [VideoMemorySampler]

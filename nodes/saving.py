@@ -16,17 +16,19 @@ from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
 from ..memory_encoder.files import FolderNameError, named_folder
+from ..memory_encoder.film.loop import Film
 from ..memory_encoder.film.opening import Opening, stored_film
 from ..memory_encoder.film.sections import MANIFEST
 from ..memory_encoder.pictures.codec import codec_of
-from ..memory_encoder.pictures.decoding import decode_film
+from ..memory_encoder.pictures.decoding import Part, decode_film
 from ..memory_encoder.pictures.movie import write_movie
 from .runtime import folders
 from .runtime.progress import SavingProgress
 from .sockets import CATEGORY, vae_input, with_advanced
 
 # What the sampler's LATENT says of its film: {"sections": latents of each part, "fps": ..., "lead": latents at the
-# beginning that belong to the film before; they are decoded for the VAE to see, and not shown}.
+# beginning that belong to the film before; they are decoded for the VAE to see, and not shown, "repeated": of each
+# part, in a film of several clips only, see Part}.
 LAYOUT = "video_memory"
 PREFIX_BYTES = 190  # file systems take 255 of a name; number, ending and those of a temporary file are added
 
@@ -38,7 +40,7 @@ class FilmSource:
     latents: of all parts. lead: those of them, at the beginning, that are not shown. visible: parts that are.
     """
 
-    parts: Callable[[], Iterator[Tensor]]
+    parts: Callable[[], Iterator[Part]]
     latents: int
     fps: float | None
     visible: int
@@ -46,7 +48,7 @@ class FilmSource:
 
     @property
     def first(self) -> Tensor:
-        return next(self.parts())
+        return next(self.parts()).latents
 
 
 class VideoMemorySaveFilm(io.ComfyNode):
@@ -147,11 +149,34 @@ def prefix_fault(prefix: Any) -> str:
     return ""
 
 
-def film_latent(sections: Sequence[Tensor], fps: float, opening: Opening | None) -> dict[str, Any]:
+def film_latent(film: Film, fps: float, opening: Opening | None) -> dict[str, Any]:
     """LATENT of a whole film that also says where its parts begin and how fast it runs; other nodes do not mind."""
-    parts, lead = (sections, 0) if opening is None else ([opening.latents, *sections], opening.lead)
-    layout = {"sections": [part.shape[2] for part in parts], "fps": fps} | ({"lead": lead} if lead else {})
-    return {"samples": torch.cat(list(parts), dim=2), LAYOUT: layout}
+    made = (Part(latents, entry.section.repeated) for latents, entry in zip(film.latents, film.sections, strict=True))
+    parts = [*(opening.parts() if opening is not None else ()), *made]
+    layout: dict[str, Any] = {"sections": [part.latents.shape[2] for part in parts], "fps": fps}
+    if opening is not None and opening.lead:
+        layout["lead"] = opening.lead
+    if any(part.repeated is not None for part in parts):
+        layout["repeated"] = [part.repeated for part in parts]
+    return {"samples": torch.cat([part.latents for part in parts], dim=2), LAYOUT: layout}
+
+
+def parts_of(latent: dict[str, Any]) -> list[Part] | None:
+    """The parts of a film that a LATENT of the sampler holds; None when it is another one, or was cut or joined since.
+
+    Raises ValueError for the latter where a film of several clips can no longer be told apart.
+    """
+    layout, samples = latent.get(LAYOUT) or {}, latent["samples"]
+    sizes = list(layout.get("sections", ()))
+    repeated = layout.get("repeated") or [None] * len(sizes)
+    if sum(sizes) == samples.shape[2]:
+        return [Part(*part) for part in zip(samples.split(sizes, dim=2), repeated, strict=True)]
+    if "repeated" in layout:
+        raise ValueError(
+            "latent is a film of several clips that another node has cut or joined since, so that it says no longer "
+            "where they begin; connect the Autoregressive Sampler directly, or name the film instead of latent"
+        )
+    return None
 
 
 def film_source(latent: dict[str, Any] | None, film: str, match_colours: bool = False) -> FilmSource:
@@ -161,28 +186,27 @@ def film_source(latent: dict[str, Any] | None, film: str, match_colours: bool = 
     if latent is None:
         stored = stored_film(folders.film_root(), film)
         opening = stored.opening()
-        sizes = [record.get("latents", 0) for record in stored.records]
-        sizes = sizes if opening is None else [opening.latents.shape[2], *sizes]
-        return _source(stored.latents, sizes, stored.fact("fps"), 0 if opening is None else opening.lead)
+        sizes = [] if opening is None else [part.latents.shape[2] for part in opening.parts()]
+        sizes += [record.get("latents", 0) for record in stored.records]
+        return _source(stored.parts, sizes, stored.fact("fps"), 0 if opening is None else opening.lead)
     samples = latent["samples"]
     if getattr(samples, "is_nested", False) or samples.ndim != 5:
         raise ValueError("latent is not one of a video; connect the LATENT of the Autoregressive Sampler")
     if samples.shape[0] != 1:
         raise ValueError(f"latent holds a batch of {samples.shape[0]} clips; pick one with Latent From Batch")
-    layout = latent.get(LAYOUT) or {}
-    sizes = list(layout.get("sections", ()))
-    if sum(sizes) != samples.shape[2]:  # another node has cut or joined it since
+    layout, parts = latent.get(LAYOUT) or {}, parts_of(latent)
+    if parts is None:
         if match_colours:
             raise ValueError(
                 "match_colours: this latent does not say where its sections begin; connect the Autoregressive Sampler "
                 "directly, or give the name of the film instead of latent"
             )
-        layout, sizes = {"fps": layout.get("fps")}, [samples.shape[2]]
-    parts = samples.split(sizes, dim=2)
+        layout, parts = {"fps": layout.get("fps")}, [Part(samples)]
+    sizes = [part.latents.shape[2] for part in parts]
     return _source(lambda: iter(parts), sizes, layout.get("fps"), layout.get("lead") or 0)
 
 
-def _source(parts: Callable[[], Iterator[Tensor]], sizes: Sequence[int], fps: float | None, lead: int) -> FilmSource:
+def _source(parts: Callable[[], Iterator[Part]], sizes: Sequence[int], fps: float | None, lead: int) -> FilmSource:
     visible = sum(end > lead for end in itertools.accumulate(sizes))
     return FilmSource(parts, sum(sizes), fps, visible, lead)
 

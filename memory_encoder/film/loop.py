@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..memory.video_memory import VideoMemory
 from ..storyboard import Section
+from .opening import repeated_of
 from .sections import SectionStore, StoredSection, is_finite, section_key
 from .takes import apply_takes
 
@@ -154,7 +155,9 @@ class _Loop:
     def _kept(self, record: Mapping[str, Any] | None, section: Section) -> Tensor | None:
         """What the manifest says was made in a section's place before, when it is there, as long and as large."""
         made = None if record is None else _latents(self.store.get(record["key"]))
-        if made is None or made.shape[2] != section.latents:
+        if made is None or record is None or made.shape[2] != section.latents:
+            return None
+        if repeated_of(record) != section.repeated:  # other frames of it would be shown
             return None
         size = (made.shape[1], *made.shape[3:])
         return made if self.latent_size in (None, size) else None

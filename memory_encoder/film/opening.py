@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..files import FolderNameError
 from ..frames import TEMPORAL, frames_in
+from ..pictures.decoding import Part, frames_of
 from .sections import SectionStore, section_key
 
 FACTS = ("width", "height", "fps", "latent_format", "memory")  # of a film, in each record of its manifest
@@ -30,6 +31,14 @@ class OpeningSection:
     latents: int
     prompt: str = ""
     seed: int | None = None
+    repeated: int | None = None  # as in a Part: None where they go on with the clip of those before
+
+    def facts(self) -> dict[str, Any]:
+        """The fields by name, without what an opening of one clip does not have."""
+        facts = asdict(self)
+        if self.repeated is None:
+            del facts["repeated"]
+        return facts
 
 
 @dataclass(frozen=True)
@@ -48,13 +57,26 @@ class Opening:
     @property
     def frames(self) -> int:
         """Pictures that are shown."""
-        return frames_in(self.latents.shape[2]) - frames_in(self.lead)
+        return sum(frames_of(part.latents.shape[2], part.repeated) for part in self.parts()) - frames_in(self.lead)
 
     @cached_property
     def key(self) -> str:
         """Hash of the content, 64 hex digits."""
-        ingredients = {"latents": self.latents, "pieces": [asdict(section) for section in self.sections]}
+        ingredients = {"latents": self.latents, "pieces": [section.facts() for section in self.sections]}
         return section_key("", ingredients | ({"lead": self.lead} if self.lead else {}))  # old openings keep their keys
+
+    def parts(self) -> Iterator[Part]:
+        """The clips that it consists of: one, or those of a film whose sections are clips."""
+        clips: list[int | None] = [None]
+        sizes = [self.latents.shape[2] - sum(section.latents for section in self.sections)]
+        for section in self.sections:
+            if section.repeated is not None:
+                sizes.append(0)
+                clips.append(section.repeated)
+            sizes[-1] += section.latents
+        for latents, repeated in zip(self.latents.split(sizes, dim=2), clips, strict=True):
+            if latents.shape[2]:
+                yield Part(latents, repeated)
 
     def appended(self) -> Iterator[tuple[Tensor, OpeningSection]]:
         """What is to be appended to the memory, one by one."""
@@ -70,7 +92,7 @@ class Opening:
         """Puts the opening on disk beside the film's sections, once, and returns its key."""
         openings = _openings(store)
         if openings.get(self.key) is None:
-            metadata = {"pieces": json.dumps([asdict(section) for section in self.sections]), "lead": str(self.lead)}
+            metadata = {"pieces": json.dumps([section.facts() for section in self.sections]), "lead": str(self.lead)}
             openings.put(self.key, 0, {"latents": self.latents}, metadata)
         return self.key
 
@@ -114,13 +136,13 @@ class StoredFilm:
             raise StoredFilmError(f"film {self.name!r}: section {index + 1} is {what}; queue the film's workflow again")
         return stored.latents
 
-    def latents(self) -> Iterator[Tensor]:
+    def parts(self) -> Iterator[Part]:
         """Opening and sections, each read when it is asked for."""
         opening = self.opening()
         if opening is not None:
-            yield opening.latents
-        for index in range(len(self.records)):
-            yield self.section(index)
+            yield from opening.parts()
+        for index, record in enumerate(self.records):
+            yield Part(self.section(index), repeated_of(record))
 
     def until(self, sections: int) -> Opening:
         """Opening and the first sections as the opening of another film."""
@@ -137,9 +159,8 @@ class StoredFilm:
             section, record = self.section(index), self.records[index]
             latents.append(section)
             seed = record.get("seed")
-            parts.append(
-                OpeningSection(section.shape[2], str(record.get("prompt", "")), seed if type(seed) is int else None)
-            )
+            seed = seed if type(seed) is int else None
+            parts.append(OpeningSection(section.shape[2], str(record.get("prompt", "")), seed, repeated_of(record)))
         if not latents:
             raise StoredFilmError(f"branch_section 0: film {self.name!r} has no opening clip; give 1 or more")
         return Opening(torch.cat(latents, dim=2), tuple(parts), 0 if opening is None else opening.lead)
@@ -151,6 +172,12 @@ class StoredFilm:
             raise StoredFilmError(
                 f"film {self.name!r} continues a clip that an earlier version did not keep; queue its workflow again"
             )
+
+
+def repeated_of(record: Mapping[str, Any]) -> int | None:
+    """What a manifest's record says of a section that is a clip of its own, see `Section.repeated`."""
+    repeated = record.get("repeated")
+    return repeated if type(repeated) is int and repeated >= 0 else None
 
 
 def stored_film(root: Path, name: str, what: str = "film") -> StoredFilm:

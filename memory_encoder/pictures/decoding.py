@@ -5,47 +5,70 @@ chunk is decoded behind the last latents of the chunk before it, whose pictures 
 tiny family's VAE, which has the layers of Wan's, the largest difference to decoding a film of 193 frames at once was
 0.39 with one latent in front of each chunk of eight, 0.090 with 2, 0.011 with 3, 0.0020 with 4, 0.0004 with 5, 0.00007
 with 6 and 0.00001 with 7 (pictures are 0 to 1; a level of 8 bits is 0.004). Not from the paper.
+
+A film may also consist of clips, each of which begins with a latent of a single frame: nothing is decoded across their
+borders, and they are joined as pictures.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..frames import frames_in
+from ..frames import TEMPORAL, frames_in
 from .codec import CONTEXT, Codec
 from .colours import ColourStatistics, colour_match
 
 
+class Part(NamedTuple):
+    """Latents [1,C,T,h,w] of a section. repeated: None where they go on with the clip of the part before; a number
+    where a clip of its own begins, whose first so many frames show the end of the part before and are left out.
+    """
+
+    latents: Tensor
+    repeated: int | None = None
+
+
+def frames_of(latents: int, repeated: int | None, temporal: int = TEMPORAL) -> int:
+    """Frames that a clip of so many latents adds to a film."""
+    return frames_in(latents, temporal) - (repeated or 0)
+
+
 def decode_film(
-    sections: Iterable[Tensor],
+    parts: Iterable[Part],
     codec: Codec,
     match_colours: bool = False,
     length: int | None = None,
     lead: int = 0,
 ) -> Iterator[Tensor]:
-    """Pictures [T,H,W,3] of a film in order, a chunk at a time; `sections` are latents [1,C,T,h,w] and may be lazy.
+    """Pictures [T,H,W,3] of a film in order, a chunk at a time; `parts` may be lazy.
 
     match_colours: moves the colours of every later section towards those of the first (see `colours`); each of them is
     then decoded twice. length: latents of a chunk, by default what CHUNK_BYTES allows. lead: latents at the beginning
     whose pictures are left out.
     """
-    if match_colours:
-        pictures = _matched(sections, codec, length)
-    else:
-        pictures = _decoded(chunks_of(sections, codec, length), codec, None)
+    decoder = _Decoder(codec, length, match_colours)
+    pictures = itertools.chain.from_iterable(decoder.clip(clip, repeated) for repeated, clip in clips_of(parts))
     return _without_first(pictures, frames_in(lead, codec.temporal))
 
 
-def _without_first(chunks: Iterable[Tensor], count: int) -> Iterator[Tensor]:
-    for chunk in chunks:
-        shown, count = chunk[count:], max(0, count - chunk.shape[0])
-        del chunk  # before the next one is decoded
-        if shown.shape[0]:
-            yield shown
-        del shown
+def clips_of(parts: Iterable[Part]) -> Iterator[tuple[int, Iterator[Tensor]]]:
+    """The clips of a film: how many frames of each are left out, and its latents, to be read before the next clip."""
+    clip = (0, 0)  # number and repeated frames
+
+    def clip_of(part: Part) -> tuple[int, int]:
+        nonlocal clip
+        if part.repeated is not None:
+            clip = clip[0] + 1, part.repeated
+        return clip
+
+    for (_, repeated), of_clip in itertools.groupby(parts, clip_of):
+        yield repeated, (part.latents for part in of_clip)
 
 
 def chunks_of(sections: Iterable[Tensor], codec: Codec, length: int | None = None) -> Iterator[Tensor]:
@@ -65,6 +88,15 @@ def chunks_of(sections: Iterable[Tensor], codec: Codec, length: int | None = Non
         yield torch.cat(waiting, dim=2)
 
 
+def _without_first(chunks: Iterable[Tensor], count: int) -> Iterator[Tensor]:
+    for chunk in chunks:
+        shown, count = chunk[count:], max(0, count - chunk.shape[0])
+        del chunk  # before the next one is decoded
+        if shown.shape[0]:
+            yield shown
+        del shown
+
+
 def _decoded(chunks: Iterable[Tensor], codec: Codec, before: Tensor | None) -> Iterator[Tensor]:
     """Pictures of the chunks; `before` holds the latents that come before the first one, if any."""
     for chunk in chunks:
@@ -72,29 +104,46 @@ def _decoded(chunks: Iterable[Tensor], codec: Codec, before: Tensor | None) -> I
         before = _last(before, chunk)
 
 
-def _matched(sections: Iterable[Tensor], codec: Codec, length: int | None) -> Iterator[Tensor]:
-    """Section by section: the first as it is, the others measured in a first pass and corrected in a second."""
-    before: Tensor | None = None
+@dataclass
+class _Decoder:
+    """Decodes clip after clip. first: colours of the film's first section, once they are known."""
+
+    codec: Codec
+    length: int | None
+    match_colours: bool
     first: ColourStatistics | None = None
-    for section in sections:
-        chunks = list(chunks_of([section], codec, length))  # views of the section
+
+    def clip(self, sections: Iterable[Tensor], repeated: int) -> Iterator[Tensor]:
+        """Pictures of a clip without its first `repeated` frames."""
+        if not self.match_colours:
+            pictures = _decoded(chunks_of(sections, self.codec, self.length), self.codec, None)
+            yield from _without_first(pictures, repeated)
+            return
+        before: Tensor | None = None
+        for section in sections:
+            yield from self._matched(section, before, repeated)
+            before, repeated = _last(before, section), 0
+
+    def _matched(self, section: Tensor, before: Tensor | None, repeated: int) -> Iterator[Tensor]:
+        """The first section as it is, another one measured in a first pass and corrected in a second."""
         found = ColourStatistics()
-        if first is None:
-            for pictures in _decoded(chunks, codec, before):
-                found.add(pictures)
+        for pictures in self._pictures(section, before, repeated):
+            found.add(pictures)
+            if self.first is None:
                 yield pictures
-                del pictures
-            first = found
-        else:
-            for pictures in _decoded(chunks, codec, before):
-                found.add(pictures)
-                del pictures
-            matched = colour_match(found, first)
-            for pictures in _decoded(chunks, codec, before):
-                pictures = matched(pictures)
-                yield pictures
-                del pictures
-        before = _last(before, section)
+            del pictures
+        if self.first is None:
+            self.first = found
+            return
+        matched = colour_match(found, self.first)
+        for pictures in self._pictures(section, before, repeated):
+            pictures = matched(pictures)
+            yield pictures
+            del pictures
+
+    def _pictures(self, section: Tensor, before: Tensor | None, repeated: int) -> Iterator[Tensor]:
+        chunks = chunks_of([section], self.codec, self.length)
+        return _without_first(_decoded(chunks, self.codec, before), repeated)
 
 
 def _last(before: Tensor | None, latents: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from .formats import parse_storyboard, read_storyboard
 from .importers.reading import Reading
 from .lattice import Lattice
 from .model import MAX_CHARACTERS, MAX_SECONDS, MAX_SHOTS, MAX_TEXT_BYTES, Shot, Storyboard, StoryboardError
-from .schedule import MAX_SECTIONS, Section, describe_schedule, nearest_shot, plan_sections
+from .schedule import MAX_SECTIONS, ONE_CLIP, Section, describe_schedule, nearest_shot, plan_sections
 from .times import KeyframeUnit
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "MAX_SECTIONS",
     "MAX_SHOTS",
     "MAX_TEXT_BYTES",
+    "ONE_CLIP",
     "KeyframeUnit",
     "Lattice",
     "Reading",

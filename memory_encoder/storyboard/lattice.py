@@ -48,7 +48,7 @@ class Lattice:
     @classmethod
     def of(cls, configs: Sequence[EncoderConfig], temporal_stride: int) -> Lattice:
         """The lattice of a film whose memory these encoders make together; raises StoryboardError where they differ."""
-        asked = {cls(temporal_stride, config.clips, config.section_latents, config.repeated_frames) for config in configs}
+        asked = {cls(temporal_stride, one.clips, one.section_latents, one.repeated_frames) for one in configs}
         if len(asked) > 1:
             raise StoryboardError(
                 "memory_encoder combines encoders for sections of different forms (clips, section_latents, "

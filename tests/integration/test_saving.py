@@ -19,7 +19,7 @@ from demo.tiny_family.clips import HELD_OUT_SEED
 from demo.tiny_family.install import VAE_NAME, install_models
 from demo.tiny_family.procedural import make_film
 from memory_encoder.pictures.codec import Codec
-from memory_encoder.pictures.decoding import decode_film
+from memory_encoder.pictures.decoding import Part, decode_film
 
 from .worlds import World, make_world
 
@@ -87,7 +87,7 @@ def test_pieces_are_the_whole_decode_within_an_eighth_of_a_level(trained: Any, l
     )
     with torch.inference_mode():
         whole = trained.decode(latents)[0]
-        pieces = torch.cat(list(decode_film([latents], decoder, length=7)))
+        pieces = torch.cat(list(decode_film([Part(latents)], decoder, length=7)))
     assert pieces.shape == whole.shape == (65, 48, 64, 3)
     assert (pieces - whole).abs().max() < 0.125 / 255
 

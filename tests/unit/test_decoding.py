@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from memory_encoder.pictures import codec, decoding
 from memory_encoder.pictures.codec import CONTEXT, Codec
 from memory_encoder.pictures.colours import MAX_SCALE, MAX_SHIFT, ColourStatistics, colour_match
-from memory_encoder.pictures.decoding import decode_film
+from memory_encoder.pictures.decoding import Part, decode_film
 
 REACH = 5  # latents that the stand-in VAE looks back
 
@@ -33,13 +35,18 @@ def sections_of(lengths: list[int]) -> list[torch.Tensor]:
     return [torch.rand(1, 3, n, 4, 6, generator=generator) for n in lengths]
 
 
+def pieces_of(sections: Iterable[torch.Tensor], **options: Any) -> list[torch.Tensor]:
+    """Pictures of sections that are pieces of one clip."""
+    return list(decode_film(map(Part, sections), DECODER, **options))
+
+
 @settings(max_examples=40, deadline=None)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), piece=st.integers(1, 8))
 def test_film_in_pieces_is_the_film_decoded_at_once(lengths: list[int], piece: int):
     """Exact for a VAE that looks back no further than the context."""
     sections = sections_of(lengths)
     whole = causal_decode(torch.cat(sections, dim=2))[0]
-    pieces = list(decode_film(iter(sections), DECODER, length=piece))
+    pieces = pieces_of(sections, length=piece)
     assert torch.allclose(torch.cat(pieces), whole, atol=1e-6)
     assert max(len(p) for p in pieces) <= 4 * piece
 
@@ -47,12 +54,41 @@ def test_film_in_pieces_is_the_film_decoded_at_once(lengths: list[int], piece: i
 def test_without_context_the_pieces_would_differ(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decoding, "CONTEXT", 1)
     sections = sections_of([12])
-    got = torch.cat(list(decode_film(sections, DECODER, length=4)))
+    got = torch.cat(pieces_of(sections, length=4))
     assert not torch.allclose(got, causal_decode(sections[0])[0], atol=1e-3)
 
 
+CLIPS = st.lists(
+    st.tuples(st.lists(st.integers(3, 7), min_size=1, max_size=3), st.sampled_from([0, 1, 5])), min_size=1, max_size=4
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(clips=CLIPS, piece=st.integers(1, 8))
+def test_film_of_clips_is_each_clip_decoded_alone_and_joined_without_what_is_repeated(
+    clips: list[tuple[list[int], int]], piece: int
+):
+    latents = sections_of([sum(lengths) for lengths, _ in clips])
+    parts, alone = [], []
+    for (lengths, repeated), clip in zip(clips, latents, strict=True):
+        pieces = clip.split(lengths, dim=2)
+        parts += [Part(one, None if number else repeated) for number, one in enumerate(pieces)]
+        alone.append(torch.cat(pieces_of(pieces, length=piece))[repeated:])
+    got = list(decode_film(iter(parts), DECODER, length=piece))
+    assert torch.equal(torch.cat(got), torch.cat(alone)) and max(len(p) for p in got) <= 4 * piece
+    once = [causal_decode(clip)[0, repeated:] for (_, repeated), clip in zip(clips, latents, strict=True)]
+    assert torch.equal(torch.cat(list(decode_film(parts, DECODER, length=64))), torch.cat(once))
+
+
+def test_what_is_repeated_at_the_beginning_of_a_film_is_left_out_as_well():
+    first, second = sections_of([3, 3])
+    got = torch.cat(list(decode_film([Part(first, 5), Part(second, 0)], DECODER)))
+    assert torch.equal(got, torch.cat([causal_decode(first)[0, 5:], causal_decode(second)[0]]))
+
+
+@pytest.mark.parametrize("repeated", [None, 1])
 @pytest.mark.parametrize("match", [False, True])
-def test_what_is_alive_does_not_grow_with_the_length_of_the_film(match: bool):
+def test_what_is_alive_does_not_grow_with_the_length_of_the_film(match: bool, repeated: int | None):
     """Before each piece is decoded no earlier pictures are left, and the running section with the one before it."""
     sections: list[weakref.ref] = []
     pictures: list[weakref.ref] = []
@@ -70,12 +106,13 @@ def test_what_is_alive_does_not_grow_with_the_length_of_the_film(match: bool):
         most["latents"] = max(most["latents"], latents.shape[2])
         return tracked(causal_decode(latents), pictures)
 
-    lazily = (tracked(section, sections) for section in sections_of([6] * 20))
+    lazily = (Part(tracked(section, sections), repeated) for section in sections_of([6] * 20))
     for piece in decode_film(lazily, Codec(decode=decode, temporal=4, spatial=2), match, length=4):
         assert piece.shape[0] <= 16
         del piece
     assert len(sections) == 20 and len(pictures) >= 30
-    assert most["pictures"] == 0 and most["sections"] <= 2 and most["latents"] == 4 + CONTEXT
+    assert most["pictures"] == 0 and most["sections"] <= 2
+    assert most["latents"] == (4 + CONTEXT if repeated is None else 6)  # nothing is decoded across clips
 
 
 def test_pieces_get_shorter_as_pictures_get_larger():
@@ -129,11 +166,21 @@ def test_picture_of_one_colour_does_not_blow_up():
     assert torch.isfinite(out).all() and (out - plain).abs().max() < 0.1
 
 
+def test_colours_of_clips_are_matched_to_the_first_clip_by_what_is_shown_of_them():
+    first, later = (0.3 + 0.4 * section for section in sections_of([8, 8]))
+    white = torch.cat([torch.ones_like(later[:, :, :2]), later[:, :, 2:] + 0.04], dim=2)  # five frames once more
+    decode = {"parts": [Part(first, 0), Part(white, 5)], "codec": DECODER, "length": 4}
+    plain, matched = (torch.cat(list(decode_film(**decode, match_colours=match))) for match in (False, True))
+    assert torch.equal(matched[:29], plain[:29]) and matched.shape == plain.shape
+    wanted = colour_match(statistics(plain[29:]), statistics(plain[:29]))(plain[29:])
+    assert torch.allclose(matched[29:], wanted, atol=1e-6) and not torch.allclose(wanted, plain[29:], atol=1e-3)
+
+
 def test_matched_film_keeps_the_first_section_to_the_bit_and_brings_later_ones_nearer():
     first, later = (0.3 + 0.4 * section for section in sections_of([8, 8]))  # whole pieces
     sections = [first, (later + 0.04).contiguous()]
-    plain = torch.cat(list(decode_film(sections, DECODER, length=4)))
-    matched = torch.cat(list(decode_film(sections, DECODER, match_colours=True, length=4)))
+    plain = torch.cat(pieces_of(sections, length=4))
+    matched = torch.cat(pieces_of(sections, match_colours=True, length=4))
     cut = 1 + 4 * 7
     assert torch.equal(matched[:cut], plain[:cut]) and matched.shape == plain.shape
     reference = statistics(plain[:cut]).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from memory_encoder.film.loop import Film, render_film
 from memory_encoder.film.opening import Opening, OpeningSection, StoredFilmError, stored_film
 from memory_encoder.film.sections import MANIFEST, SectionStore
 from memory_encoder.memory.video_memory import VideoMemory
-from memory_encoder.storyboard import Section
+from memory_encoder.storyboard import Lattice, Section, parse_storyboard, plan_sections
 
 from .test_compressor import CHANNELS
 from .test_film import World, plan
@@ -42,7 +43,7 @@ def test_stored_film_is_read_whole_in_order_with_its_opening_and_facts(tmp_path:
     film = make(tmp_path, "first", "abc", opening)
     stored = stored_film(tmp_path, "first")
     parts = [*([opening.latents] if opening else []), *film.latents]
-    assert [torch.equal(a, b) for a, b in zip(stored.latents(), parts, strict=True)] == [True] * len(parts)
+    assert [torch.equal(a.latents, b) for a, b in zip(stored.parts(), parts, strict=True)] == [True] * len(parts)
     assert {name: stored.fact(name) for name in FACTS} == FACTS
     found = stored.opening()
     assert (found and found.key) == (opening and opening.key)
@@ -85,6 +86,55 @@ def test_opening_of_which_the_first_latents_are_remembered_already_appends_the_r
     ]
     assert pieces == [[1, 2], [3, 4]]
     assert list(Opening(latents).appended()) == []
+
+
+def clips_of_a_film(tmp_path: Path) -> Film:
+    """A film whose sections are clips: a cut, one that goes on with five frames once more, a cut."""
+    shots = [f'{{"start": {i}, "end": {i + 1}, "prompt": "{p}", "transition": "{t}"}}' for i, p, t in (
+        (0, "a", "cut"), (1, "b", "continue"), (2, "c", "cut")
+    )]  # fmt: skip
+    storyboard = parse_storyboard('{"shots": [' + ",".join(shots) + "]}", section_seconds=1)
+    sections = plan_sections(storyboard, fps=8, section_seconds=1, lattice=Lattice(clips="section", repeated_frames=5))
+    world, store = World(), SectionStore(tmp_path, "clips")
+    memory = VideoMemory.empty(world.encoder.config)
+    about = FACTS | {"opening": ""}
+    return render_film(sections, store, memory, {"history": None}, 7, world, about=about)
+
+
+def test_film_of_clips_keeps_the_borders_of_its_clips_on_disk_and_in_a_branch(tmp_path: Path):
+    film = clips_of_a_film(tmp_path)
+    stored = stored_film(tmp_path, "clips")
+    assert [part.repeated for part in stored.parts()] == [0, 5, 0]
+    branch = stored.until(2)
+    assert [(part.latents.shape[2], part.repeated) for part in branch.parts()] == [(3, 0), (4, 5)]
+    assert [torch.equal(a.latents, b) for a, b in zip(branch.parts(), film.latents[:2], strict=True)] == [True] * 2
+    assert branch.frames == sum(entry.section.frames for entry in film.sections[:2]) == 9 + 8
+    make(tmp_path, "second", "x", branch)
+    assert [part.repeated for part in stored_film(tmp_path, "second").parts()] == [0, 5, None]
+    assert stored_film(tmp_path, "second").until(0).key == branch.key
+
+
+def test_opening_of_clips_is_one_clip_up_to_the_first_border():
+    latents = torch.arange(9.0).reshape(1, 1, 9, 1, 1)
+    sections = (OpeningSection(2), OpeningSection(3, repeated=1), OpeningSection(1))
+    parts = [(part.latents.flatten().tolist(), part.repeated) for part in Opening(latents, sections, lead=2).parts()]
+    assert parts == [([0, 1, 2, 3, 4], None), ([5, 6, 7, 8], 1)]
+    assert Opening(latents, sections, lead=2).frames == (17 - 5) + (13 - 1)
+
+
+def test_openings_of_one_clip_keep_their_keys():
+    values = torch.arange(5.0).reshape(1, 1, 5, 1, 1)
+    assert Opening(values, (OpeningSection(5, "history", 3),)).key[:16] == "585f67ae56d06c7d"
+
+
+def test_locked_clip_is_made_anew_where_other_frames_of_it_would_be_shown(tmp_path: Path):
+    film = clips_of_a_film(tmp_path)
+    store, world = SectionStore(tmp_path, "clips"), World()
+    sections = [entry.section for entry in film.sections]
+    sections[2] = replace(sections[2], repeated=1, frames=sections[2].frames - 1)
+    memory = VideoMemory.empty(world.encoder.config)
+    again = render_film(sections, store, memory, {"cfg": 2}, 7, world, locked=lambda section: True)
+    assert [entry.status for entry in again.sections] == ["locked", "locked", "stored"]
 
 
 def test_films_that_are_not_there_or_not_whole_are_refused_with_the_cure(tmp_path: Path):
@@ -162,7 +212,7 @@ def test_film_that_was_begun_anew_and_stopped_is_what_was_made_anew_and_the_rest
 def test_mixture_of_two_picture_sizes_is_read_as_the_film_made_last(tmp_path: Path):
     make(tmp_path, "first", "abcd")
     remake(tmp_path, "xyz", 1, size=(6, 6))
-    assert [tuple(latents.shape[3:]) for latents in stored_film(tmp_path, "first").latents()] == [(6, 6)]
+    assert [tuple(part.latents.shape[3:]) for part in stored_film(tmp_path, "first").parts()] == [(6, 6)]
 
 
 def test_section_made_after_another_locked_one_is_stale_though_the_lock_kept_the_one_between(tmp_path: Path):
@@ -192,7 +242,7 @@ def test_section_with_nan_on_disk_is_named_and_not_saved(tmp_path: Path):
     film = make(tmp_path, "first", "abc")
     SectionStore(tmp_path, "first").put(film.sections[1].key, 1, {"latents": film.latents[1] * float("nan")}, {})
     with pytest.raises(StoredFilmError, match="section 2 is not finite"):
-        list(stored_film(tmp_path, "first").latents())
+        list(stored_film(tmp_path, "first").parts())
 
 
 def test_film_of_an_earlier_version_is_read_unless_it_lacks_its_opening(tmp_path: Path):
@@ -201,15 +251,15 @@ def test_film_of_an_earlier_version_is_read_unless_it_lacks_its_opening(tmp_path
         store = SectionStore(tmp_path, name)
         store.put("a" * 64, 0, {"latents": torch.zeros(1, CHANNELS, 3, 4, 4)}, {})
         store.write_manifest([{"index": 0, "key": "a" * 64, "status": "stored", "frames": frames, "latents": 3}])
-    assert len(list(stored_film(tmp_path, "plain").latents())) == 1
+    assert len(list(stored_film(tmp_path, "plain").parts())) == 1
     with pytest.raises(StoredFilmError, match="earlier version"):
-        list(stored_film(tmp_path, "continued").latents())
+        list(stored_film(tmp_path, "continued").parts())
 
 
 def test_reading_a_film_changes_nothing_on_disk(tmp_path: Path):
     make(tmp_path, "first", "abc", opening_clip())
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     stored_film(tmp_path, "first").until(3)
-    list(stored_film(tmp_path, "first").latents())
+    list(stored_film(tmp_path, "first").parts())
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     assert (tmp_path / "first" / MANIFEST) in before
