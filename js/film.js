@@ -5,7 +5,7 @@ import { app } from "/scripts/app.js";
 
 import { debounced, style } from "./dom.mjs";
 import { filmPath } from "./film/clips.mjs";
-import { withDisk, withFailure, withMessage, withSuccess, emptyFilm } from "./film/state.mjs";
+import { withDisk, withEnd, withMessage, withSuccess, emptyFilm } from "./film/state.mjs";
 import { HEIGHT, STYLE } from "./film/style.mjs";
 import { formatLocks, formatRedo, parseLocks, parseRedo } from "./film/takes.mjs";
 import { FilmView } from "./film/view.mjs";
@@ -14,12 +14,14 @@ import { addPanel, after, hide, isLinked, setWidgets, textOf, widgetOf } from ".
 
 const NODE = "VideoMemorySampler";
 const WIDTH = 480; // three sections side by side
+const QUIET = 3000; // milliseconds without a message after which a run is looked up: another tab gets its messages
 const open = new Set();
 
 class FilmOnNode {
   constructor(node) {
     this.node = node;
     this.film = null;
+    this.heard = 0; // messages so far
     this.view = new FilmView({
       choices: () => this.choices(),
       choose: (choices) => this.choose(choices),
@@ -55,8 +57,9 @@ class FilmOnNode {
     this.view.show();
   }
 
-  /** Reads what is on disk of the film that the node names. */
+  /** Reads what is on disk of the film that the node names, and how far a run is with it. */
   async read() {
+    const { heard } = this;
     const film = textOf(this.node, "film") ?? this.film;
     if (film === null) return this.view.show(emptyFilm(), "");
     if (film !== this.film) this.view.show(emptyFilm(film), "");
@@ -65,11 +68,21 @@ class FilmOnNode {
       const answer = await api.fetchApi(filmPath(film));
       const data = await answer.json();
       if (film !== this.film) return;
+      if (heard !== this.heard) delete data.run; // what was said meanwhile is newer
       if (answer.ok) this.view.show(withDisk(this.view.state, data), "");
       else this.view.show(emptyFilm(film), data.error ?? `HTTP ${answer.status}`);
     } catch (error) {
       this.view.show(this.view.state, String(error.message ?? error));
     }
+    this.follow();
+  }
+
+  /** Asks again when nothing more is heard of a run. */
+  follow() {
+    clearTimeout(this.timer);
+    if (this.view.state.run?.state !== "running") return;
+    const { heard } = this;
+    this.timer = setTimeout(() => (heard === this.heard ? this.read() : this.follow()), QUIET);
   }
 
   message(data) {
@@ -77,14 +90,17 @@ class FilmOnNode {
     const mine = String(data.node ?? "").split(":").at(-1) === String(this.node.id);
     if (film === null ? !mine : data.film !== film) return;
     this.film = data.film;
+    this.heard += 1;
     this.view.show(withMessage(this.view.state, data), "");
     if (data.state === "started" || data.state === "done") this.refresh();
   }
 
-  stopped({ node_id: node, exception_message: text }) {
+  /** `what`: "failed" with the error's message, or "stopped" by the user. */
+  ended(what, { node_id: node, exception_message: text }) {
     const run = this.view.state.run;
     if (run && (run.node === null || run.node === undefined || String(run.node) === String(node))) {
-      this.view.show(withFailure(this.view.state, text?.trim().split("\n")[0]));
+      this.heard += 1;
+      this.view.show(withEnd(this.view.state, what, text?.trim().split("\n")[0]));
     }
   }
 
@@ -95,6 +111,7 @@ class FilmOnNode {
 
   close() {
     open.delete(this);
+    clearTimeout(this.timer);
     this.view.close();
   }
 }
@@ -105,9 +122,11 @@ app.registerExtension({
     followComfy(app);
     const all = (act) => (event) => open.forEach((view) => act(view, event.detail ?? {}));
     api.addEventListener("video_memory.section", all((view, data) => view.message(data)));
-    api.addEventListener("execution_error", all((view, data) => view.stopped(data)));
-    api.addEventListener("execution_interrupted", all((view, data) => view.stopped(data)));
+    api.addEventListener("execution_error", all((view, data) => view.ended("failed", data)));
+    api.addEventListener("execution_interrupted", all((view, data) => view.ended("stopped", data)));
     api.addEventListener("execution_success", all((view) => view.finished()));
+    // Another tab may have gone on with a film meanwhile.
+    document.addEventListener("visibilitychange", () => document.hidden || open.forEach((view) => view.refresh()));
   },
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;

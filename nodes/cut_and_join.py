@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..memory_encoder.memory.branching import cut, join, section_ends
+from ..memory_encoder.memory.branching import cut, join, section_numbers
 from ..memory_encoder.memory.video_memory import VideoMemory
 from .sockets import CATEGORY, VideoMemorySocket, memory_input, with_lasting_view
 
@@ -72,14 +72,12 @@ class VideoMemoryJoin(io.ComfyNode):
 
 
 def describe(memory: VideoMemory) -> str:
-    """One line for each section, numbered as Cut Memory counts, then the whole."""
-    ends = section_ends(memory.sections)
-    number, lines = 0, []
-    for place, record in enumerate(memory.sections, 1):
-        begins = number + 1 < len(ends) and place > ends[number]
-        number += begins
-        name = f"{number:3d}" if begins else "  -"
-        lines.append(f"{name}  {record.latents:4d} latents  {record.prompt or 'clip'}")
+    """One line for each section, numbered as Cut Memory counts (0: the opening), then the whole."""
+    lines, before = [], None
+    for number, record in zip(section_numbers(memory.sections), memory.sections, strict=True):
+        name = "-" if number == before else str(number)  # a clip that belongs to the section before it
+        lines.append(f"{name:>3}  {record.latents:4d} latents  {record.prompt or 'clip'}")
+        before = number
     return "\n".join([*lines, f"{memory.latents} latents, {memory.token_count} tokens"])
 
 

@@ -7,11 +7,12 @@ the film is to have, so that a page that is loaded later sees the same strip. No
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from ..memory_encoder.files import write_bytes
 from ..memory_encoder.film.clock import FilmClock
+from ..memory_encoder.film.loop import ExpectedSection
 from ..memory_encoder.film.sections import SectionStore, is_record
 from ..memory_encoder.frames import latents_in
 from ..memory_encoder.pictures.codec import Codec
@@ -52,6 +54,9 @@ def _harmless(method: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
+RUNNING: dict[str, FilmEvents] = {}  # films that are being made, by name; each is there while its run goes on
+
+
 class FilmEvents:
     """Tells the page about one run of one film.
 
@@ -72,6 +77,8 @@ class FilmEvents:
         self.store, self.plan, self.model, self.steps = store, plan, model, steps
         self.shots, self.locks = shots, locks
         self.clock, self.warned = FilmClock(steps), False
+        self.to_make: set[int] = set()  # sections that are not on disk yet
+        self.last: dict[str, Any] | None = None  # what the page was told last, but for pictures
         self.previewer = previewer
         self.section: Section | None = None
         self.frames: list[Image.Image] = []  # of the section that was decoded last
@@ -81,10 +88,20 @@ class FilmEvents:
         """Whether the section keeps what was made in its place before."""
         return section.index in self.locks or self.shots[section.shot_index].locked
 
+    @contextlib.contextmanager
+    def going_on(self) -> Iterator[None]:
+        """While it is open a page that asks for the film is told how far it is."""
+        RUNNING[self.store.film] = self
+        try:
+            yield
+        finally:
+            RUNNING.pop(self.store.film, None)
+
     @_harmless
-    def started(self) -> None:
-        """The film begins: the plan is written and sent."""
-        sections = [plan_record(section, self.shots[section.shot_index].locked) for section in self.plan]
+    def started(self, expected: Sequence[ExpectedSection]) -> None:
+        """The film begins: the plan, with what is expected of each section, is written and sent."""
+        self.to_make = {entry.section.index for entry in expected if not entry.kept}
+        sections = [plan_record(entry, self.shots[entry.section.shot_index].locked) for entry in expected]
         content = {"version": PLAN_VERSION, "film": self.store.film, "sections": sections}
         write_bytes(self.store.folder / PLAN, json.dumps(content, ensure_ascii=False).encode())
         self._send("started", sections=sections)
@@ -164,15 +181,18 @@ class FilmEvents:
         """Seconds left; sections before `following`, by default those up to the running one, are done."""
         if following is None:
             following = 0 if self.section is None else self.section.index + 1
-        return self.clock.left(sum(not self.locked(section) for section in self.plan[following:]))
+        return self.clock.left(sum(index >= following for index in self.to_make))
 
     def _send(self, state: str, **values: Any) -> None:
         data = {"node": running_node(), "film": self.store.film, "count": len(self.plan), "state": state}
+        if state != "preview":
+            self.last = data | values
         send("video_memory.section", data | values)
 
 
-def plan_record(section: Section, shot_locked: bool) -> dict[str, Any]:
-    """What the strip shows of a section before it is made."""
+def plan_record(entry: ExpectedSection, shot_locked: bool) -> dict[str, Any]:
+    """What the strip shows of a section before its turn; kept, take: what the run is going to do with it."""
+    section = entry.section
     return {
         "index": section.index,
         "shot": section.shot_index,
@@ -181,6 +201,8 @@ def plan_record(section: Section, shot_locked: bool) -> dict[str, Any]:
         "seconds": section.seconds,
         "frames": section.frames,
         "locked": shot_locked,
+        "kept": entry.kept,
+        "take": entry.take,
     }
 
 

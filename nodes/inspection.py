@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..memory_encoder.evaluation.metrics import psnr
 from ..memory_encoder.frames import evenly, first_frame, last_frame
+from ..memory_encoder.memory.branching import section_numbers
 from ..memory_encoder.memory.video_memory import VideoMemory
 
 MAX_PAIRS = 96  # kept as pictures in ComfyUI's temporary folder; PSNR is given for every frame
@@ -43,14 +44,18 @@ def recall_ui(original: Tensor, retrieved: Tensor) -> dict[str, Any]:
 
 
 def timeline_ui(memory: VideoMemory, ranges: Sequence[range], temporal: int = 4) -> dict[str, Any]:
-    """`ui` entry of what a memory holds, in frames: its length, its sections, and the frames that were asked for."""
+    """`ui` entry of what a memory holds, in frames: its length, its sections, and the frames that were asked for.
+
+    Sections have the numbers that Cut Memory and the strip of the film count by; 0 is the opening.
+    """
     sections = [
         {
+            "number": number,
             "first": first_frame(record.start_latent, temporal),
             "last": last_frame(record.start_latent + record.latents - 1, temporal),
             "prompt": record.prompt,
         }
-        for record in memory.sections
+        for number, record in zip(section_numbers(memory.sections), memory.sections, strict=True)
     ]
     asked = [[first_frame(r.start, temporal), last_frame(r.stop - 1, temporal)] for r in ranges]
     frames = last_frame(memory.latents - 1, temporal) + 1

@@ -1,6 +1,7 @@
 """What the page asks the server: a film's plan, its finished sections and their clips, losses of training runs.
 
-Reading only, and by name only. Every error is JSON, {"error": message} and, where one is at fault, the "field".
+Reading only, and by name only. Every error is JSON, {"error": message} and, where one is at fault, the "field"; a
+storyboard that cannot be planned is answered so with 200.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..memory_encoder.phi.config import EncoderConfig
 from ..memory_encoder.storyboard import StoryboardError
 from ..memory_encoder.training.run_files import LOSSES, RECALL_PICTURE, read_losses
 from .events import prompt_server
-from .film_events import PLAN, PLAN_VERSION, clip_path
+from .film_events import PLAN, PLAN_VERSION, RUNNING, clip_path
 from .preview_clips import poster
 from .runtime import folders
 
@@ -79,8 +80,14 @@ async def _film_plan(request: web.Request) -> web.StreamResponse:
     body = b"" if (request.content_length or 0) > MAX_BODY else await request.read()
     if (request.content_length or len(body)) > MAX_BODY:
         raise TooLongError("the request is longer than 2 MiB; check that the text is a storyboard", "storyboard")
-    # In a thread, since a storyboard of thousands of shots would hold up the server's other answers.
-    return as_json(await asyncio.to_thread(plan_of, body))
+    try:
+        # In a thread, since a storyboard of thousands of shots would hold up the server's other answers.
+        return as_json(await asyncio.to_thread(plan_of, body))
+    except PlanError as error:
+        if error.field == "request":
+            raise
+        # A text that is being written is an ordinary question, and browsers log every other status as an error.
+        return as_json({"error": str(error), "field": error.field})
 
 
 def plan_of(body: bytes) -> dict[str, Any]:
@@ -111,6 +118,7 @@ def _config(name: str) -> EncoderConfig:
 def film_state(film: str) -> dict[str, Any]:
     """Plan and finished sections of a film; both lists are empty for a film that was never begun.
 
+    run: the last message of the run that is making the film, None when none is.
     Sections that do not follow the ones before them, since they are of an earlier run, have the status "stale".
     """
     store = _reader(film)
@@ -120,7 +128,9 @@ def film_state(film: str) -> dict[str, Any]:
     for number, record in enumerate(records):
         stale = {"status": "stale"} if number >= following else {}
         sections.append(record | stale | {"clip": _is_there(clip_path(store, record))})
-    return {"film": film, "plan": _plan(store.folder / PLAN), "sections": sections}
+    running = RUNNING.get(film)
+    run = None if running is None else running.last
+    return {"film": film, "plan": _plan(store.folder / PLAN), "sections": sections, "run": run}
 
 
 def _reader(film: str) -> SectionStore:

@@ -17,6 +17,7 @@ from ..memory_encoder.film.opening import Opening
 from ..memory_encoder.film.sections import SectionStore
 from ..memory_encoder.film.takes import parse_locks, parse_takes
 from ..memory_encoder.frames import frames_in
+from ..memory_encoder.memory.branching import section_numbers
 from ..memory_encoder.memory.video_memory import VideoMemory
 from ..memory_encoder.storyboard import Lattice, Section
 from .film_beginning import BeginningRequest, append_opening, beginning_of, opening_report
@@ -204,12 +205,12 @@ class VideoMemorySampler(io.ComfyNode):
         def of_section(section: Section) -> dict[str, Any]:
             return {"positive": hashable(positive[section.prompt])}
 
-        with store.making():
-            events.started()
+        with store.making(), events.going_on():
             facts = beginning.write_opening(store)
             result = render_film(
-                plan, store, start, ingredients, seed, renderer, of_section, events.locked, takes, facts, size
-            )
+                plan, store, start, ingredients, seed, renderer, of_section, events.locked, takes, facts, size,
+                events.started,
+            )  # fmt: skip
         FILES.record(store.folder, files_of(result, store, opening))
         report = film_report(result, storyboard.fps, opening) + (f"\n{UNKNOWN}" if models is None else "")
         latent = film_latent(result, storyboard.fps, opening)
@@ -232,6 +233,12 @@ def film_report(film: Film, fps: float, opening: Opening | None) -> str:
     ]
     reused = sum(entry.reused for entry in film.sections)
     frames = sum(entry.section.frames for entry in film.sections)
+    earlier = max(section_numbers(film.memory.sections), default=0) - len(film.sections)
+    if earlier > 0:
+        lines.append(
+            f"the memory holds {earlier} sections from before this film: Cut Memory and Retrieve Frames count them "
+            f"first, so that section 1 is {earlier + 1} there"
+        )
     if opening is not None:
         lines += opening_report(opening, fps, film.sections[0].section.transition == "continue")
         frames += opening.frames

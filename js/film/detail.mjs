@@ -3,28 +3,40 @@
 import { element, update } from "../dom.mjs";
 import { t } from "../i18n.mjs";
 import { finishedOf } from "./state.mjs";
-import { continueFrom, previousTake, redo, toggleLock } from "./takes.mjs";
+import { sectionsText } from "./status.mjs";
+import { continueFrom, previousTake, redo, toggleLock, unlocked } from "./takes.mjs";
 import { place } from "./time.mjs";
 
 export class Detail {
-  /** `change({takes, locks})` is called with what the user has chosen. */
-  constructor(change) {
+  /** `change({takes, locks})` is called with what the user has chosen; `leave()` gives the focus back to the strip. */
+  constructor(change, leave) {
+    this.change = change;
+    this.leave = leave;
     this.prompt = element("div", { class: "vm-film-prompt" });
     this.facts = element("div", { class: "vm-film-status vm-film-dim" });
-    const button = (name, title, act) =>
-      element("button", { type: "button", class: "vm-film-button", textContent: t(name), title: t(title), onclick: () => change(act()) });
+    const button = (name, act) => plainButton(t(name), t(`${name}.title`), act);
     this.buttons = {
-      redo: button("film.redo", "film.redo.title", () => redo(this.choices, this.tile.index, finishedOf(this.state))),
-      back: button("film.undo", "film.undo.title", () => previousTake(this.choices, this.tile.index)),
-      lock: button("film.lock", "film.lock.title", () => toggleLock(this.choices, this.tile.index)),
-      from: button("film.continue", "film.continue.title", () => continueFrom(this.choices, this.tile.index, this.state.count)),
+      redo: button("film.redo", () => this.choose(redo(this.choices, this.tile.index, finishedOf(this.state)))),
+      back: button("film.undo", () => this.choose(previousTake(this.choices, this.tile.index))),
+      lock: button("film.lock", () => this.change(toggleLock(this.choices, this.tile.index))),
+      from: button("film.continue", () => this.choose(continueFrom(this.choices, this.tile.index, madeOf(this.state)))),
     };
-    const row = element("div", { class: "vm-film-detail-row" }, ...Object.values(this.buttons));
-    this.root = element("div", { class: "vm-film-detail" }, this.facts, this.prompt, row);
+    this.row = element("div", { class: "vm-film-detail-row" }, ...Object.values(this.buttons));
+    this.question = element("div", { class: "vm-film-status", id: `vm-film-question-${(count += 1)}` });
+    this.yes = plainButton(t("film.ask.yes"), t("film.ask.yes.title"), () => this.answer(true));
+    this.no = plainButton(t("film.ask.no"), t("film.ask.no.title"), () => this.answer(false));
+    this.asking = element(
+      "div",
+      { class: "vm-film-detail-row vm-film-ask", role: "alertdialog", "aria-labelledby": this.question.id, hidden: true },
+      this.question, this.yes, this.no,
+    ); // prettier-ignore
+    this.asking.onkeydown = (event) => this.key(event);
+    this.root = element("div", { class: "vm-film-detail" }, this.facts, this.prompt, this.row, this.asking);
   }
 
   /** `usable` is false when takes and locks cannot be changed here. */
   show(tile, choices, state, usable) {
+    if (this.asked && (tile?.index !== this.asked.index || !usable)) this.ask(null);
     this.tile = tile;
     this.choices = choices;
     this.state = state;
@@ -46,11 +58,52 @@ export class Detail {
   press(name) {
     this.buttons[name].click();
   }
+
+  /** A change that takes locks away is made only after a person has said so: only Unlock does that without a word. */
+  choose(choices) {
+    const lost = unlocked(this.choices, choices);
+    if (lost.length) this.ask({ index: this.tile.index, choices, lost });
+    else this.change(choices);
+  }
+
+  ask(asked) {
+    this.asked = asked;
+    update(this.asking, "hidden", !asked);
+    update(this.row, "hidden", Boolean(asked));
+    if (!asked) return;
+    update(this.question, "textContent", t("film.ask", { sections: sectionsText(asked.lost) }));
+    update(this.question, "title", this.question.textContent);
+    this.no.focus({ preventScroll: true });
+  }
+
+  answer(yes) {
+    const { choices } = this.asked;
+    this.ask(null);
+    if (yes) this.change(choices);
+    this.leave();
+  }
+
+  key(event) {
+    if (event.key !== "Escape") return;
+    event.stopPropagation();
+    this.answer(false);
+  }
+}
+
+let count = 0;
+
+function plainButton(textContent, title, onclick) {
+  return element("button", { type: "button", class: "vm-film-button", textContent, title, onclick });
+}
+
+/** Sections that have ever been made, those of an earlier run included. */
+function madeOf(state) {
+  return state.sections.map((entry) => entry.index);
 }
 
 function factsOf(tile) {
   const parts = [t("film.section", { number: tile.index + 1 }), `${place(tile.start)}–${place(tile.start + tile.seconds)}`, t(`film.state.${tile.state}`)];
-  if (tile.key) parts.push(t("film.take", { take: tile.take + 1 }));
+  if (tile.key || tile.state === "sampling") parts.push(t("film.take", { take: tile.take + 1 }));
   if (tile.key && tile.take !== tile.nextTake && !tile.locked) parts.push(t("film.take.next", { take: tile.nextTake + 1 }));
   if (tile.locked && !tile.lockedHere) parts.push(t("film.lock.shot"));
   return parts.join("  ·  ");

@@ -2,18 +2,23 @@
  * What the render view knows of a film: the server's answer about the disk, and the messages of a run.
  *
  * A state is `{film, plan, sections, count, run}`. `run` is null, or `{node, state, index, step, steps, left, live}` with
- * `state` "running" or "failed"; sections before `index` were reached by this run, those after it were not. `last` is
- * the live picture of a section that is done, until the disk has been read again.
+ * `state` "running", "failed" or "stopped"; sections before `index` were reached by this run, those after it were not.
+ * `last` is the live picture of a section that is done, until the disk has been read again.
  */
 
 export function emptyFilm(film = "") {
   return { film, plan: [], sections: [], count: 0, run: null, last: null };
 }
 
-/** The state with the server's answer in it; a run that goes on is kept. */
-export function withDisk(state, { film, plan, sections }) {
-  const known = plan.length || sections.length;
-  return { ...state, film, plan, sections, last: null, count: state.run ? Math.max(state.count, plan.length) : known };
+/**
+ * The state with the server's answer in it. `run` is the last message of the run that makes the film, null when none
+ * does, so that a page that heard nothing of it shows the same; without it what was heard is kept.
+ */
+export function withDisk(state, { film, plan, sections, run }) {
+  const over = run === null && state.run?.state === "running";
+  const next = { ...state, film, plan, sections, last: null, run: over ? null : state.run };
+  next.count = next.run ? Math.max(state.count, plan.length) : plan.length || sections.length;
+  return run ? withMessage(next, { sections: plan, ...run }) : next;
 }
 
 /** The state after one message `video_memory.section`. */
@@ -39,10 +44,10 @@ export function withMessage(state, message) {
   }
 }
 
-/** The state after the run stopped: with an error's message, or as interrupted when there is none. */
-export function withFailure(state, message) {
+/** The state after the run failed with an error's message, or was stopped by a person, who wanted that. */
+export function withEnd(state, what, message) {
   if (state.run?.state !== "running") return state;
-  return { ...state, run: { ...state.run, state: "failed", message, left: null } };
+  return { ...state, run: { ...state.run, state: what, message, left: null } };
 }
 
 /** The state after the prompt ended well. */
@@ -55,8 +60,11 @@ function newRun(node) {
 }
 
 /**
- * One tile per section: `{index, state, prompt, start, seconds, key, clip, take, nextTake, locked, lockedByShot, live, progress}`.
- * `state` is waiting, sampling, stored, reused, locked, failed, or stale: on disk, but of an earlier run of the film.
+ * One tile per section: `{index, state, prompt, start, seconds, key, clip, take, nextTake, locked, lockedHere, live, progress}`.
+ *
+ * `state` is waiting, sampling, stored, reused, locked, failed, stopped, or stale: on disk, but of an earlier run of the
+ * film. While a run has not come to a section, it is "kept" when it stays as it is, "again" when it will be made anew, and
+ * "reading" while one that stays goes into the memory. `take` is the one on disk, or the one that the run makes.
  */
 export function tilesOf(state, takes, locks) {
   const planned = new Map(state.plan.map((entry) => [entry.index, entry]));
@@ -64,15 +72,16 @@ export function tilesOf(state, takes, locks) {
   return Array.from({ length: state.count }, (_, index) => {
     const record = stored.get(index);
     const plan = planned.get(index) ?? record ?? {};
+    const ahead = state.run?.state === "running" && index >= state.run.index && !plan.kept;
     return {
       index,
-      state: stateOf(state.run, index, record),
+      state: stateOf(state.run, index, record, plan),
       prompt: plan.prompt ?? "",
       start: plan.start_seconds ?? 0,
       seconds: plan.seconds ?? 0,
       key: record?.key ?? "",
       clip: Boolean(record?.clip),
-      take: record?.take ?? 0,
+      take: (ahead ? plan.take : record?.take) ?? 0,
       nextTake: takes.get(index) ?? 0,
       locked: locks.has(index) || Boolean(planned.get(index)?.locked),
       lockedHere: locks.has(index),
@@ -82,12 +91,14 @@ export function tilesOf(state, takes, locks) {
   });
 }
 
-function stateOf(run, index, record) {
-  if (run && index === run.index) {
-    if (run.state === "failed") return "failed";
-    return run.sampling ? "sampling" : "waiting";
+function stateOf(run, index, record, { kept }) {
+  const here = index === run?.index;
+  if (here && run.state !== "running") return run.state;
+  if (here && run.sampling) return "sampling";
+  if (run?.state === "running" && index >= run.index) {
+    if (!record) return "waiting";
+    return kept ? (here ? "reading" : "kept") : "again";
   }
-  if (run && index > run.index) return "waiting";
   return record?.status ?? "waiting";
 }
 

@@ -20,7 +20,8 @@ export const STYLE = `
 .vm-film .vm-film-button:disabled { opacity: 0.45; cursor: default; }
 .vm-film .vm-film-button.primary { background: var(--vm-accent); border-color: var(--vm-accent);
   color: var(--p-primary-contrast-color, #fff); }
-.vm-film .vm-film-button[aria-pressed="true"] { border-color: var(--vm-lock); color: var(--vm-lock); }
+.vm-film .vm-film-button[aria-pressed="true"] { border-color: var(--vm-lock);
+  background: color-mix(in srgb, var(--vm-lock) 22%, var(--comfy-input-bg)); }
 .vm-film :focus-visible { outline: 2px solid var(--vm-accent); outline-offset: 1px; }
 .vm-film-bar { height: 3px; border-radius: 2px; background: var(--border-color); overflow: hidden; flex: none; }
 .vm-film-bar > div { height: 100%; width: 0; background: var(--vm-accent); transition: width 0.3s; }
@@ -35,7 +36,7 @@ export const STYLE = `
 .vm-film-picture { position: relative; width: 100%; flex: 1; min-height: 0; background: #00000055; display: grid;
   place-items: center; overflow: hidden; }
 .vm-film-picture img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
-.vm-film-tile:is([data-state="waiting"], [data-state="failed"], [data-state="stale"]) img { opacity: 0.35;
+.vm-film-tile:is([data-state="waiting"], [data-state="failed"], [data-state="stopped"], [data-state="stale"], [data-state="again"]) img { opacity: 0.35;
   filter: saturate(0.4); }
 .vm-film-number { position: absolute; left: 4px; top: 4px; padding: 0 5px; border-radius: 4px; background: #000a;
   color: #fff; font-weight: 600; font-variant-numeric: tabular-nums; }
@@ -50,9 +51,10 @@ export const STYLE = `
 .vm-film-state { display: flex; align-items: center; gap: 5px; font-size: 11px; }
 .vm-film-state::before { content: ""; width: 7px; height: 7px; border-radius: 50%; background: var(--descrip-text);
   flex: none; }
-[data-state="waiting"] .vm-film-state::before { background: transparent; border: 1.5px solid var(--descrip-text); }
+:is([data-state="waiting"], [data-state="again"]) .vm-film-state::before { background: transparent; border: 1.5px solid var(--descrip-text); }
 [data-state="sampling"] .vm-film-state::before { background: var(--vm-accent); animation: vm-film-pulse 1.2s infinite; }
-[data-state="stored"] .vm-film-state::before { background: var(--vm-ok); }
+[data-state="reading"] .vm-film-state::before { background: var(--vm-ok); animation: vm-film-pulse 1.2s infinite; }
+:is([data-state="stored"], [data-state="kept"]) .vm-film-state::before { background: var(--vm-ok); }
 [data-state="locked"] .vm-film-state::before { background: var(--vm-lock); }
 [data-state="failed"] .vm-film-state::before { background: var(--vm-bad); }
 @keyframes vm-film-pulse { 50% { opacity: 0.25; } }
@@ -61,6 +63,7 @@ export const STYLE = `
 .vm-film-prompt { flex: none; height: 2.7em; overflow: hidden; display: -webkit-box; -webkit-line-clamp: 2;
   -webkit-box-orient: vertical; overflow-wrap: anywhere; }
 .vm-film-detail-row { flex-wrap: wrap; row-gap: 6px; }
+.vm-film-ask { padding: 3px 3px 3px 8px; border-radius: 6px; background: color-mix(in srgb, var(--vm-lock) 20%, transparent); }
 .vm-film-pending { padding: 4px 4px 4px 8px; border-radius: 6px; flex: none; min-height: 34px;
   background: color-mix(in srgb, var(--vm-accent) 16%, transparent); }
 .vm-film-pending[data-level="none"] { padding-inline: 0; background: none; color: var(--descrip-text); }

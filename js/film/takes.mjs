@@ -86,9 +86,14 @@ export function toggleLock({ takes, locks }, index) {
   return { takes: new Map(takes), locks: kept };
 }
 
-/** The film is made anew from a section on: another take of it and of all that follow, none of them locked. */
-export function continueFrom({ takes, locks }, index, count) {
+/** The film is made anew from a section on: another take of it and of all that were `made` after it, none locked. */
+export function continueFrom({ takes, locks }, index, made) {
   const changed = new Map(takes);
-  for (let i = index; i < count; i += 1) changed.set(i, Math.min((takes.get(i) ?? 0) + 1, MAX_TAKE));
+  for (const i of made) if (i >= index) changed.set(i, Math.min((takes.get(i) ?? 0) + 1, MAX_TAKE));
   return { takes: changed, locks: new Set([...locks].filter((other) => other < index)) };
+}
+
+/** Sections whose lock a change would take away. */
+export function unlocked(before, after) {
+  return [...before.locks].filter((index) => !after.locks.has(index)).sort((a, b) => a - b);
 }

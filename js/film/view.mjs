@@ -6,8 +6,7 @@ import { clipPath } from "./clips.mjs";
 import { Detail } from "./detail.mjs";
 import { Player } from "./player.mjs";
 import { emptyFilm, pendingOf, tilesOf } from "./state.mjs";
-import { progressOf, statusOf } from "./status.mjs";
-import { formatLocks } from "./takes.mjs";
+import { progressOf, sectionsText, statusOf } from "./status.mjs";
 import { Tile } from "./tile.mjs";
 
 export class FilmView {
@@ -44,7 +43,7 @@ export class FilmView {
     this.emptyTitle = element("div");
     const hint = element("div", { class: "vm-film-dim", textContent: t("film.idle.hint") });
     this.empty = element("div", { class: "vm-film-empty" }, this.emptyTitle, hint);
-    this.detail = new Detail((change) => this.change(change));
+    this.detail = new Detail((choices) => this.host.choose(choices), () => this.select(this.selected));
     this.pendingText = element("div", { class: "vm-film-status" });
     this.clearButton = element("button", {
       type: "button", class: "vm-film-button", textContent: t("film.clear"), title: t("film.clear.title"),
@@ -103,8 +102,8 @@ export class FilmView {
     const bad = takes === null || locks === null;
     const again = pendingOf(this.shown);
     const parts = [];
-    if (again.length) parts.push(t("film.pending.redo", { sections: formatLocks(again) }));
-    if (locks?.size) parts.push(t("film.pending.locks", { sections: formatLocks(locks) }));
+    if (again.length) parts.push(t("film.pending.redo", { sections: sectionsText(again) }));
+    if (locks?.size) parts.push(t("film.pending.locks", { sections: sectionsText([...locks]) }));
     const text = bad ? t("film.bad") : linked ? t("film.linked") : parts.join(" · ");
     const any = bad || takes.size > 0 || locks.size > 0;
     update(this.pending.dataset, "level", bad ? "bad" : any || again.length ? "some" : "none");
@@ -149,10 +148,6 @@ export class FilmView {
     event.preventDefault();
     event.stopPropagation();
     this.strip.scrollLeft += event.deltaY;
-  }
-
-  change(choices) {
-    this.host.choose(choices);
   }
 
   playable() {

@@ -29,7 +29,7 @@ export class Timeline {
       update(this.left, "textContent", t("inspector.memory.unknown"));
       return;
     }
-    this.sections.replaceChildren(...data.sections.map((section, index) => this.block(section, index)));
+    this.sections.replaceChildren(...data.sections.map((section) => this.block(section)));
     this.showChosen(parseFrames(text, data.frames));
   }
 
@@ -41,9 +41,10 @@ export class Timeline {
     update(this.left, "textContent", `${t("inspector.memory", { frames })} · ${asked}`);
   }
 
-  block({ first, last, prompt }, index) {
-    const title = t("inspector.section", { number: index + 1, prompt });
-    return element("div", { class: "vm-inspect-section", style: part(first, last, this.data.frames), title, textContent: prompt });
+  block({ first, last, number, prompt }) {
+    const title = number === 0 ? t("inspector.opening") : t("inspector.section", { number, prompt });
+    const textContent = number === 0 ? title : `${number} ${prompt}`;
+    return element("div", { class: "vm-inspect-section", style: part(first, last, this.data.frames), title, textContent });
   }
 
   frame(event) {

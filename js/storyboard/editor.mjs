@@ -15,7 +15,7 @@ import { PastePanel } from "./paste_panel.mjs";
 import { OWN_FIELDS, PlanClient, askOnce, planRequest } from "./plan.mjs";
 import { PlanPanel } from "./plan_panel.mjs";
 import { ShotPanel } from "./shot_panel.mjs";
-import { formatStoryboard, parseStoryboard } from "./shots.mjs";
+import { emptyStoryboard, formatStoryboard, parseStoryboard } from "./shots.mjs";
 import { Timeline } from "./timeline.mjs";
 import { Toolbar } from "./toolbar.mjs";
 
@@ -86,7 +86,8 @@ export class StoryboardEditor {
     const text = this.linked ? valueOf(this.node, "storyboard") : this.widget.value;
     this.fromRun = this.linked && typeof text !== "string"; // only a run tells what another node makes
     this.text = this.fromRun ? (this.ran?.storyboard ?? null) : typeof text === "string" ? text : null;
-    this.storyboard = this.text === null ? null : parseStoryboard(this.text);
+    const nothing = this.text !== null && !this.text.trim();
+    this.storyboard = this.text === null ? null : nothing ? emptyStoryboard() : parseStoryboard(this.text);
     this.editable = this.storyboard !== null && !this.linked;
     this.found = findFilm(this.node);
     this.#show(this.storyboard ?? this.#foreign());
@@ -252,7 +253,9 @@ export class StoryboardEditor {
 
   #ask(again = false) {
     if (this.text === null) return;
-    this.client.ask(planRequest(this.text, this.numbers(), this.found, this.#own()), { again });
+    // A shot whose prompt is still to be written is planned like any other; a run says that it is missing.
+    const text = this.storyboard ? formatStoryboard(edits.withPrompts(this.storyboard, t("storyboard.noPrompt"))) : this.text;
+    this.client.ask(planRequest(text, this.numbers(), this.found, this.#own()), { again });
     this.asked = this.text;
   }
 

@@ -46,6 +46,11 @@ export function changeShot(storyboard, index, values) {
   return { ...storyboard, shots: storyboard.shots.map((shot, i) => (i === index ? { ...shot, ...values } : shot)) };
 }
 
+/** The same storyboard with some words where a prompt is missing. */
+export function withPrompts(storyboard, words) {
+  return { ...storyboard, shots: storyboard.shots.map((shot) => (shot.prompt.trim() ? shot : { ...shot, prompt: words })) };
+}
+
 /** Another length for a shot; all later ones move along. */
 export function resizeShot(storyboard, index, seconds, film) {
   const all = lengths(storyboard, film);

@@ -93,6 +93,6 @@ export async function askOnce(send, body) {
     const message = response && !response.ok ? `HTTP ${response.status}` : String(error.message ?? error);
     return { status: "error", message, field: "server" };
   }
-  if (response.ok) return { status: "ok", answer: data };
+  if (response.ok && data.error === undefined) return { status: "ok", answer: data };
   return { status: "error", message: data.error ?? `HTTP ${response.status}`, field: data.field ?? "server" };
 }

@@ -19,6 +19,11 @@ export function makeShot(values) {
   return { start: 0, end: null, prompt: "", seed: null, transition: "cut", name: "", locked: false, ...values };
 }
 
+/** What one begins with: a shot of which nothing is said yet. */
+export function emptyStoryboard() {
+  return { shots: [makeShot({ transition: null })], negative: "" };
+}
+
 /**
  * Reads the canonical JSON; null for any text that the editor could not write back without a loss.
  * An empty prompt is accepted, since a new shot begins with one; the server says that it is missing.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -58,6 +58,15 @@ class RenderedSection:
 
 
 @dataclass(frozen=True)
+class ExpectedSection:
+    """What a run is going to do with a section, as far as names of files tell. kept: it is on disk and stays."""
+
+    section: Section
+    take: int
+    kept: bool
+
+
+@dataclass(frozen=True)
 class Film:
     """Latents of all sections in order, the memory of the whole film, and what was done."""
 
@@ -78,6 +87,7 @@ def render_film(
     takes: Mapping[int, int] | None = None,
     about: Mapping[str, Any] | None = None,
     latent_size: tuple[int, int, int] | None = None,
+    begins: Callable[[Sequence[ExpectedSection]], None] = lambda expected: None,
 ) -> Film:
     """Renders the sections of `plan` after what `memory` holds.
 
@@ -86,13 +96,16 @@ def render_film(
     next one starts. A locked section keeps what was made in its place before, whatever has changed but its length and
     size. `takes` gives sections, by index, another seed. `about` is what each record of the manifest says of the film.
     latent_size: channels, height and width of the latents, for what is to be known before a section is sampled.
+    begins: called with what is expected of every section before the first one is made.
 
     Raises ValueError that names the section when what was sampled is not finite (it is not stored), OSError when the
     disk has no room for the next one, BusyError when another process makes the film.
     """
     loop = _Loop(plan, store, renderer, section_ingredients, locked, takes or {}, dict(about or {}), latent_size)
     with store.making():
-        return loop.run(memory, section_key("", _versioned(film_ingredients)), section_seeds(plan, seed, takes))
+        chain, seeds = section_key("", _versioned(film_ingredients)), section_seeds(plan, seed, takes)
+        begins(loop.expected(chain, seeds))
+        return loop.run(memory, chain, seeds)
 
 
 @dataclass
@@ -107,13 +120,28 @@ class _Loop:
     takes: Mapping[int, int]
     about: dict[str, Any]
     latent_size: tuple[int, int, int] | None
+    keys: dict[tuple[str, int], str] = field(default_factory=dict)  # of sections, by what was made before them
+
+    def expected(self, chain: str, seeds: Sequence[int]) -> list[ExpectedSection]:
+        """What `run` will do, without reading or making a section."""
+        earlier = {record["index"]: record for record in self.store.manifest()}
+        found = []
+        for section, seed in zip(self.plan, seeds, strict=True):
+            chain = self._key(chain, section, seed)
+            kept, record = self.store.path(chain, section.index).is_file(), earlier.get(section.index)
+            if not kept and record is not None and self.locked(section):
+                kept = record.get("latents", section.latents) == section.latents
+                kept = kept and self.store.path(record["key"], section.index).is_file()
+                chain = section_key(chain, {"locked": record["key"]}) if kept else chain
+            found.append(ExpectedSection(section, self.takes.get(section.index, 0), kept))
+        return found
 
     def run(self, memory: VideoMemory, chain: str, seeds: Sequence[int]) -> Film:
         earlier = {record["index"]: record for record in self.store.manifest()}
         latents: list[Tensor] = []
         done: list[RenderedSection] = []
         for section, seed in zip(self.plan, seeds, strict=True):
-            previous, key = chain, section_key(chain, self._ingredients(section, seed))
+            previous, key = chain, self._key(chain, section, seed)
             chain, status, take = key, "reused", self.takes.get(section.index, 0)
             made = _latents(self.store.get(key))
             if made is None and self.locked(section):
@@ -132,9 +160,13 @@ class _Loop:
             self.renderer.section_done(section, made, status != "stored")
         return Film(tuple(latents), memory, tuple(done))
 
-    def _ingredients(self, section: Section, seed: int) -> dict[str, Any]:
-        more = self.section_ingredients(section) if self.section_ingredients else {}
-        return {"section": section.facts(), "seed": seed} | dict(more)
+    def _key(self, chain: str, section: Section, seed: int) -> str:
+        """The hash of a section and all before it; conditioning is large and read once."""
+        if (chain, section.index) not in self.keys:
+            more = self.section_ingredients(section) if self.section_ingredients else {}
+            ingredients = {"section": section.facts(), "seed": seed} | dict(more)
+            self.keys[chain, section.index] = section_key(chain, ingredients)
+        return self.keys[chain, section.index]
 
     def _sampled(self, section: Section, seed: int, memory: VideoMemory, key: str) -> Tensor:
         """A section made now and put on disk, if it can be."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
 
@@ -12,16 +14,20 @@ from .tail import later
 from .video_memory import SectionRecord, VideoMemory, concatenated
 
 
-def section_ends(records: Sequence[SectionRecord]) -> list[int]:
-    """How many records a memory has that ends before the first section, after it, after the second, ...
+def section_numbers(records: Sequence[SectionRecord]) -> list[int]:
+    """The section to which each record belongs, as people count: 1 is the first, 0 a clip that opens the film.
 
-    Sections are what a sampler made; clips that were compressed by hand belong to the section before them, those at the
-    beginning to none. In a memory of clips alone every clip counts as a section.
+    Sections are what a sampler made; clips that were compressed by hand belong to the section before them. In a memory
+    of clips alone every clip counts as a section.
     """
     made = [record.seed is not None for record in records]
-    if not any(made):
-        return list(range(len(records) + 1))
-    return [number for number, is_made in enumerate(made) if is_made] + [len(records)]
+    return list(accumulate(map(int, made))) if any(made) else list(range(1, len(records) + 1))
+
+
+def section_ends(records: Sequence[SectionRecord]) -> list[int]:
+    """How many records a memory has that ends before the first section, after it, after the second, ..."""
+    numbers = section_numbers(records)
+    return [bisect_right(numbers, number) for number in range(max(numbers, default=0) + 1)]
 
 
 def cut(memory: VideoMemory, sections: int) -> VideoMemory:

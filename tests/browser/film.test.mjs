@@ -113,17 +113,41 @@ for (const renderer of RENDERERS) {
     await page.getByRole("button", { name: "Redo", exact: true }).click();
     assert.equal(await widgetValue(page, id, "redo"), '{"2":1}');
     assert.equal(await widgetValue(page, id, "locks"), "3");
-    await page.getByText("new takes: 2 · locked: 3").waitFor();
+    await page.getByText("to be made anew: section 2 · locked: section 3").waitFor();
     await fit(page, id);
     await picture(page, `film-redo-${renderer}`);
+    await page.evaluate(() => {
+      window.seen = new Set();
+      new MutationObserver(() => {
+        window.seen.add([...document.querySelectorAll(".vm-film-tile")].map((tile) => tile.dataset.state).join());
+      }).observe(document.querySelector(".vm-film"), { subtree: true, childList: true, attributes: true });
+    });
     await queueAndWait(page);
     await shows(page, ["reused", "stored", "locked"]);
+    const passed = await page.evaluate(() => [...window.seen]);
+    assert.ok(passed.includes("reading,again,kept"), `what stays is told from what is made anew: ${passed}`);
+    assert.ok(passed.some((states) => states.endsWith("sampling,kept")), `a finished section stays finished: ${passed}`);
+
+    await page.locator(".vm-film-tile").nth(2).click();
+    await page.keyboard.press("r");
+    await page.getByRole("alertdialog", { name: "Locked: section 3. Make anew all the same?" }).waitFor();
+    assert.equal(await widgetValue(page, id, "locks"), "3", "a key does not take a lock away");
+    await page.keyboard.press("Escape");
+    assert.ok(await page.locator(".vm-film-tile").nth(2).evaluate((tile) => tile === document.activeElement), "the focus comes back");
+    await page.getByRole("button", { name: "Redo", exact: true }).click();
+    await page.getByRole("button", { name: "Unlock and go on" }).click();
+    assert.deepEqual([await widgetValue(page, id, "redo"), await widgetValue(page, id, "locks")], ['{"2":1,"3":1}', ""]);
+    await page.getByRole("button", { name: "Previous take" }).click();
+    await page.getByRole("button", { name: "Lock", exact: true }).click();
+    assert.deepEqual([await widgetValue(page, id, "redo"), await widgetValue(page, id, "locks")], ['{"2":1}', "3"]);
 
     await page.locator(".vm-film-tile").nth(1).focus();
     await page.keyboard.press("l");
     assert.equal(await widgetValue(page, id, "locks"), "2-3", "a key locks the chosen section");
     await page.keyboard.press("ArrowLeft");
     await page.getByRole("button", { name: "Continue from here" }).click();
+    await page.getByRole("alertdialog", { name: "Locked: sections 2-3." }).waitFor();
+    await page.getByRole("button", { name: "Unlock and go on" }).click();
     assert.equal(await widgetValue(page, id, "redo"), '{"1":1,"2":2,"3":1}');
     assert.equal(await widgetValue(page, id, "locks"), "");
     await page.getByRole("button", { name: "Clear takes and locks" }).click();
@@ -165,10 +189,10 @@ for (const renderer of RENDERERS) {
     assert.deepEqual(await values(), ['{"2":1}', "1, 3"]);
     // On disk section 2 is at take 2, so that without `redo` the next run goes back to take 1.
     for (const [keys, expected, line] of [
-      ["Control+z", ["", "1"], "new takes: 2 · locked: 1"],
-      ["Control+z", ["", ""], "new takes: 2"],
-      ["Control+Shift+z", ["", "1"], "new takes: 2 · locked: 1"],
-      ["Control+Shift+z", ['{"2":1}', "1, 3"], "locked: 1, 3"],
+      ["Control+z", ["", "1"], "to be made anew: section 2 · locked: section 1"],
+      ["Control+z", ["", ""], "to be made anew: section 2"],
+      ["Control+Shift+z", ["", "1"], "to be made anew: section 2 · locked: section 1"],
+      ["Control+Shift+z", ['{"2":1}', "1, 3"], "locked: sections 1, 3"],
     ]) {
       await page.keyboard.press(keys);
       await settle(page);
@@ -187,10 +211,21 @@ for (const renderer of RENDERERS) {
     await writeFile(HOLD, "[1, 1]");
     await queue(page);
     await shows(page, ["stored", "sampling", "waiting"]);
+    // Another tab hears nothing of the run, and a reload or a change of the workflow's tab has missed what was said.
+    const other = await openPage(browser, { renderer });
+    await open(other.page, prompt);
+    await shows(other.page, ["stored", "sampling", "waiting"]);
+    await clear(other.page);
+    await open(other.page, prompt);
+    await shows(other.page, ["stored", "sampling", "waiting"]);
+    await other.page.getByText(/Section 2 of 3/).waitFor();
     await page.evaluate(() => window.app.api.interrupt());
     await page.getByText("Stopped in section 2").waitFor();
     await rm(HOLD);
-    await shows(page, ["stored", "failed", "waiting"]);
+    await shows(page, ["stored", "stopped", "waiting"]);
+    await shows(other.page, ["stored", "waiting", "waiting"]);
+    other.quiet();
+    await other.close();
     const kept = await stored(name);
     assert.deepEqual(kept.map(([index, state]) => [index, state]), [[0, "stored"]]);
     await fit(page, id);

@@ -111,7 +111,7 @@ def test_clip_moves_and_its_still_is_one_picture(server: ComfyServer, told: list
 
 
 def test_unknown_film_is_empty_and_what_is_not_there_is_404(server: ComfyServer) -> None:
-    assert state(server, "never made") == {"film": "never made", "plan": [], "sections": []}
+    assert state(server, "never made") == {"film": "never made", "plan": [], "sections": [], "run": None}
     assert not (server.output_dir / "video_memory" / "never made").exists(), "asking creates nothing"
     for path in ("film/never%20made/clip/0", "training/never%20made/recalled"):
         assert ask(server, f"/video_memory/{path}")[0] == 404
@@ -203,9 +203,26 @@ def test_preview_that_cannot_be_drawn_does_not_fail_the_film(
     store = pack_module(load_pack, "film_events").SectionStore(tmp_path, "film")
     (tmp_path / "film").write_text("a file in the folder's place")
     told = events.FilmEvents(store, [], object(), 4, [], ())
-    told.started()
-    told.started()
+    told.started([])
+    told.started([])
     assert sum("render view is not told" in record.message for record in caplog.records) == 1, "one warning is enough"
+
+
+def test_a_page_that_asks_is_told_of_the_run_while_it_goes_on_and_not_after(
+    comfy: Any, load_pack: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    events, routes = pack_module(load_pack, "film_events"), pack_module(load_pack, "routes")
+    monkeypatch.setattr(routes.folders, "film_root", lambda: tmp_path)
+    told = events.FilmEvents(events.SectionStore(tmp_path, "film"), [], object(), 4, [], ())
+    with pytest.raises(InterruptedError), told.going_on():
+        assert routes.film_state("film")["run"] is None, "nothing has been said yet"
+        told._send("step", index=1, step=2, steps=4, left=3.0)
+        told._send("preview", index=1, image="a large picture")
+        run = routes.film_state("film")["run"]
+        assert (run["state"], run["index"], run["step"]) == ("step", 1, 2)
+        assert routes.film_state("other")["run"] is None
+        raise InterruptedError
+    assert routes.film_state("film")["run"] is None
 
 
 def test_inspector_gets_psnr_of_every_frame_and_pictures_of_a_bounded_number(

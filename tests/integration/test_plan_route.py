@@ -91,7 +91,8 @@ def test_a_wrong_question_is_refused_with_its_field_and_cure(
     server: ComfyServer, body: Any, field: str, words: str
 ) -> None:
     status, answer = ask(server, body)
-    assert status == 400 and answer["field"] == field and words in answer["error"], answer
+    assert status == (400 if field == "request" else 200), "a text that is being written is no error of the page"
+    assert answer["field"] == field and words in answer["error"], answer
 
 
 def test_a_question_of_megabytes_is_refused_and_the_server_goes_on(server: ComfyServer) -> None:

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { emptyFilm, finishedOf, pendingOf, tilesOf, withDisk, withFailure, withMessage, withSuccess } from "../../js/film/state.mjs";
-import { progressOf, statusOf } from "../../js/film/status.mjs";
+import { emptyFilm, finishedOf, pendingOf, tilesOf, withDisk, withEnd, withMessage, withSuccess } from "../../js/film/state.mjs";
+import { progressOf, sectionsText, statusOf } from "../../js/film/status.mjs";
 import { clock, place, roughly } from "../../js/film/time.mjs";
 
 const plan = ["a door", "a street", "a garden"].map((prompt, index) => ({ index, prompt, start_seconds: index, seconds: 1, locked: index === 2 }));
@@ -52,10 +52,36 @@ test("a run goes from waiting over sampling to what the manifest says", () => {
   assert.equal(tilesOf(film, new Map(), new Set())[1].live, null, "the next section does not show the last one's picture");
 });
 
-test("sections that an earlier run made wait again while a new run has not reached them", () => {
+test("finished sections stay finished while one is redone, and those that will be made anew are told apart", () => {
   const disk = withDisk(emptyFilm("f"), { film: "f", plan, sections: [0, 1, 2].map((index) => record(index)) });
-  const film = withMessage(withMessage(disk, message("started", { sections: plan })), message("sampling", { index: 1 }));
-  assert.deepEqual(states(film), ["stored", "sampling", "waiting"]);
+  const expected = (...kept) => plan.map((entry, index) => ({ ...entry, kept: kept[index], take: kept[index] ? 0 : 1 }));
+  let film = withMessage(disk, message("started", { sections: expected(true, true, false) }));
+  assert.deepEqual(states(film), ["reading", "kept", "again"]);
+  assert.match(statusOf(film, tilesOf(film, new Map(), new Set()), ""), /^Section 1 of 3 · made before, going into the memory$/);
+  film = withMessage(film, message("done", { index: 0 }));
+  assert.deepEqual(states(film), ["stored", "reading", "again"]);
+  film = withMessage(withMessage(film, message("done", { index: 1 })), message("sampling", { index: 2 }));
+  assert.deepEqual(states(film), ["stored", "stored", "sampling"]);
+  const tile = tilesOf(film, new Map([[2, 1]]), new Set())[2];
+  assert.deepEqual([tile.take, tile.nextTake], [1, 1], "the take that is made now is not one for the next run");
+  film = withMessage(disk, message("started", { sections: expected(false, false, true) }));
+  assert.deepEqual(states(withEnd(film, "stopped")), ["stopped", "stored", "stored"], "what is on disk is there after a stop");
+});
+
+test("a page that heard nothing of a run shows what the server says of it", () => {
+  const sections = [record(0)];
+  const step = message("step", { index: 1, step: 2, steps: 4, left: 9 });
+  const begun = message("started", { sections: plan.map((entry) => ({ ...entry, kept: entry.index === 0 })) });
+  for (const [run, expected] of [[step, ["stored", "sampling", "waiting"]], [begun, ["reading", "waiting", "waiting"]], [null, ["stored", "waiting", "waiting"]]]) {
+    const film = withDisk(emptyFilm("f"), { film: "f", plan, sections, run });
+    assert.deepEqual(states(film), expected);
+    assert.equal(film.run?.state ?? null, run && "running");
+  }
+  const running = withMessage(emptyFilm("f"), step);
+  assert.equal(withDisk(running, { film: "f", plan, sections, run: null }).run, null, "a run that ended unheard");
+  assert.equal(withDisk(running, { film: "f", plan, sections }).run.index, 1, "what is not said changes nothing");
+  const failed = withEnd(running, "failed", "out of memory");
+  assert.equal(withDisk(failed, { film: "f", plan, sections, run: null }).run.state, "failed", "an error stays to be read");
 });
 
 test("a page that is loaded in the middle of a run finds its place with the next step", () => {
@@ -64,14 +90,22 @@ test("a page that is loaded in the middle of a run finds its place with the next
   assert.deepEqual(states(film), ["stored", "sampling", "waiting"]);
 });
 
-test("an error or an interruption marks the section that ran, a late one marks nothing", () => {
+test("an error marks the section that ran as failed, a stop as stopped, a late one marks nothing", () => {
   const film = played(message("started", { sections: plan }), message("sampling", { index: 1 }));
-  const failed = withFailure(film, "out of memory");
+  const failed = withEnd(film, "failed", "out of memory");
   assert.equal(states(failed)[1], "failed");
-  assert.equal(statusOf(failed, tilesOf(failed, new Map(), new Set()), ""), "Stopped in section 2: out of memory");
+  assert.equal(statusOf(failed, tilesOf(failed, new Map(), new Set()), ""), "Failed in section 2: out of memory");
+  const stopped = withEnd(film, "stopped");
+  assert.equal(states(stopped)[1], "stopped");
+  assert.equal(statusOf(stopped, tilesOf(stopped, new Map(), new Set()), ""), "Stopped in section 2");
   const over = withMessage(film, message("done", { index: 2 }));
-  assert.equal(withFailure(over, "other").run, null);
+  assert.equal(withEnd(over, "failed", "other").run, null);
   assert.equal(withSuccess(film).run, null);
+});
+
+test("sections are named as sections, since a bare number could be a take", () => {
+  assert.equal(sectionsText([7]), "section 8");
+  assert.equal(sectionsText([1, 3, 4, 5]), "sections 2, 4-6");
 });
 
 test("a chosen take is pending until it is on disk, and never on a locked section", () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { continueFrom, formatLocks, formatRedo, parseLocks, parseRedo, previousTake, redo, toggleLock } from "../../js/film/takes.mjs";
+import { continueFrom, formatLocks, formatRedo, parseLocks, parseRedo, previousTake, redo, toggleLock, unlocked } from "../../js/film/takes.mjs";
 
 const none = { takes: new Map(), locks: new Set() };
 const texts = ({ takes, locks }) => [formatRedo(takes), formatLocks(locks)];
@@ -32,9 +32,18 @@ test("redo of a locked section unlocks it, and unfinished sections are not locke
   assert.deepEqual(texts(redo({ takes: new Map(), locks: new Set([0, 1]) }, 1, [0, 1])), ['{"2":1}', "1"]);
 });
 
-test("continue from here gives every later section another take and no lock", () => {
+test("continue from here gives every later section that was made another take and no lock", () => {
   const start = { takes: new Map([[3, 2]]), locks: new Set([0, 2, 3]) };
-  assert.deepEqual(texts(continueFrom(start, 2, 4)), ['{"3":1,"4":3}', "1"]);
+  assert.deepEqual(texts(continueFrom(start, 2, [0, 1, 2, 3])), ['{"3":1,"4":3}', "1"]);
+  assert.deepEqual(texts(continueFrom(none, 1, [0, 1])), ['{"2":1}', ""], "what was never made has no take yet");
+});
+
+test("the locks that a change would take away are known before it is made", () => {
+  const locked = { takes: new Map([[1, 1]]), locks: new Set([0, 1, 3]) };
+  assert.deepEqual(unlocked(locked, redo(locked, 1, [0, 1, 2, 3])), [1]);
+  assert.deepEqual(unlocked(locked, redo(locked, 2, [0, 1, 2, 3])), []);
+  assert.deepEqual(unlocked(locked, previousTake(locked, 1)), [1]);
+  assert.deepEqual(unlocked(locked, continueFrom(locked, 1, [0, 1, 2, 3])), [1, 3]);
 });
 
 test("the previous take is one less, and the first has none before it", () => {

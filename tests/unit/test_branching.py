@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_encoder.memory.branching import cut, join, section_ends
+from memory_encoder.memory.branching import cut, join, section_ends, section_numbers
 from memory_encoder.memory.compressor import append_history
 from memory_encoder.memory.video_memory import SectionRecord, VideoMemory
 from memory_encoder.phi.config import EncoderConfig
@@ -136,6 +136,8 @@ def test_sections_are_what_a_sampler_made_and_clips_belong_to_what_is_before_the
     assert section_ends(records(None, 1, 2, None, 3)) == [1, 2, 4, 5]
     assert section_ends(records(None, None)) == [0, 1, 2]
     assert section_ends([]) == [0]
+    assert section_numbers(records(None, 1, 2, None, 3)) == [0, 1, 2, 2, 3], "0 is what opens the film"
+    assert section_numbers(records(None, None)) == [1, 2]
 
 
 @pytest.mark.parametrize("attention", ["frame", "causal", "full"])

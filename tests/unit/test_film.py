@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_encoder.film.loop import render_film, section_seeds
@@ -111,6 +113,29 @@ def test_locked_section_keeps_what_was_made_in_its_place_whatever_changed(tmp_pa
     assert [entry.status for entry in film.sections] == ["stored", "locked", "stored", "locked", "stored"]
     assert torch.equal(film.latents[1], first.latents[1]) and torch.equal(film.latents[3], first.latents[3])
     assert [record["status"] for record in store.manifest()] == [entry.status for entry in film.sections]
+
+
+@given(
+    changed=st.sets(st.integers(0, 4)), takes=st.dictionaries(st.integers(0, 4), st.integers(1, 3)),
+    locks=st.sets(st.integers(0, 4)), gone=st.sets(st.integers(0, 4)), die_at=st.none() | st.integers(0, 4),
+)  # fmt: skip
+@settings(max_examples=30, deadline=None)
+def test_what_is_expected_of_every_section_is_what_happens(changed, takes, locks, gone, die_at):
+    with tempfile.TemporaryDirectory() as folder:
+        with contextlib.suppress(KeyboardInterrupt):
+            render(Path(folder), world=World(die_at=die_at))
+        store = SectionStore(Path(folder), "film")
+        for record in store.manifest():
+            if record["index"] in gone:
+                (store.folder / record["file"]).unlink()
+        world, expected = World(), []
+        prompts = "".join("X" if i in changed else "abcde"[i] for i in range(5))
+        film = render_film(
+            plan(prompts), store, VideoMemory.empty(world.encoder.config), {"cfg": 1.0, "size": [4, 4]}, 7, world,
+            locked=lambda section: section.index in locks, takes=takes, begins=expected.extend,
+        )  # fmt: skip
+    assert [entry.kept for entry in expected] == [entry.reused for entry in film.sections]
+    assert [entry.take for entry in expected] == [takes.get(i, 0) for i in range(5)]
 
 
 def test_film_stopped_on_its_way_still_knows_the_sections_that_were_made_before(tmp_path: Path):
