@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from .budget import HOSTS, Plan, describe, named_host, token_count
+from .conversion.convert_command import add_convert_arguments, run_convert
 from .training.arguments import add_cache_arguments, add_evaluate_arguments, add_train_arguments
 
 
@@ -15,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         args.run(args)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     return 0
@@ -42,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="measure how well a memory gives the frames of clips back")
     add_evaluate_arguments(evaluate)
     evaluate.set_defaults(run=_evaluate)
+    convert = commands.add_parser("convert", help="convert published checkpoints of trained memories")
+    add_convert_arguments(convert)
+    convert.set_defaults(run=run_convert)
     return parser
 
 

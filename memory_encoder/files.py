@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import stat
 import time
 import uuid
@@ -24,6 +25,7 @@ from .locks import BusyError, alone
 
 REPLACE_TRIES, REPLACE_PAUSE = 21, 0.1  # 2 s: Windows replaces no file that someone reads, if only a virus scanner
 MAX_NAME_CHARACTERS = 100
+MIB = 2**20
 MAX_NAME_BYTES = 200  # file systems count bytes, 255 at most; other names may be derived from this one
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?\"<>|]")
@@ -137,6 +139,21 @@ def remove_abandoned(folder: Path, pattern: str = ".*.*.tmp") -> None:
 def _lock_of(temporary: Path) -> Path:
     """Not the file itself: some network folders let nobody write into a file that is locked, through another handle."""
     return temporary.with_name(f"{temporary.name}.lock")
+
+
+def check_space(folder: Path, size: int, what: str) -> None:
+    """Raises OSError when fewer than `size` bytes are free for `folder`; `what` says what is not done then."""
+    there = next((path for path in (folder, *folder.parents) if path.is_dir()), folder)
+    try:
+        usage = shutil.disk_usage(there)
+    except OSError:
+        return  # what cannot be told now the write will tell
+    if usage.total and usage.free < size:
+        raise OSError(
+            errno.ENOSPC,
+            f"{what}: it takes {size / MIB:.1f} MiB, but {usage.free / MIB:.1f} MiB are free for {folder}; "
+            "free space on the disk and try again",
+        )
 
 
 def check_plain(path: Path) -> None:

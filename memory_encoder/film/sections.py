@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from torch import Tensor
 from ..files import (
     NewerFileError,
     NotPlainError,
+    check_space,
     cure,
     load_tensors,
     named_folder,
@@ -37,7 +36,6 @@ from ..locks import BusyError, alone
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 LOCK = ".lock"  # there while a film is made; says by whom
-MIB = 2**20
 MAX_SECTIONS = 1_000_000
 
 _LOG = logging.getLogger("video_memory")
@@ -154,17 +152,7 @@ class SectionStore:
 
     def check_space(self, size: int, what: str) -> None:
         """Raises OSError when fewer than `size` bytes are free where the film is stored; `what` is to be stored."""
-        folder = next((path for path in (self.folder, *self.folder.parents) if path.is_dir()), self.folder)
-        try:
-            usage = shutil.disk_usage(folder)
-        except OSError:
-            return  # what cannot be told now the write will tell
-        if usage.total and usage.free < size:
-            raise OSError(
-                errno.ENOSPC,
-                f"{what}: it takes {size / MIB:.1f} MiB, but {usage.free / MIB:.1f} MiB are free for {self.folder}; "
-                "free space on the disk and queue again",
-            )
+        check_space(self.folder, size, what)
 
     def put(self, key: str, index: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
         """Stores a section and returns its file; an earlier file of the same name is replaced.

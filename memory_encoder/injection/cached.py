@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .hosts.base import Block, BlockArgs, BlockPatch, MemoryPass
+from .hosts.base import HOOK, Block, BlockArgs, BlockPatch, MemoryPass
 
 OVERRIDE = "optimized_attention_override"
-HOOK = "video_memory_attention"  # an entry of the block's arguments, taken out before the block sees them
 NO_ATTENTION = (
     "the model's blocks did not call core's attention for their self-attention, which another node may have replaced; "
     "set attention_mode to joint"

@@ -28,9 +28,14 @@ def compiles_whole(model: Any) -> bool:
     return any(WHOLE in names for names in parts)
 
 
+def is_compiled(model: Any) -> bool:
+    """Whether core's helper compiles anything of a ModelPatcher."""
+    return bool(model.get_wrappers(APPLY_MODEL, COMPILE_KEY))
+
+
 def drops_guards(model: Any) -> bool:
     """Whether what is compiled may be used again although transformer_options have changed."""
-    if not model.get_wrappers(APPLY_MODEL, COMPILE_KEY):
+    if not is_compiled(model):
         return False
     options = model.model_options.get(COMPILE_KWARGS, {}).get("options")
     # torch takes the filter out of the dictionary that it is given.
@@ -48,9 +53,9 @@ def compile_by_blocks(model: Any, slots: Sequence[Slot]) -> None:
     compile_parts(model, keys, **{**kwargs, "options": kept or None})
 
 
-def refuse_late(model: Any, needs_guards: bool) -> None:
+def refuse_late(model: Any, needs_guards: bool, needs_hooks: bool = False) -> None:
     """Raises HostError for a model that was compiled after the memory was put into it."""
-    if compiles_whole(model) or (needs_guards and drops_guards(model)):
+    if compiles_whole(model) or (needs_guards and drops_guards(model)) or (needs_hooks and is_compiled(model)):
         raise HostError(
             "model was compiled after the memory was applied, and would not see it; "
             "put the node that compiles the model before Apply Video Memory"

@@ -22,12 +22,13 @@ from torch import Tensor
 from ..budget import cache_bytes
 from ..memory.video_memory import VideoMemory
 from ..phi.cross_attention import CrossMemory
+from ..phi.positions import lattice_coordinates
 from .cached import cached_patches, hooked
-from .compiled import compile_by_blocks, drops_guards, refuse_late, uncompiled
+from .compiled import compile_by_blocks, drops_guards, is_compiled, refuse_late, uncompiled
 from .fit import check_memory
 from .hosts import Host, HostError, MemoryTokens, find_host
 from .hosts.base import Block, BlockArgs, BlockPatch, Slot
-from .selection import InjectedMemory, MemorySettings, cross_memories, select_tokens
+from .selection import InjectedMemory, MemorySettings, as_trained, cross_memories, reading_of, select_tokens
 
 # Names of wrapper types in comfy.patcher_extension.WrappersMP, and of a callback in CallbacksMP.
 DIFFUSION_MODEL, PREPARE_SAMPLING, CALC_COND_BATCH = "diffusion_model", "prepare_sampling", "calc_cond_batch"
@@ -49,16 +50,18 @@ def inject(
         patched.remove_wrappers_with_key(kind, KEY)
     patched.remove_callbacks_with_key(ON_CLEANUP, KEY)
     host = find_host(patched.get_model_object("diffusion_model"))
-    if memory is None or memory.latents == 0 or settings.strength == 0:
+    if memory is None or memory.token_count == 0 or settings.strength == 0:
         return patched
+    settings = as_trained([part.config for part in memory.parts], settings)
     check_memory(memory, host)
     refuse_context_windows(patched.model_options)
     offset = -float(memory.latents) if time_offset is None else time_offset
     injected = select_tokens(memory, host, settings, offset)
-    injected = replace(injected, cross=cross_memories(model, memory, settings.strength, offset))
+    cross = cross_memories(model, memory, settings.strength, offset)
+    injected = replace(injected, cross=cross, reading=reading_of(model, memory))
     if injected.tokens.shape[1] == 0:  # a strength below one token
         return patched
-    eager = injected.cache is not None and drops_guards(patched)
+    eager = (injected.cache is not None and drops_guards(patched)) or (injected.hooks_modules and is_compiled(patched))
     compile_by_blocks(patched, host.slots())
     planned = Planned(injected, host)
     patched.add_wrapper_with_key(DIFFUSION_MODEL, KEY, DiffusionModelWrapper(injected, eager=eager))
@@ -101,7 +104,12 @@ class DiffusionModelWrapper:
         options = call.arguments["transformer_options"]
         tokens = expand_batch(self.memory.on(x.device, x.dtype), x.shape[0], options)
         rotary = host.rotary(self.memory.coordinates.to(x.device), options)
-        state = MemoryTokens(tokens, rotary, self.memory.history_timestep)
+        reading = self.memory.reading
+        if reading.picture is not None:
+            picture = expand_batch(reading.picture.to(device=x.device, dtype=x.dtype), x.shape[0], options)
+            reading = replace(reading, picture=picture)
+        video = moved_section(host, x, reading.section_start, options) if reading.section_start else None
+        state = MemoryTokens(tokens, rotary, self.memory.history_timestep, reading, video)
         patches = self._patches(host, state, call.arguments)
         options = with_patches(options, patches, state, self._run_block(host))
         call.arguments["transformer_options"] = options
@@ -133,6 +141,12 @@ class DiffusionModelWrapper:
         return patches
 
 
+def moved_section(host: Host, x: Tensor, start: int, options: dict[str, Any]) -> Tensor:
+    """Rotary of a section [B,C,T,H,W] whose first latent is at time `start`."""
+    grid = (-(-side // patch) for side, patch in zip(x.shape[2:], host.patch, strict=True))
+    return host.rotary(lattice_coordinates(*grid, start=start).to(x.device), options)
+
+
 def with_cross_attention(
     host: Host, patches: dict[Slot, BlockPatch], cross: CrossMemory, x: Tensor, options: dict[str, Any]
 ) -> dict[Slot, BlockPatch]:
@@ -160,7 +174,8 @@ class Planned:
 
     def __init__(self, memory: InjectedMemory, host: Host) -> None:
         self.memory = memory
-        self.area = memory.tokens.shape[1] * math.prod(host.patch)
+        picture = 0 if memory.reading.picture is None else memory.reading.picture.shape[1]
+        self.area = (memory.tokens.shape[1] + picture) * math.prod(host.patch)
         stays = memory.cache is not None and memory.cache.keep_on is None
         both_prompts = 2 * cache_bytes(len(host.slots()), memory.tokens.shape[1], host.width)
         self.kept_bytes = both_prompts if stays else 0
@@ -186,7 +201,8 @@ class PrepareSamplingWrapper:
 
     def __call__(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
         refuse_context_windows(model.model_options)
-        refuse_late(model, self.planned.memory.cache is not None and not self.eager)
+        memory = self.planned.memory
+        refuse_late(model, memory.cache is not None and not self.eager, memory.hooks_modules and not self.eager)
         shape = self.planned.enlarged(noise_shape, model.model.memory_required)
         return executor(model, shape, conds, *args, **kwargs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -10,13 +11,15 @@ import torch
 from torch import Tensor
 
 from ..memory.video_memory import VideoMemory
+from ..phi.config import EncoderConfig, HistoryTimestep
 from ..phi.cross_attention import CrossMemory
 from ..phi.positions import lattice_coordinates
 from .cached import KeyValueCache
 from .hosts import Host
-from .hosts.base import HistoryTimestep
+from .hosts.base import Reading
 
 AttentionMode = Literal["auto", "joint", "cached"]
+DEFAULT_WINDOW = 3  # of the nodes that apply a memory
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
@@ -57,9 +60,10 @@ class MemorySettings:
 
 @dataclass
 class InjectedMemory:
-    """Tokens [B,M,D] and coordinates [M,3] relative to the section being made, whose first latent is at time 0.
+    """Tokens [B,M,D] and coordinates relative to the section being made, whose first latent is at time 0.
 
-    cache: makes the memory a cached one. cross: what encoders with cross-attention add.
+    coordinates: [M,3], or [M,P,3] (see `phi.recent`). cache: makes the memory a cached one. cross: what encoders with
+    cross-attention add. reading: what the host was trained to have beside it; its section_start is in the coordinates.
     """
 
     tokens: Tensor
@@ -67,7 +71,13 @@ class InjectedMemory:
     history_timestep: HistoryTimestep = "zero"
     cache: KeyValueCache | None = None
     cross: tuple[CrossMemory, ...] = ()
+    reading: Reading = field(default_factory=Reading)
     _placed: dict[tuple[torch.device, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def hooks_modules(self) -> bool:
+        """Whether hooks on modules of a block do part of the work, which nothing guards in what is compiled."""
+        return self.reading.skips_text or self.reading.key_scale is not None
 
     def on(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Tokens on a device, moved once and kept for the other steps of the run."""
@@ -88,6 +98,33 @@ class InjectedMemory:
         return replace(self, coordinates=self.coordinates + offset, cross=cross, _placed={})
 
 
+def as_trained(configs: Sequence[EncoderConfig], settings: MemorySettings) -> MemorySettings:
+    """The settings that a host was trained with, where that is one way alone; the defaults of nodes mean it.
+
+    Raises ValueError that names the first setting which was changed to something else.
+    """
+    config = next((config for config in configs if config.locked), None)
+    if config is None or config.history_timestep == "":
+        return settings
+    trained = replace(MemorySettings(), history_timestep=config.history_timestep, cache_on=settings.cache_on)
+    trained, meant = replace(trained, attention_mode="joint"), replace(MemorySettings(), sliding_window=DEFAULT_WINDOW)
+    for name, value in vars(trained).items():
+        if getattr(settings, name) not in (value, getattr(meant, name)):
+            raise ValueError(
+                f"{name} {getattr(settings, name)}: the model of this memory encoder was trained to read its history "
+                f"in one way, with {name} {value}; leave it at {getattr(meant, name)}"
+            )
+    return trained
+
+
+def reading_of(model: Any, memory: VideoMemory) -> Reading:
+    """What the host was trained to have beside the memory; raises ValueError when the encoder has to be attached."""
+    config, scale = memory.config, None
+    if config.key_scale:
+        scale = _attached(model, memory, "factors on keys").key_scale
+    return Reading(config.section_start, memory.picture, config.skips_text, scale)
+
+
 def select_tokens(memory: VideoMemory, host: Host, settings: MemorySettings, time_offset: float) -> InjectedMemory:
     """Chooses and places the tokens that enter the host.
 
@@ -104,7 +141,8 @@ def select_tokens(memory: VideoMemory, host: Host, settings: MemorySettings, tim
         keep = kept_tokens(len(coordinates), settings.strength)
         tokens, coordinates = tokens[:, keep], coordinates[keep]
     cache = KeyValueCache(settings.cache_on) if attention_mode(memory, settings) == "cached" else None
-    return InjectedMemory(tokens, coordinates, settings.history_timestep, cache).offset_by(time_offset)
+    start = memory.config.section_start
+    return InjectedMemory(tokens, coordinates, settings.history_timestep, cache).offset_by(time_offset + start)
 
 
 def kept_tokens(count: int, strength: float) -> Tensor:
@@ -135,18 +173,23 @@ def cross_memories(model: Any, memory: VideoMemory, strength: float, time_offset
     for part in memory.parts:
         if not part.config.cross_blocks or part.hidden is None or part.tail_hidden is None:
             continue
-        patchers = model.get_additional_models_with_key(encoder_key(part.encoder_id))
-        if not patchers:
-            raise ValueError(
-                "memory was made by an encoder with cross-attention that is not attached to model; connect the MODEL "
-                "of the Load Memory Encoder that loads it, or the encoder itself"
-            )
         hidden = torch.cat([part.hidden, part.tail_hidden], dim=1)
         coordinates = torch.cat([part.coordinates, part.tail_coordinates])
         keep = kept_tokens(len(coordinates), strength) if strength < 1 else slice(None)
         places = coordinates[keep] + coordinates.new_tensor([time_offset, 0, 0])
-        found.append(CrossMemory(patchers[0].model.cross, hidden[:, keep], places))
+        found.append(CrossMemory(_attached(model, part, "cross-attention").cross, hidden[:, keep], places))
     return tuple(found)
+
+
+def _attached(model: Any, memory: VideoMemory, what: str) -> Any:
+    """The encoder of a memory, which brings `what` into the host; raises ValueError when model does not carry it."""
+    patchers = model.get_additional_models_with_key(encoder_key(memory.encoder_id))
+    if not patchers:
+        raise ValueError(
+            f"memory was made by an encoder with {what} that is not attached to model; connect the MODEL of the Load "
+            "Memory Encoder that loads it, or the encoder itself"
+        )
+    return patchers[0].model
 
 
 def encoder_key(encoder_id: str) -> str:

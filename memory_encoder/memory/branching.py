@@ -54,6 +54,11 @@ def join(first: VideoMemory, second: VideoMemory) -> VideoMemory:
     if not first.latents or not second.latents:
         return second if not first.latents else first
     _check_kin(first, second)
+    if any(part.config.locked for part in second.parts):
+        raise ValueError(
+            "memory and memory_after hold the last latents of their films alone, which cannot be joined; "
+            "compress the second film's latents after the first's instead"
+        )
     joined, *others = (_join(a, b) for a, b in zip(first.parts, second.parts, strict=True))
     return replace(joined, others=tuple(others))
 
@@ -65,6 +70,11 @@ def _cut(memory: VideoMemory, records: int, section: int) -> VideoMemory:
     if records == 0:
         return VideoMemory.empty(memory.config, memory.tokens.shape[0], memory.encoder_id)
     boundary = memory.boundaries[records - 1] if records <= len(memory.boundaries) else None
+    if memory.config.locked:
+        raise ValueError(
+            f"section {section}: a memory of the last latents alone cannot be cut there, since it lacks those before "
+            "them; branch off the film on disk instead (branch_film), or compress the history up to there again"
+        )
     if boundary is None:
         raise ValueError(
             f"section {section}: the memory cannot be cut there, since it was made with attention full, saved by an "

@@ -18,6 +18,7 @@ from .tail import Boundary, Tail, end_from_tensors, later
 
 MEMORY_FORMAT = "video_memory"
 MEMORY_SCHEMA_VERSION = 1
+_OPTIONAL = ("hidden", "picture")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class VideoMemory(Tail):
     final. encoder_id names the weights that made it. hidden [B,M,C] are phi's hidden states at the same places, for
     encoders with cross-attention. others are memories of the same history by further encoders (paper section 4.5):
     what enters the host is the tokens of all. boundaries say, for every section but the last, how to go on from its
-    end (see `branching`), None where that is not known. Values are never changed in place.
+    end (see `branching`), None where that is not known. picture [B,N,D] are tokens of the film's first picture, for
+    hosts that have them in front of the text. Values are never changed in place.
     """
 
     config: EncoderConfig
@@ -50,6 +52,7 @@ class VideoMemory(Tail):
     hidden: Tensor | None = None
     others: tuple[VideoMemory, ...] = ()
     boundaries: tuple[Boundary | None, ...] = field(default=(), repr=False)
+    picture: Tensor | None = None
 
     @property
     def parts(self) -> tuple[VideoMemory, ...]:
@@ -69,8 +72,9 @@ class VideoMemory(Tail):
         return torch.cat([tokens for part in self.parts for tokens in (part.tokens, part.tail)], dim=1)
 
     def all_coordinates(self) -> Tensor:
-        """Coordinates [token_count, 3] of `all_tokens`."""
-        return torch.cat([places for part in self.parts for places in (part.coordinates, part.tail_coordinates)])
+        """Coordinates [token_count, 3] of `all_tokens`, or [token_count, P, 3] (see `phi.recent`)."""
+        places = [places for part in self.parts for places in (part.coordinates, part.tail_coordinates)]
+        return torch.cat([one for one in places if len(one)] or places)
 
     def extended(
         self, encoded: Encoded, recent: Tensor, lr_frames: Tensor | None, prompt: str = "", seed: int | None = None
@@ -105,8 +109,9 @@ class VideoMemory(Tail):
         return (*self.boundaries, *[None] * unknown, self._boundary()) if self.sections else ()
 
     def _boundary(self) -> Boundary | None:
-        """How to go on from the end; None with `full` attention, which makes all tokens anew with each section."""
-        if self.config.attention == "full":
+        """How to go on from the end; None where all tokens are made anew with each section and are many: with `full`
+        attention, and for hosts that were trained to read their last latents."""
+        if self.config.attention == "full" or self.config.locked:
             return None
         end: dict[str, Any] = self.end() | {"state": replace(self.state, features=None, lr=None)}
         return Boundary(tokens=self.tokens.shape[1], **end)
@@ -176,8 +181,7 @@ class VideoMemory(Tail):
         """Tensors and description of one encoder's memory."""
         tensors, described = self.end_to_tensors()
         tensors |= {"tokens": self.tokens, "coordinates": self.coordinates}
-        if self.hidden is not None:
-            tensors["hidden"] = self.hidden
+        tensors |= {name: value for name in _OPTIONAL if (value := getattr(self, name)) is not None}
         boundaries: list[dict[str, Any] | None] = []
         for number, boundary in enumerate(self.boundaries):
             found, end = boundary.to_tensors() if boundary else ({}, None)
@@ -200,7 +204,7 @@ class VideoMemory(Tail):
             config=EncoderConfig.from_dict(config["encoder"], source),
             tokens=tensors["tokens"],
             coordinates=tensors["coordinates"],
-            hidden=tensors.get("hidden"),
+            **{name: tensors.get(name) for name in _OPTIONAL},
             sections=tuple(SectionRecord(**record) for record in config["sections"]),
             encoder_id=str(config["encoder_id"]),
             boundaries=tuple(boundaries),

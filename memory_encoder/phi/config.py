@@ -12,12 +12,15 @@ SCHEMA_VERSION = 1
 FORMAT = "video_memory_encoder"
 
 Variant = Literal["proposed", "only_lr", "without_lr", "large_patchifier", "recent"]
-Positions = Literal["physical", "index"]
+Positions = Literal["physical", "index", "pooled"]
 AttentionScope = Literal["frame", "causal", "full"]
 Padding = Literal["ceil", "floor"]
 HostAttention = Literal["joint", "cached"]
 Clips = Literal["film", "section"]
 REPEATED_FRAMES = (0, 1, 5)  # they fill whole latents of every host there is, and every section shows as many
+Fill = Literal["repeat", "zeros"]
+Start = Literal["nothing", "picture", "zeros"]
+HistoryTimestep = Literal["zero", "same"]
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -94,6 +97,17 @@ class EncoderConfig:
         latent of a single frame (`section`), joined in pixels. section_latents: length of every section that the host
         was trained for, in latents; 0 for any. repeated_frames: frames at the beginning of a clip that goes on, which
         show the end of the one before once more and are left out of the film; they fill whole latents.
+
+    The rest is how published models read their last latents (FramePack-F1, Helios), for variant `recent`:
+    anchor: the film's first latent stays in sight, at full rate, before everything else. fill: a history that is
+        shorter than the schedule is filled up with `zeros`, or has fewer tokens (`repeat`, for whole cells alone).
+    positions `pooled`: a token has the mean of the rotations of all that it covers.
+    history_timestep: the timestep that the history was trained with; "" leaves the choice to the user. With one the
+        host was trained to read its history in this one way, see `locked`.
+    section_start: rotary time of a section's first latent, which matters where text has a position of its own.
+    picture_width: width of CLIP vision tokens of the film's first picture, which stand in front of the text; 0: none.
+    skips_text: the history does not attend to the text. key_scale: (blocks, heads) of factors on the history's keys.
+    start: what a film begins with when it has no history: `nothing`, a `picture` that it must have, or `zeros`.
     """
 
     host: str
@@ -113,6 +127,14 @@ class EncoderConfig:
     clips: Clips = "film"
     section_latents: int = 0
     repeated_frames: int = 0
+    anchor: bool = False
+    fill: Fill = "repeat"
+    history_timestep: HistoryTimestep | Literal[""] = ""
+    section_start: int = 0
+    picture_width: int = 0
+    skips_text: bool = False
+    key_scale: tuple[int, ...] = ()
+    start: Start = "nothing"
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -122,6 +144,9 @@ class EncoderConfig:
             ("positions", self.positions, get_args(Positions)),
             ("memory_attention", self.memory_attention, get_args(HostAttention)),
             ("clips", self.clips, get_args(Clips)),
+            ("fill", self.fill, get_args(Fill)),
+            ("history_timestep", self.history_timestep or "zero", get_args(HistoryTimestep)),
+            ("start", self.start, get_args(Start)),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} {value!r} is unknown; choose one of {', '.join(allowed)}")
@@ -138,6 +163,35 @@ class EncoderConfig:
             )
         self._check_lattice()
         _ = self.schedule if self.variant == "recent" else self.compression  # a malformed rate is refused here
+        self._check_recent()
+
+    def _check_recent(self) -> None:
+        """Raises ValueError for settings of variant recent elsewhere, and for those that exclude each other."""
+        only_recent = self.chosen().keys() & {
+            "anchor", "fill", "history_timestep", "section_start", "picture_width", "skips_text", "key_scale", "start"
+        }  # fmt: skip
+        if self.positions == "pooled":
+            only_recent |= {"positions"}
+        if only_recent and self.variant != "recent":
+            raise ValueError(f"{', '.join(sorted(only_recent))}: for variant recent alone, not for {self.variant}")
+        if self.anchor and str(self.schedule[0].rate) != "1x1x1":
+            raise ValueError(
+                f"rate {self.rate!r}: an anchor goes through the newest piece's layer, which must be 1x1x1"
+            )
+        if self.start != "nothing" and self.fill != "zeros":
+            raise ValueError(f"start {self.start} needs fill zeros")
+        if self.picture_width and self.host != "hunyuan":
+            raise ValueError(f"picture_width: tokens in front of the text are for host hunyuan, not for {self.host}")
+        if self.section_start and self.host != "hunyuan":
+            raise ValueError(f"section_start: the text of {self.host} has no position, so that it changes nothing")
+        if (self.skips_text or self.key_scale) and self.host != "wan":
+            raise ValueError(f"skips_text and key_scale are for host wan, not for {self.host}")
+        counts = [self.section_start, self.picture_width, *self.key_scale]
+        if any(type(count) is not int or count < 0 for count in counts) or len(self.key_scale) not in (0, 2):
+            raise ValueError(
+                f"section_start {self.section_start!r}, picture_width {self.picture_width!r} and key_scale "
+                f"{self.key_scale!r} must be whole numbers, key_scale two of them (blocks, heads)"
+            )
 
     def _check_lattice(self) -> None:
         if self.clips == "section" and self.has_lr:
@@ -165,6 +219,11 @@ class EncoderConfig:
         """Latent cells per memory token along (time, height, width)."""
         rate = self.compression
         return rate.time * self.patch[0], rate.height * self.patch[1], rate.width * self.patch[2]
+
+    @property
+    def locked(self) -> bool:
+        """Whether the host was trained to read its history in one way: nothing about it is the user's to choose."""
+        return self.history_timestep != ""
 
     @property
     def has_lr(self) -> bool:

@@ -15,6 +15,7 @@ from . import stream
 from .attention import MemoryAttention
 from .config import EncoderConfig
 from .cross_attention import CrossAttention
+from .picture import PictureTokens
 from .positions import cells_for, grid_for
 from .recent import RecentHistory
 from .stream import Encoded, StreamState, flat
@@ -52,6 +53,10 @@ class MemoryEncoder(nn.Module):
             self.attention = MemoryAttention(width, config.heads, config.attention, operations, device, dtype)
             self.out = operations.Conv3d(width, config.width, 1, device=device, dtype=dtype)
         self.cross = CrossAttention(config, operations, device, dtype) if config.cross_blocks else None
+        self.picture = PictureTokens(config, operations, device, dtype) if config.picture_width else None
+        self.key_scale = (
+            nn.Parameter(torch.ones(config.key_scale, device=device, dtype=dtype)) if config.key_scale else None
+        )
 
     def reset_parameters(self, generator: torch.Generator, patchifier: tuple[Tensor, Tensor] | None = None) -> None:
         """Initialises all weights from `generator`; the global random state is not touched.
@@ -71,8 +76,9 @@ class MemoryEncoder(nn.Module):
             self.attention.reset_parameters(generator)
             nn.init.zeros_(self.out.weight)  # step 0 equals Only LR; a zero gate would block the gradient instead
             nn.init.zeros_(self.out.bias)
-        if self.cross is not None:
-            self.cross.reset_parameters(generator)
+        for part in (self.cross, self.picture):
+            if part is not None:
+                part.reset_parameters(generator)
 
     def forward(self, latents_BCTHW: Tensor, lr_BDthw: Tensor | None = None) -> Tensor:
         """Memory tokens [B,M,D] of a whole clip, as Figure 3 draws it.
@@ -82,7 +88,7 @@ class MemoryEncoder(nn.Module):
         """
         self.check_latents(latents_BCTHW)
         if self.recent is not None:
-            return self.recent(latents_BCTHW, latents_BCTHW.shape[2])[0]
+            return self.append(latents_BCTHW).tail
         batch, _, frames, height, width = latents_BCTHW.shape
         grid = grid_for(height, width, self.config)
         lr = self.check_lr(lr_BDthw, (batch, cells_for(frames, self.config.stride[0])[1], *grid))

@@ -142,16 +142,21 @@ def append(encoder: Phi, latents_BCTHW: Tensor, lr_BDthw: Tensor | None, state: 
 
 
 def _append_recent(recent: RecentHistory, latents: Tensor, state: StreamState) -> Encoded:
-    """All tokens may change with the next append."""
+    """All tokens may change with the next append. caches: the latents that are seen, then the anchor, if any."""
     total = state.latents + latents.shape[2]
-    seen = torch.cat([*state.caches, latents], dim=2)[:, :, -recent.latents :]
-    tail, places = recent(seen, total)
+    seen = torch.cat([*state.caches[:1], latents], dim=2)[:, :, -recent.latents :]
+    anchor = (state.caches[1:] or (latents[:, :, :1],))[0]
+    tail, places = recent(seen, total, anchor)
     return Encoded(
         tokens=tail[:, :0],
-        coordinates=places[:0],
+        coordinates=torch.zeros(0, 3),
         tail=tail,
         tail_coordinates=places,
-        state=StreamState(latents=total, size=(latents.shape[3], latents.shape[4]), caches=(seen,)),
+        state=StreamState(
+            latents=total,
+            size=(latents.shape[3], latents.shape[4]),
+            caches=(seen, anchor) if recent.config.anchor else (seen,),
+        ),
     )
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-HistoryTimestep = Literal["zero", "same"]
+from ...phi.config import HistoryTimestep
+
 BLOCKS = ("blocks.", "double_blocks.", "single_blocks.")  # names of the lists, in the order in which they run
+HOOK = "video_memory_attention"  # an entry of a block's arguments, taken out before the block sees them
 Slot = tuple[str, int]
 BlockArgs = dict[str, Any]
 Block = Callable[[BlockArgs], BlockArgs]
@@ -21,16 +23,33 @@ class HostError(ValueError):
     """The model cannot carry a memory; the message says which models can."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a host was trained to have beside the memory, or to do with it; see `phi.config.EncoderConfig`.
+
+    section_start: rotary time of the section's first latent. picture [B,N,D]: tokens in front of the text. skips_text:
+    the memory does not attend to the text. key_scale [blocks, heads], or one for all heads of a block.
+    """
+
+    section_start: int = 0
+    picture: Tensor | None = None
+    skips_text: bool = False
+    key_scale: Tensor | None = None
+
+
 @dataclass
 class MemoryTokens:
     """Memory on its way through one forward pass; each block replaces `tokens` by its output.
 
-    tokens [B,M,D]; rotary [.. M ..] in the host's own layout; timestep: modulation of the memory tokens.
+    tokens [B,M,D]; rotary [.. M ..] in the host's own layout; timestep: modulation of the memory tokens. video: rotary
+    of the video where it takes the place of the host's own.
     """
 
     tokens: Tensor
     rotary: Tensor
     timestep: HistoryTimestep
+    reading: Reading = Reading()
+    video: Tensor | None = None
 
 
 class MemoryPass(Protocol):
@@ -86,9 +105,10 @@ class Host(Protocol):
         """Arguments of its forward that core gives beside the text, the same for every text."""
         ...
 
-    def rotary(self, coordinates_M3: Tensor, options: Mapping[str, Any] | None = None) -> Tensor:
+    def rotary(self, coordinates: Tensor, options: Mapping[str, Any] | None = None) -> Tensor:
         """Rotary embedding of (time, height, width) in token-grid units, in the layout of the host's `pe`.
 
+        coordinates: [M,3], or [M,P,3] for tokens that have the mean of P rotations.
         options: core's transformer_options, which may scale and shift the video's positions.
         """
         ...
@@ -112,6 +132,11 @@ class Host(Protocol):
     def flat_rotary(self, rotary: Tensor) -> Tensor:
         """The result of `rotary` as [1,M,1,d/2,2,2]."""
         ...
+
+
+def mean_of_points(rotary: Tensor, coordinates: Tensor, axis: int) -> Tensor:
+    """Rotary embeddings of all coordinates [M,3] or [M,P,3], in a row along `axis`, as one for each of M tokens."""
+    return rotary if coordinates.ndim == 2 else rotary.unflatten(axis, coordinates.shape[:2]).mean(axis + 1)
 
 
 def project(conv: nn.Module, latents: Tensor, patch: tuple[int, int, int]) -> Tensor:

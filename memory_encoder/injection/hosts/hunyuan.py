@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Block, BlockArgs, BlockPatch, HostError, MemoryPass, MemoryTokens, Slot, project
+from .base import Block, BlockArgs, BlockPatch, HostError, MemoryPass, MemoryTokens, Slot, mean_of_points, project
 
 Segments = list[tuple[int, int | None, int]]
 
@@ -49,9 +49,9 @@ class HunyuanHost:
     def constants(self, guidance: float) -> dict[str, float]:
         return {"guidance": guidance} if self.model.params.guidance_embed else {}
 
-    def rotary(self, coordinates_M3: Tensor, options: Mapping[str, Any] | None = None) -> Tensor:
+    def rotary(self, coordinates: Tensor, options: Mapping[str, Any] | None = None) -> Tensor:
         """[1,1,M,d/2,2,2]: Hunyuan keeps the sequence on dimension 2."""
-        return self.model.pe_embedder(coordinates_M3[None])
+        return mean_of_points(self.model.pe_embedder(coordinates.reshape(1, -1, 3)), coordinates, axis=2)
 
     def block_patches(self, memory: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
         to_zero = self._change_to_zero(call) if memory.timestep == "zero" else None
@@ -152,8 +152,10 @@ class _HunyuanPatch:
 
     def __init__(self, memory: MemoryTokens, to_zero: Tensor | None) -> None:
         self.memory, self.to_zero = memory, to_zero
+        self.words: int | None = None  # length of the text stream as core makes it
 
     def double(self, args: BlockArgs, block: Block) -> BlockArgs:
+        args = self._with_picture(args)
         video = args["img"].shape[1]
         vec, row = self._modulation(args["vec"])
         changed = self._common(args) | {
@@ -169,15 +171,32 @@ class _HunyuanPatch:
         segments = self._segments(args.get("modulation_dims"), length, row)
         return self._split(block({**args, **self._common(args), "vec": vec, "modulation_dims": segments}), length)
 
+    def _with_picture(self, args: BlockArgs) -> BlockArgs:
+        """Puts the picture's tokens in front of the text where it comes from core; blocks hand both on together."""
+        picture, words = self.memory.reading.picture, args["txt"]
+        if picture is None:
+            return args
+        self.words = words.shape[1] if self.words is None else self.words
+        return {**args, "txt": torch.cat([picture, words], dim=1)} if words.shape[1] == self.words else args
+
     def _common(self, args: BlockArgs) -> BlockArgs:
-        mask = args.get("attention_mask")
+        reading, mask = self.memory.reading, args.get("attention_mask")
+        before = 0 if reading.picture is None else reading.picture.shape[1]
         if mask is not None:  # additive, zero where attention is allowed
-            mask = torch.nn.functional.pad(mask, (0, self.memory.tokens.shape[1]))
+            mask = torch.nn.functional.pad(mask, (before, self.memory.tokens.shape[1]))
         pe = args["pe"]  # core gives each row of the batch its own copy
-        rotary = self.memory.rotary.to(pe).expand(pe.shape[0], -1, -1, -1, -1, -1)
+
+        def rows(rotary: Tensor) -> Tensor:
+            return rotary.to(pe).expand(pe.shape[0], -1, -1, -1, -1, -1)
+
+        parts = [pe, rows(self.memory.rotary)]
+        if self.memory.video is not None:
+            parts[:1] = pe[:, :, : -self.memory.video.shape[2]], rows(self.memory.video)
+        if before:  # a place like the text's, which is not rotated
+            parts.insert(0, torch.eye(2).to(pe).expand(*pe.shape[:2], before, pe.shape[3], 2, 2))
         return {
             "img": torch.cat([args["img"], self.memory.tokens], dim=1),
-            "pe": torch.cat([pe, rotary], dim=2),
+            "pe": torch.cat(parts, dim=2),
             "attention_mask": mask,
         }
 

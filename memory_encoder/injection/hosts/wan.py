@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .base import Block, BlockArgs, BlockPatch, MemoryPass, MemoryTokens, Slot, project
+from .base import HOOK, Block, BlockArgs, BlockPatch, MemoryPass, MemoryTokens, Slot, mean_of_points, project
 
 
 class WanHost:
@@ -45,20 +47,21 @@ class WanHost:
     def constants(self, guidance: float) -> dict[str, float]:
         return {}
 
-    def rotary(self, coordinates_M3: Tensor, options: Mapping[str, Any] | None = None) -> Tensor:
+    def rotary(self, coordinates: Tensor, options: Mapping[str, Any] | None = None) -> Tensor:
         """[1,M,1,d/2,2,2]: Wan keeps the sequence on dimension 1."""
         rope = (options or {}).get("rope_options") or {}  # core's ScaleROPE; its Hunyuan knows no such thing
         if rope:
             scale, shift = (
-                coordinates_M3.new_tensor([rope.get(f"{name}_{axis}", usual) for axis in "tyx"])
+                coordinates.new_tensor([rope.get(f"{name}_{axis}", usual) for axis in "tyx"])
                 for name, usual in (("scale", 1.0), ("shift", 0.0))
             )
-            coordinates_M3 = coordinates_M3 * scale + shift
-        return self.model.rope_embedder(coordinates_M3[None]).movedim(1, 2)
+            coordinates = coordinates * scale + shift
+        rotary = self.model.rope_embedder(coordinates.reshape(1, -1, 3)).movedim(1, 2)
+        return mean_of_points(rotary, coordinates, axis=1)
 
     def block_patches(self, memory: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
         patch = _WanPatch(self.model, memory)
-        return dict.fromkeys(self.slots(), patch)
+        return {slot: partial(patch, slot[1]) for slot in self.slots()}
 
     def slots(self) -> list[Slot]:
         return [("double_block", i) for i in range(len(self.model.blocks))]
@@ -81,15 +84,19 @@ class _WanPatch:
         self._vec: tuple[Tensor, int, Tensor] | None = None
         self._pe: tuple[Tensor, Tensor] | None = None
 
-    def __call__(self, args: BlockArgs, block: Block) -> BlockArgs:
-        video, memory = args["img"], self.memory.tokens
+    def __call__(self, index: int, args: BlockArgs, block: Block) -> BlockArgs:
+        video, memory, reading = args["img"], self.memory.tokens, self.memory.reading
         length = video.shape[1]  # other owners of a block may leave tokens out
         if self._vec is None or self._vec[0] is not args["vec"] or self._vec[1] != length:
             self._vec = args["vec"], length, self._modulation(args["vec"], length)
         if self._pe is None or self._pe[0] is not args["pe"]:
             self._pe = args["pe"], torch.cat([args["pe"], self.memory.rotary.to(args["pe"])], dim=1)
-        tokens = torch.cat([video, memory], dim=1)
-        out = block({**args, "img": tokens, "vec": self._vec[2], "pe": self._pe[1]})
+        changed: BlockArgs = {"img": torch.cat([video, memory], dim=1), "vec": self._vec[2], "pe": self._pe[1]}
+        if reading.key_scale is not None:
+            changed[HOOK] = _scaled_keys(reading.key_scale[index].to(video), memory.shape[1], self.model.num_heads)
+        text = self.model.blocks[index].cross_attn
+        with without_text(text, memory.shape[1]) if reading.skips_text else contextlib.nullcontext():
+            out = block({**args, **changed})
         self.memory.tokens = out["img"][:, length:]
         return {**out, "img": out["img"][:, :length]}
 
@@ -107,6 +114,39 @@ class _WanPatch:
         rows = torch.arange(0, video, group, device=vec.device) // run
         last = vec[:, -1:] if self.memory.timestep == "same" else at_zero(self.model, vec)
         return torch.cat([vec[:, rows], last.expand(-1, -(-memory // group), -1, -1)], dim=1)
+
+
+@contextlib.contextmanager
+def without_text(cross_attention: nn.Module, memory: int) -> Iterator[None]:
+    """The last `memory` rows skip this cross-attention within the context.
+
+    By hooks, which work beside whatever other packs have put in the place of its `forward`.
+    """
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return (args[0][:, : args[0].shape[1] - memory], *args[1:]), kwargs
+
+    def after(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        return nn.functional.pad(out, (0, 0, 0, memory))
+
+    with contextlib.ExitStack() as stack:
+        for handle in (
+            cross_attention.register_forward_pre_hook(before, with_kwargs=True),
+            cross_attention.register_forward_hook(after),
+        ):
+            stack.callback(handle.remove)
+        yield
+
+
+def _scaled_keys(scale: Tensor, memory: int, heads: int) -> Callable[..., Tensor]:
+    """A hook on self-attention that makes the keys of the last `memory` rows 1 to 10 times as large (Helios)."""
+    factor = 1 + 9 * torch.sigmoid(scale)
+
+    def hook(attention: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        keys = k[:, -memory:].unflatten(2, (heads, -1)) * factor[:, None]
+        return attention(q, torch.cat([k[:, :-memory], keys.flatten(2)], dim=1), v, *args, **kwargs)
+
+    return hook
 
 
 class _WanMemoryPass:

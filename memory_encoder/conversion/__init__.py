@@ -1,0 +1,1 @@
+"""Published checkpoints of trained histories, to files that core's loaders and ours read."""

@@ -1,0 +1,56 @@
+"""`python -m memory_encoder convert`: published checkpoints to files that core's loaders and ours read."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from types import ModuleType
+
+from . import framepack, helios
+from .weights import Checkpoint, ConversionError, opened
+
+KINDS: tuple[ModuleType, ...] = (framepack, helios)
+
+
+def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="a checkpoint of FramePack-F1 or Helios-Base in .safetensors: one file, one of its shards, the index of "
+        "the shards, or their folder",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the converted files go")
+    parser.add_argument("--name", default="", help="how their names begin; the input's name by default")
+
+
+def run_convert(args: argparse.Namespace) -> None:
+    """Raises ConversionError that names what is wrong, OSError when a file cannot be written."""
+    with opened(args.inputs) as checkpoint:
+        kind = _kind(checkpoint)
+        plan = kind.conversion(checkpoint)
+        print("\n".join(plan.write(checkpoint, args.out, args.name or _name(args.inputs[0]))))
+
+
+def _kind(checkpoint: Checkpoint) -> ModuleType:
+    keys = checkpoint.names
+    for kind in KINDS:
+        if kind.matches(keys):
+            return kind
+    names = ", ".join(kind.__name__.rsplit(".", 1)[-1] for kind in KINDS)
+    raise ConversionError(
+        f"{checkpoint.name} is none of {names}: its tensors have names such as {', '.join(keys[:2])}; give the "
+        "transformer's checkpoint as its authors publish it"
+    )
+
+
+def _name(path: Path) -> str:
+    """A file name's own part, without the number of a shard."""
+    stem = path.name.removesuffix(".json").removesuffix(".index").removesuffix(".safetensors")
+    stem = re.sub(r"-\d+-of-\d+$", "", stem)
+    if stem in ("diffusion_pytorch_model", "model", "transformer"):
+        parents = [one for one in path.resolve().parents if one.name and one.name != "transformer"]
+        stem = parents[0].name if parents else stem
+    return stem
