@@ -123,5 +123,5 @@ def conversion(checkpoint: Checkpoint) -> Conversion:
         picture_width=checkpoint.shape("image_projection.up.weight")[1],
         start="picture",
     )
-    notes = [] if "f1" in checkpoint.name.lower() else [f"Check this is F1: {INVERTED}"]
+    notes = [] if checkpoint.called(r"(?<!b)f1(?!\d)") else [f"Check this is F1: {INVERTED}"]
     return Conversion("framepack", "HunyuanVideo", core, encoder_tensors(encoder, checkpoint), config, LICENCE, notes)

@@ -20,7 +20,6 @@ DISTILLED = (
     "Helios-Mid and Helios-Distilled have the same names, and need a sampler that makes a section in three sizes, "
     "which is not here; use Helios-Base"
 )
-OLD_HEAD = "scale_shift_table"  # of files of its first weeks, for norm_out.scale_shift_table
 
 _ATTENTION = (
     ("to_q", "q"),
@@ -30,7 +29,17 @@ _ATTENTION = (
     ("norm_q", "norm_q"),
     ("norm_k", "norm_k"),
 )
-_BLOCK = Table(
+TOP = {
+    "condition_embedder.time_embedder.linear_1": "time_embedding.0",
+    "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+    "condition_embedder.time_proj": "time_projection.1",
+    "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+    "condition_embedder.text_embedder.linear_2": "text_embedding.2",
+    "patch_embedding": "patch_embedding",
+    "proj_out": "head.head",
+}
+HEAD = "scale_shift_table"  # at the top in files of its first weeks
+BLOCK = Table(
     "blocks.{}.",
     "blocks.{}.",
     {"scale_shift_table": "modulation", "norm2": "norm3", "ffn.net.0.proj": "ffn.0", "ffn.net.2": "ffn.2"}
@@ -40,6 +49,8 @@ _BLOCK = Table(
         for theirs, ours in _ATTENTION
     },
 )
+TABLES = (Table("", "", TOP | {f"norm_out.{HEAD}": "head.modulation"}), BLOCK)
+OLD_TABLES = (Table("", "", TOP | {HEAD: "head.modulation"}), BLOCK)
 ENCODER = (
     Table(
         "",
@@ -56,18 +67,7 @@ def matches(keys: Sequence[str]) -> bool:
 
 def conversion(checkpoint: Checkpoint) -> Conversion:
     """Raises ConversionError for a checkpoint that is not whole, or holds more than Helios does."""
-    head = OLD_HEAD if OLD_HEAD in checkpoint else f"norm_out.{OLD_HEAD}"
-    top = {
-        "condition_embedder.time_embedder.linear_1": "time_embedding.0",
-        "condition_embedder.time_embedder.linear_2": "time_embedding.2",
-        "condition_embedder.time_proj": "time_projection.1",
-        "condition_embedder.text_embedder.linear_1": "text_embedding.0",
-        "condition_embedder.text_embedder.linear_2": "text_embedding.2",
-        "patch_embedding": "patch_embedding",
-        head: "head.modulation",
-        "proj_out": "head.head",
-    }
-    core, left = converted(checkpoint, (Table("", "", top), _BLOCK))
+    core, left = converted(checkpoint, OLD_TABLES if HEAD in checkpoint else TABLES)
     encoder, _ = converted(checkpoint, ENCODER)
     scales = sorted((int(match[1]), key) for key in left if (match := _SCALE.fullmatch(key)))
     key_scale: tuple[int, ...] = ()
@@ -94,5 +94,5 @@ def conversion(checkpoint: Checkpoint) -> Conversion:
         key_scale=key_scale,
         start="zeros",
     )
-    notes = [] if "base" in checkpoint.name.lower() else [f"Check this is Helios-Base: {DISTILLED}"]
+    notes = [] if checkpoint.called("base") else [f"Check this is Helios-Base: {DISTILLED}"]
     return Conversion("helios", "Wan 2.1", core, encoder_tensors(encoder, checkpoint), config, LICENCE, notes)

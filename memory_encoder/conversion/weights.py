@@ -52,8 +52,13 @@ class Entry:
 class Checkpoint:
     """The tensors of a checkpoint by name, in one file or in shards; each is read when it is asked for."""
 
-    def __init__(self, entries: Mapping[str, Entry], name: str) -> None:
-        self.entries, self.name = dict(entries), name
+    def __init__(self, entries: Mapping[str, Entry], path: Path) -> None:
+        self.entries, self.path, self.name = dict(entries), path, path.name
+
+    def called(self, pattern: str) -> bool:
+        """Whether the name of its file or of the folder around it holds a pattern, in lower case."""
+        path = self.path.resolve()
+        return any(re.search(pattern, name.lower()) for name in (path.name, path.parent.name))
 
     def __contains__(self, key: str) -> bool:
         return key in self.entries
@@ -91,7 +96,7 @@ def opened(paths: Sequence[Path]) -> Iterator[Checkpoint]:
         if not entries:
             raise ConversionError("there is no tensor in what was given; give a checkpoint in .safetensors")
         _refuse_scales(entries, paths[0])
-        yield Checkpoint(_without_prefix(entries), paths[0].name)
+        yield Checkpoint(_without_prefix(entries), paths[0])
 
 
 @dataclass(frozen=True)

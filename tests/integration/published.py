@@ -1,4 +1,4 @@
-"""Tiny models of diffusers' classes with random weights, saved as their authors publish theirs, and what we make of them.
+"""Tiny models of diffusers' classes with random weights, saved as published ones are, and what we make of them.
 
 diffusers is what the comparisons of this folder are made with; nothing of the pack imports it.
 """
@@ -78,7 +78,9 @@ class Converted:
     def config(self) -> EncoderConfig:
         return read_encoder(self.encoder)[0]
 
-    def memory(self, latents: Tensor, vision: Tensor | None = None, **changes: Any) -> tuple[VideoMemory, MemoryEncoder]:
+    def memory(
+        self, latents: Tensor, vision: Tensor | None = None, **changes: Any
+    ) -> tuple[VideoMemory, MemoryEncoder]:
         """The memory of a film of `latents`, and its encoder; `changes` are made to the configuration."""
         config, weights = read_encoder(self.encoder)
         config = replace(config, **changes)
@@ -114,7 +116,7 @@ def converted(comfy: Any, folder: Path, name: str, original: Any, shard: str = "
     files = [folder / "out" / f"{name}_{part}.safetensors" for part in ("model", "memory_encoder")]
     with torch.inference_mode(False):
         patcher = comfy.module("comfy.sd").load_diffusion_model(str(files[0]), {"dtype": torch.float32})
-    return Converted(comfy, original, *files, patcher)
+    return Converted(comfy, original, files[0], files[1], patcher)
 
 
 def random(seed: int, *shape: int) -> Tensor:

@@ -6,6 +6,7 @@ Every part of how they read their history is left out once, which must show.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_framepack_samples_in_core_as_a_loop_over_diffusers_does(f1: Converted, 
             model, noise, cfg, sampler, sigmas, *conds, torch.zeros_like(noise), disable_pbar=True, seed=3
         )
     y = noise
-    for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, after in pairwise(sigmas):
         velocity, other = (
             framepack_output(f1.original, y, 1000 * now.expand(1), film, text) for text in (positive, negative)
         )
@@ -150,7 +151,7 @@ def test_a_memory_leaves_no_hook_behind(base: Converted):
 def test_core_finds_its_own_keys_in_a_converted_file_and_no_others(f1: Converted, base: Converted):
     for one in (f1, base):
         with safe_open(str(one.model), framework="pt") as file:
-            assert set(file.keys()) == set(one.patcher.model.diffusion_model.state_dict())  # noqa: SIM118
+            assert set(file.keys()) == set(one.patcher.model.diffusion_model.state_dict())
 
 
 def test_no_key_of_the_original_is_left_over(f1: Converted, base: Converted):
