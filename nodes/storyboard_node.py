@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
+from ..memory_encoder.frames import TEMPORAL
 from ..memory_encoder.storyboard import (
     KeyframeUnit,
     Lattice,
@@ -17,7 +18,8 @@ from ..memory_encoder.storyboard import (
     plan_sections,
     read_storyboard,
 )
-from .sockets import CATEGORY, StoryboardSocket, fps_input
+from .runtime.managed import ManagedEncoder
+from .sockets import CATEGORY, StoryboardSocket, encoder_input, fps_input
 
 EXAMPLE = Storyboard(
     (
@@ -90,6 +92,10 @@ class VideoMemoryStoryboard(io.ComfyNode):
                     optional=True,
                     tooltip='What keys without a unit are in "0": "text", "16": "text".',
                 ),
+                encoder_input(
+                    optional=True,
+                    tooltip="The sampler's encoder, where it says how long sections are; for frames and schedule.",
+                ),
             ],
             outputs=[
                 StoryboardSocket.Output(display_name="storyboard", tooltip="For the Autoregressive Sampler."),
@@ -107,6 +113,7 @@ class VideoMemoryStoryboard(io.ComfyNode):
         section_seconds: float,
         total_seconds: float = 0.0,
         keyframe_unit: KeyframeUnit = "seconds",
+        memory_encoder: ManagedEncoder | None = None,
     ) -> io.NodeOutput:
         reading = read_storyboard(
             storyboard,
@@ -124,7 +131,8 @@ class VideoMemoryStoryboard(io.ComfyNode):
             conditioning={},
             negative=_encode(clip, parsed.negative) if parsed.negative else None,
         )
-        sections = encoded.plan(Lattice())
+        parts = () if memory_encoder is None else memory_encoder.parts
+        sections = encoded.plan(Lattice.of([part.config for part in parts], TEMPORAL))
         for prompt in dict.fromkeys(shot.prompt for shot in parsed.shots):
             encoded.conditioning[prompt] = _encode(clip, prompt)
         schedule = f"{describe_schedule(sections, fps)}\n{reading.note}"

@@ -139,3 +139,10 @@ def test_preview_of_a_clip_is_drawn_from_what_is_new(world: World, clips: Any, m
     )
     film(world, "preview", "cut", "continue", memory_encoder=clips)
     assert seen[-1] == 2 and 3 in seen
+
+
+def test_storyboard_with_the_encoder_tells_the_frames_that_the_film_will_have(world: World, clips: Any) -> None:
+    text = json.dumps({"shots": [{"start": 0, "end": 0.5, "prompt": "a"}, {"start": 0.5, "end": 1, "prompt": "b"}]})
+    _, frames, schedule = world.call("VideoMemoryStoryboard", world.clip, text, 16.0, 0.5, memory_encoder=clips)
+    assert frames == 18 and "Each section is a clip of its own" in schedule
+    assert world.call("VideoMemoryStoryboard", world.clip, text, 16.0, 0.5)[1] == 17

@@ -128,3 +128,10 @@ def test_a_request_that_is_no_object_or_lacks_the_storyboard_is_refused() -> Non
 def test_a_storyboard_past_the_films_end_is_refused_with_the_shot() -> None:
     with pytest.raises(StoryboardError, match="shot 3"):
         plan(total_seconds=8)
+
+
+def test_the_encoders_file_says_what_the_sections_are() -> None:
+    config = EncoderConfig("wan", 5120, 16, rate="2@1x1x1", variant="recent", clips="section", section_latents=9)
+    answer = film_plan(PlanRequest.from_dict({"storyboard": TEXT}), [config])
+    assert {section["frames"] for section in answer["sections"]} == {33} and answer["section_count"] == 7
+    assert answer["frames"] == 7 * 33 and "clip of its own" in answer["schedule"]
