@@ -29,7 +29,8 @@ def add_lora(model: nn.Module, rank: int, seed: int) -> list[nn.Parameter]:
     at zero: the host is unchanged at first. Raises ValueError when the model has no linear layers in blocks.
     """
     from peft import LoraConfig, inject_adapter_in_model
-    from peft.tuners.lora import Linear as LoraLinear
+
+    from .lora_layer import LoraLayer
 
     names = linear_layers(model)
     if not names:
@@ -37,9 +38,7 @@ def add_lora(model: nn.Module, rank: int, seed: int) -> list[nn.Parameter]:
     model.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=names, bias="none")
     modules = dict(model.named_modules())
-    quantised = {type(modules[name]) for name in names if not isinstance(modules[name], nn.Linear)}
-    if quantised:
-        config._register_custom_module(dict.fromkeys(quantised, LoraLinear))
+    config._register_custom_module({type(modules[name]): LoraLayer for name in names})
     inject_adapter_in_model(config, model, adapter_name=ADAPTER)
     generator = torch.Generator().manual_seed(seed)
     parameters = []

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from ..injection.inject import DIFFUSION_MODEL, KEY, DiffusionModelWrapper
 from ..injection.selection import InjectedMemory
 from ..objectives.continuation import Context, ContinuationDraw, continuation_loss
 from ..objectives.retrieval import RetrievalDraw, retrieval_loss, time_stride
-from ..phi.cross_attention import CrossMemory
+from ..phi.cross_attention import CrossAttention, CrossMemory
 from ..phi.encoder import MemoryEncoder
 from ..phi.positions import cell_coordinates, cells_for, grid_for, lattice_coordinates
 from .dataset.rows import MASK, Rows, moved, passes
@@ -132,7 +133,8 @@ class TrainingModule(nn.Module):
         coordinates = torch.cat([encoded.coordinates, encoded.tail_coordinates])
         hidden, cross = encoded.all_hidden(), ()
         if hidden is not None and encoder.cross is not None:
-            cross = (CrossMemory(encoder.cross, hidden, coordinates),)
+            branches: Any = _OwnTypes(encoder.cross)
+            cross = (CrossMemory(branches, hidden, coordinates),)
         return encoded.all_tokens(), coordinates, cross
 
     def with_window(self, memory: InjectedMemory, hr: Tensor, count: int) -> InjectedMemory:
@@ -193,8 +195,10 @@ class TrainingModule(nn.Module):
         x = torch.nn.functional.pad(x, (0,) * 7 + (host.image_channels,))  # as core does where no image is given
         wrapper = DiffusionModelWrapper(memory, self.gradient_checkpointing)
         options: dict[str, Any] = {"wrappers": {DIFFUSION_MODEL: {KEY: [wrapper]}}}
-        # What is trained is float32 in a host of half weights.
-        with contextlib.nullcontext() if half is None else torch.autocast(kind, half):
+        # Autocast would compute the host's norms and sums in float32, which core does not, and the backward pass keeps.
+        # The LoRA casts by itself. Weights of the other half type cannot do without.
+        other = half is not None and _weights(self.diffusion_model) in HALF and _weights(self.diffusion_model) != half
+        with contextlib.nullcontext() if half is None else torch.autocast(kind, half, other, cache_enabled=False):
             return self.diffusion_model(x, t * TIMESTEP_SCALE, transformer_options=options, **given).to(x_t.dtype)
 
 
@@ -204,6 +208,18 @@ def _rows_of(memory: InjectedMemory, rows: list[int]) -> InjectedMemory:
         return memory
     cross = tuple(replace(one, hidden=one.hidden[rows]) for one in memory.cross)
     return replace(memory, tokens=memory.tokens[rows], cross=cross, _placed={})
+
+
+class _OwnTypes:
+    """The float32 branches of an encoder's cross-attention, for a host that computes in a half type."""
+
+    def __init__(self, cross: CrossAttention) -> None:
+        self.blocks = [partial(self._run, block) for block in cross.blocks]
+
+    @staticmethod
+    def _run(block: nn.Module, video: Tensor, *others: Tensor) -> Tensor:
+        with torch.autocast(video.device.type, video.dtype, video.dtype in HALF, cache_enabled=False):
+            return block(video, *others).to(video.dtype)
 
 
 HALF = (torch.bfloat16, torch.float16)

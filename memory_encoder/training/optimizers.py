@@ -13,9 +13,12 @@ from .distributed.shards import from_shard, gathered, own_shard, shard_of
 from .options import TrainOptions
 
 
-def make_optimizers(parameters: Mapping[str, nn.Parameter], options: TrainOptions) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    parameters: Mapping[str, nn.Parameter], options: TrainOptions, fused: bool = False
+) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or with `options.optimizer` muon for all but the matrices inside the host's blocks.
 
+    fused: for a card, where AdamW would otherwise make a copy of all second moments in each step.
     AdamW comes first. Each group has a `share` of the run's learning rate. Raises ValueError where PyTorch has no Muon.
     """
     matrices = {name: p for name, p in parameters.items() if options.optimizer == "muon" and _is_matrix(name, p)}
@@ -24,7 +27,9 @@ def make_optimizers(parameters: Mapping[str, nn.Parameter], options: TrainOption
     rate, decay = options.learning_rate, options.weight_decay
     groups = [{"params": others, "share": 1.0}, {"params": encoder, "share": options.encoder_rate}]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, weight_decay=decay, betas=(0.9, 0.99))
+        torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=fused
+        )
     ]
     if matrices:
         kind: Any = getattr(torch.optim, "Muon", None)

@@ -75,7 +75,7 @@ class Trainer:
             encoder.requires_grad_(options.train_encoder and options.stage != "host")
         if options.train_host:
             module.diffusion_model.requires_grad_(True)
-        optimizers = make_optimizers(_trained(module), options)
+        optimizers = make_optimizers(_trained(module), options, fused=self.accelerator.device.type == "cuda")
         if self.sharded:
             prepared: Any = prepare_split(self.accelerator, module, optimizers)
             module.agreed = self._anywhere

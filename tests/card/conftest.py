@@ -75,6 +75,7 @@ class FloatTensor(torch.Tensor):
 
 
 PLAIN = torch.nn.functional.scaled_dot_product_attention
+PLAIN_RMS_NORM = torch.nn.functional.rms_norm
 
 
 def fused_attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
@@ -88,6 +89,25 @@ def fused_attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, sca
         return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, scale=scale)[0]
     graph = torch.is_grad_enabled()
     return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, attn_mask, graph, scale=scale)[0]
+
+
+class FusedNorm(torch.autograd.Function):
+    """Shapes of the one kernel that a card has; builds of torch for CPUs take its parts, with float32 copies."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(x, weight, x.new_empty(x.shape[:-1], dtype=torch.float32))
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        return torch.empty_like(ctx.saved_tensors[0]), None
+
+
+def fused_rms_norm(input, normalized_shape, weight=None, eps=None):
+    if input.device.type != "cuda" or torch.is_autocast_enabled("cuda"):
+        return PLAIN_RMS_NORM(input, normalized_shape, weight, eps)
+    return FusedNorm.apply(input, weight)
 
 
 def moved(module: torch.nn.Module, change: Any, recurse: bool = True) -> torch.nn.Module:
@@ -135,6 +155,7 @@ def card(comfy: Any, load_pack: Callable[..., ModuleType]) -> Iterator[Card]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.Module, "_apply", moved)
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", fused_attention)
+        patch.setattr(torch.nn.functional, "rms_norm", fused_rms_norm)
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
         patch.setattr(torch, "FloatTensor", FloatTensor)

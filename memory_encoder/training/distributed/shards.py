@@ -68,11 +68,12 @@ def optimizer_state(optimizer: Any) -> dict[str, Any]:
 
 
 def load_optimizer_state(optimizer: Any, state: Mapping[str, Any]) -> None:
-    """Inverse of `optimizer_state`, in all processes."""
+    """Inverse of `optimizer_state`, in all processes; how it computes is the optimizer's own affair, not the file's."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def parts(index: int, entry: Mapping[str, Any]) -> dict[str, Any]:
         like = parameters[index]
         return {name: shard_of(value, like) if isinstance(value, Tensor) else value for name, value in entry.items()}
 
-    optimizer.load_state_dict({**state, "state": {index: parts(index, each) for index, each in state["state"].items()}})
+    loaded = {index: parts(index, each) for index, each in state["state"].items()}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": loaded})

@@ -1,0 +1,200 @@
+"""A whole training step at full size on the fake card, with the bytes of each part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from memory_encoder.objectives import retrieval
+from memory_encoder.objectives.continuation import ContinuationDraw
+from memory_encoder.objectives.retrieval import RetrievalDraw
+from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.phi.positions import cells_for, grid_for
+from memory_encoder.training import trainer as loop
+from memory_encoder.training.card_plan import MemoryPlan, plan_memory
+from memory_encoder.training.lora import add_lora
+from memory_encoder.training.module import Batch, TrainingModule
+from memory_encoder.training.options import TrainOptions
+
+from .hosts import FullModel
+from .meter import Meter
+
+OMEGA = 4  # latents: the most that retrieval asks for
+FP8 = torch.float8_e4m3fn
+
+
+@dataclass(frozen=True)
+class Case:
+    """A step: `section` latents (of Omega in retrieval) beside the memory of `history` latents, `clips` at once."""
+
+    host: str
+    stage: Any = "continuation"
+    section: int = 3
+    history: int = 121
+    clips: int = 1
+    fp8: bool = False
+    layers: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> int:
+        """Latents of the training clip."""
+        return self.history + (self.section if self.stage == "continuation" else 0)
+
+    def train_options(self) -> TrainOptions:
+        values = {"rank": 128, "gradient_checkpointing": True} | self.options
+        return TrainOptions(
+            stage=self.stage, batch_size=self.clips, section=self.section, mixed_precision="bf16", history_dropout=0.0,
+            **values,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Highest live bytes of a step by phase, with the operation and what lay there, and the plan for it."""
+
+    phases: dict[str, tuple[int, str, dict[str, int]]]
+    plan: MemoryPlan
+
+    @property
+    def peak(self) -> int:
+        return max(size for size, _, _ in self.phases.values())
+
+
+def fp8_host(model: Any) -> None:
+    """Makes a host what a plain fp8 file is: the matrices of the blocks are fp8, all else bf16."""
+    for name, parameter in model.named_parameters():
+        if parameter.dtype == FP8 and not (parameter.ndim == 2 and "blocks." in name):
+            parent, _, leaf = name.rpartition(".")
+            new = torch.nn.Parameter(parameter.detach().to(torch.bfloat16), False)
+            model.get_submodule(parent)._parameters[leaf] = new
+
+
+class Clips:
+    """Training clips in RAM."""
+
+    def __init__(self, case: Case, model: FullModel, encoder: MemoryEncoder) -> None:
+        self.case, self.model, self.config = case, model, encoder.config
+
+    def rows(self, step: int, first: int, last: int, kind: str, target: Any) -> Batch:
+        host, (channels, _, height, width) = self.model.host, self.model.latent
+        count, grid, frames = last - first, grid_for(height, width, self.config), self.case.frames
+        cells = cells_for(frames, self.config.stride[0])[1]
+        lr = torch.zeros(count, channels, cells, grid[0] * host.patch[1], grid[1] * host.patch[2])
+        conditioning = {"context": torch.zeros(count, self.model.words, host.text_width)}
+        if host.pooled_width is not None:
+            conditioning["y"] = torch.zeros(count, host.pooled_width)
+        return Batch(torch.zeros(count, channels, frames, height, width), {self.config.rate: lr}, conditioning)
+
+
+def drawn(case: Case, batch: Batch) -> RetrievalDraw | ContinuationDraw:
+    """The random numbers of the longest step that the case can have."""
+    count, channels, _, height, width = batch.hr.shape
+    size = (count, channels, case.section, height, width)
+    if case.stage == "continuation":
+        t, noise = torch.full((count,), 0.5), torch.zeros(size)
+        return ContinuationDraw(case.history, case.section, t, noise, False, None, None, 0)
+    return retrieval.draw(batch.hr, batch.lr, 3.0, torch.Generator(), range(10, 10 + min(OMEGA, case.section)))
+
+
+class StepMeter(Meter):
+    """Live bytes with the highest by phase of a step, and by the kind of what is there at the highest of all.
+
+    The float32 gradient of the queries, which the flash kernel adds up for itself, is in it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phase, self.tag = "before", "other"
+        self.phases: dict[str, tuple[int, str, dict[str, int]]] = {}
+        self._tags: dict[int, tuple[str, int]] = {}
+
+    def add(self, tensor: Tensor, name: str = "given") -> None:
+        super().add(tensor, name)
+        if tensor.device.type == self.device:
+            key = tensor.untyped_storage()._cdata  # type: ignore[attr-defined]
+            if key not in self._tags and key in self._known:
+                self._tags[key] = (f"{self.tag}", self._known[key])
+                self._look(name)
+
+    def label(self, tensor: Tensor, tag: str) -> None:
+        """Says what a tensor is."""
+        self.add(tensor)
+        if tensor.device.type == self.device:
+            key = tensor.untyped_storage()._cdata  # type: ignore[attr-defined]
+            self._tags[key] = (tag, self._known[key])
+
+    def _gone(self, key: int) -> None:
+        super()._gone(key)
+        self._tags.pop(key, None)
+
+    def _look(self, name: str, more: int = 0) -> None:
+        if self.now + more > self.phases.get(self.phase, (0, "", {}))[0]:
+            parts: dict[str, int] = {"kernel": more}
+            for tag, size in self._tags.values():
+                parts[tag] = parts.get(tag, 0) + size
+            self.phases[self.phase] = (self.now + more, name, parts)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        if "flash_attention_backward" in str(func):
+            self._look(str(func), 4 * args[1].numel())
+        return result
+
+
+@contextmanager
+def run_of(card: Any, case: Case, folder: Path) -> Iterator[tuple[loop.Trainer, StepMeter]]:
+    """A run of the pack's own loop that is about to begin, and a meter that knows its weights."""
+    model = card.new_model(case.host, FP8 if case.fp8 else torch.bfloat16, case.layers)
+    if case.fp8:
+        fp8_host(model.diffusion_model)
+    encoder, options = MemoryEncoder(model.config(), dtype=torch.float32), case.train_options()
+    add_lora(model.diffusion_model, options.rank, 0)
+    module = TrainingModule(encoder, model.diffusion_model, gradient_checkpointing=options.gradient_checkpointing)
+    run = loop.Trainer(module, Clips(case, model, encoder), options, folder)
+    meter = StepMeter()
+    for name, parameter in module.named_parameters():
+        kind = "LoRA" if ".lora_" in name else "encoder" if name.startswith("encoder.") else "frozen"
+        meter.label(parameter, kind)
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p: meter.label(p.grad, "gradients"))
+    yield run, meter
+
+
+def measure(card: Any, case: Case, folder: Path) -> Measured:
+    """A step of a run whose optimizer has its moments already."""
+    with run_of(card, case, folder) as (run, meter), pytest.MonkeyPatch.context() as patch:
+        clips: Any = run.source
+        model = clips.model
+        latents = (model.latent[0], case.frames, *model.latent[2:])
+        plan = plan_memory(run.module, case.train_options(), latents)
+        for parameter in run.ema.parameters.values():
+            parameter.grad = torch.zeros_like(parameter)
+        for optimizer in run.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+            for value in [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]:
+                meter.label(value, "moments")
+        patch.setattr(loop, "draw_rows", lambda batch, *_: drawn(case, batch))
+        backward, clip = run.accelerator.backward, run.accelerator.clip_grad_norm_
+
+        def enter(phase: str, function: Any) -> Any:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                meter.phase = meter.tag = phase
+                return function(*args, **kwargs)
+
+            return call
+
+        patch.setattr(run.accelerator, "backward", enter("backward", backward))
+        patch.setattr(run.accelerator, "clip_grad_norm_", enter("optimizer", clip))
+        meter.phase = meter.tag = "forward"
+        with meter:
+            run._step(0)
+    return Measured(meter.phases, plan)
