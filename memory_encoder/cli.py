@@ -30,9 +30,11 @@ def _parser() -> argparse.ArgumentParser:
     tokens.set_defaults(run=lambda args: print(token_count(_plan(args), args.rate)))
     budget = commands.add_parser("budget", help="print tokens and estimated VRAM of a plan")
     _plan_arguments(budget)
-    budget.add_argument("--section-seconds", type=float, default=5.0)
-    budget.add_argument("--card-gib", type=float, default=12.0, help="VRAM of the card in GiB")
-    budget.add_argument("--bytes-per-weight", type=float, default=1.0, help="1 for fp8, 2 for bf16, about 0.6 for Q4")
+    budget.add_argument("--section-seconds", type=float, default=5.0, help="longest section (default 5)")
+    budget.add_argument("--card-gib", type=float, default=12.0, help="VRAM of the card in GiB (default 12)")
+    budget.add_argument(
+        "--bytes-per-weight", type=float, default=1.0, help="1 for fp8, 2 for bf16, about 0.6 for Q4 (default 1)"
+    )
     budget.set_defaults(run=lambda args: print(describe(_plan(args), args.host)))
     cache = commands.add_parser("cache", help="encode a folder of videos and captions once, for training")
     add_cache_arguments(cache)
@@ -68,13 +70,15 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", required=True, choices=sorted(HOSTS))
-    parser.add_argument("--width", type=int, required=True)
-    parser.add_argument("--height", type=int, required=True)
+    parser.add_argument("--host", required=True, choices=sorted(HOSTS), help="the model")
+    parser.add_argument("--width", type=int, required=True, help="in pixels")
+    parser.add_argument("--height", type=int, required=True, help="in pixels")
     parser.add_argument("--seconds", type=float, required=True, help="length of the history")
-    parser.add_argument("--fps", type=float, required=True)
-    parser.add_argument("--rate", default="4x4x2", help="HEIGHTxWIDTHxTIME, for example 4x4x2")
-    parser.add_argument("--padding", choices=("ceil", "floor"), default="ceil")
+    parser.add_argument("--fps", type=float, required=True, help="frames a second")
+    parser.add_argument("--rate", default="4x4x2", help="HEIGHTxWIDTHxTIME (default 4x4x2)")
+    parser.add_argument(
+        "--padding", choices=("ceil", "floor"), default="ceil", help="or cropped to whole cells (default ceil)"
+    )
 
 
 def _plan(args: argparse.Namespace) -> Plan:

@@ -21,6 +21,7 @@ from ..memory_encoder.training.draws import random_state_kept
 from ..memory_encoder.training.listener import PictureListener
 from ..memory_encoder.training.options import TrainOptions
 from ..memory_encoder.training.pictures import loss_plot, recall_picture
+from ..memory_encoder.training.presets import PRESETS, preset_named
 from ..memory_encoder.training.run_files import LORA
 from .events import TrainingEvents
 from .runtime import folders, training
@@ -31,6 +32,7 @@ from .runtime.sampling import host_of
 from .sockets import CATEGORY, MemoryDatasetSocket, MemoryEncoderSocket, encoder_input, seed_input, with_advanced
 
 log = logging.getLogger("video_memory")
+NO_PRESET = "none"
 
 
 class VideoMemoryTrain(io.ComfyNode):
@@ -56,8 +58,11 @@ class VideoMemoryTrain(io.ComfyNode):
                     tooltip="retrieval: pretraining, the model draws any frame from the memory. continuation: it makes "
                     "the next section; begin with an encoder from retrieval.",
                 ),
-                io.Int.Input("steps", default=2000, min=1, max=10_000_000, tooltip="Steps of the whole run."),
-                io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="Clips in a step."),
+                io.Int.Input("steps", default=10_000, min=1, max=10_000_000, tooltip="Steps of the whole run."),
+                io.Int.Input(
+                    "batch_size", default=8, min=1, max=4096,
+                    tooltip="Clips in a step; cut into smaller steps where the card has no room for it.",
+                ),
                 io.Float.Input(
                     "learning_rate", default=5e-5, min=1e-7, max=1.0, step=1e-6, round=False, tooltip="Of AdamW."
                 ),
@@ -68,13 +73,15 @@ class VideoMemoryTrain(io.ComfyNode):
                 ),
                 io.Int.Input("accumulate", default=1, min=1, max=1024, optional=True, tooltip="Steps in one update."),
                 io.Int.Input(
-                    "section", default=8, min=1, max=256, optional=True, tooltip="Latents of a section in continuation."
+                    "section", default=0, min=0, max=256, optional=True,
+                    tooltip="Latents of the longest section in continuation. 0: 5 seconds, as the sampler makes, or "
+                    "less where clips or card have no room for it.",
                 ),
                 io.Int.Input(
-                    "picture_every", default=250, min=0, max=1_000_000, optional=True,
+                    "picture_every", default=500, min=0, max=1_000_000, optional=True,
                     tooltip="Steps between pictures of recalled frames; 0 for none.",
                 ),
-                io.Int.Input("checkpoint_every", default=100, min=1, max=1_000_000, optional=True, tooltip="In steps."),
+                io.Int.Input("checkpoint_every", default=200, min=1, max=1_000_000, optional=True, tooltip="In steps."),
                 io.Boolean.Input(
                     "gradient_checkpointing", default=True, optional=True, tooltip="Less memory, a third more time."
                 ),
@@ -99,7 +106,7 @@ class VideoMemoryTrain(io.ComfyNode):
                     "lora", optional=True, tooltip="LoRA to go on from, of the same rank; without it a new one."
                 ),
                 io.Float.Input(
-                    "window_share", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,
+                    "window_share", default=0.25, min=0.0, max=1.0, step=0.01, optional=True,
                     tooltip="Share of continuation steps that also show the last 3 latents, for sliding_window.",
                 ),
                 io.Float.Input(
@@ -113,6 +120,38 @@ class VideoMemoryTrain(io.ComfyNode):
                 io.Float.Input(
                     "max_t", default=1.0, min=0.0, max=1.0, step=0.001, round=False, optional=True,
                     tooltip="Highest trained timestep. 0.875 (I2V 0.9) for the low-noise expert of Wan 2.2 14B.",
+                ),
+                io.Combo.Input(
+                    "preset", options=[NO_PRESET, *PRESETS], default=NO_PRESET, optional=True,
+                    tooltip="A whole recipe by name, in place of this node's own values; steps, run and seed stay.",
+                ),
+                io.Float.Input(
+                    "clean_share", default=0.5, min=0.0, max=1.0, step=0.01, optional=True,
+                    tooltip="Share of retrieval steps that mask nothing, as a film's memory is asked.",
+                ),
+                io.Float.Input(
+                    "shorter_share", default=0.5, min=0.0, max=1.0, step=0.01, optional=True,
+                    tooltip="Share of sections of any smaller length, as those of short shots have.",
+                ),
+                io.Float.Input(
+                    "encoder_rate", default=1.0, min=1e-4, max=100.0, step=0.01, optional=True,
+                    tooltip="Learning rate of the encoder as a share of the LoRA's; the tiny family took 0.2.",
+                ),
+                io.Int.Input(
+                    "cooldown", default=0, min=0, max=10_000_000, optional=True,
+                    tooltip="Last steps, in which the learning rate falls to zero.",
+                ),
+                io.Float.Input(
+                    "ema", default=0.999, min=0.0, max=1.0, step=0.0001, round=False, optional=True,
+                    tooltip="Decay of the averaged weights, which are what is saved.",
+                ),
+                io.Float.Input(
+                    "shift", default=0.0, min=0.0, max=100.0, step=0.01, optional=True,
+                    tooltip="Of the timesteps in training. 0: what the model is sampled with.",
+                ),
+                io.Float.Input(
+                    "caption_dropout", default=0.1, min=0.0, max=1.0, step=0.01, optional=True,
+                    tooltip="Share of clips whose caption is left out, which guidance needs.",
                 ),
             ],
             outputs=[
@@ -136,37 +175,43 @@ class VideoMemoryTrain(io.ComfyNode):
             "retrieval_share",
             "window_share",
             "guidance",
+            "min_t",
+            "max_t",
+            "clean_share",
+            "shorter_share",
+            "encoder_rate",
+            "cooldown",
+            "ema",
+            "shift",
+            "caption_dropout",
         )
 
     @classmethod
     def execute(
-        cls, model, memory_encoder: ManagedEncoder, dataset: MemoryDataset, stage: Any, steps: int, batch_size: int,
-        learning_rate: float, rank: int, seed: int, run: str, accumulate: int = 1, section: int = 8,
-        picture_every: int = 250, checkpoint_every: int = 100, gradient_checkpointing: bool = True,
-        mixed_precision: str = "auto", history_dropout: float = 0.1, corruption: float = 0.0, vae=None,
-        retrieval_share: float = 0.0, lora: dict[str, torch.Tensor] | None = None, window_share: float = 0.0,
-        guidance: float = 6.0, min_t: float = 0.0, max_t: float = 1.0,
+        cls, model, memory_encoder: ManagedEncoder, dataset: MemoryDataset, stage: Any, steps: int, run: str, vae=None,
+        lora: dict[str, torch.Tensor] | None = None, preset: str = NO_PRESET, **recipe: Any,
     ) -> io.NodeOutput:  # fmt: skip
+        """recipe: fields of TrainOptions, by the names of the inputs; what an old workflow has no input for is not."""
         from ..memory_encoder.training.run import train
 
         memory_encoder.check_host(host_of(model))
         folder = named_folder(folders.training_root(), run, "run")
-        options = TrainOptions(
-            stage=stage, steps=steps, batch_size=batch_size, learning_rate=learning_rate, rank=rank, seed=seed,
-            accumulate=accumulate, section=section, picture_every=picture_every, checkpoint_every=checkpoint_every,
-            gradient_checkpointing=gradient_checkpointing, history_dropout=history_dropout, corruption=corruption,
-            mixed_precision=training.training_precision(mixed_precision), retrieval_share=retrieval_share,
-            window_share=window_share, guidance=guidance, min_t=min_t, max_t=max_t,
-        )  # fmt: skip
+        if preset != NO_PRESET:
+            chosen = preset_named(preset).options(stage, steps)
+            recipe |= chosen
+            log.info("preset %s: %s", preset, ", ".join(f"{name} {value}" for name, value in chosen.items()))
+        options = TrainOptions(**{"stage": stage, "steps": steps} | recipe)
         decode = None if vae is None else codec_for(model, vae).decode
         listener = NodeListener(folder, decode, TrainingEvents(run, steps))
         own = random_state_kept(training.training_device())
         with own, torch.inference_mode(False), torch.enable_grad(), training_mode():
             copy = training.model_for_training(model)
-            encoders = [plain_encoder(part, copy.model.diffusion_model, seed) for part in memory_encoder.parts]
+            defaults = training.host_defaults(model)
+            encoders = [plain_encoder(part, copy.model.diffusion_model, options.seed) for part in memory_encoder.parts]
             losses = train(
                 copy.model.diffusion_model, encoders[0], dataset, options, folder, listener,
                 cpu=training.training_device().type == "cpu", lora=training.plain_lora(lora), others=encoders[1:],
+                defaults=defaults,
             )  # fmt: skip
         training.publish_run(folder, run, len(encoders))
         plot = torch.from_numpy(np.ascontiguousarray(listener.plot()[..., ::-1])).float()[None] / 255

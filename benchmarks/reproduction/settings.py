@@ -10,7 +10,7 @@ from memory_encoder.training.options import TrainOptions
 RATES = ("4x4x2", "2x2x4", "2x2x2", "2x2x1")
 SECONDS = (1, 2, 3, 4, 8)
 FRAMEPACK, SLIDING_WINDOW, WHOLE = "1@1x1x1+2@2x2x2+16@4x4x4", "1@1x1x1", "21@1x1x1"
-STEPS, CFG = 12, 2.5
+STEPS, CFG, SHIFT = 12, 2.5, 3.0
 EFFORT = 4  # times the steps of the rows that train longer
 
 
@@ -41,7 +41,8 @@ class Protocol:
             stage="host", train_host=True, optimizer="muon", steps=self.host_steps, batch_size=self.host_batch,
             learning_rate=1.5e-3, weight_decay=0.01, warmup=min(60, self.host_steps), cooldown=self.host_steps // 2,
             ema=0.998, section=4, context=0.8, coarse=0.5, before=0.5, aligned=0.5, caption_dropout=0.2,
-            mixed_precision="bf16", heldout_every=200, checkpoint_every=100, picture_every=0,
+            mixed_precision="bf16", gradient_checkpointing=False, shift=SHIFT, heldout_every=200, checkpoint_every=100,
+            picture_every=0,
         )  # fmt: skip
 
     def options(self, stage: str, steps: int, seed: int, **changed: Any) -> TrainOptions:
@@ -49,7 +50,8 @@ class Protocol:
         options = TrainOptions(
             stage="retrieval", steps=steps, batch_size=self.batch, learning_rate=1e-3, encoder_rate=0.2, rank=self.rank,
             warmup=20, cooldown=steps // 2, ema=0.98, seed=seed, clean_share=0.5, caption_dropout=0.4,
-            mixed_precision="bf16", heldout_every=0, checkpoint_every=200, picture_every=0,
+            mixed_precision="bf16", gradient_checkpointing=False, shift=SHIFT, section=8, window_share=0.0,
+            shorter_share=0.0, heldout_every=0, checkpoint_every=200, picture_every=0,
         )  # fmt: skip
         if stage == "continuation":
             options = replace(

@@ -3,10 +3,53 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args, get_type_hints
 
-from ..phi.config import Variant
+from ..phi.config import AttentionScope, Variant
+from .options import Stage, TrainOptions
+from .presets import PRESETS
+
+OPTIONS = {
+    "steps": "steps of the whole run",
+    "batch_size": "clips of one step, over all cards; cut into smaller steps where a card has no room for it",
+    "accumulate": "steps of that size that make one update",
+    "optimizer": "muon takes the matrices of a host that is trained itself, AdamW all the rest",
+    "learning_rate": "of the LoRA, or of the host",
+    "encoder_rate": "learning rate of the encoder as a share of the LoRA's",
+    "weight_decay": "of AdamW and Muon",
+    "warmup": "first steps, in which the learning rate rises",
+    "cooldown": "last steps, in which the learning rate falls to zero",
+    "clip": "largest norm of the gradient",
+    "rank": "of the LoRA",
+    "ema": "decay of the averaged weights, which are what is saved; 0 to 1",
+    "shift": "of the timesteps; 0: what the model is sampled with",
+    "min_t": "lowest timestep, 0 to 1; 0.875 (I2V 0.9) for the high-noise expert of Wan 2.2 14B",
+    "max_t": "highest timestep, 0 to 1; 0.875 (I2V 0.9) for the low-noise expert of Wan 2.2 14B",
+    "seed": "of new weights and of all random numbers",
+    "section": "latents of the longest section of stage continuation; 0: 5 seconds, as the sampler makes, or less "
+    "where clips or card have no room",
+    "shorter_share": "share of sections that are of any smaller length; 0 to 1",
+    "history_dropout": "share of continuation steps without memory; 0 to 1",
+    "corruption": "highest level of noise on the history in continuation, against drift; 0 to 1",
+    "clean_share": "share of retrieval steps that mask nothing, as a film's memory is asked; 0 to 1",
+    "retrieval_share": "share of continuation steps that go on with retrieval; 0 to 1",
+    "window": "latents of the sliding window",
+    "window_share": "share of continuation steps that show the sliding window beside the memory; 0 to 1",
+    "aligned": "share of sections that start where one of a film does; 0 to 1",
+    "context": "stage host: share of steps that show other latents of the clip; 0 to 1",
+    "coarse": "stage host: share of these that show LR latents; 0 to 1",
+    "before": "stage host: share of these that end where the section starts; 0 to 1",
+    "caption_dropout": "share of clips whose caption is left out; 0 to 1",
+    "guidance": "told to a guidance-distilled model such as HunyuanVideo",
+    "mixed_precision": "auto: bf16 where the device computes in it",
+    "gradient_checkpointing": "less memory, a third more time",
+    "train_host": "all weights of a small host instead of a LoRA",
+    "checkpoint_every": "in steps",
+    "heldout_every": "in steps; 0 for never",
+    "picture_every": "in steps; 0 for never",
+}  # help for the fields of TrainOptions
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +57,8 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dataset", type=Path, required=True, help="folder made by the cache command")
     add("--host", type=Path, required=True, help="diffusion model file")
     add("--out", type=Path, required=True, help="folder of the run; run the same command again to go on")
-    add("--stage", choices=("host", "retrieval", "continuation"), required=True)
+    add("--stage", choices=get_args(Stage), required=True, help="see docs/training.md")
+    add("--preset", choices=tuple(PRESETS), help="a whole recipe; what is given beside it comes first")
     add(
         "--encoder", type=Path, action="append", default=[],
         help="encoder file to go on from; several: all are trained together and share the LoRA",
@@ -22,43 +66,39 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--from-scratch", action="store_true", help="in stage continuation: a new encoder, without stage retrieval")
     add("--lora", type=Path, help="LoRA file of this pack to go on from; without it a new one is made")
     add("--rate", help="of a new encoder, beside those of --encoder; several with commas (4x4x2 without --encoder)")
-    add("--variant", default="proposed", choices=get_args(Variant), help="of a new encoder; recent is a baseline")
-    add("--attention", default="frame", choices=("frame", "causal", "full"))
+    add(
+        "--variant", default="proposed", choices=get_args(Variant),
+        help="of a new encoder; recent is a baseline (default proposed)",
+    )  # fmt: skip
+    add(
+        "--attention", default="frame", choices=get_args(AttentionScope),
+        help="of a new encoder: within a step of time, to earlier ones, or to all (default frame)",
+    )  # fmt: skip
     add("--cross-attention", action="store_true", default=None, help="a branch from the encoder into every block")
     add(
         "--memory-attention", choices=("joint", "cached"), help="how the host reads the memory; joint for a new encoder"
     )
-    add("--channels", help="of new encoders' convolutions, such as 64,128,256,512")
+    add("--channels", help="of new encoders' convolutions (64,128,256,512 without it)")
     add("--vae", help="VAE file, to draw recalled frames as the run goes")
-    for name in ("steps", "batch-size", "accumulate", "warmup", "cooldown", "rank", "seed", "section", "window"):
-        add(f"--{name}", type=int)
-    for name in ("checkpoint-every", "heldout-every", "picture-every"):
-        add(f"--{name}", type=int, help="in steps; 0 for never" if name != "checkpoint-every" else "in steps")
-    for name in ("learning-rate", "encoder-rate", "weight-decay", "clip", "ema", "shift"):
-        add(f"--{name}", type=float)
-    for name in (
-        "history-dropout",
-        "corruption",
-        "caption-dropout",
-        "clean-share",
-        "retrieval-share",
-        "window-share",
-        "aligned",
-        "context",
-        "coarse",
-        "before",
-    ):
-        add(f"--{name}", type=float, help="0 to 1")
-    add("--min-t", type=float, help="lowest timestep, 0 to 1; 0.875 (I2V 0.9) for the high-noise expert of Wan 2.2 14B")
-    add("--max-t", type=float, help="highest timestep, 0 to 1; 0.875 (I2V 0.9) for the low-noise expert of Wan 2.2 14B")
-    add("--guidance", type=float, help="told to a guidance-distilled model such as HunyuanVideo; 6 as in sampling")
-    add("--optimizer", choices=("adamw", "muon"))
+    for field in fields(TrainOptions):
+        if field.name in OPTIONS:
+            _add_option(parser, field.name, field.default, get_type_hints(TrainOptions)[field.name])
     add("--card-gib", type=float, help="cut batches for a card of this size; by default the one that trains")
-    add("--mixed-precision", choices=("no", "bf16"))
-    add("--gradient-checkpointing", action="store_true", default=None, help="less memory, a third more time")
-    add("--freeze-encoder", dest="train_encoder", action="store_false", default=None)
-    add("--train-host", action="store_true", default=None, help="all weights of a small host instead of a LoRA")
+    add("--freeze-encoder", dest="train_encoder", action="store_false", default=None, help="train the LoRA alone")
     add("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
+
+
+def _add_option(parser: argparse.ArgumentParser, name: str, default: Any, kind: Any) -> None:
+    """One field of TrainOptions; what is not given stays None, so that a preset or the run's beginning decides."""
+    settings: dict[str, Any] = {"help": f"{OPTIONS[name]} (default {default})"}
+    if kind is bool:
+        settings["action"] = argparse.BooleanOptionalAction
+        settings["help"] = f"{OPTIONS[name]} (default {'on' if default else 'off'})"
+    elif get_args(kind):
+        settings["choices"] = get_args(kind)
+    else:
+        settings["type"] = kind
+    parser.add_argument(f"--{name.replace('_', '-')}", default=None, **settings)
 
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,13 +110,13 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--encoder", action="append", help="encoder file, once for each encoder; by default that of the tiny family")
     add("--text-encoder", nargs="+", default=[], help="for the empty prompt: files, or module:attribute")
     add("--text-type", help="core's name of the text encoder's kind")
-    add("--width", type=int, default=128)
-    add("--height", type=int, default=96)
-    add("--fps", type=float, default=16.0)
-    add("--frames", type=int, default=81, help="of each clip, from its beginning")
-    add("--steps", type=int, default=12, help="of the sampler")
-    add("--seed", type=int, default=0)
-    add("--guidance", type=float, default=6.0, help="told to a guidance-distilled model such as HunyuanVideo")
+    add("--width", type=int, default=128, help="of the clips in pixels, cropped to cover (default 128)")
+    add("--height", type=int, default=96, help="of the clips in pixels (default 96)")
+    add("--fps", type=float, default=16.0, help="frames a second that clips are read at (default 16)")
+    add("--frames", type=int, default=81, help="of each clip, from its beginning (default 81)")
+    add("--steps", type=int, default=12, help="of the sampler (default 12)")
+    add("--seed", type=int, default=0, help="of the noise (default 0)")
+    add("--guidance", type=float, default=6.0, help="told to a guidance-distilled model, HunyuanVideo (default 6)")
     add("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
 
 
@@ -90,15 +130,15 @@ def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
     add("--vae", required=True, help="VAE file that belongs to it")
     add("--text-encoder", nargs="+", default=[], help="its text encoder files, or module:attribute; none: no captions")
     add("--text-type", help="core's name of the text encoder's kind; by default the host's")
-    add("--width", type=int, default=832)
-    add("--height", type=int, default=480)
-    add("--fps", type=float, default=16.0, help="16 for Wan 14B, 24 for Wan 5B and Hunyuan")
-    add("--window-seconds", type=float, default=5.0, help="longest piece that is trained on at once")
-    add("--stride-seconds", type=float, default=0.0, help="from one piece to the next; 0: end to end")
-    add("--rates", default="4x4x2", help="compression rates of the encoders to train, such as 4x4x2,2x2x2")
-    add("--padding", choices=("ceil", "floor"), default="ceil", help="as in the encoder")
-    add("--jobs", type=int, default=1, help="processes, each with its own VAE; 1 is right for one GPU")
-    add("--on-bad", choices=("skip", "refuse"), default="skip", help="clips that cannot be used")
-    add("--heldout", default="0.1", help="clips never trained on: file names with commas, or a share")
+    add("--width", type=int, default=832, help="of the clips in pixels, cropped to cover (default 832)")
+    add("--height", type=int, default=480, help="of the clips in pixels (default 480)")
+    add("--fps", type=float, default=16.0, help="16 for Wan 14B, 24 for Wan 5B and Hunyuan (default 16)")
+    add("--window-seconds", type=float, default=5.0, help="longest piece that is trained on at once (default 5)")
+    add("--stride-seconds", type=float, default=0.0, help="from one piece to the next; 0: end to end (default 0)")
+    add("--rates", default="4x4x2", help="compression rates of the encoders to train, with commas (default 4x4x2)")
+    add("--padding", choices=("ceil", "floor"), default="ceil", help="as in the encoder (default ceil)")
+    add("--jobs", type=int, default=1, help="processes, each with its own VAE; 1 is right for one GPU (default 1)")
+    add("--on-bad", choices=("skip", "refuse"), default="skip", help="clips that cannot be used (default skip)")
+    add("--heldout", default="0.1", help="clips never trained on: file names with commas, or a share (default 0.1)")
     add("--scene-cuts", action="store_true", help="no window over a cut (needs PySceneDetect)")
     add("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")

@@ -52,15 +52,29 @@ def target_of(options: TrainOptions, stride: int, step: int, kind: str, frames: 
     if task == "retrieval":
         omega = retrieval.draw_omega(frames, generator, stride)
         return omega.start, len(omega)
-    if frames <= options.section:
-        raise ValueError(f"clips of {frames} latents have no history before a section of {options.section}; use longer")
+    section = section_of(options, step, kind, frames)
     # The generator has been asked for nothing yet, so that 0 leaves the draws of earlier runs as they were.
     aligned = options.aligned > 0 and float(torch.rand((), generator=generator)) < options.aligned
     if aligned:
         stride = math.lcm(stride if task == "continuation" else 1, options.section)
     if task == "host" and not aligned:
-        return int(torch.randint(0, frames - options.section + 1, (), generator=generator)), options.section
-    return continuation.draw_history(frames, options.section, stride, generator), options.section
+        return int(torch.randint(0, frames - section + 1, (), generator=generator)), section
+    return continuation.draw_history(frames, section, stride, generator), section
+
+
+def section_of(options: TrainOptions, step: int, kind: str, frames: int) -> int:
+    """Latents of the section that a step makes of clips of `frames` latents; at most half of a clip too short for it.
+
+    Raises ValueError when the clips are so short that nothing comes before it.
+    """
+    length = options.section if frames > options.section else frames // 2
+    if length < 1:
+        raise ValueError(f"clips of {frames} latents have no history before a section of {options.section}; use longer")
+    if kind == "train" and options.stage == "continuation":
+        generator = generator_for(options.seed, kind, "section", step)
+        if float(torch.rand((), generator=generator)) < options.shorter_share:
+            return int(torch.randint(1, length + 1, (), generator=generator))
+    return length
 
 
 def draw_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..phi.encoder import MemoryEncoder
-from .card_plan import card_bytes, describe_plan, fit_to_card, plan_memory
+from .card_plan import MemoryPlan, card_bytes, describe_plan, fit_to_card, plan_memory
 from .dataset.dataset import MemoryDataset
 from .draws import random_state_kept
 from .listener import PictureListener
 from .lora import add_lora, load_lora_state, remove_lora
 from .module import TrainingModule
-from .options import TrainOptions
+from .options import HostDefaults, TrainOptions
+from .run_files import begun_with
 from .source import DatasetBatches
 from .trainer import Trainer
 
@@ -33,16 +34,25 @@ def train(
     lora: Mapping[str, Tensor] | None = None,
     card_gib: float | None = None,
     others: Sequence[MemoryEncoder] = (),
+    defaults: HostDefaults | None = None,
 ) -> list[dict[str, Any]]:
     """Trains and returns the losses; files are left in `folder`, and a run begun there is gone on with.
 
     card_gib: memory of the card that the batches are cut for, by default that of the card itself.
     others: further encoders of the same history, which share the host's LoRA (paper section 4.5).
+    defaults: what automatic options become, unless the folder's run has begun with something else.
     lora: what the host's LoRA begins with, of the same rank; by default a new one. The host's weights must be ordinary
     tensors (no inference mode) on the device of training. A LoRA is taken out again at the end, also after an error,
     and the global random states are then what they were.
     Raises ValueError for a dataset or a LoRA that does not fit, and for encoders that do not fit each other.
     """
+    options = options.going_on(begun_with(folder))
+    automatic = options.section == 0
+    options = options.resolved(defaults or HostDefaults(), dataset.fps, dataset.space.temporal, dataset.longest)
+    if options.stage != "retrieval" and dataset.longest <= options.section:
+        raise ValueError(
+            f"clips of {dataset.longest} latents have no history before a section of {options.section}; use longer"
+        )
     source = DatasetBatches(dataset, encoder.config, options, [other.config for other in others])
     if not source.has_heldout:
         options = replace(options, heldout_every=0)
@@ -55,7 +65,10 @@ def train(
             checkpointing = options.gradient_checkpointing
             module = TrainingModule(encoder, diffusion_model, "zero", checkpointing, others, options.guidance)
             card = card_bytes(card_gib, cpu)
-            plan = plan_memory(module, options, source.splits["train"].entries[0].shape)
+            shape = source.splits["train"].entries[0].shape
+            if automatic:
+                options = with_room(options, card, lambda asked: plan_memory(module, asked, shape))
+            plan = plan_memory(module, options, shape)
             options = fit_to_card(options, plan, card)
             source.options = options
             listener.plan(describe_plan(plan, options, len(source.splits["train"]), card))
@@ -65,3 +78,12 @@ def train(
             return losses
         finally:
             remove_lora(diffusion_model)
+
+
+def with_room(options: TrainOptions, card: float | None, plan: Callable[[TrainOptions], MemoryPlan]) -> TrainOptions:
+    """The longest section up to that of the options with which one clip fits on a card of `card` bytes, at least 1."""
+    if card is None or options.stage == "retrieval":
+        return options
+    while options.section > 1 and not plan(options).clips_that_fit(card):
+        options = replace(options, section=options.section * 3 // 4)
+    return options

@@ -19,7 +19,7 @@ from ..phi.config import EncoderConfig
 from ..phi.encoder import MemoryEncoder
 from .distributed.shards import gathered, is_main
 from .lora import lora_state
-from .options import TrainOptions
+from .options import EARLIER, TrainOptions
 
 CHECKPOINT, LOSSES = "checkpoint.pt", "losses.jsonl"
 LOSS_PICTURE, RECALL_PICTURE = "loss.png", "recalled.png"
@@ -52,7 +52,7 @@ def load_checkpoint(
         raise ValueError(f"{path} cannot be read ({error}); delete it to begin anew") from error
     # What an earlier version did not know yet is at its default there.
     theirs = {
-        "options": TrainOptions().that_shape_the_run() | state.get("options", {}),
+        "options": TrainOptions().that_shape_the_run() | EARLIER | state.get("options", {}),
         "config": _defaults(EncoderConfig) | state.get("config", {}),
         "others": [_defaults(EncoderConfig) | other for other in state.get("others", [])],
     }
@@ -91,14 +91,24 @@ def read_lora(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"lora {path} cannot be read ({error}); give a LoRA that this pack has trained") from error
 
 
-def run_of(path: Path) -> str | None:
-    """What tells the run that wrote an encoder or LoRA from all others; None for any other file."""
+def facts_of(path: Path) -> dict[str, Any]:
+    """What a run wrote about itself into an encoder, LoRA or host; empty for any other file, and for none."""
     try:
         with safe_open(str(path), framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get("training", "null"))
     except (SafetensorError, OSError, ValueError):
-        return None
-    return facts.get("run") if isinstance(facts, dict) else None
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def run_of(path: Path) -> str | None:
+    """What tells the run that wrote an encoder or LoRA from all others; None for any other file."""
+    return facts_of(path).get("run")
+
+
+def begun_with(folder: Path) -> dict[str, Any]:
+    """The options of the run in a folder, as `TrainOptions.that_shape_the_run` gave them; empty where there is none."""
+    return facts_of(folder / ENCODER) if (folder / CHECKPOINT).is_file() else {}
 
 
 def save_host(path: Path, diffusion_model: nn.Module, metadata: dict[str, str], facts: dict[str, Any]) -> None:

@@ -11,14 +11,24 @@ from typing import Any
 import torch
 
 from ..injection.hosts import Host, find_host
-from ..injection.hosts.comfy_models import PYTORCH_ATTENTION, codec, load_comfy, load_host, load_vae, training_mode
+from ..injection.hosts.comfy_models import (
+    PYTORCH_ATTENTION,
+    codec,
+    computes_in_bf16,
+    load_comfy,
+    load_host,
+    load_vae,
+    sampling_shift,
+    training_mode,
+)
 from ..injection.hosts.encoder_file import cross_settings, load_encoder, new_encoder, with_paths
 from ..phi.config import EncoderConfig, Padding
 from ..phi.encoder import MemoryEncoder
 from .dataset.dataset import MemoryDataset
 from .dataset.settings import parse_rates
 from .listener import PictureListener
-from .options import TrainOptions
+from .options import HostDefaults, TrainOptions
+from .presets import preset_named
 from .run import train
 from .run_files import ENCODER, read_lora
 from .trainer import Trainer
@@ -60,6 +70,7 @@ def run_train(args: argparse.Namespace) -> None:
             lora=lora,
             card_gib=args.card_gib,
             others=others,
+            defaults=HostDefaults(sampling_shift(patcher), "bf16" if computes_in_bf16(patcher.load_device) else "no"),
         )
 
 
@@ -122,9 +133,11 @@ def encoders_from(args: argparse.Namespace, host: Host, padding: Padding, seed: 
 
 
 def options_from(args: argparse.Namespace) -> TrainOptions:
-    """Options given on the command line over the defaults."""
-    given = {field.name: getattr(args, field.name, None) for field in fields(TrainOptions)}
-    return TrainOptions(**{name: value for name, value in given.items() if value is not None})
+    """Options given on the command line over those of the preset, over the defaults. Raises ValueError."""
+    values = {field.name: getattr(args, field.name, None) for field in fields(TrainOptions)}
+    given = {name: value for name, value in values.items() if value is not None}
+    preset = preset_named(args.preset).options(args.stage, given.get("steps")) if args.preset else {}
+    return TrainOptions(**preset | given)
 
 
 def channels_from(text: str | None) -> dict[str, Any]:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ...memory_encoder.files import write_bytes
+from ...memory_encoder.injection.hosts.comfy_models import computes_in_bf16, sampling_shift
+from ...memory_encoder.training.options import HostDefaults
 from ...memory_encoder.training.run_files import LORA, encoder_name, run_of
 from .folders import ENCODERS
 from .sampling import host_of
@@ -25,11 +27,9 @@ def training_device() -> torch.device:
     return mm.get_torch_device()
 
 
-def training_precision(choice: str) -> Any:
-    """`auto` is bf16 where the device computes in it."""
-    if choice != "auto":
-        return choice
-    return "bf16" if mm.should_use_bf16(training_device()) else "no"
+def host_defaults(model: Any) -> HostDefaults:
+    """What automatic options become with this MODEL, whose shift a ModelSampling node may have set."""
+    return HostDefaults(sampling_shift(model), "bf16" if computes_in_bf16(training_device()) else "no")
 
 
 NOT_TRAINABLE = "load a bf16, fp16 or fp8 file with core's Load Diffusion Model for training"

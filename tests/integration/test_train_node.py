@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,9 @@ from memory_encoder.evaluation.score import KINDS
 from memory_encoder.injection.hosts.encoder_file import read_config
 from memory_encoder.training import evaluate_command
 from memory_encoder.training.listener import LOSS_PICTURE, RECALL_PICTURE
-from memory_encoder.training.run_files import ENCODER, HOST, LORA, LOSSES, encoder_name, read_losses
+from memory_encoder.training.options import TrainOptions
+from memory_encoder.training.presets import preset_named
+from memory_encoder.training.run_files import ENCODER, HOST, LORA, LOSSES, begun_with, encoder_name, read_losses
 
 from .test_dataset import arguments, files, words  # noqa: F401 - fixtures
 
@@ -252,3 +255,40 @@ def test_an_interrupted_evaluation_keeps_the_clips_that_were_done(
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [clip["name"] for clip in report["clips"]] == ["a.mp4"]
     assert (tmp_path / "out" / "sheet.png").is_file()
+
+
+def test_the_inputs_of_the_node_begin_where_the_options_of_the_command_do(studio: Studio) -> None:
+    schema, options = studio.nodes["VideoMemoryTrain"].define_schema(), asdict(TrainOptions())
+    defaults = {entry.id: entry.default for entry in schema.inputs if entry.id in options}
+    shared = {"clean_share", "encoder_rate", "cooldown", "window_share", "ema", "shift", "caption_dropout"}
+    assert shared <= set(defaults)
+    assert defaults == {name: options[name] for name in defaults}
+
+
+def test_a_preset_of_the_node_stands_for_its_values_and_an_old_workflow_needs_none(
+    studio: Studio, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    encoder = studio.encoder("2x2x2")
+    studio.train(encoder, "old", stage="continuation", learning_rate=1e-3, accumulate=1, section=2)
+    studio.train(encoder, "new", stage="continuation", learning_rate=1e-3, section=2, preset="tiny")
+    old, new = (begun_with(tmp_path / "video_memory_training" / run) for run in ("old", "new"))
+    assert (old["shift"], old["rank"], old["window_share"]) == (8.0, 4, 0.25)  # as core samples Wan
+    chosen = preset_named("tiny").options("continuation", 2)
+    assert chosen.items() - new.items() == {("cooldown", 0)}  # which a run may change
+    assert "preset tiny: " in caplog.text and "rank 40" in caplog.text
+
+
+def test_a_run_of_an_earlier_version_goes_on_by_the_same_command_as_it_was(
+    files: dict[str, Path],  # noqa: F811
+    cached: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    earlier = ["--shift", "3", "--clean-share", "0", "--window-share", "0", "--shorter-share", "0"]
+    earlier += ["--no-gradient-checkpointing", "--mixed-precision", "no"]
+    assert train(files, cached, tmp_path, "--stage", "continuation", *earlier) == 0
+    assert train(files, cached, tmp_path, "--stage", "continuation", "--steps", "4") == 0
+    assert len(read_losses(tmp_path / LOSSES)) == 4 and begun_with(tmp_path)["window_share"] == 0.0
+    assert train(files, cached, tmp_path, "--stage", "continuation", "--steps", "5", "--window-share", "0.5") == 2
+    assert "other settings" in capsys.readouterr().err

@@ -6,16 +6,24 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from memory_encoder.objectives.continuation import ContinuationDraw
 from memory_encoder.objectives.flow import cumulative
 from memory_encoder.objectives.retrieval import RetrievalDraw, cell_spans, clean_cells
-from memory_encoder.training.draws import MOST_CONTEXT, draw_rows, target_of, task_of
+from memory_encoder.training.draws import MOST_CONTEXT, draw_rows, section_of, target_of, task_of
 from memory_encoder.training.module import Batch
 from memory_encoder.training.options import TrainOptions
 
 STEPS = 600
+
+
+def drawn_as(**changes: Any) -> TrainOptions:
+    """Options of a run that has begun, with nothing that is not asked for."""
+    nothing = {"shift": 3.0, "section": 8, "clean_share": 0.0, "window_share": 0.0, "shorter_share": 0.0}
+    return TrainOptions(**(nothing | changes))
 
 
 def batch(frames: int = 12) -> Batch:
@@ -23,7 +31,7 @@ def batch(frames: int = 12) -> Batch:
 
 
 def test_retrieval_takes_its_share_of_stage_two_and_none_of_the_held_out_loss() -> None:
-    options = TrainOptions(stage="continuation", retrieval_share=0.3, section=4)
+    options = drawn_as(stage="continuation", retrieval_share=0.3, section=4)
     tasks = [task_of(options, step, "train") for step in range(STEPS)]
     assert tasks == [task_of(options, step, "train") for step in range(STEPS)]
     assert 0.25 < tasks.count("retrieval") / STEPS < 0.35
@@ -39,19 +47,19 @@ def test_retrieval_takes_its_share_of_stage_two_and_none_of_the_held_out_loss() 
 @pytest.mark.parametrize("stride", [1, 2, 4, 8])
 def test_what_retrieval_asks_for_is_whole_cells_of_the_encoders(stride: int) -> None:
     for step in range(100):
-        first, count = target_of(TrainOptions(), stride, step, "train", 30)
+        first, count = target_of(drawn_as(), stride, step, "train", 30)
         touched = [any(first <= f < first + count for f in span) for span in cell_spans(30, stride)]
         assert clean_cells(range(first, first + count), 30, stride).tolist() == touched
 
 
 @pytest.mark.parametrize("stage", ["retrieval", "continuation"])
 def test_without_a_share_a_stage_is_one_task(stage) -> None:
-    options = TrainOptions(stage=stage)
+    options = drawn_as(stage=stage)
     assert {task_of(options, step, "train") for step in range(50)} == {stage}
 
 
 def test_a_host_sees_a_piece_of_the_clip_in_its_share_of_steps() -> None:
-    options = TrainOptions(stage="host", train_host=True, context=0.5, section=4)
+    options = drawn_as(stage="host", train_host=True, context=0.5, section=4)
     drawn = [draw_rows(batch(), options, 2, step, 0) for step in range(200)]
     contexts = [d.context for d in drawn if isinstance(d, ContinuationDraw) and d.context is not None]
     assert 0.4 < len(contexts) / 200 < 0.6
@@ -61,7 +69,7 @@ def test_a_host_sees_a_piece_of_the_clip_in_its_share_of_steps() -> None:
 
 
 def test_a_host_sees_lr_latents_of_the_whole_clip_or_of_what_came_before() -> None:
-    options = TrainOptions(stage="host", train_host=True, context=1.0, coarse=0.5, section=4)
+    options = drawn_as(stage="host", train_host=True, context=1.0, coarse=0.5, section=4)
     clip = Batch(torch.zeros(2, 4, 12, 4, 4), {"2x2x2": torch.zeros(2, 4, 7, 2, 2)}, {})
     drawn = [draw_rows(clip, options, 2, step, 0) for step in range(200)]
     found = [(d.context, d.history) for d in drawn if isinstance(d, ContinuationDraw) and d.context is not None]
@@ -71,7 +79,7 @@ def test_a_host_sees_lr_latents_of_the_whole_clip_or_of_what_came_before() -> No
 
 
 def test_a_clean_share_masks_nothing_in_its_share_of_steps() -> None:
-    options = TrainOptions(clean_share=0.5)
+    options = drawn_as(clean_share=0.5)
     levels = [draw_rows(batch(), options, 2, step, 0).mask_level for step in range(100)]  # type: ignore[union-attr]
     clean = [bool((level == 0).all()) for level in levels]
     assert 0.35 < sum(clean) / 100 < 0.65
@@ -79,16 +87,16 @@ def test_a_clean_share_masks_nothing_in_its_share_of_steps() -> None:
 
 
 def test_without_a_share_a_host_sees_no_context() -> None:
-    options = TrainOptions(stage="host", train_host=True, section=4)
+    options = drawn_as(stage="host", train_host=True, section=4)
     assert all(draw_rows(batch(), options, 2, step, 0).context is None for step in range(30))  # type: ignore[union-attr]
 
 
 def test_learning_rate_rises_stays_and_falls_to_zero() -> None:
-    options = TrainOptions(steps=100, learning_rate=1.0, warmup=10, cooldown=20)
+    options = drawn_as(steps=100, learning_rate=1.0, warmup=10, cooldown=20)
     rates = [options.learning_rate_at(step) for step in range(101)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[80] == 1.0
     assert rates[90] == pytest.approx(0.5) and rates[100] == 0
-    assert TrainOptions(steps=100, learning_rate=1.0, warmup=1).learning_rate_at(99) == 1.0
+    assert drawn_as(steps=100, learning_rate=1.0, warmup=1).learning_rate_at(99) == 1.0
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.875, 1.0), (0.9, 1.0), (0.0, 0.875), (0.2, 0.4)])
@@ -98,7 +106,7 @@ def test_timesteps_of_an_expert_are_those_of_all_as_far_as_they_lie_in_its_range
     stage: Any, kind: str, low: float, high: float
 ) -> None:
     def timesteps(**range_of_t: Any) -> torch.Tensor:
-        options = TrainOptions(stage=stage, train_host=stage == "host", section=4, **range_of_t)
+        options = drawn_as(stage=stage, train_host=stage == "host", section=4, **range_of_t)
         return torch.cat([draw_rows(batch(6), options, 2, step, 0, kind).t for step in range(400)]).double()
 
     drawn, every = timesteps(min_t=low, max_t=high), timesteps()
@@ -114,3 +122,22 @@ def test_timesteps_of_an_expert_are_those_of_all_as_far_as_they_lie_in_its_range
 def test_a_range_of_timesteps_that_is_none_is_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"min_t .*max_t .* is no range"):
         TrainOptions(**wrong)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.sampled_from([1, 2, 4, 8]), st.integers(2, 160), st.integers(1, 40), st.integers(0, 10**6))
+def test_every_section_follows_a_history_of_whole_cells_and_is_no_longer_than_asked(
+    stride: int, frames: int, section: int, step: int
+) -> None:
+    options = drawn_as(stage="continuation", section=section, shorter_share=0.5)
+    history, length = target_of(options, stride, step, "train", frames)
+    assert 1 <= length <= section and history >= 1 and history + length <= frames
+    assert (history - 1) % stride == 0 and length <= section_of(options, step, "heldout", frames)
+
+
+def test_sections_have_all_lengths_in_their_share_and_the_longest_in_the_others_and_when_held_out() -> None:
+    options = drawn_as(stage="continuation", section=6, shorter_share=0.5)
+    lengths = [section_of(options, step, "train", 40) for step in range(STEPS)]
+    assert set(lengths) == set(range(1, 7))
+    assert 0.5 < lengths.count(6) / STEPS < 0.67  # half of them, and a sixth of the others
+    assert {section_of(options, step, "heldout", 40) for step in range(50)} == {6}

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from memory_encoder.training.options import Stage
+from memory_encoder.training.presets import preset_named
+
 from . import families
 from .films import BROWN, GREEN
 from .graph import Node, Workflow
 
+PRESET = "12gb-5b"
+
 SIZE: dict[str, Any] = {"width": 832, "height": 480}
 CLIPS = """
 1. Put videos into `input/training_clips`, each with its caption in a `.txt` of the same name. Some hundred clips of
-   5 seconds or more are a beginning; every tenth is kept for testing.
+   25 seconds or more are a beginning; every tenth is kept for testing.
 2. Run. The clips are encoded once, into `output/video_memory_datasets/my_clips`.
 """
 RUN = """
@@ -19,27 +24,29 @@ A run can be cancelled and goes on from its last checkpoint when the workflow is
 `output/memory_encoders` and the LoRA in `output/loras`, where the loaders find them (press R).
 """
 HARDWARE = """
-**Hardware.** Before the first step the node prints what it trains and an estimate of the memory that takes, and cuts a
-batch that does not fit into smaller steps. Training beside the 5B model wants more than the 12 GB that making films
-does; lower `width`, `height` and `rank` for a small card. Speed and memory of full-size runs have not been measured.
+**Hardware.** Before the first step the node prints what it trains and an estimate of the memory that takes; it cuts a
+batch that does not fit into smaller steps, and makes sections as long as the card has room for. The values are those of
+the preset *12gb-5b*; lower `width`, `height` and `rank` for a smaller card, or choose another `preset`. Speed and
+memory of full-size runs have not been measured; what a run costs by our estimates is in `docs/training.md`.
 """
 
 
-def _trainer(workflow: Workflow, encoder: Node, output: int, loaded: families.Loaded, **settings: Any) -> None:
+def _trainer(
+    workflow: Workflow, encoder: Node, output: int, loaded: families.Loaded, stage: Stage, **settings: Any
+) -> None:
     """Dataset, training and what they show, as nodes 5 to 8."""
     add = workflow.add
     assert loaded.clip is not None
     dataset = add(
         "VideoMemoryDataset", "Encode the clips once", id=5, vae=loaded.vae[0], model=loaded.unet[0],
-        folder="training_clips", name="my_clips", rates="4x4x2", **SIZE, fps=24.0, window_seconds=5.0,
+        folder="training_clips", name="my_clips", rates="4x4x2", **SIZE, fps=24.0, window_seconds=25.0,
         stride_seconds=0.0, heldout="0.1", on_bad="skip", scene_cuts=False, clip=loaded.clip[0],
     )  # fmt: skip
     report = add("PreviewAny", "What was encoded and what was left out", id=6, source=dataset[1])
+    recipe = preset_named(PRESET).options(stage) | {"mixed_precision": "auto"}
     train = add(
-        "VideoMemoryTrain", f"Train: {settings['stage']}", id=7, model=loaded.unet[0],
-        memory_encoder=encoder[output], dataset=dataset[0], steps=20000, batch_size=8, learning_rate=5e-05, rank=128,
-        seed=0, accumulate=1, section=8, picture_every=250, checkpoint_every=100, gradient_checkpointing=True,
-        mixed_precision="auto", vae=loaded.vae[0], **settings,
+        "VideoMemoryTrain", f"Train: {stage}", id=7, model=loaded.unet[0], memory_encoder=encoder[output],
+        dataset=dataset[0], stage=stage, seed=0, vae=loaded.vae[0], **recipe, **settings,
     )  # fmt: skip
     plot = add("PreviewImage", "Loss", id=8, images=train[3])
     workflow.group("Read me", workflow.notes, color=BROWN)
@@ -61,7 +68,7 @@ def pretrain() -> Workflow:
         "from the memory alone.\n" + CLIPS + RUN + "\nThen go on with the workflow *finetune*.",
     )
     workflow.note("Hardware", HARDWARE)
-    _trainer(workflow, encoder, 0, loaded, stage="retrieval", run="my_memory")
+    _trainer(workflow, encoder, 0, loaded, "retrieval", run="my_memory")
     return workflow
 
 
@@ -76,13 +83,10 @@ def finetune() -> Workflow:
     workflow.note(
         "Stage 2: continuation",
         "The model learns to make the next section of a film from its memory. It begins with the encoder of stage 1.\n"
-        "`retrieval_share` lets every fifth step go on with stage 1, so that the LoRA does both.\n" + CLIPS + RUN,
+        "`retrieval_share` lets some steps go on with stage 1, so that the LoRA does both.\n" + CLIPS + RUN,
     )
     workflow.note("Hardware", HARDWARE)
-    _trainer(
-        workflow, encoder, 1, loaded, stage="continuation", run="my_film_memory", history_dropout=0.1,
-        retrieval_share=0.2,
-    )  # fmt: skip
+    _trainer(workflow, encoder, 1, loaded, "continuation", run="my_film_memory")
     return workflow
 
 

@@ -183,6 +183,16 @@ def text_encoder_identity(paths: Sequence[str], text_type: str) -> str:
     return digest.hexdigest()[:32]
 
 
+def sampling_shift(patcher: Any) -> float:
+    """The shift of the timesteps that a ModelPatcher samples with: core's own, or that of a ModelSampling node."""
+    return float(getattr(patcher.get_model_object("model_sampling"), "shift", 1.0))
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether core computes in bf16 on a device."""
+    return bool(_comfy("model_management").should_use_bf16(device))
+
+
 def latent_format_named(name: str) -> Any:
     """Core's latent format of a class name, such as Wan21."""
     return getattr(_comfy("latent_formats"), name)()

@@ -209,6 +209,11 @@ class MemoryDataset:
     def sources(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(entry.source for entry in self.entries))
 
+    @property
+    def longest(self) -> int:
+        """Latents of the longest window, 0 without any."""
+        return max((entry.shape[1] for entry in self.entries), default=0)
+
     def split(self, name: Split) -> MemoryDataset:
         """The part of the dataset that is trained on, or the part held out; clips are never divided."""
         return replace(self, entries=tuple(entry for entry in self.entries if entry.split == name))

@@ -1,0 +1,133 @@
+"""Whole recipes by name: what fits a card, a model and a stage. One table for the command, the node and the docs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .options import Stage
+
+COOLDOWN = 0.2  # of the steps
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Options of both stages, those of Stage I (retrieval) alone and of Stage II (continuation) alone.
+
+    purpose: for whom it is. model, data: what it is meant for, and how to cache clips for it. steps: of each stage.
+    cools: whether the learning rate falls to zero over the last fifth of the steps.
+    """
+
+    name: str
+    purpose: str
+    model: str
+    data: str
+    steps: int
+    both: Mapping[str, Any]
+    retrieval: Mapping[str, Any] = field(default_factory=dict)
+    continuation: Mapping[str, Any] = field(default_factory=dict)
+    cools: bool = True
+
+    def options(self, stage: Stage, steps: int | None = None) -> dict[str, Any]:
+        """Fields of TrainOptions for a stage, the steps and what follows from them among them."""
+        own = {"retrieval": self.retrieval, "continuation": self.continuation}.get(stage, {})
+        steps = steps or self.steps
+        cooldown = {"cooldown": int(steps * COOLDOWN)} if self.cools else {}
+        return {"steps": steps, **cooldown, **self.both, **own}
+
+
+# What the tiny family was trained with, at the learning rates of a LoRA of a large model; not tried at full size.
+FILMS: dict[str, Any] = {
+    "rank": 128,
+    "learning_rate": 1e-4,
+    "encoder_rate": 0.2,
+    "clean_share": 0.5,
+    "mixed_precision": "bf16",
+    "gradient_checkpointing": True,
+}
+FILMS_TWO: dict[str, Any] = {
+    "retrieval_share": 0.3,
+    "history_dropout": 0.15,
+    "window_share": 0.25,
+    "shorter_share": 0.5,
+}
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "paper",
+            "the paper's run, as far as it is written: eight cards of 80 GB, 64 clips a step",
+            "HunyuanVideo or Wan 2.1 14B, bf16",
+            "832x480, 24 fps (Wan 14B: 16), windows of 25 s",
+            100_000,
+            {
+                "batch_size": 64, "rank": 128, "learning_rate": 5e-5, "encoder_rate": 1.0, "clean_share": 0.0,
+                "mixed_precision": "bf16", "gradient_checkpointing": True,
+            },
+            continuation={
+                "section": 3, "retrieval_share": 0.0, "history_dropout": 0.1, "window_share": 0.0, "shorter_share": 0.0,
+            },
+            cools=False,
+        ),
+        Preset(
+            "12gb-5b",
+            "one card of 12 GB",
+            "Wan 2.2 5B, fp8",
+            "832x480, 24 fps, windows of 25 s",
+            10_000,
+            {**FILMS, "batch_size": 4},
+            continuation=FILMS_TWO,
+        ),
+        Preset(
+            "24gb-14b",
+            "one card of 24 GB",
+            "Wan 2.2 T2V 14B, high-noise expert (I2V: --min-t 0.9), fp8",
+            "832x480, 16 fps, windows of 25 s",
+            5_000,
+            {**FILMS, "batch_size": 4, "min_t": 0.875, "max_t": 1.0},
+            continuation=FILMS_TWO,
+        ),
+        Preset(
+            "24gb-14b-low",
+            "the same card",
+            "Wan 2.2 T2V 14B, low-noise expert (I2V: --max-t 0.9), fp8",
+            "832x480, 16 fps, windows of 25 s",
+            5_000,
+            {**FILMS, "batch_size": 4, "min_t": 0.0, "max_t": 0.875},
+            continuation=FILMS_TWO,
+        ),
+        Preset(
+            "tiny",
+            "a memory of the tiny family, on two cores in an hour",
+            "tiny_wan_host of demo/tiny_family, with --channels 48,96,192,256",
+            "128x96, 16 fps, windows of 5 s",
+            700,
+            {
+                "batch_size": 16, "rank": 40, "learning_rate": 1e-3, "encoder_rate": 0.2, "clean_share": 0.7,
+                "shift": 3.0, "warmup": 20, "ema": 0.995, "caption_dropout": 0.4, "mixed_precision": "bf16",
+                "gradient_checkpointing": False,
+            },
+            continuation={
+                "section": 4, "aligned": 0.7, "window_share": 0.25, "retrieval_share": 0.4, "history_dropout": 0.15,
+                "caption_dropout": 0.15, "shorter_share": 0.0,
+            },
+        ),
+    )
+}  # fmt: skip
+
+
+def preset_named(name: str) -> Preset:
+    """Raises ValueError that lists the names."""
+    if name not in PRESETS:
+        raise ValueError(f"preset {name!r} is unknown; choose {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def preset_table() -> str:
+    """The presets as a Markdown table, for docs/training.md."""
+    rows = ["| preset | for | model | clips | steps of a stage | clips a step |", "|---|---|---|---|---|---|"]
+    for preset in PRESETS.values():
+        facts = (preset.purpose, preset.model, preset.data, f"{preset.steps:,}", str(preset.both["batch_size"]))
+        rows.append(f"| `{preset.name}` | " + " | ".join(facts) + " |")
+    return "\n".join(rows)

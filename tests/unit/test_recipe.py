@@ -1,0 +1,124 @@
+"""The recipe: defaults that train what films ask for, presets, and equal names in command, node and docs."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memory_encoder.cli import _parser
+from memory_encoder.film.plan import PlanRequest
+from memory_encoder.training.arguments import OPTIONS
+from memory_encoder.training.options import EARLIER, HostDefaults, TrainOptions
+from memory_encoder.training.presets import PRESETS, preset_named, preset_table
+from memory_encoder.training.train_command import options_from
+
+ROOT = Path(__file__).resolve().parents[2]
+GIVEN = ["train", "--dataset", "d", "--host", "h", "--out", "o"]
+HOST = HostDefaults(shift=8.0, precision="bf16")
+
+
+def parsed(*more: str, stage: str = "continuation") -> TrainOptions:
+    return options_from(_parser().parse_args([*GIVEN, "--stage", stage, *more]))
+
+
+def commands() -> list[argparse.ArgumentParser]:
+    subparsers = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return list(subparsers.choices.values())
+
+
+def test_by_default_the_sections_of_films_are_trained_at_the_shift_that_they_are_sampled_with() -> None:
+    """Wan 2.2 5B at 24 fps: 25 seconds are 151 latents, 5 seconds are 30."""
+    options = parsed().resolved(HOST, 24.0, 4, 151)
+    assert options.section == 30 and options.shift == 8.0 and options.mixed_precision == "bf16"
+    assert options.section / 6 == PlanRequest.__dataclass_fields__["section_seconds"].default
+    assert options.window == 3 and options.window_share > 0 and options.clean_share > 0 and options.shorter_share > 0
+
+
+def test_the_section_leaves_half_of_a_short_clip_to_the_history() -> None:
+    assert parsed().resolved(HOST, 24.0, 4, 21).section == 10
+    assert parsed("--section", "8").resolved(HOST, 24.0, 4, 9).section == 8
+    assert parsed("--shift", "5", "--mixed-precision", "no").resolved(HOST, 16.0, 4, 400).shift == 5.0
+
+
+def test_a_run_of_an_earlier_version_goes_on_by_the_command_that_began_it() -> None:
+    begun = TrainOptions(stage="continuation").that_shape_the_run() | EARLIER
+    del begun["shorter_share"]  # it had no such option
+    resumed = parsed().going_on(begun)
+    assert {name: getattr(resumed, name) for name in EARLIER} == EARLIER
+    assert resumed.resolved(HOST, 24.0, 4, 151) == resumed
+
+
+def test_what_is_asked_for_is_not_what_the_run_began_with() -> None:
+    begun = TrainOptions(stage="continuation").that_shape_the_run() | EARLIER
+    resumed = parsed("--shift", "5", "--window-share", "0.4").going_on(begun)
+    assert resumed.shift == 5.0 and resumed.window_share == 0.4
+    assert parsed().going_on({}) == parsed()
+    # Another value than the old default was chosen, and a run of it is another run.
+    assert parsed().going_on(begun | {"clean_share": 0.7}).clean_share == TrainOptions().clean_share
+
+
+def test_a_run_goes_on_with_the_section_that_its_first_card_had_room_for() -> None:
+    begun = parsed().resolved(HOST, 24.0, 4, 151).that_shape_the_run() | {"section": 5}
+    assert parsed().going_on(begun).section == 5
+
+
+@pytest.mark.parametrize("stage", ["retrieval", "continuation"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_made_of_options_and_what_is_given_beside_it_comes_first(name: str, stage: Any) -> None:
+    options = parsed("--preset", name, stage=stage)
+    chosen = preset_named(name).options(stage)
+    assert {key: getattr(options, key) for key in chosen} == chosen
+    other = parsed("--preset", name, "--rank", "7", "--steps", "50", "--no-gradient-checkpointing", stage=stage)
+    assert (other.rank, other.steps, other.gradient_checkpointing) == (7, 50, False)
+    assert other.cooldown == (10 if PRESETS[name].cools else 0)
+
+
+def test_an_unknown_preset_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="'huge' is unknown; choose paper, 12gb-5b"):
+        preset_named("huge")
+
+
+def test_the_table_of_presets_in_the_docs_is_that_of_the_code() -> None:
+    assert preset_table() in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def test_every_option_of_training_is_in_the_command_with_help() -> None:
+    assert set(OPTIONS) | {"stage", "train_encoder"} == {field.name for field in fields(TrainOptions)}
+    assert all(text.strip() for text in OPTIONS.values())
+
+
+def test_every_option_of_every_command_has_help_and_says_its_default() -> None:
+    for command in commands():
+        for action in command._actions:
+            where = f"{command.prog} {' '.join(action.option_strings)}"
+            assert action.help and action.help != argparse.SUPPRESS, where
+            if action.default not in (None, False, [], argparse.SUPPRESS):
+                assert "default" in action.help, where
+    train = next(command for command in commands() if command.prog.endswith("train"))
+    helps = {action.dest: action.help or "" for action in train._actions}
+    for name, value in asdict(TrainOptions()).items():
+        if name in OPTIONS:
+            shown = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+            assert f"(default {shown})" in helps[name], name
+
+
+@pytest.mark.parametrize("page", ["docs/training.md", "demo/tiny_family/README.md"])
+def test_the_commands_of_a_page_are_understood(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    found = 0
+    for line in text.splitlines():
+        match = re.match(r"(?:(?:python -m|vm) memory_encoder )?(train|cache|evaluate) (--.*)", line.strip())
+        if match is None or "..." in line:
+            continue
+        given = re.sub(r"\[.*", "", match[2])
+        for word, number in (("BEGIN", "9"), ("STEPS1", "9"), ("STEPS2", "9"), ("STEPS3", "9"), ("COOL", "9")):
+            given = given.replace(f" {word} ", f" {number} ")
+        _parser().parse_args([match[1], *shlex.split(given)])
+        found += 1
+    assert found >= 3
