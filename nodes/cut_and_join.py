@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..memory_encoder.memory.branching import cut, join, section_numbers
-from ..memory_encoder.memory.video_memory import VideoMemory
+from ..memory_encoder.memory.memory_file import Memory
 from .sockets import CATEGORY, VideoMemorySocket, memory_input, with_lasting_view
 
 
@@ -37,7 +37,7 @@ class VideoMemoryCut(io.ComfyNode):
         return with_lasting_view(schema)
 
     @classmethod
-    def execute(cls, memory: VideoMemory, section: int) -> io.NodeOutput:
+    def execute(cls, memory: Memory, section: int) -> io.NodeOutput:
         shorter = cut(memory, section)
         report = describe(shorter)
         return io.NodeOutput(shorter, report, ui={"text": [report]})
@@ -65,13 +65,13 @@ class VideoMemoryJoin(io.ComfyNode):
         return with_lasting_view(schema)
 
     @classmethod
-    def execute(cls, memory: VideoMemory, memory_after: VideoMemory) -> io.NodeOutput:
+    def execute(cls, memory: Memory, memory_after: Memory) -> io.NodeOutput:
         joined = join(memory, memory_after)
         report = describe(joined)
         return io.NodeOutput(joined, report, ui={"text": [report]})
 
 
-def describe(memory: VideoMemory) -> str:
+def describe(memory: Memory) -> str:
     """One line for each section, numbered as Cut Memory counts (0: the opening), then the whole."""
     lines, before = [], None
     for number, record in zip(section_numbers(memory.sections), memory.sections, strict=True):

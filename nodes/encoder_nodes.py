@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import comfy.sd
 import comfy.utils
 import folder_paths
+import torch
 from comfy_api.latest import io
 
 from ..memory_encoder.budget import Plan, describe, estimate, host_of_encoder
+from ..memory_encoder.injection.fit import check_encoder
+from ..memory_encoder.injection.hosts import Host
 from ..memory_encoder.injection.hosts.encoder_file import cross_settings, new_encoder
-from ..memory_encoder.phi.config import EncoderConfig
+from ..memory_encoder.phi.config import MOST_PICTURES, EncoderConfig, Variant
 from .runtime.folders import ENCODERS
 from .runtime.managed import ManagedEncoder, load_encoder, manage
 from .runtime.sampling import host_of
@@ -92,10 +96,11 @@ class VideoMemoryEncoderNew(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "variant",
-                    options=["proposed", "only_lr", "without_lr", "large_patchifier", "recent"],
+                    options=list(get_args(Variant)),
                     default="proposed",
                     tooltip="proposed is the paper's encoder, recent a baseline: only the last latents, "
-                    "coarser with age. The others are ablations.",
+                    "coarser with age. keyframes keeps whole pictures, for Wan 2.2 I2V with the LoRAs of StoryMem or "
+                    "Memento. The others are ablations.",
                 ),
                 io.Combo.Input(
                     "attention",
@@ -123,6 +128,33 @@ class VideoMemoryEncoderNew(io.ComfyNode):
                     optional=True,
                     tooltip="How the model shall be trained to read it. cached is faster to sample and a little worse.",
                 ),
+                io.Int.Input(
+                    "max_pictures",
+                    default=8,
+                    min=1,
+                    max=MOST_PICTURES,
+                    optional=True,
+                    tooltip="Only keyframes: most pictures that a section sees. "
+                    "Each takes one latent of the section's.",
+                ),
+                io.Int.Input(
+                    "repeated_frames",
+                    default=1,
+                    min=0,
+                    max=5,
+                    optional=True,
+                    tooltip="Only keyframes: last frames that a shot which goes on is given: 1 (StoryMem's MI2V), "
+                    "5 (its MM2V) or 0.",
+                ),
+                io.Int.Input(
+                    "picture_step",
+                    default=0,
+                    min=0,
+                    max=100,
+                    optional=True,
+                    tooltip="Only keyframes: distance of the pictures in time before the section, as the model sees "
+                    "it: 0 for StoryMem, 5 for Memento.",
+                ),
             ],
             outputs=[MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Untrained encoder.")],
         )
@@ -139,8 +171,13 @@ class VideoMemoryEncoderNew(io.ComfyNode):
         seed: int,
         padding: str = "ceil",
         memory_attention: str = "joint",
+        max_pictures: int = 8,
+        repeated_frames: int = 1,
+        picture_step: int = 0,
     ) -> io.NodeOutput:
         host = host_of(model)
+        if variant == "keyframes":
+            return io.NodeOutput(keyframes_for(host, max_pictures, repeated_frames, picture_step))
         config = EncoderConfig.from_dict(
             {
                 "host": host.name,
@@ -156,6 +193,24 @@ class VideoMemoryEncoderNew(io.ComfyNode):
             }
         )
         return io.NodeOutput(manage(new_encoder(config, host, seed)))
+
+
+def keyframes_for(host: Host, max_pictures: int, repeated_frames: int, picture_step: int) -> ManagedEncoder:
+    """A memory encoder of variant keyframes, which has no weights."""
+    config = EncoderConfig(
+        host.name,
+        host.width,
+        host.latent_channels,
+        variant="keyframes",
+        patch=host.patch,
+        clips="section",
+        repeated_frames=repeated_frames,
+        max_pictures=max_pictures,
+        first_kept=min(EncoderConfig.first_kept, max_pictures),
+        picture_step=picture_step,
+    )
+    check_encoder(config, host)
+    return ManagedEncoder(config, {}, torch.float32)
 
 
 class VideoMemoryEncoderCombine(io.ComfyNode):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor
 from ..memory_encoder.film.opening import Opening, OpeningSection, StoredFilmError, stored_film
 from ..memory_encoder.film.sections import SectionStore, section_key
 from ..memory_encoder.frames import frames_in
-from ..memory_encoder.memory.video_memory import VideoMemory
+from ..memory_encoder.memory.memory_file import Memory, holds_pictures
+from ..memory_encoder.memory.picture_choice import PictureChoice
 from ..memory_encoder.pictures.codec import CONTEXT, Codec
 from ..memory_encoder.storyboard import ONE_CLIP, Lattice
 from .film_inputs import check_size
@@ -41,7 +43,7 @@ class BeginningRequest:
     """The inputs that say what a film begins with."""
 
     history: dict[str, Any] | None
-    memory: VideoMemory | None
+    memory: Memory | None
     start_image: Tensor | None
     film: str
     branch_film: str
@@ -90,7 +92,7 @@ def beginning_of(
     history, memory, picture = request.history, request.memory, None
     if request.start_image is not None:
         refuse_two_openings(history, memory, request.branch_film)
-        picture = resized(request.start_image, *pixels)
+        picture = resized(request.start_image[:1], *pixels)
         history = {"samples": vae.encode(picture)}
     clip = None if history is None else normalised_history(model, history, "history")
     check_size(clip, memory, size)
@@ -102,15 +104,15 @@ def beginning_of(
     return Beginning(clip, picture, None if branch is None else branch.key, opening, facts)
 
 
-def facts_of(model: Any, memory: VideoMemory | None, width: int, height: int, fps: float) -> FilmFacts:
-    digest = "" if memory is None else section_key("", {"tokens": memory.all_tokens()})
+def facts_of(model: Any, memory: Memory | None, width: int, height: int, fps: float) -> FilmFacts:
+    digest = "" if memory is None else section_key("", {"tokens": memory.contents()})
     return FilmFacts(width, height, fps, type(model.get_model_object("latent_format")).__name__, digest)
 
 
 def opening_of(
     model: Any,
     history: dict[str, Any] | None,
-    memory: VideoMemory | None,
+    memory: Memory | None,
     branch: Opening | None,
     lattice: Lattice = ONE_CLIP,
 ) -> Opening | None:
@@ -128,7 +130,7 @@ def opening_of(
         if (parts := parts_of(history)) and any(part.repeated is not None for part in parts):
             sections = tuple(OpeningSection(part.latents.shape[2], HISTORY, None, part.repeated) for part in parts)
         return Opening(latents, sections)
-    if memory is not None and memory.recent.shape[2] and lattice.clips == "film":
+    if memory is not None and not holds_pictures(memory) and memory.recent.shape[2] and lattice.clips == "film":
         latents = latents_of(model, memory.recent[:, :, -CONTEXT:]).cpu().float()
         return Opening(latents, lead=latents.shape[2])
     return None
@@ -190,13 +192,24 @@ def check_clips(opening: Opening | None, lattice: Lattice) -> None:
 
 
 def append_opening(
-    encoder: ManagedEncoder, codec: Codec, memory: VideoMemory, model: Any, opening: Opening | None
-) -> VideoMemory:
+    encoder: ManagedEncoder,
+    codec: Codec,
+    memory: Any,
+    model: Any,
+    opening: Opening | None,
+    choice: PictureChoice | None = None,
+) -> Any:
     """The memory with the opening in it, appended piece by piece as its film did, which gives the same bits."""
+    before = None
     for latents, piece in opening.appended() if opening is not None else ():
         stop_if_interrupted()
+        seen = codec
         normalised = normalised_history(model, {"samples": latents}, "history")
-        memory = compress(encoder, codec, memory, normalised, piece.prompt, piece.seed)
+        if choice is not None and piece.repeated is None:  # pictures are of the clip that goes on
+            seen = replace(codec, decode=partial(codec.decode_after, before))
+        repeated = piece.repeated or 0
+        memory = compress(encoder, seen, memory, normalised, piece.prompt, piece.seed, repeated, choice)
+        before = normalised[:, :, -CONTEXT:]
     return memory
 
 
@@ -212,7 +225,7 @@ def check_branch_size(branch: Opening | None, size: tuple[int, int, int]) -> Non
         )
 
 
-def refuse_two_openings(history: Any, memory: VideoMemory | None, branch_film: str) -> None:
+def refuse_two_openings(history: Any, memory: Memory | None, branch_film: str) -> None:
     """Raises StoredFilmError when a start image is not the only thing that the film begins with."""
     for name, connected in (
         ("history", history is not None),

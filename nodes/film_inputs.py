@@ -9,7 +9,7 @@ from typing import Any
 from ..memory_encoder.film.identity import conditioning as hashable
 from ..memory_encoder.film.identity import has_objects, upstream
 from ..memory_encoder.film.sections import MANIFEST
-from ..memory_encoder.memory.video_memory import VideoMemory
+from ..memory_encoder.memory.memory_file import Memory
 from .runtime import folders
 
 _MODELS = ("model", "memory_encoder", "vae", "sampler", "model_low_noise", "clip_vision")
@@ -89,11 +89,11 @@ def latent_size(host: Any, codec: Any, width: int, height: int) -> tuple[int, in
     return host.latent_channels, height // codec.spatial, width // codec.spatial
 
 
-def check_size(opening: Any, memory: VideoMemory | None, size: tuple[int, int, int]) -> None:
+def check_size(opening: Any, memory: Memory | None, size: tuple[int, int, int]) -> None:
     """Raises ValueError when the film's size differs from its history's."""
     for name, found in (
         ("history", None if opening is None else tuple(opening.shape[3:])),
-        ("memory", memory.state.size if memory is not None and memory.latents else None),
+        ("memory", memory.size if memory is not None and memory.latents else None),
     ):
         if found is not None and found != size[1:]:
             raise ValueError(
@@ -102,7 +102,7 @@ def check_size(opening: Any, memory: VideoMemory | None, size: tuple[int, int, i
             )
     for name, batch in (
         ("history", 1 if opening is None else opening.shape[0]),
-        ("memory", 1 if memory is None else memory.tokens.shape[0]),
+        ("memory", 1 if memory is None else memory.batch),
     ):
         if batch != 1:
             raise ValueError(f"{name} holds a batch of {batch} clips; a film continues one: use Latent From Batch")

@@ -8,6 +8,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..memory_encoder.memory.memory_file import Memory, load_memory
 from ..memory_encoder.memory.video_memory import VideoMemory
 from .runtime.compress import codec_for, compress, normalised_history
 from .runtime.folders import memory_folder
@@ -53,14 +54,14 @@ class VideoMemoryCompress(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, memory_encoder: ManagedEncoder, model, vae, latent: dict, memory: VideoMemory | None = None
+        cls, memory_encoder: ManagedEncoder, model, vae, latent: dict, memory: Memory | None = None
     ) -> io.NodeOutput:
         memory_encoder.check_host(host_of(model))
         latents = normalised_history(model, latent, "latent")
         codec = codec_for(model, vae)
-        memory = memory or memory_encoder.empty_memory(latents.shape[0])
-        memory = compress(memory_encoder, codec, memory, latents)
-        return io.NodeOutput(memory, memory.token_count)
+        start = memory_encoder.empty_memory(latents.shape[0]) if memory is None else memory
+        made = compress(memory_encoder, codec, start, latents)
+        return io.NodeOutput(made, made.token_count)
 
 
 class VideoMemoryApply(io.ComfyNode):
@@ -128,7 +129,7 @@ class VideoMemorySave(io.ComfyNode):
         return memory_name_fault(filename_prefix) or True
 
     @classmethod
-    def execute(cls, memory: VideoMemory, filename_prefix: str) -> io.NodeOutput:
+    def execute(cls, memory: Memory, filename_prefix: str) -> io.NodeOutput:
         path = next_memory_path(memory_folder(), filename_prefix)
         memory.save(path)
         return io.NodeOutput(ui={"text": [f"{path.name}: {memory.latents} latents, {memory.token_count} tokens"]})
@@ -161,7 +162,7 @@ class VideoMemoryLoad(io.ComfyNode):
 
     @classmethod
     def execute(cls, memory_name: str) -> io.NodeOutput:
-        return io.NodeOutput(VideoMemory.load(memory_folder() / Path(memory_name).name))
+        return io.NodeOutput(load_memory(memory_folder() / Path(memory_name).name))
 
 
 def memory_name_fault(prefix: Any) -> str:

@@ -103,7 +103,7 @@ def lead_picture(host: Host, codec: Codec, vae: Any, start: Tensor | None, clip_
     return None
 
 
-def resized(start_image: Tensor, width: int, height: int) -> Tensor:
-    """The first image of a batch at the film's size, [1,H,W,3], as core's image-to-video nodes resize."""
-    picture = start_image[:1, :, :, :3].movedim(-1, 1)
+def resized(images: Tensor, width: int, height: int) -> Tensor:
+    """Images at the film's size, [N,H,W,3], as core's image-to-video nodes resize."""
+    picture = images[..., :3].movedim(-1, 1)
     return comfy.utils.common_upscale(picture, width, height, "bilinear", "center").movedim(1, -1)

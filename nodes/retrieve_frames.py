@@ -66,7 +66,7 @@ class VideoMemoryRetrieve(io.ComfyNode):
         strength: float = 1.0,
     ) -> io.NodeOutput:
         host = host_of(model)
-        check_memory(memory, host)
+        check_memory(memory, host, "Retrieve Frames")
         positive = positive or empty_conditioning(model)
         ranges = latent_ranges(frame_indices, memory.latents)
         passes = sum(len(list(windows(r, memory.latents))) for r in ranges)

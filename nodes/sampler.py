@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,12 +19,13 @@ from ..memory_encoder.film.sections import SectionStore
 from ..memory_encoder.film.takes import parse_locks, parse_takes
 from ..memory_encoder.frames import frames_in
 from ..memory_encoder.memory.branching import section_numbers
-from ..memory_encoder.memory.video_memory import VideoMemory
+from ..memory_encoder.memory.memory_file import Memory
 from ..memory_encoder.storyboard import Lattice, Section
 from .film_beginning import BeginningRequest, append_opening, beginning_of, opening_report
 from .film_events import FilmEvents
 from .film_inputs import FilesOfFilms, describe_sampler, latent_size, models_of
-from .lead import lead_picture
+from .film_pictures import check_marks, check_unused, choice_of, seen_pictures, with_references
+from .keyframe_lead import lead_of
 from .runtime import folders
 from .runtime.compress import codec_for
 from .runtime.managed import ManagedEncoder
@@ -42,6 +44,7 @@ from .sockets import (
     injection_inputs,
     memory_input,
     model_input,
+    picture_inputs,
     sampling_inputs,
     seed_input,
     settings_from,
@@ -113,6 +116,7 @@ class VideoMemorySampler(io.ComfyNode):
                 *take_inputs(),
                 *branch_inputs(),
                 *image_inputs(),
+                *picture_inputs(),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The whole film; decode it once."),
@@ -147,10 +151,11 @@ class VideoMemorySampler(io.ComfyNode):
     def execute(
         cls, model, memory_encoder: ManagedEncoder, vae, storyboard: EncodedStoryboard, negative, sampler, sigmas,
         cfg: float, seed: int, width: int, height: int, film: str, history: dict | None = None,
-        memory: VideoMemory | None = None, model_low_noise=None, strength: float = 1.0, history_timestep: str = "zero",
+        memory: Memory | None = None, model_low_noise=None, strength: float = 1.0, history_timestep: str = "zero",
         sliding_window: int = 3, attention_mode: str = "auto", boundary: float = 0.875, low_noise_memory: bool = True,
         history_guidance: float = 0.0, redo: str = "", locks: str = "", branch_film: str = "", branch_section: int = 1,
-        start_image: torch.Tensor | None = None, clip_vision=None,
+        start_image: torch.Tensor | None = None, clip_vision=None, references: torch.Tensor | None = None,
+        pictures: str = "",
     ) -> io.NodeOutput:  # fmt: skip
         settings = settings_from(strength, history_timestep, sliding_window, attention_mode, history_guidance)
         host = host_of(model)
@@ -161,12 +166,15 @@ class VideoMemorySampler(io.ComfyNode):
         lattice = Lattice.of([part.config for part in memory_encoder.parts], codec.temporal)
         size = latent_size(host, codec, width, height)
         low_noise = None if model_low_noise is None else memory_encoder.attach(model_low_noise)
-        start = memory or memory_encoder.empty_memory(1)
+        start = memory_encoder.empty_memory(1) if memory is None else memory
+        check_unused(start, settings, low_noise_memory)
         own = own_memory(codec, model, low_noise, start)
         experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory, own)
         request = BeginningRequest(history, memory, start_image, film, branch_film, branch_section)
         beginning = beginning_of(request, model, vae, size, (width, height), storyboard.fps, lattice)
         opening = beginning.opening
+        start = with_references(start, references, width, height, size[1:])
+        choice = choice_of(start, pictures, opening, clip_vision)
         store = SectionStore(folders.film_root(), film)
         positive, negative = storyboard.conditioning, storyboard.negative or negative
         models = models_of(cls.hidden, [positive, negative])
@@ -185,21 +193,34 @@ class VideoMemorySampler(io.ComfyNode):
             "size": [width, height],
             "negative": hashable(negative),
             "history": beginning.clip,
-            "memory": start.all_tokens() if memory else None,
+            "memory": start.contents() if memory is not None or references is not None else None,
             "experts": [boundary, low_noise_memory, *read_own] if model_low_noise is not None else None,
             "branch": beginning.branch,
             "picture": beginning.picture,
         }
-        start = append_opening(memory_encoder, codec, start, model, opening)
+        start = append_opening(memory_encoder, codec, start, model, opening, choice)
         if own is not None:
             own.memory = append_opening(memory_encoder, own.codec, own.memory, model, opening)
         plan, steps = storyboard.plan(lattice, start.latents, **beginning.history(lattice)), len(sigmas) - 1
+        check_marks(choice, start, plan)
         takes, locked = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))
         progress = FilmProgress(model, len(plan), steps)
         events = FilmEvents(store, plan, model, steps, storyboard.storyboard.shots, locked, progress.previewer)
-        lead = lead_picture(host, codec, vae, beginning.picture, clip_vision)
+        lead = lead_of(choice, host, codec, vae, beginning.picture, clip_vision)
         renderer = SectionRenderer(
-            experts, memory_encoder, codec, settings, positive, negative, cfg, sampler, size, progress, events, lead
+            experts,
+            memory_encoder,
+            codec,
+            settings,
+            positive,
+            negative,
+            cfg,
+            sampler,
+            size,
+            progress,
+            events,
+            lead,
+            choice,
         )
 
         def of_section(section: Section) -> dict[str, Any]:
@@ -209,7 +230,7 @@ class VideoMemorySampler(io.ComfyNode):
             facts = beginning.write_opening(store)
             result = render_film(
                 plan, store, start, ingredients, seed, renderer, of_section, events.locked, takes, facts, size,
-                events.started,
+                events.started, partial(seen_pictures, choice),
             )  # fmt: skip
         FILES.record(store.folder, files_of(result, store, opening))
         report = film_report(result, storyboard.fps, opening) + (f"\n{UNKNOWN}" if models is None else "")

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ..memory_encoder.injection.selection import MemorySettings
+from ..memory_encoder.memory.picture_choice import PictureChoice
 from ..memory_encoder.memory.video_memory import VideoMemory
 from ..memory_encoder.pictures.codec import Codec
 from ..memory_encoder.storyboard import Section
 from .film_events import FilmEvents
+from .keyframe_lead import KeyframeLead
 from .lead import LeadPicture, SectionInputs
 from .runtime import sampling
 from .runtime.compress import compress, decode_once, normalised_history
@@ -42,7 +44,7 @@ class Expert:
     own: OwnMemory | None = None
 
 
-def own_memory(codec: Codec, model: Any, low_noise: Any, memory: VideoMemory) -> OwnMemory | None:
+def own_memory(codec: Codec, model: Any, low_noise: Any, memory: Any) -> OwnMemory | None:
     """What the low-noise expert needs beside the memory; a memory given stays as it was made, for lack of its pictures.
 
     None where it sees the same: without a branch for LR, or with the same first projection as `model`.
@@ -88,9 +90,10 @@ class SectionRenderer:
     latent_size: tuple[int, int, int]
     progress: FilmProgress
     events: FilmEvents
-    lead: LeadPicture | None = None
+    lead: LeadPicture | KeyframeLead | None = None
+    choice: PictureChoice | None = None
 
-    def sample(self, section: Section, seed: int, memory: VideoMemory) -> Tensor:
+    def sample(self, section: Section, seed: int, memory: Any) -> Tensor:
         """Latents [1,C,T,H,W] of a section in VAE space."""
         channels, height, width = self.latent_size
         latent = torch.zeros(1, channels, section.latents, height, width)
@@ -104,7 +107,7 @@ class SectionRenderer:
         for number, expert in enumerate(self.experts):
             stop_if_interrupted()
             seen = memory if expert.own is None else expert.own.memory
-            seen = seen if expert.sees_memory else None
+            seen = seen if expert.sees_memory and self.choice is None else None
             model = sampling.with_memory(expert.model, seen, self._settings(section), shift)
             latent = sampling.sample(
                 model,
@@ -127,7 +130,7 @@ class SectionRenderer:
         """After a cut the last pictures would only pull the section back to what they show."""
         return self.settings if section.transition == "continue" else replace(self.settings, sliding_window=0)
 
-    def append(self, memory: VideoMemory, latents: Tensor, section: Section, seed: int) -> VideoMemory:
+    def append(self, memory: Any, latents: Tensor, section: Section, seed: int) -> Any:
         """The memory with the section in it."""
         stop_if_interrupted()
         latent = normalised_history(self.experts[0].model, {"samples": latents}, "section")
@@ -137,7 +140,8 @@ class SectionRenderer:
             if (own := expert.own) is not None and expert.sees_memory:
                 other = replace(own.codec, decode=codec.decode)
                 own.memory = compress(self.encoder, other, own.memory, latent, section.prompt, seed)
-        return compress(self.encoder, codec, memory, latent, section.prompt, seed)
+        repeated = section.repeated or 0
+        return compress(self.encoder, codec, memory, latent, section.prompt, seed, repeated, self.choice)
 
     def _callback(self, before: int) -> Callable[[int, Tensor, Tensor, int], None]:
         def step(index: int, denoised: Tensor, x: Tensor, total: int) -> None:

@@ -180,3 +180,22 @@ def image_inputs() -> list[io.Input]:
             "HunyuanVideo 1.5 is taken for text-to-video without it.",
         ),
     ]
+
+
+def picture_inputs() -> list[io.Input]:
+    """What a memory of pictures is given by hand; the render view writes the text."""
+    return [
+        io.Image.Input(
+            "references",
+            optional=True,
+            tooltip="Faces, places and costumes that the film knows from its first shot on; for encoders of variant "
+            "keyframes.",
+        ),
+        io.String.Input(
+            "pictures",
+            default="",
+            optional=True,
+            tooltip="Pictures that a memory of keyframes always keeps or never does, as SECTION:FRAME: 2:40, -3:16. "
+            "0:1 is the first before the film. Empty: none.",
+        ),
+    ]

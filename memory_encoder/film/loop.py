@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..memory.video_memory import VideoMemory
+from ..memory.memory_file import Memory
 from ..storyboard import Section
 from .opening import repeated_of
 from .sections import SectionStore, StoredSection, is_finite, section_key
@@ -25,11 +25,11 @@ METHOD = 1
 class Renderer(Protocol):
     """What the loop needs from the world: sampling, compression, and a place to report to."""
 
-    def sample(self, section: Section, seed: int, memory: VideoMemory) -> Tensor:
+    def sample(self, section: Section, seed: int, memory: Any) -> Tensor:
         """Latents [B,C,T,H,W] of one section, given the memory of everything before it."""
         ...
 
-    def append(self, memory: VideoMemory, latents: Tensor, section: Section, seed: int) -> VideoMemory:
+    def append(self, memory: Any, latents: Tensor, section: Section, seed: int) -> Any:
         """The memory with the section in it."""
         ...
 
@@ -40,7 +40,9 @@ class Renderer(Protocol):
 
 @dataclass(frozen=True)
 class RenderedSection:
-    """One line of the report. previous, chain: hash of all that was made before the section, and with it."""
+    """One line of the report. previous, chain: hash of all that was made before the section, and with it.
+    seen: see `render_film`.
+    """
 
     section: Section
     seed: int
@@ -50,6 +52,7 @@ class RenderedSection:
     take: int = 0
     previous: str = ""
     chain: str = ""
+    seen: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def reused(self) -> bool:
@@ -71,14 +74,14 @@ class Film:
     """Latents of all sections in order, the memory of the whole film, and what was done."""
 
     latents: tuple[Tensor, ...]
-    memory: VideoMemory
+    memory: Memory
     sections: tuple[RenderedSection, ...]
 
 
 def render_film(
     plan: Sequence[Section],
     store: SectionStore,
-    memory: VideoMemory,
+    memory: Memory,
     film_ingredients: Mapping[str, Any],
     seed: int,
     renderer: Renderer,
@@ -88,6 +91,7 @@ def render_film(
     about: Mapping[str, Any] | None = None,
     latent_size: tuple[int, int, int] | None = None,
     begins: Callable[[Sequence[ExpectedSection]], None] = lambda expected: None,
+    seen: Callable[[Any], Mapping[str, Any]] = lambda memory: {},
 ) -> Film:
     """Renders the sections of `plan` after what `memory` holds.
 
@@ -96,15 +100,16 @@ def render_film(
     next one starts. A locked section keeps what was made in its place before, whatever has changed but its length and
     size. `takes` gives sections, by index, another seed. `about` is what each record of the manifest says of the film.
     latent_size: channels, height and width of the latents, for what is to be known before a section is sampled.
-    begins: called with what is expected of every section before the first one is made.
+    begins: called with what is expected of every section before the first one is made. seen: what a section sees of the
+    memory before it where that is not all of it, as JSON values, for its key and the manifest.
 
     Raises ValueError that names the section when what was sampled is not finite (it is not stored), OSError when the
     disk has no room for the next one, BusyError when another process makes the film.
     """
-    loop = _Loop(plan, store, renderer, section_ingredients, locked, takes or {}, dict(about or {}), latent_size)
+    loop = _Loop(plan, store, renderer, section_ingredients, locked, takes or {}, dict(about or {}), latent_size, seen)
     with store.making():
         chain, seeds = section_key("", _versioned(film_ingredients)), section_seeds(plan, seed, takes)
-        begins(loop.expected(chain, seeds))
+        begins(loop.expected(memory, chain, seeds))
         return loop.run(memory, chain, seeds)
 
 
@@ -120,15 +125,20 @@ class _Loop:
     takes: Mapping[int, int]
     about: dict[str, Any]
     latent_size: tuple[int, int, int] | None
-    keys: dict[tuple[str, int], str] = field(default_factory=dict)  # of sections, by what was made before them
+    seen: Callable[[Any], Mapping[str, Any]]
+    keys: dict[tuple[str, int, str], str] = field(default_factory=dict)  # of sections, by what was made before them
 
-    def expected(self, chain: str, seeds: Sequence[int]) -> list[ExpectedSection]:
+    def expected(self, memory: Memory, chain: str, seeds: Sequence[int]) -> list[ExpectedSection]:
         """What `run` will do, without reading or making a section."""
         earlier = {record["index"]: record for record in self.store.manifest()}
-        found = []
+        found: list[ExpectedSection] = []
+        seen = self.seen(memory)
         for section, seed in zip(self.plan, seeds, strict=True):
-            chain = self._key(chain, section, seed)
-            kept, record = self.store.path(chain, section.index).is_file(), earlier.get(section.index)
+            record = earlier.get(section.index)
+            if found and record is not None:  # what it saw when it was made; only a run knows what it will see
+                seen = {name: record.get(name) for name in seen}
+            chain = self._key(chain, section, seed, seen)
+            kept = self.store.path(chain, section.index).is_file()
             if not kept and record is not None and self.locked(section):
                 kept = record.get("latents", section.latents) == section.latents
                 kept = kept and self.store.path(record["key"], section.index).is_file()
@@ -136,12 +146,13 @@ class _Loop:
             found.append(ExpectedSection(section, self.takes.get(section.index, 0), kept))
         return found
 
-    def run(self, memory: VideoMemory, chain: str, seeds: Sequence[int]) -> Film:
+    def run(self, memory: Memory, chain: str, seeds: Sequence[int]) -> Film:
         earlier = {record["index"]: record for record in self.store.manifest()}
         latents: list[Tensor] = []
         done: list[RenderedSection] = []
         for section, seed in zip(self.plan, seeds, strict=True):
-            previous, key = chain, self._key(chain, section, seed)
+            seen = self.seen(memory)
+            previous, key = chain, self._key(chain, section, seed, seen)
             chain, status, take = key, "reused", self.takes.get(section.index, 0)
             made = _latents(self.store.get(key))
             if made is None and self.locked(section):
@@ -154,21 +165,22 @@ class _Loop:
                 made, status = self._sampled(section, seed, memory, key), "stored"
             memory = self.renderer.append(memory, made, section, seed)
             latents.append(made)
-            done.append(RenderedSection(section, seed, key, status, memory.token_count, take, previous, chain))
+            done.append(RenderedSection(section, seed, key, status, memory.token_count, take, previous, chain, seen))
             later = [earlier[i] for i in range(len(done), len(self.plan)) if i in earlier]
             self.store.write_manifest([*(_manifest_entry(entry) | self.about for entry in done), *later])
             self.renderer.section_done(section, made, status != "stored")
         return Film(tuple(latents), memory, tuple(done))
 
-    def _key(self, chain: str, section: Section, seed: int) -> str:
+    def _key(self, chain: str, section: Section, seed: int, seen: Mapping[str, Any]) -> str:
         """The hash of a section and all before it; conditioning is large and read once."""
-        if (chain, section.index) not in self.keys:
+        place = chain, section.index, str(seen)
+        if place not in self.keys:
             more = self.section_ingredients(section) if self.section_ingredients else {}
-            ingredients = {"section": section.facts(), "seed": seed} | dict(more)
-            self.keys[chain, section.index] = section_key(chain, ingredients)
-        return self.keys[chain, section.index]
+            ingredients = {"section": section.facts(), "seed": seed} | dict(more) | dict(seen)
+            self.keys[place] = section_key(chain, ingredients)
+        return self.keys[place]
 
-    def _sampled(self, section: Section, seed: int, memory: VideoMemory, key: str) -> Tensor:
+    def _sampled(self, section: Section, seed: int, memory: Memory, key: str) -> Tensor:
         """A section made now and put on disk, if it can be."""
         if self.latent_size is not None:
             size = section.latents * math.prod(self.latent_size) * torch.finfo(torch.float32).bits // 8
@@ -238,6 +250,7 @@ def _manifest_entry(entry: RenderedSection) -> dict[str, Any]:
         "frames": section.frames,
         "latents": section.latents,
         **clip,
+        **entry.seen,
         "previous": entry.previous,
         "chain": entry.chain,
     }

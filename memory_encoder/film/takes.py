@@ -1,4 +1,5 @@
-"""Which take of each section a film uses, and which sections are locked: two short texts, checked here.
+"""Which take of each section a film uses, which sections are locked, and which pictures of the film a person pins or
+bans: short texts, checked here.
 
 Sections are counted from 1, as the report and the error messages count them.
 """
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 MAX_TAKE = 9999
 MAX_CHARACTERS = 100_000
+_PICTURE = re.compile(r"([+-]?)\s*(\d{1,6}):(\d{1,7})")
 _LOCK = re.compile(r"(\d{1,6})(?:\s*-\s*(\d{1,6}))?")
 
 
@@ -61,6 +63,29 @@ def parse_locks(text: str, sections: int) -> frozenset[int]:
             raise TakesError(f"locks: {entry} runs backwards; write the smaller number first")
         locked.update(range(first, last + 1))
     return frozenset(locked)
+
+
+def parse_pictures(text: str) -> tuple[frozenset[str], frozenset[str]]:
+    """`2:40, -3:16` -> names SECTION:FRAME of the pictures that always stay, and of those that never do.
+
+    Frames are counted from 0 in their section; 0:N is the N-th picture of what came before the film. Raises TakesError
+    that names a bad entry.
+    """
+    _check_length("pictures", text)
+    marked: dict[str, set[str]] = {"": set(), "-": set()}
+    for entry in (part.strip() for part in text.split(",")):
+        if not entry:
+            continue
+        match = _PICTURE.fullmatch(entry)
+        if match is None:
+            raise TakesError(
+                f"pictures: {entry[:40]!r} is no picture; write SECTION:FRAME, such as 2:40 for one that always stays "
+                "and -3:16 for one that never does"
+            )
+        marked[match[1].strip("+")].add(f"{int(match[2])}:{int(match[3])}")
+    if both := sorted(marked[""] & marked["-"]):
+        raise TakesError(f"pictures: {both[0]} is pinned and banned; write it once")
+    return frozenset(marked[""]), frozenset(marked["-"])
 
 
 def take_seed(seed: int, take: int) -> int:

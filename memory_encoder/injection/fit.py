@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..memory.video_memory import VideoMemory
+from ..memory.memory_file import Memory
 from ..phi.config import EncoderConfig
 from .hosts import Host
+
+MASK_CHANNELS = 4  # beside those of the pictures that Wan's image-to-video models are given
 
 
 class Kind(NamedTuple):
@@ -38,6 +40,11 @@ def check_kind(what: str, kind: Kind, model: Kind, cure: str, other: str = "mode
 def check_encoder(config: EncoderConfig, host: Host) -> None:
     """Raises ValueError when an encoder writes tokens for another model."""
     check_kind("memory_encoder", Kind.of(config), Kind.of(host), "choose an encoder trained for this model")
+    if not config.has_tokens and host.image_channels != host.latent_channels + MASK_CHANNELS:
+        raise ValueError(
+            f"memory_encoder of variant {config.variant} needs an image-to-video model, and model is a text-to-video "
+            "one; load Wan 2.2 I2V 14B, its high noise file as model and its low noise file as model_low_noise"
+        )
     if config.cross_blocks and (config.cross_blocks, config.head_dim) != (len(host.slots()), host.head_dim):
         raise ValueError(
             f"memory_encoder has cross-attention to {config.cross_blocks} blocks with heads of {config.head_dim}, "
@@ -45,8 +52,18 @@ def check_encoder(config: EncoderConfig, host: Host) -> None:
         )
 
 
-def check_memory(memory: VideoMemory, host: Host) -> None:
-    """Raises ValueError when a memory's tokens, or the latents it keeps, cannot enter this host."""
+def needs_tokens(config: EncoderConfig, what: str) -> None:
+    """Raises ValueError for a memory without tokens; `what` reads or makes them."""
+    if not config.has_tokens:
+        raise ValueError(
+            f"{what} works with memory tokens, and a memory of variant {config.variant} keeps whole pictures instead; "
+            "use the Autoregressive Sampler, which puts them in front of every section"
+        )
+
+
+def check_memory(memory: Memory, host: Host, what: str = "Apply Video Memory") -> None:
+    """Raises ValueError when a memory's tokens, or the latents it keeps, cannot enter this host by way of `what`."""
+    needs_tokens(memory.config, what)
     for part in memory.parts:
         cure = "compress the history with an encoder for this model and its VAE"
         check_kind("memory", Kind.of(part.config), Kind.of(host), cure)
@@ -54,6 +71,8 @@ def check_memory(memory: VideoMemory, host: Host) -> None:
 
 def check_together(configs: Sequence[EncoderConfig]) -> None:
     """Raises ValueError when encoders cannot compress one history for one host, which reads them in one way."""
+    for config in configs:
+        needs_tokens(config, "training")
     first = configs[0]
     for number, config in enumerate(configs[1:], 2):
         kinds = Kind.of(config), Kind.of(first)

@@ -6,10 +6,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 import torch
 
 from ..phi.positions import cells_for
+from .memory_file import Memory, holds_pictures
 from .tail import later
 from .video_memory import SectionRecord, VideoMemory, concatenated
 
@@ -30,7 +32,7 @@ def section_ends(records: Sequence[SectionRecord]) -> list[int]:
     return [bisect_right(numbers, number) for number in range(max(numbers, default=0) + 1)]
 
 
-def cut(memory: VideoMemory, sections: int) -> VideoMemory:
+def cut(memory: Memory, sections: int) -> Any:
     """The memory as it was after `sections` sections, to the bit; going on from it gives what it gave then.
 
     Negative numbers count from the end: -1 leaves out the last section. Raises ValueError for a section that does not
@@ -41,24 +43,30 @@ def cut(memory: VideoMemory, sections: int) -> VideoMemory:
     wanted = sections + count if sections < 0 else sections
     if not 0 <= wanted <= count:
         raise ValueError(f"section {sections}: the memory has {count} sections; give a number from 0 to {count}")
+    if holds_pictures(memory):
+        return memory.until(ends[wanted])
     first, *others = (_cut(part, ends[wanted], wanted) for part in memory.parts)
     return replace(first, others=tuple(others))
 
 
-def join(first: VideoMemory, second: VideoMemory) -> VideoMemory:
+def join(first: Memory, second: Memory) -> Any:
     """Both histories one after the other: `second` is moved behind the last latent of `first`.
 
     What is appended continues `second` exactly as it would alone. Raises ValueError for memories of different encoders,
     sizes or batches.
     """
-    if not first.latents or not second.latents:
-        return second if not first.latents else first
+    for nothing, other in ((first, second), (second, first)):
+        if not nothing.latents and not nothing.sections:
+            return other
     _check_kin(first, second)
     if any(part.config.locked for part in second.parts):
         raise ValueError(
             "memory and memory_after hold the last latents of their films alone, which cannot be joined; "
             "compress the second film's latents after the first's instead"
         )
+    if holds_pictures(first) or holds_pictures(second):
+        assert holds_pictures(first) and holds_pictures(second), "memories of one encoder are of one kind"
+        return first.followed_by(second)
     joined, *others = (_join(a, b) for a, b in zip(first.parts, second.parts, strict=True))
     return replace(joined, others=tuple(others))
 
@@ -115,17 +123,16 @@ def _join(first: VideoMemory, second: VideoMemory) -> VideoMemory:
     )
 
 
-def _check_kin(first: VideoMemory, second: VideoMemory) -> None:
+def _check_kin(first: Memory, second: Memory) -> None:
     ids = [[part.encoder_id for part in memory.parts] for memory in (first, second)]
     configs = [[part.config for part in memory.parts] for memory in (first, second)]
     if ids[0] != ids[1] or configs[0] != configs[1]:
         raise ValueError("memory_after was made by another encoder than memory; compress both with the same one")
-    if first.state.size != second.state.size:
-        (h1, w1), (h2, w2) = first.state.size, second.state.size
+    if first.size != second.size:
+        (h1, w1), (h2, w2) = first.size, second.size
         raise ValueError(
             f"memory_after has latents of {w2}x{h2}, memory of {w1}x{h1}; a film has one size: compress both in it"
         )
-    if first.tokens.shape[0] != second.tokens.shape[0]:
-        raise ValueError(
-            f"memory holds {first.tokens.shape[0]} clips, memory_after {second.tokens.shape[0]}; join equally many"
-        )
+    batches = first.batch, second.batch
+    if batches[0] != batches[1]:
+        raise ValueError(f"memory holds {batches[0]} clips, memory_after {batches[1]}; join equally many")

@@ -13,6 +13,9 @@ from ..phi.encoder import MemoryEncoder
 from ..phi.low_resolution import downsample, encode_cells, lr_frame_indices
 from ..phi.positions import cells_for, grid_for
 from ..pictures.codec import CONTEXT, Codec
+from .keyframe_memory import KeyframeMemory
+from .memory_file import Memory
+from .picture_choice import PictureChoice
 from .video_memory import VideoMemory
 
 RECENT_LATENTS = 8  # uncompressed latents kept for the sliding window and as context of the next decode
@@ -36,11 +39,7 @@ def append_history(
 
     Raises ValueError when the memory was made by another encoder or the latents do not continue it.
     """
-    if memory.config != encoder.config:
-        raise ValueError(
-            f"memory was made by another encoder ({memory.config.host} {memory.config.rate} {memory.config.variant}); "
-            "compress the history with the encoder in use"
-        )
+    _check_maker(memory, encoder.config)
     if memory.latents and memory.tokens.shape[0] != latents_BCTHW.shape[0]:
         raise ValueError(
             f"latent holds {latents_BCTHW.shape[0]} clips, memory {memory.tokens.shape[0]}; continue as many as it has"
@@ -59,6 +58,37 @@ def append_history(
     if memory.recent.shape[2]:
         recent = torch.cat([memory.recent, latents_BCTHW.to(memory.recent)], dim=2)
     return memory.extended(encoded, recent[:, :, -RECENT_LATENTS:].clone(), lr_frames, prompt, seed)
+
+
+def append_pictures(
+    config: EncoderConfig,
+    codec: Codec,
+    memory: KeyframeMemory,
+    latents_BCTHW: Tensor,
+    prompt: str = "",
+    seed: int | None = None,
+    repeated: int = 0,
+    choice: PictureChoice | None = None,
+) -> KeyframeMemory:
+    """Appends normalised latents, a clip of its own, to a memory of pictures; see `KeyframeMemory.appended`."""
+    _check_maker(memory, config)
+    if latents_BCTHW.shape[0] != 1:
+        raise ValueError(
+            f"latent holds {latents_BCTHW.shape[0]} clips; a memory of keyframes is of one: pick it with Latent From "
+            "Batch"
+        )
+    size = (latents_BCTHW.shape[3], latents_BCTHW.shape[4])
+    pictures = codec.decode(latents_BCTHW)[0]
+    return memory.appended(pictures, latents_BCTHW.shape[2], size, prompt, seed, repeated, choice)
+
+
+def _check_maker(memory: Memory, config: EncoderConfig) -> None:
+    """Raises ValueError when a memory was made by an encoder with other settings."""
+    if memory.config != config:
+        raise ValueError(
+            f"memory was made by another encoder ({memory.config.host} {memory.config.rate} {memory.config.variant}); "
+            "compress the history with the encoder in use"
+        )
 
 
 def _low_resolution(config: EncoderConfig, codec: Codec, memory: VideoMemory, latents: Tensor) -> tuple[Tensor, Tensor]:

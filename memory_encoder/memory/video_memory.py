@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..files import remove_abandoned, save_tensors, unreadable
+from ..frames import frames_in
 from ..phi.config import EncoderConfig, checked_json
 from ..phi.stream import Encoded, StreamState
 from .tail import Boundary, Tail, end_from_tensors, later
@@ -75,6 +78,25 @@ class VideoMemory(Tail):
         """Coordinates [token_count, 3] of `all_tokens`, or [token_count, P, 3] (see `phi.recent`)."""
         places = [places for part in self.parts for places in (part.coordinates, part.tail_coordinates)]
         return torch.cat([one for one in places if len(one)] or places)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of its latents."""
+        return self.state.size
+
+    @property
+    def batch(self) -> int:
+        """How many clips it is of."""
+        return self.tokens.shape[0]
+
+    @property
+    def frames(self) -> int:
+        """Frames that its latents hold."""
+        return frames_in(self.latents)
+
+    def contents(self) -> Tensor:
+        """What a section that reads it is made of, for the section's key."""
+        return self.all_tokens()
 
     def extended(
         self, encoded: Encoded, recent: Tensor, lr_frames: Tensor | None, prompt: str = "", seed: int | None = None
@@ -151,31 +173,18 @@ class VideoMemory(Tail):
 
         Raises ValueError that names the file when it is damaged, foreign or too new, OSError when it cannot be read.
         """
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except OSError as error:
-            raise unreadable(path, error) from error
-        except (SafetensorError, LookupError, AttributeError, ValueError) as error:
-            raise ValueError(
-                f"video memory {path.name} cannot be read ({error}); compress the history again"
-            ) from error
-        if metadata.get("format") != MEMORY_FORMAT:
-            raise ValueError(f"{path.name} is not a video memory; choose a file made by Save Video Memory")
-        config = checked_json(metadata, MEMORY_SCHEMA_VERSION, path.name)
-        try:
-            others = tuple(
-                cls._from_tensors(described, _below(f"{number}.", tensors), path.name)
-                for number, described in enumerate(config.get("others", []), 1)
-            )
-            return replace(cls._from_tensors(config, tensors, path.name), others=others)
-        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-            if isinstance(error, ValueError) and path.name in str(error):
-                raise  # in our own words
-            raise ValueError(
-                f"video memory {path.name} is incomplete or damaged ({str(error)[:200]}); compress the history again"
-            ) from error
+        config, tensors = read_memory(path, {MEMORY_FORMAT: MEMORY_SCHEMA_VERSION})[1:]
+        with damage_named(path):
+            return cls.from_file(config, tensors, path.name)
+
+    @classmethod
+    def from_file(cls, config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> VideoMemory:
+        """What `save` wrote; raises ValueError and the like when something is missing or wrong."""
+        others = tuple(
+            cls._from_tensors(described, _below(f"{number}.", tensors), source)
+            for number, described in enumerate(config.get("others", []), 1)
+        )
+        return replace(cls._from_tensors(config, tensors, source), others=others)
 
     def _to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and description of one encoder's memory."""
@@ -217,6 +226,38 @@ class VideoMemory(Tail):
         if counts != {0} or memory.tokens.shape[-1] != memory.config.width:
             raise ValueError(f"video memory {source} is inconsistent; compress the history again")
         return memory
+
+
+def read_memory(path: Path, formats: Mapping[str, int]) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """Format, description and tensors of a memory's file; `formats` are those known, with the newest schema of each.
+
+    Raises ValueError that names the file when it is damaged, foreign or too new, OSError when it cannot be read.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (SafetensorError, LookupError, AttributeError, ValueError) as error:
+        raise ValueError(f"video memory {path.name} cannot be read ({error}); compress the history again") from error
+    kind = metadata.get("format", "")
+    if kind not in formats:
+        raise ValueError(f"{path.name} is not a video memory; choose a file made by Save Video Memory")
+    return kind, checked_json(metadata, formats[kind], path.name), tensors
+
+
+@contextlib.contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turns what goes wrong while a memory is built from its file into ValueError that names the file."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        if isinstance(error, ValueError) and path.name in str(error):
+            raise  # in our own words
+        raise ValueError(
+            f"video memory {path.name} is incomplete or damaged ({str(error)[:200]}); compress the history again"
+        ) from error
 
 
 def concatenated(*parts: Tensor | None) -> Tensor | None:

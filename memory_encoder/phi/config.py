@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 SCHEMA_VERSION = 1
 FORMAT = "video_memory_encoder"
 
-Variant = Literal["proposed", "only_lr", "without_lr", "large_patchifier", "recent"]
+MOST_PICTURES = 64  # latents in front of a section that has 21
+Variant = Literal["proposed", "only_lr", "without_lr", "large_patchifier", "recent", "keyframes"]
 Positions = Literal["physical", "index", "pooled"]
 AttentionScope = Literal["frame", "causal", "full"]
 Padding = Literal["ceil", "floor"]
@@ -97,6 +98,10 @@ class EncoderConfig:
         latent of a single frame (`section`), joined in pixels. section_latents: length of every section that the host
         was trained for, in latents; 0 for any. repeated_frames: frames at the beginning of a clip that goes on, which
         show the end of the one before once more and are left out of the film; they fill whole latents.
+    variant `keyframes` makes no tokens and has no weights: at most max_pictures whole pictures of the film stand before
+        each section as latents, the first_kept and the newest. similarity: above it two pictures count as one.
+        picture_step: distance of the pictures in RoPE's time, the last one so far before the section (5 for Memento); 0
+        makes them the section's first latents (StoryMem).
 
     The rest is how published models read their last latents (FramePack-F1, Helios), for variant `recent`:
     anchor: the film's first latent stays in sight, at full rate, before everything else. fill: a history that is
@@ -135,6 +140,10 @@ class EncoderConfig:
     skips_text: bool = False
     key_scale: tuple[int, ...] = ()
     start: Start = "nothing"
+    max_pictures: int = 8
+    first_kept: int = 3
+    similarity: float = 0.9
+    picture_step: int = 0
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -162,6 +171,8 @@ class EncoderConfig:
                 "cross-attention"
             )
         self._check_lattice()
+        if self.variant == "keyframes":
+            self._check_pictures()
         _ = self.schedule if self.variant == "recent" else self.compression  # a malformed rate is refused here
         self._check_recent()
 
@@ -204,6 +215,20 @@ class EncoderConfig:
         if type(self.section_latents) is not int or self.section_latents < 0 or 0 < self.section_latents < least:
             raise ValueError(f"section_latents is {self.section_latents!r}; give {least} or more, or 0 for any length")
 
+    def _check_pictures(self) -> None:
+        counts = (self.max_pictures, self.first_kept, self.picture_step)
+        if any(type(count) is not int or count < 0 for count in counts) or not 0 < self.max_pictures <= MOST_PICTURES:
+            raise ValueError(
+                f"max_pictures is {self.max_pictures!r}, first_kept {self.first_kept!r}, picture_step "
+                f"{self.picture_step!r}; give whole numbers, max_pictures from 1 to {MOST_PICTURES}"
+            )
+        if self.first_kept > self.max_pictures:
+            raise ValueError(f"first_kept {self.first_kept} are more than max_pictures {self.max_pictures}")
+        if not 0 < self.similarity <= 1:
+            raise ValueError(f"similarity {self.similarity} must lie above 0 and up to 1")
+        if self.clips != "section":
+            raise ValueError("variant keyframes makes every section a clip of its own; set clips to section")
+
     @property
     def compression(self) -> CompressionRate:
         """The rate of all tokens; that of variant recent lies on the token grid itself."""
@@ -231,7 +256,12 @@ class EncoderConfig:
 
     @property
     def has_hr(self) -> bool:
-        return self.variant != "only_lr"
+        return self.variant not in ("only_lr", "keyframes")
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether what it makes enters the host as tokens; else as latents in front of the section."""
+        return self.variant != "keyframes"
 
     def chosen(self) -> dict[str, Any]:
         """The settings that are not at their defaults, by name: what a newer version adds changes nothing here."""

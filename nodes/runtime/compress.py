@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ...memory_encoder.injection.hosts.comfy_models import codec
-from ...memory_encoder.memory.compressor import append_history
+from ...memory_encoder.memory.compressor import append_history, append_pictures
+from ...memory_encoder.memory.memory_file import Memory, holds_pictures
+from ...memory_encoder.memory.picture_choice import PictureChoice
 from ...memory_encoder.memory.video_memory import VideoMemory
 from ...memory_encoder.pictures.codec import Codec
 from .managed import ManagedEncoder
@@ -48,17 +50,24 @@ def codec_for(model: Any, vae: Any) -> Codec:
 def compress(
     encoder: ManagedEncoder,
     codec: Codec,
-    memory: VideoMemory,
+    memory: Memory,
     latents: Tensor,
     prompt: str = "",
     seed: int | None = None,
-) -> VideoMemory:
-    """Appends normalised latents to a memory with the encoder on its device; the result lies in CPU memory."""
+    repeated: int = 0,
+    choice: PictureChoice | None = None,
+) -> Any:
+    """Appends normalised latents to a memory with the encoder on its device; the result lies in CPU memory.
+
+    repeated, choice: for a memory of pictures, see `KeyframeMemory.appended`.
+    """
     if len(encoder.parts) != len(memory.parts):
         raise ValueError(
             f"memory was made by {len(memory.parts)} encoders, memory_encoder holds {len(encoder.parts)}; "
             "continue it with as many"
         )
+    if holds_pictures(memory):
+        return append_pictures(encoder.config, codec, memory, latents, prompt, seed, repeated, choice)
     # Several encoders look at the same pictures; the VAE that makes them may push an encoder off the device.
     codec = replace(codec, decode=decode_once(codec.decode))
     with torch.no_grad():

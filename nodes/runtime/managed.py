@@ -15,11 +15,11 @@ import comfy.ops
 import torch
 from torch import Tensor
 
-from ...memory_encoder.injection.fit import Kind, check_encoder, check_kind
+from ...memory_encoder.injection.fit import Kind, check_encoder, check_kind, needs_tokens
 from ...memory_encoder.injection.hosts import Host
 from ...memory_encoder.injection.hosts.encoder_file import fill, read_encoder
 from ...memory_encoder.injection.selection import encoder_key
-from ...memory_encoder.memory.video_memory import VideoMemory
+from ...memory_encoder.memory.memory_file import empty_memory
 from ...memory_encoder.phi.config import EncoderConfig
 from ...memory_encoder.phi.encoder import MemoryEncoder
 
@@ -49,16 +49,18 @@ class ManagedEncoder:
 
     def beside(self, other: ManagedEncoder) -> ManagedEncoder:
         """Both encoders in one; raises ValueError when they are not for one model."""
+        for part in (*self.parts, *other.parts):
+            needs_tokens(part.config, "Combine Memory Encoders")
         kinds = Kind.of(other.config), Kind.of(self.config)
         check_kind("second_encoder", *kinds, "combine encoders of one model", "the first")
         both = copy.copy(self)
         both.others = (*self.others, *other.parts)
         return both
 
-    def empty_memory(self, batch: int) -> VideoMemory:
+    def empty_memory(self, batch: int) -> Any:
         """A memory of nothing, which these encoders can append to."""
-        first, *others = (VideoMemory.empty(part.config, batch, part.identity) for part in self.parts)
-        return replace(first, others=tuple(others))
+        first, *others = (empty_memory(part.config, batch, part.identity) for part in self.parts)
+        return replace(first, others=tuple(others)) if others else first
 
     def load(self) -> None:
         """Asks ComfyUI to bring the weights to the device."""
@@ -67,7 +69,7 @@ class ManagedEncoder:
     def attach(self, model: Any) -> Any:
         """A clone of MODEL that takes the encoders along when ComfyUI loads and frees it."""
         model = model.clone()
-        for part in self.parts:
+        for part in (part for part in self.parts if part.config.has_tokens):  # others have no weights
             model.set_additional_models(encoder_key(part.identity), [part.patcher])
         return model
 

@@ -1,0 +1,63 @@
+"""Latents of a section at other times than their own, as the model's rotary embedding sees them (Memento).
+
+For models whose rotary embedding is an argument of their blocks and holds the video alone, as Wan's.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..phi.positions import lattice_coordinates
+from .compiled import compile_by_blocks
+from .hosts import MemoryTokens, find_host
+from .hosts.base import Block, BlockArgs
+from .inject import DIFFUSION_MODEL, with_patches
+
+KEY = "video_memory_times"
+
+
+def times_before(pictures: int, step: int) -> list[float]:
+    """Times of so many pictures in front of a section that begins at 0, the last one `step` before it."""
+    return [float(-step * place) for place in range(pictures, 0, -1)]
+
+
+def with_times(model: Any, times: Sequence[float]) -> Any:
+    """A clone of a ModelPatcher for which the first latents stand at `times`, and those after them at 0, 1, ..."""
+    patched = model.clone()
+    host = find_host(patched.get_model_object("diffusion_model"))
+    compile_by_blocks(patched, host.slots())
+    patched.add_wrapper_with_key(DIFFUSION_MODEL, KEY, _TimesWrapper(tuple(times)))
+    return patched
+
+
+@dataclass(frozen=True)
+class _TimesWrapper:
+    """Wraps one forward pass of the diffusion model (WrappersMP.DIFFUSION_MODEL)."""
+
+    times: tuple[float, ...]
+
+    def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        call = inspect.signature(executor.class_obj._forward).bind(*args, **kwargs)
+        call.apply_defaults()
+        host, x = find_host(executor.class_obj), call.arguments["x"]
+        options = call.arguments["transformer_options"]
+        frames, height, width = (-(-side // patch) for side, patch in zip(x.shape[2:], host.patch, strict=True))
+        places = lattice_coordinates(frames, height, width, start=-float(len(self.times)))
+        given = torch.tensor(self.times).repeat_interleave(height * width)
+        places[: len(given), 0] = given[: len(places)]
+        rotary = host.rotary(places.to(x.device), options)
+
+        def moved(args: BlockArgs, block: Block) -> BlockArgs:
+            pe = args["pe"]
+            return block({**args, "pe": torch.cat([rotary.to(pe), pe[:, rotary.shape[1] :]], dim=1)})
+
+        nothing = MemoryTokens(x.new_zeros(0), rotary, "same")
+        patches = dict.fromkeys(host.slots(), moved)
+        call.arguments["transformer_options"] = with_patches(options, patches, nothing)
+        return executor(*call.args, **call.kwargs)

@@ -1,0 +1,102 @@
+"""The sampler's part in a memory of pictures: references, what a person pins and bans, by what pictures are compared.
+
+Token memories have none of it, and their films refuse it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..memory_encoder.film.opening import Opening
+from ..memory_encoder.film.takes import parse_pictures
+from ..memory_encoder.injection.selection import MemorySettings
+from ..memory_encoder.memory.keyframe_memory import as_pictures
+from ..memory_encoder.memory.memory_file import Memory, holds_pictures
+from ..memory_encoder.memory.picture_choice import PictureChoice, PictureMarks
+from ..memory_encoder.storyboard import Section
+from .lead import resized
+
+WINDOW = 3  # the sampler's default
+AT_ONCE = 16  # pictures that CLIP vision sees in one batch
+
+
+def check_unused(memory: Memory, settings: MemorySettings, low_noise_memory: bool) -> None:
+    """Raises ValueError for a setting of token memories that was changed, and does nothing in a film of pictures."""
+    if not holds_pictures(memory):
+        return
+    usual = vars(MemorySettings(sliding_window=WINDOW)) | {"low_noise_memory": True}
+    for name, value in (vars(settings) | {"low_noise_memory": low_noise_memory}).items():
+        if value != usual[name]:
+            raise ValueError(
+                f"{name} {value}: it is about memory tokens, and a memory of variant {memory.config.variant} keeps "
+                f"whole pictures, which both models see; leave it at {usual[name]}"
+            )
+
+
+def with_references(
+    memory: Memory, references: Tensor | None, width: int, height: int, latents: Sequence[int]
+) -> Memory:
+    """The memory with reference pictures [N,H,W,3] in it, at the film's size; latents: height and width of those."""
+    if references is None:
+        return memory
+    if not holds_pictures(memory):
+        raise ValueError(
+            f"references: a memory of variant {memory.config.variant} holds no pictures; use a memory encoder of "
+            "variant keyframes, or compress a clip of the pictures and connect it as memory"
+        )
+    return memory.with_references(resized(references, width, height), (latents[0], latents[1]))
+
+
+def choice_of(memory: Memory, pictures: str, opening: Opening | None, clip_vision: Any) -> PictureChoice | None:
+    """How the film chooses its pictures, after what `memory` and then the opening hold; None without pictures.
+
+    Raises TakesError for a text that is no list of pictures.
+    """
+    pinned, banned = parse_pictures(pictures)
+    if not holds_pictures(memory):
+        if pinned or banned:
+            raise ValueError(f"pictures: a memory of variant {memory.config.variant} holds none; empty the text")
+        return None
+    before = len(memory.clips) + (0 if opening is None else len(opening.sections))
+    marks = PictureMarks(pinned, banned, before)
+    return PictureChoice(marks) if clip_vision is None else PictureChoice(marks, ClipLook(clip_vision))
+
+
+def check_marks(choice: PictureChoice | None, memory: Memory, plan: Sequence[Section]) -> None:
+    """Raises ValueError that names a pinned or banned picture which the film cannot have."""
+    if choice is None or not holds_pictures(memory):
+        return
+    for name in sorted(choice.marks.pinned | choice.marks.banned):
+        section, frame = (int(part) for part in name.split(":"))
+        if section > len(plan):
+            raise ValueError(f"pictures: {name} is of section {section}, and the film has {len(plan)}; remove it")
+        if section and frame >= plan[section - 1].frames:
+            frames = plan[section - 1].frames
+            raise ValueError(f"pictures: section {section} has the frames 0 to {frames - 1}; remove {name}")
+        if not section and not 1 <= frame <= len(memory.pictures):
+            raise ValueError(
+                f"pictures: {name} is before the film, where there are {len(memory.pictures)} pictures; remove it"
+            )
+
+
+def seen_pictures(choice: PictureChoice | None, memory: Memory) -> dict[str, Any]:
+    """What a section's key says of the pictures that it sees."""
+    if choice is None or not holds_pictures(memory):
+        return {}
+    return {"pictures": [choice.marks.name(picture) for picture in memory.bank(choice.marks)]}
+
+
+class ClipLook:
+    """Compares pictures by core's CLIP_VISION: the cosine of their embeddings."""
+
+    def __init__(self, clip_vision: Any) -> None:
+        self.clip_vision = clip_vision
+
+    def __call__(self, pictures_NHW3: Tensor) -> Tensor:
+        parts = [self.clip_vision.encode_image(as_pictures(part)) for part in pictures_NHW3.split(AT_ONCE)]
+        embeds = torch.cat([part["image_embeds"].detach().float().cpu() for part in parts])
+        return torch.nn.functional.normalize(embeds, dim=1)
