@@ -25,10 +25,13 @@ from ..memory_encoder.film.clock import FilmClock
 from ..memory_encoder.film.loop import ExpectedSection
 from ..memory_encoder.film.sections import SectionStore, is_record
 from ..memory_encoder.frames import latents_in
+from ..memory_encoder.memory.keyframe_memory import KeyframeMemory
+from ..memory_encoder.memory.picture_choice import PictureMarks
 from ..memory_encoder.pictures.codec import Codec
 from ..memory_encoder.storyboard import Section, Shot
 from . import preview_clips
 from .events import running_node, send
+from .picture_strip import PICTURES, PictureStrip
 
 log = logging.getLogger("video_memory")
 PLAN = "plan.json"
@@ -79,7 +82,7 @@ class FilmEvents:
         self.clock, self.warned = FilmClock(steps), False
         self.to_make: set[int] = set()  # sections that are not on disk yet
         self.last: dict[str, Any] | None = None  # what the page was told last, but for pictures
-        self.previewer = previewer
+        self.previewer, self.strip = previewer, PictureStrip(store.film)
         self.section: Section | None = None
         self.frames: list[Image.Image] = []  # of the section that was decoded last
         self.message_time, self.preview_time, self.preview_cost = 0.0, 0.0, 0.0
@@ -131,6 +134,13 @@ class FilmEvents:
             self.preview_time = time.monotonic()
             self.preview_cost = self.preview_time - now
             self._send("preview", index=self.section.index, image=image)
+
+    @_harmless
+    def pictures(self, memory: KeyframeMemory, marks: PictureMarks) -> None:
+        """Which pictures the next section sees, of a memory of pictures: written beside the plan, and sent."""
+        pictures = self.strip.pictures(memory, marks)
+        write_bytes(self.store.folder / PICTURES, self.strip.content(pictures))
+        self._send("pictures", pictures=pictures)
 
     def watch_decoding(self, section: Section, codec: Codec) -> Codec:
         """The codec; what it decodes of a section on the way into the memory is kept for its preview clip."""
@@ -185,7 +195,7 @@ class FilmEvents:
 
     def _send(self, state: str, **values: Any) -> None:
         data = {"node": running_node(), "film": self.store.film, "count": len(self.plan), "state": state}
-        if state != "preview":
+        if state not in ("preview", "pictures"):
             self.last = data | values
         send("video_memory.section", data | values)
 

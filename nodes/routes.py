@@ -27,6 +27,7 @@ from ..memory_encoder.storyboard import StoryboardError
 from ..memory_encoder.training.run_files import LOSSES, RECALL_PICTURE, read_losses
 from .events import prompt_server
 from .film_events import PLAN, PLAN_VERSION, RUNNING, clip_path
+from .picture_strip import stored_pictures
 from .preview_clips import poster
 from .runtime import folders
 
@@ -119,6 +120,7 @@ def film_state(film: str) -> dict[str, Any]:
     """Plan and finished sections of a film; both lists are empty for a film that was never begun.
 
     run: the last message of the run that is making the film, None when none is.
+    pictures: those of a memory of pictures, for films that have one.
     Sections that do not follow the ones before them, since they are of an earlier run, have the status "stale".
     """
     store = _reader(film)
@@ -130,7 +132,15 @@ def film_state(film: str) -> dict[str, Any]:
         sections.append(record | stale | {"clip": _is_there(clip_path(store, record))})
     running = RUNNING.get(film)
     run = None if running is None else running.last
-    return {"film": film, "plan": _plan(store.folder / PLAN), "sections": sections, "run": run}
+    return {"film": film, "plan": _plan(store.folder / PLAN), "sections": sections, "run": run} | _pictures(
+        store.folder
+    )
+
+
+def _pictures(folder: Path) -> dict[str, Any]:
+    """For a film with a memory of pictures: those that it has chosen, see `picture_strip`."""
+    pictures = stored_pictures(folder)
+    return {"pictures": pictures} if pictures else {}
 
 
 def _reader(film: str) -> SectionStore:

@@ -208,20 +208,9 @@ class VideoMemorySampler(io.ComfyNode):
         events = FilmEvents(store, plan, model, steps, storyboard.storyboard.shots, locked, progress.previewer)
         lead = lead_of(choice, host, codec, vae, beginning.picture, clip_vision)
         renderer = SectionRenderer(
-            experts,
-            memory_encoder,
-            codec,
-            settings,
-            positive,
-            negative,
-            cfg,
-            sampler,
-            size,
-            progress,
-            events,
-            lead,
+            experts, memory_encoder, codec, settings, positive, negative, cfg, sampler, size, progress, events, lead,
             choice,
-        )
+        )  # fmt: skip
 
         def of_section(section: Section) -> dict[str, Any]:
             return {"positive": hashable(positive[section.prompt])}

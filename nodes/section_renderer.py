@@ -99,6 +99,8 @@ class SectionRenderer:
         latent = torch.zeros(1, channels, section.latents, height, width)
         inputs = SectionInputs(latent, self.conditioning[section.prompt], self.negative)
         self.events.sampling(section)
+        if self.choice is not None and section.index == 0:
+            self.events.pictures(memory, self.choice.marks)
         if self.lead is not None:
             inputs = self.lead.inputs(section, memory, inputs.latent, inputs.positive, inputs.negative)
         latent = inputs.latent
@@ -141,7 +143,10 @@ class SectionRenderer:
                 other = replace(own.codec, decode=codec.decode)
                 own.memory = compress(self.encoder, other, own.memory, latent, section.prompt, seed)
         repeated = section.repeated or 0
-        return compress(self.encoder, codec, memory, latent, section.prompt, seed, repeated, self.choice)
+        memory = compress(self.encoder, codec, memory, latent, section.prompt, seed, repeated, self.choice)
+        if self.choice is not None:
+            self.events.pictures(memory, self.choice.marks)
+        return memory
 
     def _callback(self, before: int) -> Callable[[int, Tensor, Tensor, int], None]:
         def step(index: int, denoised: Tensor, x: Tensor, total: int) -> None:

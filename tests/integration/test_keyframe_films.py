@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -227,3 +228,27 @@ def test_compress_history_makes_a_memory_of_pictures(world: World, models: TinyM
     clip = {"samples": torch.randn(1, 16, 3, 6, 8, generator=torch.Generator().manual_seed(1))}
     memory, tokens = world.call("VideoMemoryCompress", encoder(world, model), model, world.inputs["vae"], clip)
     assert memory.frames == 9 and tokens == 12 * len(memory.pictures) > 0
+
+
+def test_the_page_is_told_which_pictures_are_kept(
+    world: World, models: TinyModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film_events, routes = (importlib.import_module(f"{PACK}.nodes.{name}") for name in ("film_events", "routes"))
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(film_events, "send", lambda event, data: sent.append(data))
+    _, memory, _ = film(world, models["wan22_i2v"].patcher, "shown", pictures="1:4, -0:2")
+    lists = [data["pictures"] for data in sent if data["state"] == "pictures"]
+    assert len(lists) == 4 and [picture["id"] for picture in lists[0]] == ["0:1", "0:2"]
+    last = {picture["id"]: picture for picture in lists[-1]}
+    assert len(last) == len(memory.pictures) and all(p["image"].startswith("data:image/webp") for p in last.values())
+    assert last["0:2"]["banned"] and not last["0:2"]["kept"] and last["0:2"]["section"] == -1
+    assert last["1:4"] | {"image": ""} == {
+        "id": "1:4", "section": 0, "frame": 4, "kept": True, "pinned": True, "banned": False, "image": ""
+    }  # fmt: skip
+    state = routes.film_state("shown")
+    assert state["pictures"] == lists[-1]
+    assert [section["pictures"] for section in state["sections"]] == [
+        [picture["id"] for picture in pictures if picture["kept"]] for pictures in lists[:3]
+    ]
+    world.film("tokens", "a")
+    assert "pictures" not in routes.film_state("tokens")
