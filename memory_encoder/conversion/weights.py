@@ -35,6 +35,11 @@ _SCALES = ("scaled_fp8", "scale_weight", "weight_scale", "input_scale", "scale_i
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "module.")
 
 
+def is_known(dtype: torch.dtype) -> bool:
+    """Whether a tensor of this type can be written."""
+    return dtype in _NAMES
+
+
 class ConversionError(ValueError):
     """A checkpoint that cannot be converted; the message names it and says what to do."""
 

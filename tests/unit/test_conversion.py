@@ -112,7 +112,7 @@ def test_a_key_that_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_foreign_file_is_named_with_what_could_be_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert convert(tmp_path, {"model.layer.weight": torch.ones(1)}, "other") == 2
-    assert "other.safetensors is none of framepack, helios" in capsys.readouterr().err
+    assert "other.safetensors is not of the kind framepack, helios" in capsys.readouterr().err
     (tmp_path / "text.safetensors").write_text("no weights")
     assert main(["convert", str(tmp_path / "text.safetensors"), "--out", str(tmp_path)]) == 2
     assert "cannot be read" in capsys.readouterr().err

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import random
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -13,7 +15,15 @@ from hypothesis import strategies as st
 
 from memory_encoder.frames import frames_in
 from memory_encoder.phi.config import EncoderConfig
-from memory_encoder.storyboard import Lattice, Section, Storyboard, StoryboardError, describe_schedule, plan_sections
+from memory_encoder.storyboard import (
+    Lattice,
+    Section,
+    Storyboard,
+    StoryboardError,
+    describe_schedule,
+    plan_sections,
+    read_storyboard,
+)
 
 from .test_storyboard import PLANS, parse, storyboards
 
@@ -196,6 +206,49 @@ def test_the_schedule_counts_what_is_shown() -> None:
         "2 sections, 2 shots, 10.06 s, 161 frames at 16 fps",
         "Each section is a clip of its own; 5 frames made once more at joins are left out",
     ]
+
+
+PLACES = ("a lighthouse in a storm", "a kitchen at dawn", "a market street", "an empty theatre", "a snowy pass")
+HEROES = ("Ada, a keeper with a grey plait", "Jonas, a boy in a yellow coat", "an old brown dog")
+ACTIONS = ("opens the door", "looks out of the window", "runs away", "comes back", "falls asleep", "waves")
+
+
+def stories(count: int = 30) -> list[dict[str, Any]]:
+    """Stories in the form of StoryMem's benchmark: scenes of prompts, each with whether it begins with a cut."""
+    draw = random.Random(7)
+    found = []
+    for number in range(count):
+        hero = draw.choice(HEROES)
+        scenes = []
+        for scene in range(draw.choice((1, 2, 3, 3, 4))):
+            place, shots = draw.choice(PLACES), draw.randint(2, 4)
+            cut = [True, *(draw.random() < 0.5 for _ in range(shots - 1))]
+            scenes.append(
+                {
+                    "scene_num": scene + 1,
+                    "video_prompts": [f"{hero} {draw.choice(ACTIONS)} in {place}, “slowly”." for _ in range(shots)],
+                    "first_frame_prompt": f"{hero} in {place}",
+                    "cut": [str(one) for one in cut] if number % 3 == 1 else cut,
+                }
+            )
+        found.append({"story_name": f"Story {number}", "story_overview": f"{hero}’s day.", "scenes": scenes})
+    return found
+
+
+@pytest.mark.parametrize("repeated", [1, 5])
+@pytest.mark.parametrize("story", stories(), ids=lambda story: story["story_name"])
+def test_story_of_storymems_form_is_one_clip_for_each_prompt(story: dict[str, Any], repeated: int) -> None:
+    prompts = [prompt for scene in story["scenes"] for prompt in scene["video_prompts"]]
+    cuts = [str(cut) == "True" for scene in story["scenes"] for cut in scene["cut"]]
+    reading = read_storyboard(json.dumps(story, ensure_ascii=False), section_seconds=5, fps=16)
+    sections = plan_sections(
+        reading.storyboard, fps=16, section_seconds=5, lattice=Lattice(clips="section", repeated_frames=repeated)
+    )
+    assert reading.form == "storymem" and [section.prompt for section in sections] == prompts
+    assert [section.transition == "cut" for section in sections] == cuts
+    assert [section.repeated for section in sections] == [0 if cut else repeated for cut in cuts]
+    assert all(section.frames in (77, 80, 81) for section in sections)
+    assert abs(sum(section.frames for section in sections) - 80 * len(prompts)) <= 2
 
 
 def config(**values: Any) -> EncoderConfig:

@@ -1,0 +1,61 @@
+"""Trained memories that are published as LoRAs for Wan 2.2 I2V A14B, and what their files do not say."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..phi.config import EncoderConfig
+
+
+@dataclass(frozen=True)
+class LoraKind:
+    """A kind of published LoRA. trained: rank and scale of the released files, where they are known.
+
+    picture_step: of the memory encoder that belongs to it (EncoderConfig); None for a LoRA without a memory.
+    """
+
+    name: str
+    licence: str
+    called: str = ""
+    trained: tuple[int, float] | None = None
+    picture_step: int | None = None
+
+    def encoder(self, width: int, folder: str) -> EncoderConfig | None:
+        """The memory encoder for a LoRA of a host of that width; `folder` tells how many frames a shot is given."""
+        if self.picture_step is None:
+            return None
+        return EncoderConfig(
+            host="wan",
+            width=width,
+            latent_channels=16,
+            variant="keyframes",
+            clips="section",
+            repeated_frames=5 if "mm2v" in folder.lower() else 1,
+            picture_step=self.picture_step,
+        )
+
+
+RSLORA_128 = (128, 128 / 128**0.5)  # alpha / sqrt(rank)
+KINDS = {
+    kind.name: kind
+    for kind in (
+        LoraKind(
+            "storymem",
+            "StoryMem's weights: S-Lab License 1.0, for non-commercial use alone",
+            r"storymem|m[im]2v",
+            RSLORA_128,
+            0,
+        ),
+        LoraKind("memento", "Memento's weights: Apache-2.0, says its model card", r"memento", RSLORA_128, 5),
+        LoraKind("lora", "that of the file's authors; its model card names it"),
+    )
+}
+
+
+def kind_of(path: Path) -> LoraKind:
+    """The kind that the names of a file and of the folders around it speak of, else a LoRA of no known kind."""
+    names = [path.name, *(parent.name for parent in path.resolve().parents[:2])]
+    known = (kind for kind in KINDS.values() if kind.called)
+    return next((kind for kind in known if any(re.search(kind.called, name.lower()) for name in names)), KINDS["lora"])
