@@ -184,8 +184,8 @@ def convert_loras(
         path = folder / f"{_shared(files, name)}_memory_encoder.safetensors"
         save_tensors({}, path, config.to_metadata())
         lines.append(
-            f"{path}: keeps whole pictures, {config.repeated_frames} given to a shot that goes on; for "
-            "models/memory_encoders and Load Memory Encoder"
+            f"{path}: keeps whole pictures, and gives a shot that goes on the last {config.repeated_frames} before it; "
+            "for models/memory_encoders and Load Memory Encoder"
         )
     return [*lines, f"Licence: {known.licence}."]
 
