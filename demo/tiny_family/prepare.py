@@ -194,8 +194,9 @@ def make_cache(args: argparse.Namespace) -> None:
     heldout = tuple(path.relative_to(args.videos).as_posix() for path in sorted(args.videos.glob("heldout/*.mp4")))
     rates = parse_rates(args.rates)
     settings = CacheSettings(
-        WIDTH, HEIGHT, FPS, WINDOW_SECONDS, STRIDE_SECONDS, rates=rates, heldout=heldout, on_bad="refuse"
-    )
+        WIDTH, HEIGHT, FPS, WINDOW_SECONDS, STRIDE_SECONDS, rates=rates, heldout=heldout, on_bad="refuse",
+        buckets=(), min_window_seconds=0.0,
+    )  # fmt: skip
     space = latent_space(find_host(model.diffusion_model), model.latent_format, load_vae(WEIGHTS / VAE_NAME))
     text = TextEncoder(TEXT_ENCODER, lambda: load_text_encoder([TEXT_ENCODER], "wan"))
     codec = TinyCodec(args.comfy)

@@ -65,7 +65,7 @@ def train(
             checkpointing = options.gradient_checkpointing
             module = TrainingModule(encoder, diffusion_model, "zero", checkpointing, others, options.guidance)
             card = card_bytes(card_gib, cpu)
-            shape = source.splits["train"].entries[0].shape
+            shape = source.splits["train"].largest
             if automatic:
                 options = with_room(options, card, lambda asked: plan_memory(module, asked, shape))
             plan = plan_memory(module, options, shape)

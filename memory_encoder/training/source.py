@@ -58,7 +58,7 @@ class DatasetBatches:
         texts = []
         for row, sample in enumerate(samples, first):
             kept = torch.rand((), generator=generator_for(self.options.seed, kind, "text", step, row)) >= dropout
-            texts.append(split.conditioning(sample.prompt_for(*target(hr.shape[2])) if kept else EMPTY))
+            texts.append(sample.text(sample.prompt_for(*target(hr.shape[2])) if kept else EMPTY))
         return Batch(hr, lr, stack(texts))
 
     def _rates(self, step: int, kind: str) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import sqlite3
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +15,7 @@ import av
 import numpy as np
 import torch
 from einops import rearrange, repeat
+from safetensors import safe_open
 
 from memory_encoder.pictures.codec import Codec
 from memory_encoder.training.dataset.cache import CacheReport, build_cache
@@ -22,7 +25,16 @@ from memory_encoder.training.dataset.video import VideoReader
 
 SPATIAL, TEXT = 8, 5
 SPACE = LatentSpace("wan", "Wan21", "vae 1", 3, 4, SPATIAL, (1, 2, 2), TEXT, None)
-SETTINGS = CacheSettings(width=64, height=48, fps=8, window_seconds=2.2, rates=("2x2x2", "2x2x1"), on_bad="skip")
+SETTINGS = CacheSettings(
+    width=64,
+    height=48,
+    fps=8,
+    window_seconds=2.2,
+    rates=("2x2x2", "2x2x1"),
+    on_bad="skip",
+    buckets=(),
+    min_window_seconds=0.0,
+)
 FRAMES, LATENTS = 17, 5  # of a window with these settings
 STEP = 5  # brightness from one frame of a test video to the next
 
@@ -112,6 +124,42 @@ def levels(path: Path, fps: float = 8, size: tuple[int, int] = (64, 48)) -> list
 
 def index_of(out: Path) -> dict[str, Any]:
     return json.loads((out / "index.json").read_text())
+
+
+def rows_of(out: Path, query: str, *values: Any) -> list[Any]:
+    """Rows of a dataset's tables; a query may change them too."""
+    with contextlib.closing(sqlite3.connect(out / index_of(out)["windows"])) as connection, connection:
+        return connection.execute(query, values).fetchall()
+
+
+def as_version_1(out: Path) -> None:
+    """Makes a dataset what an earlier version of this pack would have left."""
+    head = index_of(out)
+    clips = []
+    for number, source, split, seconds, captions in rows_of(
+        out, "SELECT clip, source, split, seconds, captions FROM clips ORDER BY clip"
+    ):
+        query = "SELECT file, sha256, bytes, start FROM windows WHERE clip = ? ORDER BY start"
+        windows = [
+            {"file": file, "sha256": sha256.hex(), "bytes": size, "start_seconds": start}
+            for file, sha256, size, start in rows_of(out, query, number)
+        ]
+        captions = json.loads(captions) if captions else None
+        clips.append({"source": source, "split": split, "seconds": seconds, "captions": captions, "windows": windows})
+    texts = {file: (sha256, size) for file, sha256, size in rows_of(out, "SELECT file, sha256, bytes FROM texts")}
+    named = []
+    for file, (sha256, size) in texts.items():
+        with safe_open(str(out / file), framework="pt") as content:
+            prompt = json.loads(content.metadata()["video_memory_text"])["prompt"]
+        named.append({"prompt": prompt, "file": file, "sha256": sha256.hex(), "bytes": size})
+    skipped = rows_of(out, "SELECT source, reason FROM skipped ORDER BY number")
+    for name in ("windows", "counts", "buckets"):
+        (out / head.pop(name)).unlink() if name == "windows" else head.pop(name)
+    for name in ("buckets", "min_window_seconds"):
+        del head["settings"][name]
+    skips = [{"source": source, "reason": reason} for source, reason in skipped]
+    head |= {"schema_version": 1, "clips": clips, "texts": named, "skipped": skips}
+    (out / "index.json").write_text(json.dumps(head, indent=1))
 
 
 def picklable_codec() -> Codec:

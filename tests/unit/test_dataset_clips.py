@@ -27,10 +27,12 @@ from tests.unit.dataset_clips import (
     STEP,
     CountingCodec,
     Words,
+    as_version_1,
     cache,
     counting,
     index_of,
     levels,
+    rows_of,
     write_video,
 )
 
@@ -248,7 +250,8 @@ def test_a_corrupt_shard_is_named_when_it_is_read_passed_over_when_asked_and_mad
 ) -> None:
     out = tmp_path / "out"
     cache(clips, out)
-    shard = out / index_of(out)["clips"][0]["windows"][1]["file"]
+    [(file,)] = rows_of(out, "SELECT file FROM windows WHERE place = 1")
+    shard = out / file
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(content)
@@ -283,9 +286,26 @@ def test_a_damaged_foreign_or_newer_index_is_refused(tmp_path: Path, text: str, 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "a\\..\\b", "C:/x"])
 def test_an_index_cannot_name_files_outside_of_its_folder(clips: Path, tmp_path: Path, name: str) -> None:
-    cache(clips, tmp_path / "out")
-    index = index_of(tmp_path / "out")
-    index["clips"][0]["windows"][0]["file"] = name
-    (tmp_path / "out" / "index.json").write_text(json.dumps(index))
+    out = tmp_path / "out"
+    cache(clips, out)
+    rows_of(out, "UPDATE windows SET file = ?", name)
     with pytest.raises(DatasetError, match="outside of its folder"):
+        MemoryDataset.open(out)[0]
+    as_version_1(out)
+    with pytest.raises(DatasetError, match="outside of its folder"):
+        MemoryDataset.open(out)[0]
+    (out / "index.json").write_text(json.dumps(index_of(out) | {"windows": name}))
+    with pytest.raises(DatasetError, match="outside of its folder"):
+        MemoryDataset.open(out)
+
+
+def test_a_table_of_windows_that_is_missing_or_damaged_is_refused_by_name(clips: Path, tmp_path: Path) -> None:
+    cache(clips, tmp_path / "out")
+    table = tmp_path / "out" / index_of(tmp_path / "out")["windows"]
+    table.write_bytes(b"no table" * 200)
+    with pytest.raises(DatasetError, match=rf"{table.name} is damaged .*run the cache again"):
         MemoryDataset.open(tmp_path / "out")
+    table.unlink()
+    with pytest.raises(DatasetError, match=rf"{table.name} is missing; run the cache again"):
+        MemoryDataset.open(tmp_path / "out")
+    assert cache(clips, tmp_path / "out").encoded == 0 and len(MemoryDataset.open(tmp_path / "out")) == 3

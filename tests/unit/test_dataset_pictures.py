@@ -13,7 +13,7 @@ from memory_encoder.training.dataset.captions import captions_of, read_folder_ca
 from memory_encoder.training.dataset.hdr import ToneMapping
 from memory_encoder.training.dataset.video import VideoReader, treatment
 
-from .dataset_clips import Words, cache, counting, index_of, write_patches
+from .dataset_clips import Words, cache, counting, rows_of, write_patches
 
 av: Any = pytest.importorskip("av")
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
@@ -153,7 +153,7 @@ def test_captions_that_miss_their_clip_are_counted_and_suffixes_may_be_capital(t
     assert "2 text files that belong to no clip: clip1.txt, more/d.json" in report.notes
     assert "2 clips without a caption: clip_1.mp4, more/c.mp4" in report.notes
     assert len(report.notes) == 2 and "a red cup" in words.encoded and not report.skipped
-    captioned = {clip["source"] for clip in index_of(tmp_path / "out")["clips"] if clip["captions"]}
+    captioned = {name for (name,) in rows_of(tmp_path / "out", "SELECT source FROM clips WHERE captions IS NOT NULL")}
     assert captioned == {"UPPER.MP4", "more/b.v1.mp4"}
     without = cache(clips, tmp_path / "out")
     line = "2 clips whose captions are lost, since no text encoder was given: UPPER.MP4, more/b.v1.mp4"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -18,17 +19,22 @@ from typing import Any
 import torch
 
 from ...files import remove_abandoned, write_bytes
+from ...frames import frames_in
 from ...pictures.codec import Codec
 from ...storyboard import Storyboard
+from .buckets import Buckets, plan_buckets
 from .captions import FolderCaptions, captions_of, read_folder_captions, within
 from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip
-from .settings import BadClip, CacheSettings, DatasetError, Geometry, LatentSpace, heldout_names, plan_geometry
+from .disk_space import DiskSpace, disk_space
+from .index import Findings
+from .settings import BadClip, CacheSettings, DatasetError, Geometry, LatentSpace, heldout_names
+from .share import WHOLE, Share
 from .text import NO_ENCODER, TEXTS, TextEncoder, encode_prompts
 from .video import EXTENSIONS
 
-INDEX = "index.json"
+INDEX, WINDOWS = "index.json", "index"
 FORMAT = "video_memory_dataset"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1: everything in index.json
 CROPPED = 0.9  # of a picture: clips of which less is kept are named in the report
 NAMED = 5  # clips that one line of the report names
 
@@ -36,7 +42,11 @@ NAMED = 5  # clips that one line of the report names
 @dataclass(frozen=True)
 class CacheReport:
     """What came out: counts of clips and windows, `(name, reason)` of everything that was left out, and notes on what
-    is used, but perhaps not as meant."""
+    is used, but perhaps not as meant.
+
+    buckets: the shapes that windows have. missing: numbers of the shares that other processes have not finished; as
+    long as there are some, there is no index.
+    """
 
     folder: Path
     clips: int
@@ -46,14 +56,24 @@ class CacheReport:
     geometry: Geometry
     skipped: tuple[tuple[str, str], ...]
     notes: tuple[str, ...] = ()
+    buckets: tuple[str, ...] = ()
+    missing: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
+        if self.missing is not None:
+            others = ", ".join(str(number + 1) for number in self.missing)
+            return (
+                f"this process's share is done: {self.clips} clips, {self.encoded} windows encoded now; the last "
+                f"process to end writes the index in {self.folder} (not done yet: {others})"
+            )
         g = self.geometry
         lines = [
             f"{self.train + self.heldout} windows of {self.clips} clips ({self.train} to train, {self.heldout} held "
             f"out), {self.encoded} encoded now",
             f"{g.width}x{g.height}, {g.frames} frames = {g.latents} latents each, in {self.folder}",
         ]
+        if len(self.buckets) > 1:
+            lines[1] = f"sizes and lengths: {'; '.join(self.buckets)}; in {self.folder}"
         return "\n".join([*lines, *self.notes, *(f"left out: {name}: {reason}" for name, reason in self.skipped)])
 
 
@@ -66,58 +86,107 @@ def build_cache(
     text: TextEncoder | None = None,
     jobs: int = 1,
     watch: Watch = lambda progress: None,
+    share: Share = WHOLE,
+    before: Callable[[DiskSpace], None] = lambda space: None,
 ) -> CacheReport:
     """Caches every video below `clips` in `out` and writes the index; what is there already is not made again.
 
     codec: makes the codec; called at the first window to encode, and once in each process when `jobs` > 1, where it
     has to be picklable and `watch` hears of whole clips only. watch: may raise to stop; the next run goes on from
-    there. One run at a time may write `out`.
+    there. share: which of several processes this is, on one machine or on several that see the same folders; the last
+    one to end writes the index. One run at a time may write `out`. before: hears what it will take on disk, and may
+    raise, before anything is encoded.
 
     Raises DatasetError when nothing can be used, and with on_bad "refuse" for the first clip that cannot.
     """
-    geometry = plan_geometry(settings, space)
+    plan = plan_buckets(settings, space)
     sources = find_clips(clips, out)
-    heldout = heldout_names(sources, settings.heldout)
+    names = list(sources)
+    heldout = heldout_names(names, settings.heldout)
     folder_captions = read_folder_captions(clips, out)
     _remove_leftovers(out)
-    bad = _BadClips(settings)
-    for stranger in folder_captions.strangers(sources):
-        bad.add(stranger, f"is captioned in {folder_captions.path}, but is not among the clips")
-    captions = _read_captions(sources, folder_captions, settings, bad)
+    findings = Findings()
+    bad = _BadClips(settings, findings)
+    strangers = folder_captions.strangers(sources) if share.number == 0 else []
+    for stranger in strangers:
+        bad.add(-1, stranger, f"is captioned in {folder_captions.path}, but is not among the clips")
+    captions = _read_captions(share.of(names), folder_captions, settings, bad)
     tasks = [
-        ClipTask(name, sources[name], number, len(captions), out, settings, geometry, space)
-        for number, name in enumerate(captions)
+        ClipTask(names[number], sources[names[number]], number, len(names), out, settings, plan, space)
+        for number in captions
     ]
-    used: dict[str, ClipRecord] = {}
-    encoded = 0
+    prompts = {shot.prompt for storyboard in captions.values() for shot in _shots(storyboard)} if text else set()
+    before(disk_space(tasks, prompts, out, share.count))
+    prompts = set()
     for task, record in _records(tasks, codec, jobs, watch):
-        encoded += record.encoded
-        kept = None if record.bad else _captions_within(task.name, captions[task.name], record.seconds, bad)
-        if record.bad or (captions[task.name] and kept is None):
-            bad.add(task.name, record.bad or "no caption lies within the clip")
+        words = captions[task.number]
+        kept = None if record.bad else _captions_within(task, words, record.seconds, bad)
+        if record.bad or (words and kept is None):
+            bad.add(task.number, task.name, record.bad or "no caption lies within the clip")
             continue
-        used[task.name], captions[task.name] = record, kept
-    if not used:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in bad.clips[:5])
-        raise DatasetError(f"no clip in {clips} can be used: {reasons}")
-    notes = _notes(used, captions, folder_captions.stray_files(sources), text is not None)
-    prompts = {shot.prompt for name in used for shot in _shots(captions[name])}
-    texts = encode_prompts(prompts, out, text, space, lambda prompt: watch(_text_progress(prompt, len(tasks))))
-    index = {
+        prompts |= {shot.prompt for shot in _shots(kept)}
+        side = "heldout" if task.name in heldout else "train"
+        findings.clip(task.number, task.name, side, kept, record.seconds, record.kept, record.changed, record.encoded)
+        for window in record.windows:
+            shape = record.shape(window, space)
+            findings.window(
+                task.number, window["start_seconds"], shape, window["file"], window["sha256"], window["bytes"]
+            )
+    for found in encode_prompts(prompts, out, text, space, lambda prompt: watch(_text_progress(prompt, len(names)))):
+        findings.text(found["prompt"], found["file"], found["sha256"], found["bytes"])
+    head = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         "settings": asdict(settings),
-        "geometry": asdict(geometry),
+        "geometry": asdict(plan.sizes[0]),
         "space": asdict(space),
         "text_encoder": text.identity if text else NO_ENCODER,
-        "clips": [_clip_entry(name, used[name], captions[name], name in heldout) for name in used],
-        "texts": texts,
-        "skipped": [{"source": name, "reason": reason} for name, reason in bad.clips],
-        "notes": notes,
     }
-    write_bytes(out / INDEX, json.dumps(index, indent=1).encode())
-    count = {side: sum(len(used[n].windows) for n in used if (n in heldout) == side) for side in (False, True)}
-    return CacheReport(out, len(used), count[False], count[True], encoded, geometry, tuple(bad.clips), tuple(notes))
+    with share.gathered(findings, out, {"names": names, "head": head}) as missing:
+        if missing is not None:
+            return _report(findings, out, plan, space, missing=missing)
+        notes = _notes(findings, folder_captions.stray_files(sources), text is not None)
+        report = _report(findings, out, plan, space, notes)
+        if not report.clips:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in report.skipped[:5])
+            raise DatasetError(f"no clip in {clips} can be used: {reasons}")
+        _write_index(findings, out, head, report)
+    return report
+
+
+def _write_index(findings: Findings, out: Path, head: dict[str, Any], report: CacheReport) -> None:
+    """The windows into a file of their own, then the head, which names it; a crash between leaves the earlier one."""
+    file = findings.write_index(out, WINDOWS)
+    counts = {"clips": report.clips, "train": report.train, "heldout": report.heldout, "skipped": len(report.skipped)}
+    head = head | {"windows": file, "counts": counts, "buckets": report.buckets, "notes": report.notes}
+    write_bytes(out / INDEX, json.dumps(head, indent=1).encode())
+    for path in out.glob(f"{WINDOWS}-*.sqlite"):
+        if path.name != file:
+            with contextlib.suppress(OSError):  # a program that trains on it reads it still (Windows)
+                path.unlink()
+
+
+def _report(
+    findings: Findings,
+    out: Path,
+    plan: Buckets,
+    space: LatentSpace,
+    notes: tuple[str, ...] = (),
+    missing: tuple[int, ...] | None = None,
+) -> CacheReport:
+    [(clips, encoded)] = findings.rows("SELECT count(*), ifnull(sum(encoded), 0) FROM found_clips")
+    windows = "SELECT {0}, count(*) FROM found_windows JOIN found_clips USING (clip) GROUP BY {0}"
+    count = dict(findings.rows(windows.format("split")))
+    shapes = "latents, height, width"
+    buckets = tuple(
+        f"{width * space.spatial}x{height * space.spatial}x{frames_in(latents, space.temporal)}: {number}"
+        for latents, height, width, number in findings.rows(f"{windows.format(shapes)} ORDER BY 4 DESC, {shapes}")
+    )
+    skipped = tuple(findings.rows("SELECT source, reason FROM found_skipped ORDER BY clip, rowid"))
+    return CacheReport(
+        out, clips, count.get("train", 0), count.get("heldout", 0), encoded, plan.sizes[0], skipped, notes, buckets,
+        missing,
+    )  # fmt: skip
 
 
 def find_clips(folder: Path, out: Path) -> dict[str, Path]:
@@ -153,65 +222,70 @@ def folder_stamp(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _notes(
-    used: dict[str, ClipRecord], captions: dict[str, Storyboard | None], strays: list[str], encoder: bool
-) -> list[str]:
+def _notes(findings: Findings, strays: list[str], encoder: bool) -> tuple[str, ...]:
     """What a person may have meant otherwise: one line each, with how many clips and which."""
     notes = []
     if strays:
-        notes.append(_counted(strays, "text file", "that belong{s} to no clip"))
-    captioned = [name for name in used if captions[name]]
-    if captioned and not encoder:
-        notes.append(_counted(captioned, "clip", "whose captions are lost, since no text encoder was given"))
-    if bare := [name for name in used if not captions[name]]:
-        notes.append(_counted(bare, "clip", "without a caption"))
-    for change in sorted({change for record in used.values() for change in record.changed}):
-        notes.append(_counted([name for name in used if change in used[name].changed], "clip", f"whose {change}"))
-    if cropped := sorted((record.kept, name) for name, record in used.items() if record.kept < CROPPED):
-        what = f"cropped to less than {CROPPED:.0%} of the picture (least {cropped[0][0]:.0%})"
-        notes.append(_counted([name for _, name in cropped], "clip", what))
-    return notes
+        notes.append(_counted(len(strays), strays, "text file", "that belong{s} to no clip"))
+
+    def note(what: str, where: str, *values: object) -> None:
+        [(count,)] = findings.rows(f"SELECT count(*) FROM found_clips WHERE {where}", values)
+        if count:
+            order = "kept, source" if "kept" in where else "clip"
+            named = f"SELECT source FROM found_clips WHERE {where} ORDER BY {order} LIMIT {NAMED}"
+            notes.append(_counted(count, [name for (name,) in findings.rows(named, values)], "clip", what))
+
+    if not encoder:
+        note("whose captions are lost, since no text encoder was given", "captions IS NOT NULL")
+    note("without a caption", "captions IS NULL")
+    changes = {
+        change for (row,) in findings.rows("SELECT DISTINCT changed FROM found_clips") for change in json.loads(row)
+    }
+    for change in sorted(changes):
+        note(f"whose {change}", "instr(changed, ?)", json.dumps(change))
+    [(least,)] = findings.rows("SELECT ifnull(min(kept), 1.0) FROM found_clips")
+    note(f"cropped to less than {CROPPED:.0%} of the picture (least {least:.0%})", "kept < ?", CROPPED)
+    return tuple(notes)
 
 
-def _counted(names: list[str], noun: str, what: str) -> str:
+def _counted(count: int, names: list[str], noun: str, what: str) -> str:
     """ "2 clips without a caption: a.mp4, b.mp4", with some of the names."""
-    one = len(names) == 1
-    shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-    return f"{len(names)} {noun}{'' if one else 's'} {what.replace('{s}', 's' if one else '')}: {shown}"
+    one = count == 1
+    shown = ", ".join(names[:NAMED]) + (f" and {count - NAMED} more" if count > NAMED else "")
+    return f"{count} {noun}{'' if one else 's'} {what.replace('{s}', 's' if one else '')}: {shown}"
 
 
 class _BadClips:
     """Everything that cannot be used: listed, or refused at once."""
 
-    def __init__(self, settings: CacheSettings) -> None:
-        self.refuse = settings.on_bad == "refuse"
-        self.clips: list[tuple[str, str]] = []
+    def __init__(self, settings: CacheSettings, findings: Findings) -> None:
+        self.refuse, self.findings = settings.on_bad == "refuse", findings
 
-    def add(self, name: str, reason: str) -> None:
+    def add(self, number: int, name: str, reason: str) -> None:
         if self.refuse:
             raise DatasetError(f"clip {name}: {reason}; repair or remove it, or set on_bad to skip")
-        self.clips.append((name, reason))
+        self.findings.skip(number, name, reason)
 
 
 def _read_captions(
-    sources: dict[str, Path], folder: FolderCaptions, settings: CacheSettings, bad: _BadClips
-) -> dict[str, Storyboard | None]:
-    """Captions of each clip; a clip whose captions cannot be read is left out."""
-    captions: dict[str, Storyboard | None] = {}
-    for name in sources:
+    names: Iterable[tuple[int, str]], folder: FolderCaptions, settings: CacheSettings, bad: _BadClips
+) -> dict[int, Storyboard | None]:
+    """Captions of each clip by its number; a clip whose captions cannot be read is left out."""
+    captions: dict[int, Storyboard | None] = {}
+    for number, name in names:
         try:
-            captions[name] = captions_of(name, folder, settings.window_seconds, settings.fps)
+            captions[number] = captions_of(name, folder, settings.window_seconds, settings.fps)
         except BadClip as error:
-            bad.add(name, str(error))
+            bad.add(number, name, str(error))
     return captions
 
 
-def _captions_within(name: str, captions: Storyboard | None, seconds: float, bad: _BadClips) -> Storyboard | None:
+def _captions_within(task: ClipTask, captions: Storyboard | None, seconds: float, bad: _BadClips) -> Storyboard | None:
     if captions is None:
         return None
     kept, reasons = within(captions, seconds)
     for reason in reasons:
-        bad.add(name, reason)
+        bad.add(task.number, task.name, reason)
     return kept
 
 
@@ -288,13 +362,3 @@ def _remove_leftovers(out: Path) -> None:
 
 def _shots(captions: Storyboard | None) -> tuple[Any, ...]:
     return captions.shots if captions else ()
-
-
-def _clip_entry(name: str, record: ClipRecord, captions: Storyboard | None, heldout: bool) -> dict[str, Any]:
-    return {
-        "source": name,
-        "split": "heldout" if heldout else "train",
-        "seconds": record.seconds,
-        "captions": json.loads(captions.to_json()) if captions else None,
-        "windows": list(record.windows),
-    }

@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from ...files import load_tensors, save_tensors, write_bytes
 from ...film.sections import section_key
+from ...frames import latents_in
 from ...pictures.codec import Codec
+from .buckets import Buckets
 from .settings import BadClip, CacheSettings, Geometry, LatentSpace
-from .video import VideoReader, treatment
+from .video import VideoReader, picture_ratio, treatment
 from .windows import Window, cut_windows, encode_window, scene_cuts
 
 SHARD_FORMAT = "video_memory_window"
@@ -56,16 +59,23 @@ class ClipTask:
     total: int
     out: Path
     settings: CacheSettings
-    geometry: Geometry
+    buckets: Buckets
     space: LatentSpace
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """That of the bucket which keeps most of the clip's pictures."""
+        several = len(self.buckets.sizes) > 1
+        return self.buckets.for_ratio(picture_ratio(self.path) if several else None)
 
 
 @dataclass(frozen=True)
 class ClipRecord:
     """What is known of a clip that has been gone through: its windows, or the reason why it cannot be used.
 
-    windows: `{"file", "sha256", "bytes", "start_seconds"}` each. seconds: length of the clip. kept: share of its
-    pictures that was not cropped. changed: what else was done to them, such as tone mapping.
+    windows: `{"file", "sha256", "bytes", "start_seconds", "frames"}` each. seconds: length of the clip. kept: share of
+    its pictures that was not cropped. changed: what else was done to them, such as tone mapping. lengths: of windows in
+    frames that were tried.
     """
 
     key: str
@@ -74,10 +84,24 @@ class ClipRecord:
     bad: str = ""
     kept: float = 1.0
     changed: tuple[str, ...] = ()
+    lengths: tuple[int, ...] = ()
     encoded: int = 0  # now, not stored
+    geometry: Geometry | None = None  # not stored either: the key speaks for it
+
+    def shape(self, window: dict[str, Any], space: LatentSpace) -> tuple[int, int, int]:
+        """Latents in time, height and width of one of its windows."""
+        assert self.geometry is not None  # set by cache_clip
+        frames = window.get("frames", self.geometry.frames)  # in earlier records all are whole
+        size = self.geometry.height // space.spatial, self.geometry.width // space.spatial
+        return latents_in(frames, space.temporal), *size
+
+    def tried(self, lengths: tuple[int, ...], cuts: bool) -> bool:
+        """Whether windows of these lengths would be found to be the same ones: whole ones in one piece are."""
+        whole = all("frames" not in w or w["frames"] == lengths[0] for w in self.windows)
+        return self.lengths == lengths or (bool(self.windows) and whole and not cuts)
 
     def save(self, path: Path) -> None:
-        values = {name: value for name, value in asdict(self).items() if name != "encoded"}
+        values = {name: value for name, value in asdict(self).items() if name not in ("encoded", "geometry")}
         write_bytes(path, json.dumps(values, indent=1).encode())
 
     @classmethod
@@ -85,7 +109,7 @@ class ClipRecord:
         """The record with this key, or None when there is none or it is damaged."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            lists = {name: tuple(values[name]) for name in ("windows", "changed") if name in values}
+            lists = {name: tuple(values[name]) for name in ("windows", "changed", "lengths") if name in values}
             record = cls(**values | lists)
         except (OSError, ValueError, TypeError, KeyError):
             return None
@@ -97,18 +121,24 @@ def cache_clip(task: ClipTask, codec: Callable[[], Codec], watch: Watch) -> Clip
 
     codec: called only when something has to be encoded. Never raises for a bad clip: the record says why.
     """
-    record_path = task.out / RECORDS / f"{_slug(task.name)}.json"
+    path = record_path(task)
     try:
         if not task.path.stat().st_size:
             raise BadClip("is empty (0 bytes)")
         key = clip_key(task)
     except BadClip as error:
         return ClipRecord(key="", bad=str(error))
-    record = ClipRecord.load(record_path, key)
-    if record is None or not all(_intact(task.out, window) for window in record.windows):
-        record = _go_through(task, key, codec, watch)
-        record.save(record_path)
-    return record
+    record = ClipRecord.load(path, key)
+    known = record is not None and record.tried(task.buckets.lengths, task.settings.scene_cuts)
+    if record is None or not known or not all(_intact(task.out, window) for window in record.windows):
+        record = replace(_go_through(task, key, codec, watch), lengths=task.buckets.lengths)
+        record.save(path)
+    return replace(record, geometry=task.geometry)
+
+
+def record_path(task: ClipTask) -> Path:
+    """Where the record of a clip is kept."""
+    return task.out / RECORDS / f"{_slug(task.name)}.json"
 
 
 def clip_key(task: ClipTask) -> str:
@@ -132,30 +162,43 @@ def clip_key(task: ClipTask) -> str:
 
 
 def _go_through(task: ClipTask, key: str, codec: Callable[[], Codec], watch: Watch) -> ClipRecord:
-    geometry, fps = task.geometry, task.settings.fps
+    geometry, fps, (_, *shorter) = task.geometry, task.settings.fps, task.buckets.lengths
     is_cut = scene_cuts() if task.settings.scene_cuts else None
     reader = VideoReader(task.path, fps, geometry.width, geometry.height)
     windows: list[dict[str, Any]] = []
     encoded = 0
     try:
-        for window in cut_windows(reader, geometry.frames, geometry.stride, is_cut):
+        for window in cut_windows(reader, geometry.frames, geometry.stride, is_cut, shorter):
             watch(
                 Progress(task.name, task.number, task.total, window.start / fps, reader.declared, len(windows), encoded)
             )
-            path = task.out / SHARDS / f"{_slug(task.name)}_{key[:16]}_{window.start:07d}.safetensors"
-            if not _is_shard(path, key):
-                _write_shard(path, key, window, task, codec())
+            path = task.out / SHARDS / f"{_slug(task.name)}_{key[:16]}_{_place(window, geometry)}.safetensors"
+            shard_key = _shard_key(key, window, geometry)
+            if not _is_shard(path, shard_key):
+                _write_shard(path, shard_key, window, task, codec())
                 encoded += 1
-            windows.append(_entry(task.out, path, window.start / fps))
+            windows.append(_entry(task.out, path, window, fps))
         if not windows:
+            least = task.buckets.lengths[-1] / fps
             scene = "; or none of its scenes is" if is_cut else ""
-            raise BadClip(f"is too short: {reader.seconds:.2f} s are less than {geometry.frames / fps:.2f} s{scene}")
+            raise BadClip(f"is too short: {reader.seconds:.2f} s are less than {least:.2f} s{scene}")
     except BadClip as error:
         for window in windows:
             (task.out / window["file"]).unlink(missing_ok=True)
         return ClipRecord(key=key, seconds=reader.seconds, bad=str(error), encoded=encoded)
     changed = tuple(sorted(reader.changed))
     return ClipRecord(key, reader.seconds, tuple(windows), kept=reader.uncropped, changed=changed, encoded=encoded)
+
+
+def _place(window: Window, geometry: Geometry) -> str:
+    """What a window is called within its clip; whole ones are called as they always were."""
+    frames = len(window.pixels)
+    return f"{window.start:07d}" + ("" if frames == geometry.frames else f"_{frames}")
+
+
+def _shard_key(key: str, window: Window, geometry: Geometry) -> str:
+    frames = len(window.pixels)
+    return key if frames == geometry.frames else section_key(key, {"frames": frames})
 
 
 def _write_shard(path: Path, key: str, window: Window, task: ClipTask, codec: Codec) -> None:
@@ -169,7 +212,7 @@ def _write_shard(path: Path, key: str, window: Window, task: ClipTask, codec: Co
         "source": task.name,
         "start_seconds": window.start / settings.fps,
         "fps": settings.fps,
-        "frames": geometry.frames,
+        "frames": len(window.pixels),
         "width": geometry.width,
         "height": geometry.height,
     }
@@ -202,12 +245,13 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     return section_key("", {"tensors": tensors})
 
 
-def _entry(out: Path, path: Path, start_seconds: float) -> dict[str, Any]:
+def _entry(out: Path, path: Path, window: Window, fps: float) -> dict[str, Any]:
     return {
         "file": path.relative_to(out).as_posix(),
         "sha256": file_hash(path),
         "bytes": path.stat().st_size,
-        "start_seconds": start_seconds,
+        "start_seconds": window.start / fps,
+        "frames": len(window.pixels),
     }
 
 

@@ -8,9 +8,8 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import safetensors.torch
 import torch
@@ -19,38 +18,20 @@ from torch import Tensor
 
 from ...frames import first_frame
 from ...phi.config import EncoderConfig, Padding
-from ...storyboard import Storyboard, StoryboardError
+from ...storyboard import Storyboard
 from .cache import FORMAT, INDEX, SCHEMA_VERSION
 from .captions import prompt_at
+from .index import Bucket, Findings, Index
 from .settings import DatasetError, LatentSpace, OnBad, Split
 from .text import EMPTY, NO_ENCODER, Conditioning, parse_text
 
 _LOG = logging.getLogger("video_memory")
+SHUFFLED = 1 << 16  # windows of one shape that are shuffled for a draw, as it always was; of more, some are picked
 Content = TypeVar("Content")
 
 
 class CorruptShard(DatasetError):
     """A file of the cache whose bytes are not those that were written."""
-
-
-class VerifiedFile:
-    """Reads a file; the first time its bytes are checked."""
-
-    def __init__(self, path: Path, sha256: str) -> None:
-        self.path, self.sha256, self.verified = path, sha256, False
-
-    def read(self, parse: Callable[[bytes], Content]) -> Content:
-        try:
-            content = self.path.read_bytes()
-        except OSError as error:
-            raise CorruptShard(f"{self.path} cannot be read ({error.strerror}); run the cache again") from error
-        if not self.verified and hashlib.sha256(content).hexdigest() != self.sha256:
-            raise CorruptShard(f"{self.path} is corrupt (its hash is not the index's); run the cache again")
-        self.verified = True
-        try:
-            return parse(content)
-        except SafetensorError as error:
-            raise CorruptShard(f"{self.path} is corrupt ({error}); run the cache again") from error
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -59,6 +40,44 @@ def inside(folder: Path, name: str) -> Path:
     if parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name:
         raise DatasetError(f"the index in {folder} names the file {name!r} outside of its folder; do not use it")
     return folder / parts
+
+
+class Store(Protocol):
+    """Where a dataset's tensors lie. Raises CorruptShard for what cannot be read."""
+
+    def window(self, file: str, sha256: str) -> dict[str, Tensor]:
+        """Tensors of a window: hr and lr.RATE."""
+        ...
+
+    def text(self, file: str, sha256: str) -> Conditioning:
+        """An encoded prompt."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Files in the folder of a dataset; their bytes are checked whenever they are read."""
+
+    folder: Path
+
+    def window(self, file: str, sha256: str) -> dict[str, Tensor]:
+        return self._read(file, sha256, safetensors.torch.load)
+
+    def text(self, file: str, sha256: str) -> Conditioning:
+        return self._read(file, sha256, parse_text)
+
+    def _read(self, file: str, sha256: str, parse: Callable[[bytes], Content]) -> Content:
+        path = inside(self.folder, file)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise CorruptShard(f"{path} cannot be read ({error.strerror}); run the cache again") from error
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise CorruptShard(f"{path} is corrupt (its hash is not the index's); run the cache again")
+        try:
+            return parse(content)
+        except (SafetensorError, ValueError) as error:
+            raise CorruptShard(f"{path} is corrupt ({error}); run the cache again") from error
 
 
 @dataclass(frozen=True)
@@ -75,6 +94,7 @@ class Sample:
     captions: Storyboard | None
     hr: Tensor
     lr: Mapping[str, Tensor]
+    text: Callable[[str], Conditioning]  # encodes a prompt
 
     @property
     def latents(self) -> int:
@@ -104,102 +124,83 @@ def collate(samples: Sequence[Sample], rates: Sequence[str] = ()) -> tuple[Tenso
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Where a window comes from. `load` reads its tensors: hr and lr.RATE."""
-
-    source: str
-    split: Split
-    start_seconds: float
-    shape: tuple[int, ...]
-    captions: Storyboard | None
-    load: Callable[[], dict[str, Tensor]]
-
-
-@dataclass(frozen=True)
 class MemoryDataset:
-    """Windows of latents, read when asked for.
+    """Windows of latents, read when asked for; those of one shape have numbers that follow each other.
 
-    space: what the latents mean. rates, padding: what the LR latents were made for. texts: a conditioning by prompt.
-    skipped: (name, reason) of what the cache left out. on_bad: whether `sample` passes over a corrupt shard.
+    index, store: which windows there are, and their tensors. buckets: those of the index that belong to this part of
+    the dataset. space: what the latents mean. rates, padding: what the LR latents were made for. on_bad: whether
+    `sample` passes over a corrupt shard.
     """
 
-    entries: tuple[Entry, ...]
+    index: Index
+    store: Store
     space: LatentSpace
     rates: tuple[str, ...]
     padding: Padding
     fps: float
-    texts: Mapping[str, Callable[[], Conditioning]]
+    buckets: tuple[Bucket, ...]
     has_text: bool = True
-    skipped: tuple[tuple[str, str], ...] = ()
     on_bad: OnBad = "refuse"
+    name: str = "dataset"
 
     @classmethod
     def open(cls, folder: Path, on_bad: OnBad = "refuse") -> MemoryDataset:
-        """Opens a cache folder; shards are read and verified when they are first used.
+        """Opens a cache folder; shards are read and verified when they are used.
 
         Raises DatasetError that names the index when it is missing, damaged, foreign or too new.
         """
         path = folder / INDEX
         try:
-            index = json.loads(path.read_text(encoding="utf-8"))
+            head = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise DatasetError(f"{folder} holds no {INDEX}; make it with: python -m memory_encoder cache") from error
         except (OSError, ValueError) as error:
             raise DatasetError(f"{path} cannot be read ({error}); run the cache again") from error
-        if not isinstance(index, dict) or index.get("format") != FORMAT:
+        if not isinstance(head, dict) or head.get("format") != FORMAT:
             raise DatasetError(f"{path} is not the index of a dataset; choose a folder made by Cache Training Clips")
-        if not isinstance(index.get("schema_version"), int) or index["schema_version"] > SCHEMA_VERSION:
-            raise DatasetError(f"{path} has schema version {index.get('schema_version')}; update ComfyUI-VideoMemory")
+        if not isinstance(head.get("schema_version"), int) or head["schema_version"] > SCHEMA_VERSION:
+            raise DatasetError(f"{path} has schema version {head.get('schema_version')}; update ComfyUI-VideoMemory")
         try:
-            return cls._from_index(index, folder, on_bad)
-        except (KeyError, TypeError, AttributeError, StoryboardError) as error:
+            space, settings = _space(head["space"]), head["settings"]
+            if "windows" in head:
+                index = Index.open(inside(folder, head["windows"]))
+            else:
+                index = index_of_version_1(head, space)
+            return cls(
+                index=index,
+                store=Shards(folder),
+                space=space,
+                rates=tuple(settings["rates"]),
+                padding=settings["padding"],
+                fps=float(settings["fps"]),
+                buckets=index.buckets,
+                has_text=head["text_encoder"] != NO_ENCODER,
+                on_bad=on_bad,
+                name=folder.name,
+            )
+        except DatasetError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DatasetError(f"{path} is damaged ({error!r}); run the cache again") from error
 
-    @classmethod
-    def _from_index(cls, index: dict[str, Any], folder: Path, on_bad: OnBad) -> MemoryDataset:
-        space, settings, geometry = _space(index["space"]), index["settings"], index["geometry"]
-        size = geometry["height"] // space.spatial, geometry["width"] // space.spatial
-        shape = (space.channels, geometry["latents"], *size)
-        entries = []
-        for clip in index["clips"]:
-            captions = None if clip["captions"] is None else Storyboard.from_dict(clip["captions"])
-            for window in clip["windows"]:
-                read = VerifiedFile(inside(folder, window["file"]), window["sha256"]).read
-                load = partial(read, safetensors.torch.load)
-                start = float(window["start_seconds"])
-                entries.append(Entry(clip["source"], clip["split"], start, shape, captions, load))
-        texts: dict[str, Callable[[], Conditioning]] = {
-            text["prompt"]: partial(VerifiedFile(inside(folder, text["file"]), text["sha256"]).read, parse_text)
-            for text in index["texts"]
-        }
-        return cls(
-            entries=tuple(entries),
-            space=space,
-            rates=tuple(settings["rates"]),
-            padding=settings["padding"],
-            fps=float(settings["fps"]),
-            texts=texts,
-            has_text=index["text_encoder"] != NO_ENCODER,
-            skipped=tuple((skipped["source"], skipped["reason"]) for skipped in index["skipped"]),
-            on_bad=on_bad,
-        )
-
     def __len__(self) -> int:
-        return len(self.entries)
+        return sum(bucket.windows for bucket in self.buckets)
 
     def __getitem__(self, index: int) -> Sample:
         """Raises CorruptShard that names the file when its bytes are not those that were cached."""
-        entry = self.entries[index]
+        first, bucket = self._bucket(index)
+        window = self.index.window(bucket, index - first)
         with torch.inference_mode(False):  # tensors that training may use
-            tensors = {name: value.float() for name, value in entry.load().items()}
+            tensors = {name: value.float() for name, value in self.store.window(window.file, window.sha256).items()}
         return Sample(
-            source=entry.source,
-            start_seconds=entry.start_seconds,
+            source=window.source,
+            start_seconds=window.start_seconds,
             fps=self.fps,
             temporal=self.space.temporal,
-            captions=entry.captions,
+            captions=window.captions,
             hr=tensors["hr"],
             lr={rate: tensors[f"lr.{rate}"] for rate in self.rates},
+            text=self.conditioning,
         )
 
     def __iter__(self) -> Iterator[Sample]:
@@ -207,7 +208,20 @@ class MemoryDataset:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(entry.source for entry in self.entries))
+        """The clips of this part of the dataset."""
+        splits: dict[Split, None] = dict.fromkeys(bucket.split for bucket in self.buckets)
+        return tuple(source for split in splits for source in self.index.sources(split))
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(name, reason) of what the cache left out."""
+        return self.index.skipped
+
+    @property
+    def largest(self) -> tuple[int, int, int, int]:
+        """Shape [C,T,H,W] of the windows that take most."""
+        bucket = max(self.buckets, key=lambda b: b.latents * b.height * b.width)
+        return self.space.channels, bucket.latents, bucket.height, bucket.width
 
     @property
     def longest(self) -> int:
@@ -216,36 +230,36 @@ class MemoryDataset:
 
     def split(self, name: Split) -> MemoryDataset:
         """The part of the dataset that is trained on, or the part held out; clips are never divided."""
-        return replace(self, entries=tuple(entry for entry in self.entries if entry.split == name))
+        return replace(self, buckets=tuple(bucket for bucket in self.buckets if bucket.split == name))
+
+    def at_least(self, latents: int) -> MemoryDataset:
+        """The part of the dataset whose windows are so long."""
+        return replace(self, buckets=tuple(bucket for bucket in self.buckets if bucket.latents >= latents))
 
     def conditioning(self, prompt: str) -> Conditioning:
         """The encoded prompt; "" is the empty prompt of caption dropout.
 
         Without a text encoder every prompt is the empty one. Raises DatasetError for a prompt that was not cached.
         """
-        if not self.has_text:
-            prompt = EMPTY
-        if prompt not in self.texts:
+        found = self.index.text(prompt if self.has_text else EMPTY)
+        if found is None:
             raise DatasetError(f"prompt {prompt[:60]!r} is not in the dataset; run the cache again")
         with torch.inference_mode(False):
-            return self.texts[prompt]()
+            return self.store.text(*found)
 
     def draw(self, count: int, generator: torch.Generator) -> list[int]:
-        """Indices of `count` windows of one size, at random; none comes twice as long as there are enough.
+        """Indices of `count` windows of one shape, at random; none comes twice as long as there are enough.
 
-        A pure function of the generator's state, and quick: nothing is read. Raises DatasetError for an empty dataset.
+        A pure function of the generator's state, and quick however many there are: nothing is read. Raises DatasetError
+        for an empty dataset.
         """
-        if not self.entries:
+        if not self.buckets:
             raise DatasetError("the dataset holds no window of this split; hold out less, or add clips")
-        first = int(torch.randint(len(self.entries), (), generator=generator))
-        alike = self._alike(first)
-        places: list[int] = []
-        while len(places) < count:
-            places += torch.randperm(len(alike), generator=generator).tolist()
-        return [alike[place] for place in places[:count]]
+        first, bucket = self._bucket(int(torch.randint(len(self), (), generator=generator)))
+        return [first + place for place in _places(count, bucket.windows, generator)]
 
     def sample(self, index: int) -> Sample:
-        """The window, or with on_bad "skip", when its shard is corrupt, the next sound one of the same size.
+        """The window, or with on_bad "skip", when its shard is corrupt, the next sound one of the same shape.
 
         Raises CorruptShard that names the file, with on_bad "skip" only when no sound one is left.
         """
@@ -255,16 +269,20 @@ class MemoryDataset:
             if self.on_bad == "refuse":
                 raise
             _LOG.warning("passed over: %s", error)
-        alike = self._alike(index)
-        place = alike.index(index)
-        for other in alike[place + 1 :] + alike[:place]:
+        first, bucket = self._bucket(index)
+        for step in range(1, bucket.windows):
             with contextlib.suppress(CorruptShard):
-                return self[other]
+                return self[first + (index - first + step) % bucket.windows]
         raise CorruptShard(f"every shard of the size of window {index} is corrupt; run the cache again")
 
-    def _alike(self, index: int) -> list[int]:
-        shape = self.entries[index].shape
-        return [number for number, entry in enumerate(self.entries) if entry.shape == shape]
+    def _bucket(self, index: int) -> tuple[int, Bucket]:
+        """The bucket of a window, and the index of its first one."""
+        first = 0
+        for bucket in self.buckets:
+            if 0 <= index - first < bucket.windows:
+                return first, bucket
+            first += bucket.windows
+        raise IndexError(f"window {index} of {first}")
 
     def check_encoder(self, config: EncoderConfig) -> None:
         """Raises DatasetError when an encoder cannot be trained on these latents; the message says what to change."""
@@ -282,6 +300,35 @@ class MemoryDataset:
             raise DatasetError(
                 f"dataset was cached with padding {self.padding}, the encoder pads by {config.padding}; use the same"
             )
+
+
+def index_of_version_1(head: dict[str, Any], space: LatentSpace) -> Index:
+    """The index of a dataset whose index.json holds everything, as it was before."""
+    geometry, findings = head["geometry"], Findings()
+    shape = geometry["latents"], geometry["height"] // space.spatial, geometry["width"] // space.spatial
+    for number, clip in enumerate(head["clips"]):
+        captions = None if clip["captions"] is None else Storyboard.from_dict(clip["captions"])
+        findings.clip(number, clip["source"], clip["split"], captions)
+        for window in clip["windows"]:
+            findings.window(number, float(window["start_seconds"]), shape, window["file"], window["sha256"])
+    for text in head["texts"]:
+        findings.text(text["prompt"], text["file"], text["sha256"])
+    for skipped in head["skipped"]:
+        findings.skip(-1, skipped["source"], skipped["reason"])
+    return findings.index()
+
+
+def _places(count: int, of: int, generator: torch.Generator) -> list[int]:
+    """`count` numbers below `of` at random, none twice before all have come."""
+    if of > max(SHUFFLED, 2 * count):
+        chosen: dict[int, None] = {}
+        while len(chosen) < count:
+            chosen[int(torch.randint(of, (), generator=generator))] = None
+        return list(chosen)
+    places: list[int] = []
+    while len(places) < count:
+        places += torch.randperm(of, generator=generator)[: count - len(places)].tolist()
+    return places
 
 
 def _space(values: dict[str, Any]) -> LatentSpace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +12,11 @@ from torch import Tensor
 from ...phi.config import Padding
 from ...pictures.codec import Codec
 from ...storyboard import Shot, Storyboard
-from .dataset import Entry, MemoryDataset
+from .dataset import MemoryDataset
+from .index import Findings
 from .settings import DatasetError, LatentSpace, heldout_names
 from .text import EMPTY, Conditioning
 from .windows import low_resolution_latents
-
-T = TypeVar("T")
 
 
 def dataset_from_latents(
@@ -45,8 +44,8 @@ def dataset_from_latents(
     rows = list(_paired(latents, conditioning))
     names = [f"latent {number}" for number in range(len(rows))]
     out = heldout_names(names, heldout)
-    texts: dict[str, _Constant[Conditioning]] = {EMPTY: _Constant(Conditioning.nothing(space))}
-    entries = []
+    findings, memory = Findings(), Memory({}, {EMPTY: Conditioning.nothing(space)})
+    findings.text(EMPTY, EMPTY, "")
     for number, (name, (row, text)) in enumerate(zip(names, rows, strict=True)):
         watch(number, len(rows))
         if row.ndim != 5 or row.shape[1] != space.channels or row.shape[2] < 2:
@@ -57,21 +56,28 @@ def dataset_from_latents(
         prompt = f"conditioning {number}"
         made = Conditioning.from_core(text, f"conditioning: entry {number}")
         made.check(space)
-        texts[prompt] = _Constant(made)
-        tensors = _encoded(row, space, codec, rates, padding)
-        captions = Storyboard((Shot(prompt, 0.0),))
-        split = "heldout" if name in out else "train"
-        entries.append(Entry(name, split, 0.0, tuple(row.shape[1:]), captions, _Constant(tensors)))
+        memory.texts[prompt] = made
+        findings.text(prompt, prompt, "")
+        memory.windows[name] = _encoded(row, space, codec, rates, padding)
+        findings.clip(number, name, "heldout" if name in out else "train", Storyboard((Shot(prompt, 0.0),)))
+        findings.window(number, 0.0, (row.shape[2], row.shape[3], row.shape[4]), name, "")
     watch(len(rows), len(rows))
-    return MemoryDataset(tuple(entries), space, rates, padding, fps, texts)
+    index = findings.index()
+    return MemoryDataset(index, memory, space, rates, padding, fps, index.buckets)
 
 
 @dataclass(frozen=True)
-class _Constant(Generic[T]):
-    value: T
+class Memory:
+    """Tensors of windows and encoded prompts by name, as a `Store`."""
 
-    def __call__(self) -> T:
-        return self.value
+    windows: dict[str, dict[str, Tensor]]
+    texts: dict[str, Conditioning]
+
+    def window(self, file: str, sha256: str) -> dict[str, Tensor]:
+        return self.windows[file]
+
+    def text(self, file: str, sha256: str) -> Conditioning:
+        return self.texts[file]
 
 
 def _encoded(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -21,7 +22,7 @@ Split = Literal["train", "heldout"]
 MAX_PIXELS = 16384  # along one side
 MAX_FPS = 240.0
 MAX_WINDOW_SECONDS = 600.0
-_ROUNDING = 1e-6  # in frames: times are sums of decimal fractions
+ROUNDING = 1e-6  # in frames: times are sums of decimal fractions
 _PROBED_VALUES = 64  # per weight, for a fingerprint
 
 
@@ -40,7 +41,9 @@ class CacheSettings:
     window_seconds: longest length of one training window; it holds 1 + 4k frames. stride_seconds: from one window to
     the next, None for windows that touch. rates: LR latents are made for each. padding: as in the encoder. heldout:
     names of clips (as below the folder), or the share of clips, that never enter training. on_bad: what to do with
-    clips that cannot be used. The paper leaves all of it open.
+    clips that cannot be used. buckets: further sizes for clips of other aspect; "auto" for usual ones of about the area
+    of width x height. min_window_seconds: a clip, or a scene, that is shorter than a window is one shorter window down
+    to this length; 0 leaves it out. The paper leaves all of it open.
     """
 
     width: int
@@ -53,6 +56,8 @@ class CacheSettings:
     scene_cuts: bool = False
     heldout: tuple[str, ...] | float = 0.0
     on_bad: OnBad = "skip"
+    buckets: tuple[tuple[int, int], ...] | Literal["auto"] = "auto"
+    min_window_seconds: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value, highest in (
@@ -61,6 +66,7 @@ class CacheSettings:
             ("fps", self.fps, MAX_FPS),
             ("window_seconds", self.window_seconds, MAX_WINDOW_SECONDS),
             ("stride_seconds", self.stride_seconds or 1.0, MAX_WINDOW_SECONDS),
+            ("min_window_seconds", self.min_window_seconds or 1.0, MAX_WINDOW_SECONDS),
         ):
             if not 0 < value <= highest:  # also refuses NaN
                 raise DatasetError(f"{name} is {value!r}; give a number above 0 and up to {highest:g}")
@@ -112,14 +118,14 @@ def plan_geometry(settings: CacheSettings, space: LatentSpace) -> Geometry:
 
     Raises DatasetError when nothing would be left, and ValueError for a rate that is malformed or leaves no cell.
     """
-    cell_h, cell_w = (space.spatial * n for n in space.patch[1:])
+    cell_h, cell_w = whole_cells(space)
     width, height = settings.width // cell_w * cell_w, settings.height // cell_h * cell_h
     if not width or not height:
         raise DatasetError(
             f"{settings.width}x{settings.height} is smaller than one cell of the model, {cell_w}x{cell_h} pixels; "
             "give a larger width and height"
         )
-    asked = settings.window_seconds * settings.fps + _ROUNDING
+    asked = settings.window_seconds * settings.fps + ROUNDING
     latents = latents_in(int(asked), space.temporal)
     if latents < 2:
         raise DatasetError(
@@ -131,6 +137,11 @@ def plan_geometry(settings: CacheSettings, space: LatentSpace) -> Geometry:
     for rate in settings.rates:
         grid_for(height // space.spatial, width // space.spatial, space.encoder_config(rate, settings.padding))
     return Geometry(width, height, latents, frames, stride)
+
+
+def whole_cells(space: LatentSpace) -> tuple[int, int]:
+    """Height and width in pixels of one cell of the host, of which pictures are whole multiples."""
+    return space.spatial * space.patch[1], space.spatial * space.patch[2]
 
 
 def latent_space(host: Host, latent_format: Any, vae: Any) -> LatentSpace:
@@ -172,6 +183,19 @@ def parse_heldout(text: str) -> tuple[str, ...] | float:
         return float(text.strip() or 0)
     except ValueError:
         return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def parse_buckets(text: str) -> tuple[tuple[int, int], ...] | Literal["auto"]:
+    """Reads "auto", or "480x832,640x640"; "none" or an empty text is no further size. Raises DatasetError."""
+    text = text.strip().lower()
+    if text == "auto":
+        return "auto"
+    sizes = [re.fullmatch(r"(\d{1,5})\s*x\s*(\d{1,5})", part.strip()) for part in text.split(",") if part.strip()]
+    if text in ("", "none"):
+        return ()
+    if any(size is None for size in sizes):
+        raise DatasetError(f"buckets are {text!r}; write auto, none, or sizes such as 480x832,640x640")
+    return tuple((int(size[1]), int(size[2])) for size in sizes if size)
 
 
 def heldout_names(names: Iterable[str], heldout: tuple[str, ...] | float) -> set[str]:

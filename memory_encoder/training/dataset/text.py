@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from ...files import save_tensors
+from ...files import load_tensors, save_tensors
 from ...film.sections import section_key
 from .clips import digest_of, file_hash, is_whole
 from .rows import MASK, Rows, together
@@ -125,9 +124,27 @@ def encode_prompts(
 
 def parse_text(content: bytes) -> Conditioning:
     """Conditioning from the bytes of a text file; tensors are float32 where they are floats."""
-    tensors = safetensors.torch.load(content)
-    tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-    return Conditioning(tensors.pop("cross_attn"), tensors)
+    tensors, entries = load_tensors(content)
+    lengths = json.loads(entries.get(TEXT_FORMAT, "{}")).get("lengths", {})
+    whole = {name: lengthened(value, lengths.get(name)) for name, value in tensors.items()}
+    plain = {name: value.float() if value.is_floating_point() else value for name, value in whole.items()}
+    return Conditioning(plain.pop("cross_attn"), plain)
+
+
+def shortened(value: Tensor) -> Tensor:
+    """Tokens [1,L,...] without the copies of the last one: padding, as umT5's to 512, takes one token on disk."""
+    if value.ndim < 2 or value.shape[1] < 2:
+        return value
+    differs = (value != value[:, -1:]).flatten(2).any(-1).any(0) if value.ndim > 2 else (value != value[:, -1:]).any(0)
+    own = int(differs.nonzero().max()) + 1 if bool(differs.any()) else 0
+    return value[:, : own + 1]
+
+
+def lengthened(value: Tensor, length: int | None) -> Tensor:
+    """The tokens that `shortened` was given, of which there were `length`."""
+    if length is None or length <= value.shape[1]:
+        return value
+    return torch.cat([value, value[:, -1:].expand(-1, length - value.shape[1], *value.shape[2:])], dim=1)
 
 
 def _encoded(clip: Any, prompt: str) -> Conditioning:
@@ -138,8 +155,10 @@ def _encoded(clip: Any, prompt: str) -> Conditioning:
 
 
 def _save(made: Conditioning, path: Path, key: str, prompt: str) -> None:
-    tensors = {name: _halved(value) for name, value in ({"cross_attn": made.cross_attn} | made.extras).items()}
-    metadata = {"schema_version": 1, "key": key, "digest": digest_of(tensors), "prompt": prompt}
+    whole = {name: _halved(value) for name, value in ({"cross_attn": made.cross_attn} | made.extras).items()}
+    tensors = {name: shortened(value) for name, value in whole.items()}
+    lengths = {name: value.shape[1] for name, value in whole.items() if tensors[name].shape != value.shape}
+    metadata = {"schema_version": 1, "key": key, "digest": digest_of(tensors), "prompt": prompt, "lengths": lengths}
     save_tensors(tensors, path, {TEXT_FORMAT: json.dumps(metadata)})
 
 

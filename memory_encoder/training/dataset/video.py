@@ -137,6 +137,29 @@ class VideoReader:
         return frame.to_ndarray(format="rgb24", **scaled)
 
 
+def picture_ratio(path: Path) -> float | None:
+    """Width to height of a file's pictures as they are shown; None for one that cannot be read: reading it says why."""
+    try:
+        with av.open(str(path)) as container:
+            frame = next(iter(container.decode(video=0)), None)
+            if frame is None:
+                return None
+            ratio = frame.width * float(container.streams.video[0].sample_aspect_ratio or 1) / frame.height
+            return 1 / ratio if frame.rotation % 180 == 90 else ratio
+    except (FFmpegError, IndexError):
+        return None
+
+
+def declared_seconds(path: Path) -> float | None:
+    """The length that a file's header declares for its video, if any."""
+    try:
+        with av.open(str(path)) as container:
+            stream = next(iter(container.streams.video), None)
+            return None if stream is None else _declared_length(container, stream)[0]
+    except FFmpegError:
+        return None
+
+
 def treatment(path: Path) -> str:
     """What pictures of a file go through beside scaling, by its header: what `colours_of` gives, "alpha" or nothing."""
     try:

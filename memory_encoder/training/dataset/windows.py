@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...frames import latents_in
 from ...phi.config import EncoderConfig
 from ...phi.low_resolution import downsample, encode_cells, lr_frame_indices
 from ...phi.positions import cells_for, grid_for
@@ -28,22 +29,38 @@ class Window:
     pixels: np.ndarray
 
 
-def cut_windows(pictures: Iterable[Picture], length: int, stride: int, is_cut: IsCut | None = None) -> Iterator[Window]:
+def cut_windows(
+    pictures: Iterable[Picture],
+    length: int,
+    stride: int,
+    is_cut: IsCut | None = None,
+    shorter: Sequence[int] = (),
+) -> Iterator[Window]:
     """Windows of `length` frames, `stride` apart, that never reach over a cut; what is left at the end is dropped.
 
-    Holds one window in memory, whatever the length of the clip.
+    shorter: lengths, descending; a stretch without cuts that is shorter than `length` is one window of the first of
+    them that it fills. Holds one window in memory, whatever the length of the clip.
     """
     held: list[np.ndarray] = []
     start = 0  # first frame of the next window
+    whole = False  # whether the stretch had a window
+
+    def rest() -> Iterator[Window]:
+        fits = next((frames for frames in shorter if frames <= len(held)), None)
+        if fits is not None and not whole:
+            yield Window(start, np.stack(held[:fits]))
+
     for picture in pictures:
         if is_cut is not None and is_cut(picture):
-            held, start = [], picture.index
+            yield from rest()
+            held, start, whole = [], picture.index, False
         if picture.index < start:
             continue
         held.append(picture.pixels)
         if len(held) == length:
             yield Window(start, np.stack(held))
-            held, start = held[stride:], start + stride
+            held, start, whole = held[stride:], start + stride, True
+    yield from rest()
 
 
 def scene_cuts() -> IsCut:
@@ -72,12 +89,13 @@ def encode_window(
     """
     pictures = torch.from_numpy(window.pixels).float()[None] / 255
     tensors = {"hr": codec.encode(pictures)[0]}
-    expected = (space.channels, geometry.latents, geometry.height // space.spatial, geometry.width // space.spatial)
+    latents = latents_in(len(window.pixels), space.temporal)
+    expected = (space.channels, latents, geometry.height // space.spatial, geometry.width // space.spatial)
     if tuple(tensors["hr"].shape) != expected:
         raise DatasetError(f"vae made latents of shape {tuple(tensors['hr'].shape)} instead of {expected}; report this")
     for rate in settings.rates:
         config = space.encoder_config(rate, settings.padding)
-        tensors[f"lr.{rate}"] = low_resolution_latents(pictures, geometry.latents, config, codec)[0]
+        tensors[f"lr.{rate}"] = low_resolution_latents(pictures, latents, config, codec)[0]
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise DatasetError(f"vae made NaN or infinite values ({name}, frame {window.start}); load it in float32")

@@ -1,0 +1,212 @@
+"""The index of a dataset: which windows there are, of which shape, and where. SQLite, so that it is read row by row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...files import write_atomically
+from ...storyboard import Storyboard
+from .settings import DatasetError, Split
+
+# What is found clip by clip, in any order and by any number of processes.
+_FOUND = """
+CREATE TABLE found_clips (clip INTEGER PRIMARY KEY, source TEXT, split TEXT, seconds REAL, captions TEXT, kept REAL,
+    changed TEXT, encoded INTEGER);
+CREATE TABLE found_windows (clip INTEGER, start REAL, latents INTEGER, height INTEGER, width INTEGER, file TEXT,
+    sha256 BLOB, bytes INTEGER);
+CREATE TABLE found_texts (prompt BLOB PRIMARY KEY, file TEXT, sha256 BLOB, bytes INTEGER) WITHOUT ROWID;
+CREATE TABLE found_skipped (clip INTEGER, source TEXT, reason TEXT);
+"""
+_TABLES = ("found_clips", "found_windows", "found_texts", "found_skipped")
+# What is read: windows of one shape lie together and are counted, so that any of them is found by its number.
+_INDEX = """
+CREATE TABLE {0}.clips (clip INTEGER PRIMARY KEY, source TEXT, split TEXT, seconds REAL, captions TEXT, kept REAL,
+    changed TEXT);
+INSERT INTO {0}.clips SELECT clip, source, split, seconds, captions, kept, changed FROM found_clips ORDER BY clip;
+CREATE TABLE {0}.windows (split TEXT, latents INTEGER, height INTEGER, width INTEGER, place INTEGER, clip INTEGER,
+    start REAL, file TEXT, sha256 BLOB, bytes INTEGER, PRIMARY KEY (split, latents, height, width, place)
+    ) WITHOUT ROWID;
+INSERT INTO {0}.windows SELECT split, latents, height, width,
+    row_number() OVER (PARTITION BY split, latents, height, width ORDER BY clip, start) - 1 AS place,
+    clip, start, file, found_windows.sha256, bytes FROM found_windows JOIN found_clips USING (clip)
+    ORDER BY split, latents, height, width, place;
+CREATE TABLE {0}.buckets (split TEXT, latents INTEGER, height INTEGER, width INTEGER, windows INTEGER);
+INSERT INTO {0}.buckets SELECT split, latents, height, width, count(*) FROM {0}.windows
+    GROUP BY split, latents, height, width ORDER BY split = 'heldout', latents DESC, height, width;
+CREATE TABLE {0}.texts (prompt BLOB PRIMARY KEY, file TEXT, sha256 BLOB, bytes INTEGER) WITHOUT ROWID;
+INSERT INTO {0}.texts SELECT * FROM found_texts ORDER BY prompt;
+CREATE TABLE {0}.skipped (number INTEGER PRIMARY KEY, source TEXT, reason TEXT);
+INSERT INTO {0}.skipped (source, reason) SELECT source, reason FROM found_skipped ORDER BY clip, rowid;
+"""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Windows of one shape in one split: latents in time, height and width in latents."""
+
+    split: Split
+    latents: int
+    height: int
+    width: int
+    windows: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window: its clip's path below the folder of clips, when it begins there, and its file below the dataset."""
+
+    source: str
+    start_seconds: float
+    captions: Storyboard | None
+    file: str
+    sha256: str
+
+
+class Index:
+    """Reads an index; what it takes in RAM does not grow with the number of windows, and threads may share it."""
+
+    def __init__(self, connection: sqlite3.Connection, name: str) -> None:
+        """name: of the file, for messages."""
+        self.connection, self.name, self._lock = connection, name, threading.Lock()
+        self.buckets = tuple(
+            Bucket(*row) for row in self._rows("SELECT split, latents, height, width, windows FROM buckets")
+        )
+
+    @classmethod
+    def open(cls, path: Path) -> Index:
+        """Opens a file for reading alone, which needs no locks of a network folder. Raises DatasetError that names it
+        when it is not there or no index."""
+        if not path.is_file():
+            raise DatasetError(f"{path} is missing; run the cache again")
+        address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        return cls(sqlite3.connect(address, uri=True, check_same_thread=False), str(path))
+
+    def window(self, bucket: Bucket, place: int) -> Window:
+        """Window number `place` of a bucket, found in a time that hardly grows with their number."""
+        where = (bucket.split, bucket.latents, bucket.height, bucket.width, place)
+        [(source, start, captions, file, sha256)] = self._rows(
+            "SELECT source, start, captions, file, sha256 FROM windows JOIN clips USING (clip) WHERE windows.split = ? "
+            "AND latents = ? AND height = ? AND width = ? AND place = ?",
+            where,
+        )
+        return Window(source, start, Storyboard.from_json(captions) if captions else None, file, sha256.hex())
+
+    def text(self, prompt: str) -> tuple[str, str] | None:
+        """File and SHA-256 of an encoded prompt, or None."""
+        found = self._rows("SELECT file, sha256 FROM texts WHERE prompt = ?", (_prompt_key(prompt),))
+        return (found[0][0], found[0][1].hex()) if found else None
+
+    def sources(self, split: Split | None = None) -> Iterator[str]:
+        """Clips in their order, of one split or of both."""
+        query = "SELECT source FROM clips WHERE ? IS NULL OR split = ? ORDER BY clip"
+        return (source for (source,) in self._rows(query, (split, split)))
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(name, reason) of all that was left out."""
+        return tuple(self._rows("SELECT source, reason FROM skipped ORDER BY number"))
+
+    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        try:
+            with self._lock:
+                return self.connection.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise DatasetError(f"{self.name} is damaged ({error}); run the cache again") from error
+
+
+class Findings:
+    """What a cache has found so far, on disk where it is much; becomes an index when all is there."""
+
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a file of its own
+        self.connection.executescript(_FOUND)
+
+    def clip(
+        self,
+        clip: int,
+        source: str,
+        split: Split,
+        captions: Storyboard | None,
+        seconds: float = 0.0,
+        kept: float = 1.0,
+        changed: Iterable[str] = (),
+        encoded: int = 0,
+    ) -> None:
+        """Adds a clip that is used. clip: its number among all. encoded: windows made in this run."""
+        values = (clip, source, split, seconds, captions.to_json() if captions else None, kept)
+        self._insert("found_clips", (*values, json.dumps(sorted(changed)), encoded))
+
+    def window(
+        self, clip: int, start: float, shape: tuple[int, int, int], file: str, sha256: str, size: int = 0
+    ) -> None:
+        """Adds a window of a clip. shape: latents in time, height, width. size: of the file in bytes."""
+        self._insert("found_windows", (clip, start, *shape, file, bytes.fromhex(sha256), size))
+
+    def text(self, prompt: str, file: str, sha256: str, size: int = 0) -> None:
+        """Adds an encoded prompt."""
+        self._insert("found_texts", (_prompt_key(prompt), file, bytes.fromhex(sha256), size))
+
+    def skip(self, clip: int, source: str, reason: str) -> None:
+        """Adds what cannot be used. clip: the number of the clip it belongs to, -1 for none."""
+        self._insert("found_skipped", (clip, source, reason))
+
+    def _insert(self, table: str, values: tuple[Any, ...]) -> None:
+        places = ", ".join("?" * len(values))
+        self.connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", values)
+
+    def rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        return self.connection.execute(query, values).fetchall()
+
+    def save(self, path: Path) -> None:
+        """Writes what one of several processes has found, for `add`."""
+        write_atomically(path, lambda temporary: self._into(temporary, "VACUUM INTO ?"))
+
+    def add(self, path: Path) -> None:
+        """Adds what another process has found."""
+        self.connection.execute("ATTACH ? AS other", (str(path),))
+        for table in _TABLES:
+            self.connection.execute(f"INSERT OR REPLACE INTO main.{table} SELECT * FROM other.{table}")
+        self.connection.execute("DETACH other")
+
+    def index(self) -> Index:
+        """The index of what has been found, in memory alone."""
+        self.connection.executescript(_INDEX.format("main"))
+        return Index(self.connection, "the dataset")
+
+    def write_index(self, folder: Path, stem: str) -> str:
+        """Writes the index into a file of its own, whose name follows from what it says; returns that name."""
+        path = folder / f"{stem}.sqlite"
+        write_atomically(path, self._made_index)
+        with path.open("rb") as file:
+            name = f"{stem}-{_digest(file)}.sqlite"
+        path.replace(folder / name)
+        return name
+
+    def _made_index(self, temporary: Path) -> None:
+        self._into(temporary, "ATTACH ? AS made")
+        self.connection.executescript("PRAGMA made.journal_mode = OFF;\n" + _INDEX.format("made"))
+        self.connection.execute("DETACH made")
+
+    def _into(self, path: Path, statement: str) -> None:
+        try:
+            self.connection.execute(statement, (str(path),))
+        except sqlite3.OperationalError as error:
+            raise OSError(None, f"cannot write {path}: {error}") from error
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _prompt_key(prompt: str) -> bytes:
+    return hashlib.sha256(prompt.encode("utf-8", "surrogateescape")).digest()[:16]
