@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
@@ -10,21 +12,26 @@ from torch import Tensor
 from ..memory_encoder.files import named_folder
 from ..memory_encoder.training.dataset.cache import build_cache, folder_stamp
 from ..memory_encoder.training.dataset.dataset import MemoryDataset
+from ..memory_encoder.training.dataset.disk_space import DiskSpace
 from ..memory_encoder.training.dataset.in_memory import dataset_from_latents
 from ..memory_encoder.training.dataset.settings import (
     CacheSettings,
     DatasetError,
     fingerprint,
     latent_space,
+    parse_buckets,
     parse_heldout,
     parse_rates,
 )
 from ..memory_encoder.training.dataset.text import TextEncoder
+from .events import show_text
 from .runtime import folders
 from .runtime.compress import codec_for, normalised_history
 from .runtime.progress import CacheProgress
 from .runtime.sampling import empty_conditioning, host_of
 from .sockets import CATEGORY, MemoryDatasetSocket, fps_input, model_input, size_inputs, vae_input, with_advanced
+
+log = logging.getLogger("video_memory")
 
 
 class VideoMemoryDataset(io.ComfyNode):
@@ -91,13 +98,33 @@ class VideoMemoryDataset(io.ComfyNode):
                     "latents", optional=True, tooltip="Instead of a folder: clips from core's Make Training Dataset."
                 ),
                 io.Conditioning.Input("conditioning", optional=True, tooltip="Captions of these latents."),
+                io.String.Input(
+                    "buckets",
+                    default="auto",
+                    optional=True,
+                    tooltip="Sizes for clips of other aspect, such as portrait: auto for usual ones of about the same "
+                    "area, none, or a list such as 480x832, 640x640.",
+                ),
+                io.Float.Input(
+                    "min_window_seconds",
+                    default=1.0,
+                    min=0.0,
+                    max=600.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="A clip or scene shorter than window_seconds is one shorter piece, down to this length; "
+                    "0 leaves it out.",
+                ),
             ],
             outputs=[
                 MemoryDatasetSocket.Output(display_name="dataset", tooltip="For Train Memory Encoder."),
                 io.String.Output(display_name="report", tooltip="What was cached and what was left out."),
             ],
         )
-        return with_advanced(schema, "window_seconds", "stride_seconds", "heldout", "on_bad", "scene_cuts")
+        return with_advanced(
+            schema, "window_seconds", "stride_seconds", "heldout", "on_bad", "scene_cuts", "buckets",
+            "min_window_seconds",
+        )  # fmt: skip
 
     @classmethod
     def fingerprint_inputs(cls, folder: Any, **_: Any) -> str:
@@ -124,6 +151,8 @@ class VideoMemoryDataset(io.ComfyNode):
         clip: list[Any] | None = None,
         latents: list[dict[str, Any]] | None = None,
         conditioning: list[Any] | None = None,
+        buckets: list[str] | None = None,
+        min_window_seconds: list[float] | None = None,
     ) -> io.NodeOutput:
         if bool(latents) == bool(folder[0].strip()):
             raise DatasetError("give either a folder of clips or latents with their conditioning, not both or neither")
@@ -140,6 +169,8 @@ class VideoMemoryDataset(io.ComfyNode):
             scene_cuts=scene_cuts[0],
             heldout=parse_heldout(heldout[0]),
             on_bad=on_bad[0],  # type: ignore[arg-type]
+            buckets=parse_buckets(buckets[0] if buckets else "auto"),
+            min_window_seconds=min_window_seconds[0] if min_window_seconds else 1.0,
         )
         out = named_folder(folders.dataset_root(), name[0], "name")
         report = str(
@@ -151,9 +182,17 @@ class VideoMemoryDataset(io.ComfyNode):
                 lambda: codec_for(model[0], vae[0]),
                 text_encoder(clip[0]) if clip else None,
                 watch=CacheProgress(),
+                before=lambda needed: say_space(needed, out),
             )
         )
         return io.NodeOutput(MemoryDataset.open(out, settings.on_bad), report, ui={"text": [report]})
+
+
+def say_space(needed: DiskSpace, out: Path) -> None:
+    """Shows what the dataset will take on disk; raises DatasetError when that is more than there is."""
+    log.info("%s", needed)
+    show_text(str(needed))
+    needed.check(out)
 
 
 def from_latents(

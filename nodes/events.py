@@ -29,6 +29,13 @@ def send(event: str, data: dict[str, Any]) -> None:
         server.send_sync(event, data, client)
 
 
+def show_text(text: str) -> None:
+    """Shows a text on the node that runs; where core cannot yet, or there is no page, nowhere."""
+    show, node = getattr(prompt_server(), "send_progress_text", None), running_node()
+    if show is not None and node is not None:
+        show(text, node)
+
+
 class TrainingEvents:
     """Tells the page of a training run of `steps` steps: losses in bundles, and when its folder has new pictures."""
 

@@ -141,4 +141,14 @@ def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
     add("--on-bad", choices=("skip", "refuse"), default="skip", help="clips that cannot be used (default skip)")
     add("--heldout", default="0.1", help="clips never trained on: file names with commas, or a share (default 0.1)")
     add("--scene-cuts", action="store_true", help="no window over a cut (needs PySceneDetect)")
+    add(
+        "--buckets", default="auto",
+        help="sizes for clips of other aspect: auto (usual ones, about one area), none, or 480x832,640x640 (default auto)",
+    )  # fmt: skip
+    add(
+        "--min-window-seconds", type=float, default=1.0,
+        help="a clip or scene shorter than a window is one shorter window, down to this; 0: none (default 1)",
+    )  # fmt: skip
+    add("--estimate", action="store_true", help="say what it will take on disk, and stop")
+    add("--ignore-space", action="store_true", help="go on where the disk seems too small")
     add("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")

@@ -87,7 +87,7 @@ def build_cache(
     jobs: int = 1,
     watch: Watch = lambda progress: None,
     share: Share = WHOLE,
-    before: Callable[[DiskSpace], None] = lambda space: None,
+    before: Callable[[DiskSpace], None] | None = None,
 ) -> CacheReport:
     """Caches every video below `clips` in `out` and writes the index; what is there already is not made again.
 
@@ -95,7 +95,7 @@ def build_cache(
     has to be picklable and `watch` hears of whole clips only. watch: may raise to stop; the next run goes on from
     there. share: which of several processes this is, on one machine or on several that see the same folders; the last
     one to end writes the index. One run at a time may write `out`. before: hears what it will take on disk, and may
-    raise, before anything is encoded.
+    raise, before anything is encoded; without it, a disk that is too small is refused.
 
     Raises DatasetError when nothing can be used, and with on_bad "refuse" for the first clip that cannot.
     """
@@ -116,7 +116,8 @@ def build_cache(
         for number in captions
     ]
     prompts = {shot.prompt for storyboard in captions.values() for shot in _shots(storyboard)} if text else set()
-    before(disk_space(tasks, prompts, out, share.count))
+    needed = disk_space(tasks, prompts, out, share.count)
+    before(needed) if before else needed.check(out)
     prompts = set()
     for task, record in _records(tasks, codec, jobs, watch):
         words = captions[task.number]

@@ -11,7 +11,9 @@ from ...injection.hosts import find_host
 from ...pictures.codec import Codec
 from .cache import build_cache
 from .clips import Progress
-from .settings import CacheSettings, DatasetError, latent_space, parse_heldout, parse_rates
+from .disk_space import DiskSpace
+from .settings import CacheSettings, DatasetError, latent_space, parse_buckets, parse_heldout, parse_rates
+from .share import Share, use_own_device
 from .text import TextEncoder
 
 
@@ -28,7 +30,11 @@ def run_cache(args: argparse.Namespace) -> None:
         scene_cuts=args.scene_cuts,
         heldout=parse_heldout(args.heldout),
         on_bad=args.on_bad,
+        buckets=parse_buckets(args.buckets),
+        min_window_seconds=args.min_window_seconds,
     )
+    share = Share.of_this_process()
+    use_own_device()
     models.load_comfy(args.comfy)
     model = models.load_host_shape(args.host)
     host, vae = find_host(model.diffusion_model), models.load_vae(args.vae)
@@ -49,7 +55,11 @@ def run_cache(args: argparse.Namespace) -> None:
             text,
             args.jobs,
             _tell,
+            share,
+            lambda needed: _say_space(needed, args),
         )
+    except _EnoughError:
+        return
     except KeyboardInterrupt as stopped:
         raise DatasetError("stopped; run the same command again to go on") from stopped
     except OSError as error:
@@ -68,6 +78,18 @@ class _CodecFactory:
     def __call__(self) -> Codec:
         models.load_comfy(self.comfy)
         return models.codec_of(models.load_vae(self.vae), models.latent_format_named(self.latent_format))
+
+
+class _EnoughError(Exception):
+    """The estimate was all that was asked for."""
+
+
+def _say_space(needed: DiskSpace, args: argparse.Namespace) -> None:
+    sys.stderr.write(f"{needed}\n")
+    if args.estimate:
+        raise _EnoughError
+    if not args.ignore_space:
+        needed.check(args.out)
 
 
 def _tell(progress: Progress) -> None:

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ...frames import first_frame
+from ...frames import evenly, first_frame
 from ...phi.config import EncoderConfig, Padding
 from ...storyboard import Storyboard
 from .cache import FORMAT, INDEX, SCHEMA_VERSION
@@ -27,6 +27,7 @@ from .text import EMPTY, NO_ENCODER, Conditioning, parse_text
 
 _LOG = logging.getLogger("video_memory")
 SHUFFLED = 1 << 16  # windows of one shape that are shuffled for a draw, as it always was; of more, some are picked
+PROBED = 64  # windows that tell a dataset from others
 Content = TypeVar("Content")
 
 
@@ -226,15 +227,21 @@ class MemoryDataset:
     @property
     def longest(self) -> int:
         """Latents of the longest window, 0 without any."""
-        return max((entry.shape[1] for entry in self.entries), default=0)
+        return max((bucket.latents for bucket in self.buckets), default=0)
+
+    @property
+    def identity(self) -> str:
+        """What tells these windows from others, by their shapes and some of their names: a draw follows from both."""
+        digest = hashlib.sha256(repr(self.buckets).encode())
+        for index in evenly(len(self), min(len(self), PROBED)):
+            first, bucket = self._bucket(index)
+            window = self.index.window(bucket, index - first)
+            digest.update(f"{window.source} {window.start_seconds}\n".encode("utf-8", "surrogateescape"))
+        return f"{len(self)} windows ({digest.hexdigest()[:8]})"
 
     def split(self, name: Split) -> MemoryDataset:
         """The part of the dataset that is trained on, or the part held out; clips are never divided."""
         return replace(self, buckets=tuple(bucket for bucket in self.buckets if bucket.split == name))
-
-    def at_least(self, latents: int) -> MemoryDataset:
-        """The part of the dataset whose windows are so long."""
-        return replace(self, buckets=tuple(bucket for bucket in self.buckets if bucket.latents >= latents))
 
     def conditioning(self, prompt: str) -> Conditioning:
         """The encoded prompt; "" is the empty prompt of caption dropout.

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...film.sections import section_key
 from ...locks import BusyError, alone
 from .index import Findings
@@ -73,6 +75,13 @@ class Share:
 
 
 WHOLE = Share()
+
+
+def use_own_device() -> None:
+    """Makes each process of a machine compute on a card of its own, as `accelerate launch` numbers them."""
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    if number and torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 @contextlib.contextmanager

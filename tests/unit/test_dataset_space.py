@@ -1,0 +1,109 @@
+"""What a dataset takes on disk: said before, and no more than its own tokens for a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from memory_encoder.training.dataset.cache import build_cache
+from memory_encoder.training.dataset.dataset import MemoryDataset
+from memory_encoder.training.dataset.disk_space import DiskSpace
+from memory_encoder.training.dataset.settings import DatasetError
+from memory_encoder.training.dataset.text import TextEncoder, lengthened, shortened
+from tests.unit.dataset_clips import SETTINGS, SPACE, TEXT, CountingCodec, as_version_1, cache, counting, rows_of
+
+PADDED = 512
+
+
+class Padding512:
+    """As umT5 in core: some tokens of its own, then zeros up to 512, and a mask of as many."""
+
+    def tokenize(self, text: str) -> str:
+        return text
+
+    def encode_from_tokens_scheduled(self, tokens: str) -> list[list[Any]]:
+        own = 1 + len(tokens.split())
+        words = torch.zeros(1, PADDED, TEXT)
+        words[:, :own] = torch.randn(1, own, TEXT, generator=torch.Generator().manual_seed(len(tokens)))
+        mask = (torch.arange(PADDED) < own).long()[None]
+        return [[words, {"attention_mask": mask, "pooled_output": torch.ones(1, 7)}]]
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    counting(tmp_path / "clips" / "a.mp4", 36)
+    counting(tmp_path / "clips" / "b.mp4", 20)
+    (tmp_path / "clips" / "a.txt").write_text("a red cup on a table")
+    return tmp_path / "clips"
+
+
+def test_a_caption_takes_its_own_tokens_on_disk_and_is_read_as_the_encoder_made_it(clips: Path, tmp_path: Path) -> None:
+    encoder = Padding512()
+    build_cache(clips, tmp_path / "out", SETTINGS, SPACE, CountingCodec().codec, TextEncoder("512", lambda: encoder))
+    dataset = MemoryDataset.open(tmp_path / "out")
+    for prompt in ("a red cup on a table", ""):
+        [[words, extras]] = encoder.encode_from_tokens_scheduled(prompt)
+        read = dataset.conditioning(prompt)
+        assert torch.equal(read.cross_attn, words.half().float())
+        assert set(read.extras) == set(extras)
+        assert all(torch.equal(read.extras[name], extras[name]) for name in extras)
+    sizes = [load_file(tmp_path / "out" / file)["cross_attn"].shape[1] for (file,) in rows_of(
+        tmp_path / "out", "SELECT file FROM texts"
+    )]  # fmt: skip
+    assert sorted(sizes) == [2, 8]  # one token of padding is kept, to be repeated
+    as_version_1(tmp_path / "out")
+    assert MemoryDataset.open(tmp_path / "out").conditioning("").cross_attn.shape == (1, PADDED, TEXT)
+
+
+@given(st.integers(1, 6), st.integers(0, 6), st.booleans())
+def test_tokens_come_back_exactly_whatever_their_padding(own: int, padding: int, flat: bool) -> None:
+    value = torch.randn(1, own, 3, generator=torch.Generator().manual_seed(own))
+    value = torch.cat([value, value[:, -1:].expand(-1, padding, -1) * 0 + 0.5], dim=1)
+    value = value[..., 0] if flat else value
+    short = shortened(value)
+    assert torch.equal(lengthened(short, value.shape[1]), value) and short.shape[1] <= own + 1
+
+
+def test_the_estimate_is_near_to_what_is_written_and_is_said_before_anything_is_encoded(
+    clips: Path, tmp_path: Path
+) -> None:
+    codec, said = CountingCodec(), []
+
+    def before(needed: DiskSpace) -> None:
+        said.append(needed)
+        assert not codec.encoded
+
+    build_cache(clips, tmp_path / "out", SETTINGS, SPACE, codec.codec, before=before)
+    written = sum(path.stat().st_size for path in (tmp_path / "out" / "shards").iterdir())
+    headers = 3 * 600  # of tiny files
+    assert said[0].windows == 3 and said[0].there == 0 and 0 <= written - said[0].latents < headers
+    build_cache(clips, tmp_path / "out", SETTINGS, SPACE, codec.codec, before=said.append)
+    assert said[1].missing == said[1].text and "2 clips of 0.1 minutes: about 3 windows" in str(said[1])
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_encoded(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory_encoder.training.dataset.disk_space._free", lambda folder: 1000.0)
+    codec = CountingCodec()
+    with pytest.raises(DatasetError, match=r"too small.*0\.0 GB are free.*choose another disk"):
+        cache(clips, tmp_path / "out", codec)
+    assert not codec.encoded
+    build_cache(clips, tmp_path / "out", SETTINGS, SPACE, codec.codec, before=lambda needed: None)
+    cache(clips, tmp_path / "out", codec)  # what is there takes no more room
+
+
+def test_windows_of_other_lengths_count_with_their_own_size(clips: Path, tmp_path: Path) -> None:
+    counting(clips / "c.mp4", 9)
+    said: list[DiskSpace] = []
+    for least in (0.0, 1.0):
+        settings = SETTINGS.__class__(**vars(SETTINGS) | {"min_window_seconds": least})
+        build_cache(clips, tmp_path / f"out{least}", settings, SPACE, CountingCodec().codec, before=said.append)
+    assert [needed.windows for needed in said] == [3, 4]
+    assert 0 < said[1].latents - said[0].latents < said[0].latents / 3
