@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -198,13 +199,17 @@ def append_opening(
     model: Any,
     opening: Opening | None,
     choice: PictureChoice | None = None,
+    as_seen: Callable[[Tensor, OpeningSection], Tensor] = lambda latents, piece: latents,
 ) -> Any:
-    """The memory with the opening in it, appended piece by piece as its film did, which gives the same bits."""
+    """The memory with the opening in it, appended piece by piece as its film did, which gives the same bits.
+
+    as_seen: normalised latents of a piece as the memory gets them.
+    """
     before = None
     for latents, piece in opening.appended() if opening is not None else ():
         stop_if_interrupted()
         seen = codec
-        normalised = normalised_history(model, {"samples": latents}, "history")
+        normalised = as_seen(normalised_history(model, {"samples": latents}, "history"), piece)
         if choice is not None and piece.repeated is None:  # pictures are of the clip that goes on
             seen = replace(codec, decode=partial(codec.decode_after, before))
         repeated = piece.repeated or 0

@@ -13,7 +13,7 @@ from ..memory_encoder.evaluation.identification import Lineup
 from ..memory_encoder.evaluation.metrics import MetricUnavailable, edges, lpips, psnr, ssim
 from ..memory_encoder.evaluation.recall import windows
 from ..memory_encoder.frames import evenly, latent_ranges
-from ..memory_encoder.injection.fit import check_memory
+from ..memory_encoder.injection.fit import check_memory, check_recall
 from ..memory_encoder.memory.video_memory import VideoMemory
 from .inspection import recall_ui, timeline_ui
 from .runtime.progress import FilmProgress
@@ -67,6 +67,7 @@ class VideoMemoryRetrieve(io.ComfyNode):
     ) -> io.NodeOutput:
         host = host_of(model)
         check_memory(memory, host, "Retrieve Frames")
+        check_recall(memory)
         positive = positive or empty_conditioning(model)
         ranges = latent_ranges(frame_indices, memory.latents)
         passes = sum(len(list(windows(r, memory.latents))) for r in ranges)

@@ -18,6 +18,7 @@ from ..memory_encoder.film.opening import Opening
 from ..memory_encoder.film.sections import SectionStore
 from ..memory_encoder.film.takes import parse_locks, parse_takes
 from ..memory_encoder.frames import frames_in
+from ..memory_encoder.injection.selection import as_trained
 from ..memory_encoder.memory.branching import section_numbers
 from ..memory_encoder.memory.memory_file import Memory
 from ..memory_encoder.storyboard import Lattice, Section
@@ -54,6 +55,7 @@ from .sockets import (
     with_advanced,
 )
 from .storyboard_node import EncodedStoryboard
+from .trained_start import opened_memory, reading_report, with_picture
 
 log = logging.getLogger("video_memory")
 FILES = FilesOfFilms()
@@ -158,6 +160,7 @@ class VideoMemorySampler(io.ComfyNode):
         pictures: str = "",
     ) -> io.NodeOutput:  # fmt: skip
         settings = settings_from(strength, history_timestep, sliding_window, attention_mode, history_guidance)
+        settings = as_trained([part.config for part in memory_encoder.parts], settings)
         host = host_of(model)
         memory_encoder.check_host(host)
         if model_low_noise is not None:
@@ -172,6 +175,7 @@ class VideoMemorySampler(io.ComfyNode):
         experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory, own)
         request = BeginningRequest(history, memory, start_image, film, branch_film, branch_section)
         beginning = beginning_of(request, model, vae, size, (width, height), storyboard.fps, lattice)
+        beginning = with_picture(beginning, memory_encoder.config)
         opening = beginning.opening
         start = with_references(start, references, width, height, size[1:])
         choice = choice_of(start, pictures, opening, clip_vision)
@@ -198,7 +202,7 @@ class VideoMemorySampler(io.ComfyNode):
             "branch": beginning.branch,
             "picture": beginning.picture,
         }
-        start = append_opening(memory_encoder, codec, start, model, opening, choice)
+        start = opened_memory(memory_encoder, codec, start, model, opening, size, clip_vision, choice)
         if own is not None:
             own.memory = append_opening(memory_encoder, own.codec, own.memory, model, opening)
         plan, steps = storyboard.plan(lattice, start.latents, **beginning.history(lattice)), len(sigmas) - 1
@@ -222,7 +226,8 @@ class VideoMemorySampler(io.ComfyNode):
                 events.started, partial(seen_pictures, choice),
             )  # fmt: skip
         FILES.record(store.folder, files_of(result, store, opening))
-        report = film_report(result, storyboard.fps, opening) + (f"\n{UNKNOWN}" if models is None else "")
+        reading = reading_report(memory_encoder.config, settings)
+        report = film_report(result, storyboard.fps, opening, reading) + (f"\n{UNKNOWN}" if models is None else "")
         latent = film_latent(result, storyboard.fps, opening)
         return io.NodeOutput(latent, result.memory, report, ui={"text": [report]})
 
@@ -233,8 +238,11 @@ def files_of(film: Film, store: SectionStore, opening: Opening | None) -> list[P
     return sections if opening is None else [*sections, opening.path(store)]
 
 
-def film_report(film: Film, fps: float, opening: Opening | None) -> str:
-    """One line per section in seconds, what comes before them, then the whole as Save Film writes it."""
+def film_report(film: Film, fps: float, opening: Opening | None, reading: str = "") -> str:
+    """One line per section in seconds, what comes before them, then the whole as Save Film writes it.
+
+    reading: what was not the user's to choose, if anything.
+    """
     lines = [
         f"{entry.section.index + 1:3d}  {entry.section.start_seconds:7.2f} s  {entry.section.seconds:5.2f} s  "
         f"{'made' if entry.status == 'stored' else entry.status}  memory {entry.memory_tokens} tokens  "
@@ -252,7 +260,7 @@ def film_report(film: Film, fps: float, opening: Opening | None) -> str:
     if opening is not None:
         lines += opening_report(opening, fps, film.sections[0].section.transition == "continue")
         frames += opening.frames
-    lines += clips_report(film, opening)
+    lines += [*clips_report(film, opening), *filter(None, [reading])]
     lines.append(
         f"{len(film.sections)} sections, {reused} reused, {frames} frames ({frames / fps:.2f} s) at {fps:g} fps"
     )

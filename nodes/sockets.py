@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..memory_encoder.injection.selection import MemorySettings
+from ..memory_encoder.injection.selection import DEFAULT_WINDOW, MemorySettings
 
 CATEGORY = "video memory"
 
@@ -103,7 +103,7 @@ def injection_inputs(optional: bool) -> list[io.Input]:
         ),
         io.Int.Input(
             "sliding_window",
-            default=3,
+            default=DEFAULT_WINDOW,
             min=0,
             max=8,
             optional=optional,

@@ -93,6 +93,7 @@ def conversion(checkpoint: Checkpoint) -> Conversion:
         skips_text=True,
         key_scale=key_scale,
         start="zeros",
+        start_noise=(0.111, 0.135),
     )
     notes = [] if checkpoint.called("base") else [f"Check this is Helios-Base: {DISTILLED}"]
     return Conversion("helios", "Wan 2.1", core, encoder_tensors(encoder, checkpoint), config, LICENCE, notes)

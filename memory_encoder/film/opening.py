@@ -47,12 +47,14 @@ class Opening:
 
     sections: the last latents of the opening, as they enter the memory; those before are in it already (the end of a
     memory that the film continues). lead: the first so many latents are only decoded, for the VAE to see what came
-    before; their pictures belong to the film before this one and are not shown.
+    before; their pictures belong to the film before this one and are not shown. picture: the start image [1,H,W,3] in
+    0..1, for a model that is shown it throughout the film.
     """
 
     latents: Tensor
     sections: tuple[OpeningSection, ...] = ()
     lead: int = 0
+    picture: Tensor | None = None
 
     @property
     def frames(self) -> int:
@@ -63,7 +65,8 @@ class Opening:
     def key(self) -> str:
         """Hash of the content, 64 hex digits."""
         ingredients = {"latents": self.latents, "pieces": [section.facts() for section in self.sections]}
-        return section_key("", ingredients | ({"lead": self.lead} if self.lead else {}))  # old openings keep their keys
+        more = {"lead": self.lead or None, "picture": self.picture}  # old openings keep their keys
+        return section_key("", ingredients | {name: value for name, value in more.items() if value is not None})
 
     def parts(self) -> Iterator[Part]:
         """The clips that it consists of: one, or those of a film whose sections are clips."""
@@ -93,7 +96,8 @@ class Opening:
         openings = _openings(store)
         if openings.get(self.key) is None:
             metadata = {"pieces": json.dumps([section.facts() for section in self.sections]), "lead": str(self.lead)}
-            openings.put(self.key, 0, {"latents": self.latents}, metadata)
+            picture = {} if self.picture is None else {"picture": self.picture}
+            openings.put(self.key, 0, {"latents": self.latents, **picture}, metadata)
         return self.key
 
 
@@ -126,7 +130,8 @@ class StoredFilm:
         if stored is None:
             raise StoredFilmError(f"film {self.name!r}: its opening is missing or damaged; queue its workflow again")
         sections = tuple(OpeningSection(**section) for section in json.loads(stored.metadata["pieces"]))
-        return Opening(stored.tensors["latents"], sections, int(stored.metadata.get("lead", 0)))
+        lead, picture = int(stored.metadata.get("lead", 0)), stored.tensors.get("picture")
+        return Opening(stored.tensors["latents"], sections, lead, picture)
 
     def section(self, index: int) -> Tensor:
         """Latents [1,C,T,h,w] of a section; raises StoredFilmError when it is missing, damaged or not finite."""
@@ -163,7 +168,8 @@ class StoredFilm:
             parts.append(OpeningSection(section.shape[2], str(record.get("prompt", "")), seed, repeated_of(record)))
         if not latents:
             raise StoredFilmError(f"branch_section 0: film {self.name!r} has no opening clip; give 1 or more")
-        return Opening(torch.cat(latents, dim=2), tuple(parts), 0 if opening is None else opening.lead)
+        lead, picture = (0, None) if opening is None else (opening.lead, opening.picture)
+        return Opening(torch.cat(latents, dim=2), tuple(parts), lead, picture)
 
     def _check_old_film(self) -> None:
         record = self.records[0]

@@ -69,11 +69,25 @@ def check_memory(memory: Memory, host: Host, what: str = "Apply Video Memory") -
         check_kind("memory", Kind.of(part.config), Kind.of(host), cure)
 
 
+def check_recall(memory: Memory) -> None:
+    """Raises ValueError for a memory that cannot be asked for the film's frames."""
+    if any(part.config.locked for part in memory.parts):
+        raise ValueError(
+            "memory holds the film's last latents, for a model that was trained to go on from them alone, and cannot "
+            "be asked for frames; decode the film instead"
+        )
+
+
 def check_together(configs: Sequence[EncoderConfig]) -> None:
     """Raises ValueError when encoders cannot compress one history for one host, which reads them in one way."""
     for config in configs:
         needs_tokens(config, "training")
     first = configs[0]
+    if any(config.locked for config in configs):
+        raise ValueError(
+            "this memory encoder was trained together with its model, in one way alone, and is not trained further "
+            "here; train an encoder of variant recent instead"
+        )
     for number, config in enumerate(configs[1:], 2):
         kinds = Kind.of(config), Kind.of(first)
         check_kind(f"encoder {number}", *kinds, "train encoders of one model together", "the first")

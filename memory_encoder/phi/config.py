@@ -113,6 +113,7 @@ class EncoderConfig:
     picture_width: width of CLIP vision tokens of the film's first picture, which stand in front of the text; 0: none.
     skips_text: the history does not attend to the text. key_scale: (blocks, heads) of factors on the history's keys.
     start: what a film begins with when it has no history: `nothing`, a `picture` that it must have, or `zeros`.
+    start_noise: least and most noise in what a film is given to begin with; a picture is seen as the end of a still.
     """
 
     host: str
@@ -144,6 +145,7 @@ class EncoderConfig:
     first_kept: int = 3
     similarity: float = 0.9
     picture_step: int = 0
+    start_noise: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -179,7 +181,8 @@ class EncoderConfig:
     def _check_recent(self) -> None:
         """Raises ValueError for settings of variant recent elsewhere, and for those that exclude each other."""
         only_recent = self.chosen().keys() & {
-            "anchor", "fill", "history_timestep", "section_start", "picture_width", "skips_text", "key_scale", "start"
+            "anchor", "fill", "history_timestep", "section_start", "picture_width", "skips_text", "key_scale", "start",
+            "start_noise",
         }  # fmt: skip
         if self.positions == "pooled":
             only_recent |= {"positions"}
@@ -197,6 +200,10 @@ class EncoderConfig:
             raise ValueError(f"section_start: the text of {self.host} has no position, so that it changes nothing")
         if (self.skips_text or self.key_scale) and self.host != "wan":
             raise ValueError(f"skips_text and key_scale are for host wan, not for {self.host}")
+        if self.start_noise and not (
+            len(self.start_noise) == 2 and 0 <= self.start_noise[0] <= self.start_noise[1] <= 1
+        ):
+            raise ValueError(f"start_noise {self.start_noise} must be two numbers from 0 to 1, the smaller one first")
         counts = [self.section_start, self.picture_width, *self.key_scale]
         if any(type(count) is not int or count < 0 for count in counts) or len(self.key_scale) not in (0, 2):
             raise ValueError(

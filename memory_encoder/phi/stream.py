@@ -160,6 +160,12 @@ def _append_recent(recent: RecentHistory, latents: Tensor, state: StreamState) -
     )
 
 
+def of_nothing(recent: RecentHistory, nothing_BC0HW: Tensor) -> Encoded:
+    """The history of a film that has not begun, where the host was trained to see zeros in its places."""
+    tail, places = recent(nothing_BC0HW, 0, torch.nn.functional.pad(nothing_BC0HW, (0, 0, 0, 0, 0, 1)))
+    return Encoded(tail[:, :0], torch.zeros(0, 3), tail, places, StreamState())
+
+
 def _features(
     trunk: Trunk | LargePatchifier | None, x: Tensor, caches: Cache, missing: int
 ) -> tuple[Tensor | None, Tensor | None, Cache]:

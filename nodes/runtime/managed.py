@@ -53,6 +53,11 @@ class ManagedEncoder:
             needs_tokens(part.config, "Combine Memory Encoders")
         kinds = Kind.of(other.config), Kind.of(self.config)
         check_kind("second_encoder", *kinds, "combine encoders of one model", "the first")
+        if any(part.config.locked for part in (*self.parts, *other.parts)):
+            raise ValueError(
+                "second_encoder: one of the two was trained together with its model, which reads nothing beside it; "
+                "use it alone"
+            )
         both = copy.copy(self)
         both.others = (*self.others, *other.parts)
         return both

@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from memory_encoder.files import save_tensors
 from memory_encoder.injection.hosts import Host, find_host
 from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.phi.config import EncoderConfig
-from memory_encoder.phi.encoder import StreamState
+from memory_encoder.phi.encoder import MemoryEncoder, StreamState
 
 TEXT = 64  # width of the text conditioning
 TOKENS = 6  # its length
@@ -111,6 +113,24 @@ def random_memory(host: Host, tokens: int, batch: int = 1, latents: int = 9, see
         recent=torch.randn(batch, host.latent_channels, 3, *size, generator=g),
         state=StreamState(latents=latents, size=size),
     )
+
+
+def trained_encoder(host: Host, path: Path, picture_width: int = 8) -> EncoderConfig:
+    """Writes an encoder as those of FramePack-F1 (on HunyuanVideo) and Helios (on Wan) are, with random weights."""
+    values: dict[str, Any] = {
+        "host": host.name, "width": host.width, "latent_channels": host.latent_channels, "patch": host.patch,
+        "rate": "1@1x1x1+2@2x2x2+16@4x4x4", "variant": "recent", "positions": "pooled", "anchor": True, "fill": "zeros",
+        "section_latents": 9,
+    }  # fmt: skip
+    if host.name == "hunyuan":
+        values |= {"history_timestep": "same", "section_start": 20, "picture_width": picture_width, "start": "picture"}
+    else:
+        values |= {"history_timestep": "zero", "skips_text": True, "start": "zeros", "start_noise": (0.111, 0.135)}
+        values |= {"clips": "section"}
+    config = EncoderConfig(**values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(random_weights(MemoryEncoder(config, device=torch.device("meta"))), path, config.to_metadata())
+    return config
 
 
 class Recorder:
