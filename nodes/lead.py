@@ -26,13 +26,17 @@ TI2V_CHANNELS = 48  # Wan 2.2 5B makes video from text and from images alike
 
 @dataclass(frozen=True)
 class SectionInputs:
-    """Inputs of core's sampling for one section. `lead` latents at the beginning are dropped from the result."""
+    """Inputs of core's sampling for one section. `lead` latents at the beginning are dropped from the result.
+
+    times: where they stand in the model's rotary embedding, when not right before the section's.
+    """
 
     latent: Tensor
     positive: Any
     negative: Any
     noise_mask: Tensor | None = None
     lead: int = 0
+    times: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..memory_encoder.injection.section_times import with_times
 from ..memory_encoder.injection.selection import MemorySettings
 from ..memory_encoder.memory.picture_choice import PictureChoice
 from ..memory_encoder.memory.video_memory import VideoMemory
@@ -111,6 +112,7 @@ class SectionRenderer:
             seen = memory if expert.own is None else expert.own.memory
             seen = seen if expert.sees_memory and self.choice is None else None
             model = sampling.with_memory(expert.model, seen, self._settings(section), shift)
+            model = with_times(model, inputs.times) if inputs.times else model
             latent = sampling.sample(
                 model,
                 noise if number == 0 else torch.zeros_like(noise),

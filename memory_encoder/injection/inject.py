@@ -141,10 +141,12 @@ class DiffusionModelWrapper:
         return patches
 
 
-def moved_section(host: Host, x: Tensor, start: int, options: dict[str, Any]) -> Tensor:
-    """Rotary of a section [B,C,T,H,W] whose first latent is at time `start`."""
-    grid = (-(-side // patch) for side, patch in zip(x.shape[2:], host.patch, strict=True))
-    return host.rotary(lattice_coordinates(*grid, start=start).to(x.device), options)
+def moved_section(host: Host, x: Tensor, start: float, options: dict[str, Any], first: Sequence[float] = ()) -> Tensor:
+    """Rotary of a section [B,C,T,H,W] whose first latent is at time `start`; `first`: other times of its first ones."""
+    frames, height, width = (-(-side // patch) for side, patch in zip(x.shape[2:], host.patch, strict=True))
+    places = lattice_coordinates(frames, height, width, start)
+    places[: len(first) * height * width, 0] = torch.tensor(first).repeat_interleave(height * width)
+    return host.rotary(places.to(x.device), options)
 
 
 def with_cross_attention(

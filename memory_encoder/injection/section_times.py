@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..phi.positions import lattice_coordinates
 from .compiled import compile_by_blocks
 from .hosts import MemoryTokens, find_host
 from .hosts.base import Block, BlockArgs
-from .inject import DIFFUSION_MODEL, with_patches
+from .inject import DIFFUSION_MODEL, moved_section, with_patches
 
 KEY = "video_memory_times"
 
@@ -47,11 +46,7 @@ class _TimesWrapper:
         call.apply_defaults()
         host, x = find_host(executor.class_obj), call.arguments["x"]
         options = call.arguments["transformer_options"]
-        frames, height, width = (-(-side // patch) for side, patch in zip(x.shape[2:], host.patch, strict=True))
-        places = lattice_coordinates(frames, height, width, start=-float(len(self.times)))
-        given = torch.tensor(self.times).repeat_interleave(height * width)
-        places[: len(given), 0] = given[: len(places)]
-        rotary = host.rotary(places.to(x.device), options)
+        rotary = moved_section(host, x, -float(len(self.times)), options, self.times)
 
         def moved(args: BlockArgs, block: Block) -> BlockArgs:
             pe = args["pe"]
