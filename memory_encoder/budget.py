@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from .frames import TEMPORAL
 from .phi.config import CompressionRate, EncoderConfig, Padding, parse_schedule
 
 GIB = 1024**3
 RATES = ("4x4x2", "8x8x2", "8x8x4")  # to advise, from mild to strong
+PICTURE_TOKENS = 27 * 27  # SigLIP's, of a picture of 384 pixels in patches of 14
 RESERVED = 1.2 * GIB  # what ComfyUI keeps free for itself and the driver
 
 
@@ -38,7 +42,13 @@ HOSTS: dict[str, HostShape] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What a person wants to make; sizes in pixels, times in seconds."""
+    """What a person wants to make; sizes in pixels, times in seconds.
+
+    section_latents: a section's exact length, where the kind of memory says more of it than its seconds do. pictures:
+    latents at full rate that every section sees beside it: whole pictures, an anchor. filled: a history that is shorter
+    than what `rates` name is filled up; the host was trained to read it in this one way. image_tokens: of the film's
+    first picture, in front of the text.
+    """
 
     host: HostShape
     width: int
@@ -51,6 +61,10 @@ class Plan:
     card_gib: float = 12.0
     bytes_per_weight: float = 1.0
     cached: bool = False
+    section_latents: int = 0
+    pictures: int = 0
+    filled: bool = False
+    image_tokens: int = 0
 
     def __post_init__(self) -> None:
         cell = self.host.spatial * self.host.patch
@@ -63,7 +77,7 @@ class Plan:
             raise ValueError(f"fps {self.fps} must lie between 0 and 1000")
         if not (0 <= self.history_seconds <= 86400 and 0 <= self.section_seconds <= 86400):
             raise ValueError("seconds must lie between 0 and 86400 (one day)")
-        if not self.rates:
+        if not self.rates and not self.pictures:
             raise ValueError("at least one rate is needed, for example 4x4x2")
 
     @property
@@ -86,7 +100,7 @@ def token_count(plan: Plan, rate: str) -> int:
     if "@" not in rate:
         return _cells(plan, latents, CompressionRate.parse(rate))
     for piece in parse_schedule(rate):
-        seen = min(piece.latents, latents)
+        seen = piece.latents if plan.filled else min(piece.latents, latents)
         latents -= seen
         tokens += _cells(plan, seen, piece.rate)
     return tokens
@@ -131,8 +145,11 @@ class Estimate:
 
 def estimate(plan: Plan) -> Estimate:
     """Estimates one sampling step of a section beside the memory, one row at a time (core splits CFG when tight)."""
-    memory = sum(token_count(plan, rate) for rate in plan.rates)
-    section = max(full_tokens(plan, plan.section_seconds), 1)
+    height, width = plan.grid
+    beside = plan.pictures * height * width + plan.image_tokens
+    memory = sum(token_count(plan, rate) for rate in plan.rates) + beside
+    length = plan.section_latents * height * width if plan.section_latents else full_tokens(plan, plan.section_seconds)
+    section = max(length, 1)
     latents_area = (section + memory) * plan.host.patch**2
     activation = latents_area * 2 * 0.01 * plan.host.activation * 1024**2
     weights = plan.host.parameters * 1e9 * plan.bytes_per_weight
@@ -161,11 +178,14 @@ def advice(plan: Plan, result: Estimate) -> list[str]:
             f"{cure} avoids that."
         ]
     changes = []
-    if plan.section_seconds > 2:
+    if plan.section_seconds > 2 and not plan.filled:
         changes.append(f"shorter sections (section_seconds {plan.section_seconds / 2:g})")
     stronger = [rate for rate in RATES if token_count(plan, rate) < result.memory_tokens]
-    if stronger and result.memory_tokens > result.section_tokens / 4:
+    large = result.memory_tokens > result.section_tokens / 4
+    if stronger and large and plan.rates and not plan.filled:
         changes.append("a higher compression rate such as " + " or ".join(stronger[:2]))
+    if not plan.rates and large and plan.pictures > 1:
+        changes.append(f"fewer pictures (max_pictures {plan.pictures // 2})")
     changes.append("a smaller picture, for example " + _smaller(plan))
     return ["Does not fit even with streamed weights. Change one or more of: " + "; ".join(changes) + "."]
 
@@ -175,7 +195,7 @@ def describe(plan: Plan, name: str) -> str:
     result = estimate(plan)
     share = result.memory_tokens / max(result.history_tokens, 1)
     lines = [
-        f"{name}, {plan.width}x{plan.height}, {plan.fps:g} fps, memory {' + '.join(plan.rates)}",
+        f"{name}, {plan.width}x{plan.height}, {plan.fps:g} fps, memory {_contents(plan)}",
         f"History {plan.history_seconds:g} s: {result.history_tokens:,} tokens, "
         f"in memory {result.memory_tokens:,} ({share:.1%})",
         f"Section {plan.section_seconds:g} s: {result.section_tokens:,} tokens; each step sees "
@@ -191,6 +211,34 @@ def describe(plan: Plan, name: str) -> str:
         )
     verdict = "Fits." if result.whole_bytes < 0.9 * plan.card_gib * GIB else "Fits, but closely: close other programs."
     return "\n".join([*lines, *(advice(plan, result) or [verdict])])
+
+
+def _contents(plan: Plan) -> str:
+    """What the memory holds, in words."""
+    parts = list(plan.rates)
+    if plan.pictures:
+        parts.append(f"{plan.pictures} whole picture{'' if plan.pictures == 1 else 's'}")
+    if plan.image_tokens:
+        parts.append(f"{plan.image_tokens} tokens of the first picture")
+    return " + ".join(parts)
+
+
+def memory_fields(configs: Sequence[EncoderConfig], fps: float, section_seconds: float) -> dict[str, Any]:
+    """The fields of a Plan that follow from its encoders; the section is one of `section_seconds`.
+
+    FramePack at 832x480: 3,926 tokens of history and 729 of the picture, however long the film is.
+    """
+    first = configs[0]
+    clip = 1 + math.ceil(section_seconds * fps / TEMPORAL - 1e-6) + (1 if first.repeated_frames > 1 else 0)
+    return {
+        "rates": tuple(config.rate for config in configs if config.has_tokens),
+        "padding": first.padding,
+        "cached": all(config.memory_attention == "cached" for config in configs),
+        "section_latents": first.section_latents or (clip if first.clips == "section" else 0),
+        "pictures": sum(config.anchor if config.has_tokens else config.max_pictures for config in configs),
+        "filled": any(config.fill == "zeros" for config in configs),
+        "image_tokens": PICTURE_TOKENS if any(config.picture_width for config in configs) else 0,
+    }
 
 
 def named_host(name: str) -> HostShape:

@@ -11,7 +11,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..memory_encoder.budget import Plan, describe, estimate, host_of_encoder
+from ..memory_encoder.budget import Plan, describe, estimate, host_of_encoder, memory_fields
 from ..memory_encoder.injection.fit import check_encoder
 from ..memory_encoder.injection.hosts import Host
 from ..memory_encoder.injection.hosts.encoder_file import cross_settings, new_encoder
@@ -287,8 +287,8 @@ class VideoMemoryBudget(io.ComfyNode):
         card_gib: float = 12.0,
         bytes_per_weight: float = 1.0,
     ) -> io.NodeOutput:
-        config = memory_encoder.config
-        host, name = host_of_encoder(config)
+        configs = [part.config for part in memory_encoder.parts]
+        host, name = host_of_encoder(configs[0])
         plan = Plan(
             host=host,
             width=width,
@@ -296,11 +296,9 @@ class VideoMemoryBudget(io.ComfyNode):
             fps=fps,
             history_seconds=history_seconds,
             section_seconds=section_seconds,
-            rates=tuple(part.config.rate for part in memory_encoder.parts),
-            padding=config.padding,
             card_gib=card_gib,
             bytes_per_weight=bytes_per_weight,
-            cached=all(part.config.memory_attention == "cached" for part in memory_encoder.parts),
+            **memory_fields(configs, fps, section_seconds),
         )
         report = describe(plan, name)
         return io.NodeOutput(report, estimate(plan).memory_tokens, ui={"text": [report]})

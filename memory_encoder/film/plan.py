@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast, get_args
 
-from ..budget import GIB, HostShape, Plan, advice, describe, estimate, host_of_encoder, named_host
+from ..budget import GIB, HostShape, Plan, advice, describe, estimate, host_of_encoder, memory_fields, named_host
 from ..phi.config import CompressionRate, EncoderConfig, Padding
 from ..storyboard import (
     MAX_TEXT_BYTES,
@@ -164,20 +164,24 @@ def _budget(
     # The single-frame latent that opens a film is left out, as the node and the paper's table do.
     steps = [section.frames // host.temporal for section in sections]
     history = max(request.history_latents - 1, 0) + sum(steps)
-    rates = request.rates or (() if configs else ("4x4x2",))
-    cached = [config.memory_attention == "cached" for config in configs] + [request.cached for _ in rates]
+    length = seconds(max(steps))
+    memory: dict[str, Any] = {"rates": (), "padding": request.padding, "cached": True}
+    if configs:
+        memory = memory_fields(configs, request.fps, length)
+        if memory["section_latents"]:
+            memory["section_latents"] = max(section.latents for section in sections)
+    if rates := request.rates or (() if configs else ("4x4x2",)):
+        memory |= {"rates": (*memory["rates"], *rates), "cached": memory["cached"] and request.cached}
     plan = Plan(
         host=host,
         width=request.width,
         height=request.height,
         fps=request.fps,
         history_seconds=seconds(history),
-        section_seconds=seconds(max(steps)),
-        rates=(*(config.rate for config in configs), *rates),
-        padding=configs[0].padding if configs else cast(Padding, request.padding),
+        section_seconds=length,
         card_gib=request.card_gib,
         bytes_per_weight=request.bytes_per_weight,
-        cached=all(cached),
+        **memory,
     )
     result = estimate(plan)
     return {

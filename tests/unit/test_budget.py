@@ -10,8 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from memory_encoder.budget import HOSTS, Plan, advice, describe, estimate, full_tokens, named_host
+from memory_encoder.budget import (
+    HOSTS,
+    Plan,
+    advice,
+    describe,
+    estimate,
+    full_tokens,
+    host_of_encoder,
+    memory_fields,
+    named_host,
+)
 from memory_encoder.cli import main
+from memory_encoder.phi.config import EncoderConfig
 
 LARGE = {  # hosts with a VAE of 8x8: (floor, ceil) for 20 s at 24 fps, 832x480
     "4x4x2": (5460, 6240),
@@ -106,6 +117,48 @@ def test_a_compression_rate_is_advised_only_where_it_gives_fewer_tokens(rate):
 def test_memory_of_several_rates_is_their_sum():
     both = plan("hunyuan", rates=("4x4x2", "2x2x8"), padding="floor")
     assert estimate(both).memory_tokens == 5460 + 5850
+
+
+FRAMEPACK = EncoderConfig(
+    "hunyuan", 3072, 16, "1@1x1x1+2@2x2x2+16@4x4x4", variant="recent", positions="pooled", section_latents=9,
+    anchor=True, fill="zeros", history_timestep="same", section_start=20, picture_width=1152, start="picture",
+)  # fmt: skip
+HELIOS = EncoderConfig(
+    "wan", 5120, 16, "1@1x1x1+2@2x2x2+16@4x4x4", variant="recent", positions="pooled", clips="section",
+    section_latents=9, anchor=True, fill="zeros", history_timestep="zero", skips_text=True, start="zeros",
+)  # fmt: skip
+KEYFRAMES = EncoderConfig("wan", 5120, 16, variant="keyframes", clips="section", repeated_frames=5, max_pictures=8)
+
+
+def planned(config: EncoderConfig, seconds: float = 5, history: float = 20, fps: float = 16) -> Plan:
+    host, _ = host_of_encoder(config)
+    memory = memory_fields([config], fps, seconds)
+    return Plan(host=host, width=832, height=480, fps=fps, history_seconds=history, section_seconds=seconds, **memory)
+
+
+@pytest.mark.parametrize("history", [0, 1, 20, 3600])
+def test_history_of_published_models_has_as_many_tokens_however_long_the_film_is(history: float):
+    framepack, helios = (estimate(planned(config, 1.2, history, 30)) for config in (FRAMEPACK, HELIOS))
+    assert framepack.memory_tokens == 3926 + 729 and framepack.section_tokens == 14_040
+    assert helios.memory_tokens == 3926 and helios.section_tokens == 14_040
+
+
+@pytest.mark.parametrize("history", [0, 3600])
+def test_whole_pictures_are_counted_as_latents_beside_the_section(history: float):
+    result = estimate(planned(KEYFRAMES, 5, history))
+    assert result.memory_tokens == 8 * 1560
+    assert result.section_tokens == 22 * 1560, "81 frames, and five given ones take a latent more"
+    bare = estimate(replace(planned(KEYFRAMES, 5, history), pictures=1))
+    assert result.activation_bytes > bare.activation_bytes
+
+
+def test_budget_says_what_a_memory_holds_and_advises_what_its_kind_can_change():
+    text = describe(replace(planned(KEYFRAMES), card_gib=2), "wan-14b")
+    assert "memory 8 whole pictures" in text and "fewer pictures (max_pictures 4)" in text
+    assert "compression rate" not in text
+    text = describe(replace(planned(FRAMEPACK, 5, fps=30), card_gib=2), "hunyuan")
+    assert "memory 1@1x1x1+2@2x2x2+16@4x4x4 + 1 whole picture + 729 tokens of the first picture" in text
+    assert "compression rate" not in text and "shorter sections" not in text and "a smaller picture" in text
 
 
 def test_unknown_host_is_refused_with_the_known_names():

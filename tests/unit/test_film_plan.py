@@ -135,3 +135,12 @@ def test_the_encoders_file_says_what_the_sections_are() -> None:
     answer = film_plan(PlanRequest.from_dict({"storyboard": TEXT}), [config])
     assert {section["frames"] for section in answer["sections"]} == {33} and answer["section_count"] == 7
     assert answer["frames"] == 7 * 33 and "clip of its own" in answer["schedule"]
+
+
+def test_the_budget_counts_whole_pictures_and_the_clips_that_are_planned() -> None:
+    config = EncoderConfig("wan", 5120, 16, variant="keyframes", clips="section", repeated_frames=5, max_pictures=6)
+    shots = [
+        {"start": 5 * i, "end": 5 * i + 5, "prompt": "a", "transition": t} for i, t in enumerate(("cut", "continue"))
+    ]
+    answer = film_plan(PlanRequest.from_dict({"storyboard": json.dumps({"shots": shots})}), [config])["budget"]
+    assert answer["memory_tokens"] == 6 * 1560 and answer["section_tokens"] == 22 * 1560 and answer["rates"] == []
