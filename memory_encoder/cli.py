@@ -9,16 +9,22 @@ from collections.abc import Sequence
 from .budget import HOSTS, Plan, describe, named_host, token_count
 from .conversion.convert_command import add_convert_arguments, run_convert
 from .training.arguments import add_cache_arguments, add_evaluate_arguments, add_train_arguments
+from .training.interruption import Stopped
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns 0, or 2 after a message that names what is wrong."""
+    """Runs one command; returns 0, or 2 after a message that names what is wrong, or as signals do when stopped."""
     args = _parser().parse_args(argv)
     try:
         args.run(args)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except Stopped as stopped:
+        return stopped.code
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; run the same command again\n")
+        return 130
     return 0
 
 

@@ -105,7 +105,12 @@ def write_atomically(path: Path, write: Callable[[Path], None], sleep: Callable[
                 os.fsync(file.fileno())
             _replace(temporary, path, sleep)
     except OSError as error:
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}{cure(error)}") from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> OSError:
+    """An error of writing in words that name the file."""
+    return OSError(error.errno, f"cannot write {path}: {error.strerror or error}{cure(error)}")
 
 
 def _own_temporary(path: Path, stack: contextlib.ExitStack) -> Path:

@@ -47,6 +47,8 @@ OPTIONS = {
     "gradient_checkpointing": "less memory, a third more time",
     "train_host": "all weights of a small host instead of a LoRA",
     "checkpoint_every": "in steps",
+    "keep_checkpoints": "how many of the last checkpoints stay",
+    "max_skipped": "steps in a row whose loss or gradient is NaN or infinite that end the run; each is left out",
     "heldout_every": "in steps; 0 for never",
     "picture_every": "in steps; 0 for never",
 }  # help for the fields of TrainOptions

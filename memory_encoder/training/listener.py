@@ -25,6 +25,9 @@ class Listener:
     def skipped(self, step: int) -> None:
         """A step was left out, since its loss or gradient was not finite."""
 
+    def stopped(self, text: str) -> None:
+        """The run was asked to end and has been saved; `text` says where and how to go on."""
+
     def heldout(self, step: int, loss: float) -> None: ...
 
     def picture(self, step: int, trainer: Run) -> None: ...

@@ -47,6 +47,8 @@ class TrainOptions:
     shift: of the timestep distribution; 0 for what the model is sampled with.
     min_t, max_t: range of the timestep, 1 for pure noise; the distribution is cut to it and keeps its shape inside. For
         experts: of Wan 2.2 14B the high-noise one samples above 0.875 (I2V 0.9), the other below.
+    keep_checkpoints: of the last ones, how many stay.
+    max_skipped: steps in a row whose loss or gradient is not finite, after which a run ends; each is left out.
     guidance: what a guidance-distilled host (HunyuanVideo) is told; core samples with 6 unless a node says otherwise.
     section: latents of the longest section that Stage II makes; 0 for what the sampler makes by default, 5 seconds, or
         less where clips or card have no room for it.
@@ -107,6 +109,8 @@ class TrainOptions:
     train_encoder: bool = True
     train_host: bool = False
     checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    max_skipped: int = 5
     heldout_every: int = 100
     picture_every: int = 500
     shorter_share: float = 0.5
@@ -116,7 +120,8 @@ class TrainOptions:
             raise ValueError(f"stage {self.stage!r} is unknown; choose {', '.join(get_args(Stage))}")
         if self.stage == "host" and not self.train_host:
             raise ValueError("stage host trains the host itself: set train_host")
-        for name in ("steps", "batch_size", "accumulate", "rank", "window", "checkpoint_every"):
+        kept = ("checkpoint_every", "keep_checkpoints", "max_skipped")
+        for name in ("steps", "batch_size", "accumulate", "rank", "window", *kept):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
         for name in ("section", "shift"):
@@ -134,7 +139,8 @@ class TrainOptions:
 
     def that_shape_the_run(self) -> dict[str, Any]:
         """Settings that a resumed run must share; how long and how often to report may change."""
-        free = {"steps", "cooldown", "checkpoint_every", "heldout_every", "picture_every"}
+        reports = {"checkpoint_every", "heldout_every", "picture_every", "keep_checkpoints", "max_skipped"}
+        free = reports | {"steps", "cooldown"}
         return {name: value for name, value in asdict(self).items() if name not in free}
 
     def going_on(self, begun: Mapping[str, Any]) -> TrainOptions:

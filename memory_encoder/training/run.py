@@ -46,7 +46,8 @@ def train(
     and the global random states are then what they were.
     Raises ValueError for a dataset or a LoRA that does not fit, and for encoders that do not fit each other.
     """
-    options = options.going_on(begun_with(folder))
+    begun = begun_with(folder)
+    options = options.going_on(begun)
     automatic = options.section == 0
     options = options.resolved(defaults or HostDefaults(), dataset.fps, dataset.space.temporal, dataset.longest)
     if options.stage != "retrieval" and dataset.longest <= options.section:
@@ -69,7 +70,7 @@ def train(
             if automatic:
                 options = with_room(options, card, lambda asked: plan_memory(module, asked, shape))
             plan = plan_memory(module, options, shape)
-            options = fit_to_card(options, plan, card)
+            options = split_as_begun(fit_to_card(options, plan, card), begun, plan, card)
             source.options = options
             listener.plan(describe_plan(plan, options, len(source.splits["train"]), card))
             trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
@@ -87,3 +88,18 @@ def with_room(options: TrainOptions, card: float | None, plan: Callable[[TrainOp
     while options.section > 1 and not plan(options).clips_that_fit(card):
         options = replace(options, section=options.section * 3 // 4)
     return options
+
+
+def split_as_begun(
+    options: TrainOptions, begun: Mapping[str, Any], plan: MemoryPlan, card: float | None
+) -> TrainOptions:
+    """The options with the steps in which the run in the folder makes its updates, where they fit here too.
+
+    Which clips are drawn together depends on it. begun: the options of that run, empty where there is none.
+    """
+    split = {name: begun[name] for name in ("batch_size", "accumulate") if name in begun}
+    same = replace(options, **split)
+    if same.batch_size * same.accumulate != options.batch_size * options.accumulate:
+        return options  # another batch: refused with both numbers
+    fits = same.batch_size % plan.sharing.processes == 0 and fit_to_card(same, plan, card) == same
+    return same if fits else options

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import json
-import pickle
+import math
+import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..files import save_tensors, write_atomically, write_bytes
-from ..phi.config import EncoderConfig
+from ..files import save_tensors, unwritable, write_bytes
 from ..phi.encoder import MemoryEncoder
 from .distributed.shards import gathered, is_main
 from .lora import lora_state
-from .options import EARLIER, TrainOptions
 
-CHECKPOINT, LOSSES = "checkpoint.pt", "losses.jsonl"
+CHECKPOINT, LOSSES, BEST = "checkpoint.pt", "losses.jsonl", "best"
 LOSS_PICTURE, RECALL_PICTURE = "loss.png", "recalled.png"
 ENCODER, LORA, HOST = "encoder.safetensors", "lora.safetensors", "host.safetensors"
+_NUMBER = re.compile(r"checkpoint-(\d+)\.pt")
 
 
-def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Writes the state of a run; a crash meanwhile leaves the earlier one."""
-    write_atomically(folder / CHECKPOINT, lambda path: torch.save(state, path))
+def checkpoint_name(step: int) -> str:
+    """File of the state after so many steps."""
+    return CHECKPOINT.replace(".", f"-{step:06}.")
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints of a run, newest first; one of version 0.1.0 had no number, and comes last."""
+    numbers = {path: _NUMBER.fullmatch(path.name) for path in folder.glob("checkpoint*.pt")}
+    named = [path for path, number in numbers.items() if number or path.name == CHECKPOINT]
+    return sorted(named, key=lambda path: -1 if (number := numbers[path]) is None else int(number[1]), reverse=True)
 
 
 def encoder_name(number: int) -> str:
@@ -36,51 +42,37 @@ def encoder_name(number: int) -> str:
     return ENCODER if number == 1 else ENCODER.replace(".", f"_{number}.")
 
 
-def load_checkpoint(
-    folder: Path, options: TrainOptions, config: EncoderConfig, *others: EncoderConfig
-) -> dict[str, Any] | None:
-    """The last state, or None when there is none.
+@dataclass(frozen=True)
+class TensorFile:
+    """What a file will hold: whole tensors, in the main process, and metadata."""
 
-    Raises ValueError that names the file when it is damaged or belongs to a run with other settings.
-    """
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); delete it to begin anew") from error
-    # What an earlier version did not know yet is at its default there.
-    theirs = {
-        "options": TrainOptions().that_shape_the_run() | EARLIER | state.get("options", {}),
-        "config": _defaults(EncoderConfig) | state.get("config", {}),
-        "others": [_defaults(EncoderConfig) | other for other in state.get("others", [])],
-    }
-    mine = {
-        "options": options.that_shape_the_run(),
-        "config": asdict(config),
-        "others": [asdict(other) for other in others],
-    }
-    for part, value in mine.items():
-        if theirs[part] != value:
-            raise ValueError(
-                f"{path} belongs to a run with other settings ({part}); choose another folder or delete it"
-            )
-    return state
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+    @classmethod
+    def of_run(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], facts: Mapping[str, Any]) -> TensorFile:
+        """Where tensors are split over processes, all must call it. facts: stage, steps, ..., of the run."""
+        return cls(gathered(tensors), {**metadata, "training": json.dumps(dict(facts))})
+
+    def write(self, path: Path) -> None:
+        """Writes it in the main process."""
+        if is_main():
+            save_tensors(self.tensors, path, self.metadata)
 
 
-def _defaults(cls: Any) -> dict[str, Any]:
-    return {field.name: field.default for field in fields(cls) if field.default is not MISSING}
+def encoder_file(encoder: MemoryEncoder, facts: Mapping[str, Any]) -> TensorFile:
+    """An encoder file that Load Memory Encoder reads."""
+    return TensorFile.of_run(encoder.state_dict(), encoder.config.to_metadata(), facts)
 
 
-def save_encoder(path: Path, encoder: MemoryEncoder, facts: dict[str, Any]) -> None:
-    """Writes an encoder file that Load Memory Encoder reads; `facts` (stage, steps, ...) go into its metadata."""
-    _save(encoder.state_dict(), path, encoder.config.to_metadata() | {"training": json.dumps(facts)})
+def lora_file(diffusion_model: nn.Module, facts: Mapping[str, Any]) -> TensorFile:
+    """The LoRA under core's keys, float32."""
+    return TensorFile.of_run(lora_state(diffusion_model), {"format": "pt"}, facts)
 
 
-def save_lora(path: Path, diffusion_model: nn.Module, facts: dict[str, Any]) -> None:
-    """Writes the LoRA under core's keys, float32."""
-    _save(lora_state(diffusion_model), path, {"format": "pt", "training": json.dumps(facts)})
+def host_file(diffusion_model: nn.Module, metadata: Mapping[str, str], facts: Mapping[str, Any]) -> TensorFile:
+    """A host that was trained itself; `metadata` is what core read from the file it came from."""
+    return TensorFile.of_run(diffusion_model.state_dict(), metadata, facts)
 
 
 def read_lora(path: Path) -> dict[str, Tensor]:
@@ -108,19 +100,7 @@ def run_of(path: Path) -> str | None:
 
 def begun_with(folder: Path) -> dict[str, Any]:
     """The options of the run in a folder, as `TrainOptions.that_shape_the_run` gave them; empty where there is none."""
-    return facts_of(folder / ENCODER) if (folder / CHECKPOINT).is_file() else {}
-
-
-def save_host(path: Path, diffusion_model: nn.Module, metadata: dict[str, str], facts: dict[str, Any]) -> None:
-    """Writes a host that was trained itself; `metadata` is what core read from the file it came from."""
-    _save(diffusion_model.state_dict(), path, metadata | {"training": json.dumps(facts)})
-
-
-def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Writes whole tensors from the main process; where they are split, all processes must call it."""
-    whole = gathered(tensors)
-    if is_main():
-        save_tensors(whole, path, metadata)
+    return facts_of(folder / ENCODER) if checkpoints_in(folder) else {}
 
 
 class LossLog:
@@ -134,18 +114,24 @@ class LossLog:
         write_bytes(path, text.encode())
 
     def add(self, **entry: Any) -> None:
-        """Appends an entry and keeps it; the line is on disk when this returns."""
+        """Appends an entry and keeps it; the line is on disk when this returns. Raises OSError that names the file."""
         self.entries.append(entry)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
 
 def read_losses(path: Path) -> list[dict[str, Any]]:
-    """Entries of a loss log; a last line that a crash cut short is left out."""
+    """Entries of a loss log with a step and finite values; a last line that a crash cut short is left out."""
     entries = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
-            entries.append(json.loads(line))
+            entry = json.loads(line)
         except json.JSONDecodeError:
             break
+        finite = isinstance(entry, dict) and all(math.isfinite(v) for v in entry.values() if isinstance(v, float))
+        if finite and isinstance(entry.get("step"), int):
+            entries.append(entry)
     return entries

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -43,6 +45,14 @@ class DatasetBatches:
         self.splits = {"train": dataset.split("train"), "heldout": dataset.split("heldout")}
         if not len(self.splits["train"]):
             raise DatasetError("the dataset holds no window to train on; hold out less, or add clips")
+
+    @cached_property
+    def identity(self) -> str:
+        """What tells these windows from others, for a run that goes on."""
+        digest = hashlib.sha256()
+        for entry in self.splits["train"].entries:
+            digest.update(f"{entry.source} {entry.start_seconds} {entry.shape}\n".encode())
+        return f"{len(self.splits['train'])} windows ({digest.hexdigest()[:8]})"
 
     @property
     def has_heldout(self) -> bool:

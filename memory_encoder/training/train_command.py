@@ -93,6 +93,9 @@ class Teller(PictureListener):
     def skipped(self, step: int) -> None:
         print(f"step {step + 1} left out: its loss or gradient is not finite", flush=True)
 
+    def stopped(self, text: str) -> None:
+        print(text, flush=True)
+
     def heldout(self, step: int, loss: float) -> None:
         super().heldout(step, loss)
         print(f"step {step + 1} held-out loss {loss:.4f}", flush=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor, nn
 
+from ..files import remove_abandoned
 from ..injection.hosts.comfy_models import has_accelerator
 from . import run_files as files
+from .checkpoints import FULL, Checkpoints, floats, settings_of
 from .distributed.in_place import norm_inputs_kept
 from .distributed.sharding import in_forward, prepare_split, release, splits_weights
 from .distributed.shards import load_optimizer_state, optimizer_state, own_shard, whole_value
 from .draws import draw_rows, random_state_kept, target_of
+from .interruption import Stopped, signals_noted
 from .listener import Listener
 from .module import TrainingModule
 from .optimizers import Ema, make_optimizers
@@ -29,17 +33,31 @@ from .options import TrainOptions
 from .source import BatchSource
 
 _LOG = logging.getLogger("video_memory")
-MOST_SKIPPED = 5  # steps in a row; not from the paper
 
 
 class NotFinite(ValueError):
     """A run that has nothing finite to go on with; its last checkpoint is what it was."""
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """Mean loss of a step over all clips, and the norm of its gradient before it was clipped."""
+
+    loss: float
+    norm: float
+
+    @property
+    def fault(self) -> str | None:
+        """Which of them is not finite, and what it is instead."""
+        wrong = [(n, v) for n, v in (("loss", self.loss), ("gradient norm", self.norm)) if not math.isfinite(v)]
+        return f"{wrong[0][0]} is {wrong[0][1]}" if wrong else None
+
+
 class Trainer:
     """Trains `module` on `source` and leaves checkpoints, losses, encoder and LoRA in `folder`.
 
-    A folder with a checkpoint of the same settings is gone on with, to the same losses.
+    A folder with a checkpoint of the same settings is gone on with, to the same losses where the batch is split as it
+    was. The encoder and LoRA with the lowest held-out loss stand in its folder `best`.
     """
 
     def __init__(
@@ -84,8 +102,13 @@ class Trainer:
         self.prepared: Any = prepared[0]
         self.optimizers: list[Any] = list(prepared[1:])
         self.ema = Ema(_trained(module), options.ema)  # sharding has made other parameters
-        self.first_step = self.done = 0
+        self.checkpoints = Checkpoints(folder, options.keep_checkpoints)
+        configs = [encoder.config for encoder in module.encoders]
+        self.settings = settings_of(options, configs, getattr(source, "identity", None))
+        self.first_step = self.done = self.saved = 0
         self.skipped = 0  # in a row, up to the last step
+        self.best = math.inf  # the lowest held-out loss
+        self.stopping: BaseException | None = None  # why this process asks the run to end after its step
         self.run_id = uuid.uuid4().hex[:16]  # in the files of this run, and of no other of the same name
         # Let go after DDP's reducer: as its last holder that would wait for the group's thread, which waits for the
         # interpreter, and the process would never end.
@@ -95,34 +118,32 @@ class Trainer:
         """Trains to the last step; returns the losses as {"step", "loss"} and {"step", "heldout"} entries.
 
         last_picture: draw one more when all is done. Steps whose loss or gradient is not finite are left out and have
-        a {"step", "skipped"} entry. Raises NotFinite after MOST_SKIPPED of them in a row, and for weights that are not
-        finite; no file holds such a state.
+        a {"step", "skipped"} entry, which says what was not. Raises NotFinite after `options.max_skipped` of them in a
+        row, and for weights that are not finite; no file holds such a state. Ctrl-C and SIGTERM end a run after its
+        step: it is saved, and Stopped is raised; what a listener raises does the same, and is raised again.
         """
-        with random_state_kept(self.accelerator.device):
+        with random_state_kept(self.accelerator.device), signals_noted(self._asked_to_stop):
             set_seed(self.options.seed)  # for what draws from the global state inside the host, such as dropout
             return self._run(last_picture)
 
     def _run(self, last_picture: bool) -> list[dict[str, Any]]:
         self._restore()
         main = self.accelerator.is_main_process
+        self._in_main(self._prepare_folder)
         log = files.LossLog(self.folder / files.LOSSES, self.first_step) if main else None
         if self.accelerator.log_with and main:
             self.accelerator.init_trackers("tensorboard")
         if main:
             self.listener.started(self.first_step, self.options.steps)
         for step in range(self.first_step, self.options.steps):
-            loss = self._step(step)
+            result = self._step(step)
             self.done = step + 1
             if log is not None:
-                if loss is None:
-                    log.add(step=step, skipped=True)
-                    self.listener.skipped(step)
-                else:
-                    log.add(step=step, loss=loss)
-                    self.accelerator.log({"loss": loss}, step=step)
-                    self.listener.step(step, loss)
-            self._count(step, loss)
-            self._report(step, log)
+                self._tell(self._log_step, step, result, log)
+            self._count(step, result)
+            self._stop_if_asked()
+            if self._report(step, log):
+                self._stop_if_asked()
         self.accelerator.wait_for_everyone()
         self.save()
         if last_picture:
@@ -130,8 +151,42 @@ class Trainer:
         self.accelerator.end_training()
         return log.entries if log is not None else []
 
-    def _step(self, step: int) -> float | None:
-        """The mean loss, or None where it or the gradient is not finite and nothing has changed; the same everywhere.
+    def _log_step(self, step: int, result: StepResult, log: files.LossLog) -> None:
+        if result.fault is None:
+            log.add(step=step, loss=result.loss)
+            self.accelerator.log({"loss": result.loss}, step=step)
+            self.listener.step(step, result.loss)
+        else:
+            log.add(step=step, skipped=result.fault)
+            self.listener.skipped(step)
+
+    def _tell(self, tell: Callable[..., None], *values: Any) -> None:
+        """Tells the world, in the main process; what is raised there ends the run in all of them, after its step."""
+        try:
+            tell(*values)
+        except Exception as error:
+            self.stopping = self.stopping or error
+
+    def _asked_to_stop(self, number: int) -> None:
+        self.stopping = self.stopping or Stopped(self.done, number)
+
+    def _stop_if_asked(self) -> None:
+        """Saves and ends the run, in all processes, when any of them asks for it."""
+        if not self._anywhere(self.stopping is not None):
+            return
+        if self.saved < self.done:
+            self.save()
+        self.accelerator.wait_for_everyone()  # a launcher ends all processes as soon as one has ended
+        self.accelerator.end_training()
+        asked = self.stopping
+        if asked is None or isinstance(asked, Stopped):
+            asked = Stopped(self.done, *([] if asked is None else [asked.code - 128]))
+            if self.accelerator.is_main_process:
+                self.listener.stopped(str(asked))
+        raise asked
+
+    def _step(self, step: int) -> StepResult:
+        """One step; the result is the same in all processes. Where it is not finite nothing has changed.
 
         Every part of a step is run to its end in any case, as the exchange between processes wants it.
         """
@@ -139,7 +194,7 @@ class Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate_at(step) * group["share"]
-        total, finite = torch.zeros((), device=self.accelerator.device), True
+        total, result = torch.zeros((), device=self.accelerator.device), StepResult(0.0, 0.0)
         for part in range(options.accumulate):
             with self.accelerator.accumulate(self.prepared):
                 with norm_inputs_kept(self.module.diffusion_model):
@@ -148,27 +203,26 @@ class Trainer:
                 total += self._mean(loss.detach())
                 if self.accelerator.sync_gradients:
                     norm = self.accelerator.clip_grad_norm_(self.ema.parameters.values(), options.clip)
-                    finite = math.isfinite(float(total)) and math.isfinite(float(whole_value(norm)))
+                    result = StepResult(float(total) / options.accumulate, float(whole_value(norm)))
                 for optimizer in self.optimizers:
-                    if finite:
+                    if result.fault is None:
                         optimizer.step()
                     optimizer.zero_grad()
-        if not finite:
-            return None
-        self.ema.update(step + 1)
-        return float(total) / options.accumulate
+        if result.fault is None:
+            self.ema.update(step + 1)
+        return result
 
-    def _count(self, step: int, loss: float | None) -> None:
+    def _count(self, step: int, result: StepResult) -> None:
         """Counts steps that were left out; raises NotFinite when they are too many in a row."""
-        self.skipped = 0 if loss is not None else self.skipped + 1
-        if loss is None:
-            _LOG.warning("step %d left out: its loss or gradient is not finite (NaN or infinite)", step + 1)
-        if self.skipped >= MOST_SKIPPED:
+        most = self.options.max_skipped
+        self.skipped = 0 if result.fault is None else self.skipped + 1
+        if result.fault is not None and self.accelerator.is_main_process:
+            _LOG.warning("step %d left out: its %s (%d of at most %d)", step + 1, result.fault, self.skipped, most)
+        if self.skipped >= most:
             raise NotFinite(
-                f"the last {MOST_SKIPPED} steps, up to step {step + 1}, had a loss or gradient that is not finite; "
-                f"{self.folder / files.CHECKPOINT} is as it was saved last. Lower learning_rate, or set "
-                "mixed_precision to bf16 or no, and choose another run; to go on from the checkpoint as it is, run the "
-                "same again"
+                f"the last {most} steps, up to step {step + 1}, were left out: the {result.fault}. The run in "
+                f"{self.folder} is as it was saved after step {self.saved}; run the same again with a lower "
+                "learning_rate, or with mixed_precision bf16 or no"
             )
 
     def _loss(self, index: int, kind: str) -> Tensor:
@@ -185,18 +239,33 @@ class Trainer:
         reduced: Any = self.accelerator.reduce(loss, reduction="mean")
         return reduced
 
-    def _report(self, step: int, log: files.LossLog | None) -> None:
+    def _report(self, step: int, log: files.LossLog | None) -> bool:
+        """What is due after a step: held-out loss, checkpoint, picture; whether anything was."""
         options, number = self.options, step + 1
-        if options.heldout_every and number % options.heldout_every == 0:
-            heldout = self.heldout_loss()
-            if log is not None and math.isfinite(heldout):
-                log.add(step=step, heldout=heldout)
-                self.accelerator.log({"heldout": heldout}, step=step)
-                self.listener.heldout(step, heldout)
-        if number % options.checkpoint_every == 0 and number < options.steps:
+        heldout, picture = (every and number % every == 0 for every in (options.heldout_every, options.picture_every))
+        if heldout:
+            self._report_heldout(step, log)
+        checkpoint = number % options.checkpoint_every == 0 and number < options.steps
+        if checkpoint:
             self.save()
-        if options.picture_every and number % options.picture_every == 0:
+        if picture:
             self.picture(step)
+        return bool(heldout or checkpoint or picture)
+
+    def _report_heldout(self, step: int, log: files.LossLog | None) -> None:
+        value = self.heldout_loss()
+        if not math.isfinite(value):
+            if log is not None:
+                _LOG.warning("step %d: the held-out loss is %s and is left out", step + 1, value)
+            return
+        if log is not None:
+            self._tell(partial(log.add, step=step, heldout=value))
+            self.accelerator.log({"heldout": value}, step=step)
+            self._tell(self.listener.heldout, step, value)
+        if value < self.best:
+            self._check_finite()
+            self._write_files(self.folder / files.BEST, heldout=value)
+            self.best = value
 
     def picture(self, step: int) -> None:
         """Lets the listener draw with the averaged weights: in the main process, with the help of all that it needs."""
@@ -205,45 +274,77 @@ class Trainer:
             return
         draw = partial(self.listener.picture if main else self.listener.assist, step, self)
         with self.ema.applied():
-            in_forward(self.module, draw) if self.sharded else draw()
+            in_forward(self.module, draw) if self.sharded else self._tell(draw)
 
     @torch.no_grad()
     def heldout_loss(self, batches: int = 2) -> float:
-        """Mean loss on held-out clips with the same random numbers every time."""
-        losses = [self._mean(self._loss(index, "heldout")) for index in range(batches)]
-        if self.sharded:
-            release(self.module)
+        """Mean loss of the averaged weights on held-out clips, with the same random numbers every time."""
+        with self.ema.applied():
+            losses = [self._mean(self._loss(index, "heldout")) for index in range(batches)]
+            if self.sharded:
+                release(self.module)
         return float(torch.stack(losses).mean())
 
     def save(self) -> None:
-        """Writes checkpoint, encoder and LoRA (averaged weights); only the main process writes.
+        """Writes checkpoint, encoder and LoRA (averaged weights); all processes must call it, the main one writes.
 
-        Where weights are split, all processes must call it.
+        Raises OSError, in all processes alike, that says how much room they take and where, when there is none.
         """
-        main = self.accelerator.is_main_process
         self._check_finite()
-        if not (main or self.sharded):
-            return
-        facts = {"stage": self.options.stage, "steps": self.done, "run": self.run_id}
-        facts |= self.options.that_shape_the_run()
-        with self.ema.applied():
-            for number, encoder in enumerate(self.module.encoders, 1):
-                files.save_encoder(self.folder / files.encoder_name(number), encoder, facts)
-            if self.options.train_host:
-                files.save_host(self.folder / files.HOST, self.module.diffusion_model, self.host_metadata, facts)
-            else:
-                files.save_lora(self.folder / files.LORA, self.module.diffusion_model, facts)
+        self._in_main(lambda: self.checkpoints.make_room(self._bytes()))
+        self._write_files(self.folder)
         state = {
             "step": self.done,
             "run": self.run_id,
-            "options": self.options.that_shape_the_run(),
-            "config": asdict(self.module.encoder.config),
-            "others": [asdict(encoder.config) for encoder in self.module.encoders[1:]],
+            "best": self.best,
+            **self.settings,
             **self.ema.state(),
             "optimizers": [optimizer_state(optimizer) for optimizer in self.optimizers],
         }
-        if main:
-            files.save_checkpoint(self.folder, state)
+        self._in_main(lambda: self.checkpoints.save(state))
+        self.saved = self.done
+
+    def _write_files(self, folder: Path, **more: Any) -> None:
+        """Encoder and LoRA, or the host that is trained, of the averaged weights; more: further facts in them."""
+        facts = {"stage": self.options.stage, "steps": self.done, "run": self.run_id, **more}
+        facts |= self.options.that_shape_the_run()
+        model = self.module.diffusion_model
+        with self.ema.applied():
+            made = {files.encoder_name(n): files.encoder_file(e, facts) for n, e in enumerate(self.module.encoders, 1)}
+            if self.options.train_host:
+                made[files.HOST] = files.host_file(model, self.host_metadata, facts)
+            else:
+                made[files.LORA] = files.lora_file(model, facts)
+
+            def write() -> None:
+                for name, file in made.items():
+                    file.write(folder / name)
+
+            self._in_main(write)
+
+    def _prepare_folder(self) -> None:
+        """Sees before the first step whether the disk has room for what is saved after it."""
+        for folder in (self.folder, self.folder / files.BEST):
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(folder)
+        self.checkpoints.make_room(self._bytes())
+
+    def _bytes(self) -> int:
+        """What is written when the run is saved, about: parameters, averages, moments, and the files of averages."""
+        values = sum(parameter.numel() for parameter in self.ema.parameters.values())
+        return 4 * values * (2 + 2 + 1)
+
+    def _in_main(self, work: Callable[[], None]) -> None:
+        """Lets the main process work on the disk; an error there is raised in all processes."""
+        failure: OSError | None = None
+        if self.accelerator.is_main_process:
+            try:
+                work()
+            except OSError as error:
+                failure = self.checkpoints.full(self._bytes()) if error.errno in FULL else error
+                failure.__cause__ = error
+        if self._anywhere(failure is not None):
+            raise failure or OSError(f"the first process could not write to {self.folder}")
 
     def _anywhere(self, said: bool) -> bool:
         """Whether any process says so; all must ask."""
@@ -252,25 +353,24 @@ class Trainer:
 
     def _check_finite(self) -> None:
         """Raises NotFinite, in all processes alike, when what would be saved is not finite in any of them."""
-        states = [v for o in self.optimizers for entry in o.state.values() for v in entry.values()]
-        held = [*self.ema.parameters.values(), *self.ema.averages.values(), *states]
-        parts = (own_shard(value) for value in held if isinstance(value, Tensor) and value.is_floating_point())
-        wrong = any(not bool(torch.isfinite(part).all()) for part in parts)
-        if self._anywhere(wrong):
+        states = [dict(optimizer.state) for optimizer in self.optimizers]
+        held = floats([self.ema.parameters, self.ema.averages, states])
+        if self._anywhere(any(not bool(torch.isfinite(own_shard(value)).all()) for value in held)):
             raise NotFinite(
-                f"weights or moments are not finite after step {self.done}; nothing was saved, and "
-                f"{self.folder / files.CHECKPOINT} is as it was saved last. Lower learning_rate and choose another run"
+                f"weights or moments are not finite after step {self.done}; nothing was saved. The run in "
+                f"{self.folder} is as it was saved after step {self.saved}; run the same again with a lower "
+                "learning_rate"
             )
 
     def _restore(self) -> None:
-        state = files.load_checkpoint(self.folder, self.options, *(encoder.config for encoder in self.module.encoders))
+        state = self.checkpoints.newest(self.settings, self.ema.parameters)
         if state is None:
             return
         self.ema.load(state)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             load_optimizer_state(optimizer, saved)
-        self.first_step = self.done = int(state["step"])
-        self.run_id = state.get("run", self.run_id)
+        self.first_step = self.done = self.saved = state["step"]
+        self.run_id, self.best = state.get("run", self.run_id), state.get("best", self.best)
 
 
 def _trained(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -26,7 +26,7 @@ from memory_encoder.training.listener import RECALL_PICTURE, PictureListener
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import Batch, TrainingModule
 from memory_encoder.training.options import TrainOptions
-from memory_encoder.training.run_files import CHECKPOINT
+from memory_encoder.training.run_files import checkpoints_in
 from memory_encoder.training.trainer import Trainer
 from tests.integration.training import OneClip, tiny_module, tiny_options
 
@@ -52,8 +52,8 @@ class Keeper(PictureListener):
         if step == KEPT_AT:
             kept = self.folder.with_name(f"{self.folder.name}_{KEPT}")
             kept.mkdir()
-            for name in (CHECKPOINT, RECALL_PICTURE):
-                shutil.copy(self.folder / name, kept)
+            for path in (checkpoints_in(self.folder)[0], self.folder / RECALL_PICTURE):
+                shutil.copy(path, kept)
 
 
 def decode(latents: Tensor) -> Tensor:

@@ -20,7 +20,16 @@ from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.listener import Listener, PictureListener
 from memory_encoder.training.lora import add_lora, load_lora_state, lora_state, remove_lora
-from memory_encoder.training.run_files import CHECKPOINT, ENCODER, HOST, LORA, LOSSES, read_lora, read_losses, save_lora
+from memory_encoder.training.run_files import (
+    ENCODER,
+    HOST,
+    LORA,
+    LOSSES,
+    checkpoints_in,
+    lora_file,
+    read_lora,
+    read_losses,
+)
 from memory_encoder.training.trainer import Trainer
 from tools.environment import ROOT
 
@@ -91,7 +100,7 @@ def test_killed_run_resumes_to_the_same_losses(comfy_environment: Any, tmp_path:
     cut.communicate()
     whole.communicate()
     assert whole.returncode == 0
-    assert len(read_losses(tmp_path / "cut" / LOSSES)) == 18 and (tmp_path / "cut" / CHECKPOINT).is_file()
+    assert len(read_losses(tmp_path / "cut" / LOSSES)) == 18 and checkpoints_in(tmp_path / "cut")
     resumed = start("cut")
     resumed.communicate()
     assert resumed.returncode == 0
@@ -185,11 +194,12 @@ def test_accumulated_steps_equal_one_larger_step_in_number_of_updates(tmp_path: 
 def test_other_settings_do_not_go_on_with_a_run(tmp_path: Path) -> None:
     options = tiny_options(steps=2)
     Trainer(tiny_module(options), OneClip(), options, tmp_path, cpu=True).run()
-    other = tiny_options(steps=4, learning_rate=1e-4)
-    with pytest.raises(ValueError, match="other settings"):
+    other = tiny_options(steps=4, shift=3.0)
+    with pytest.raises(ValueError, match=r"other settings: shift 12\.0 in the run, 3\.0 asked"):
         Trainer(tiny_module(other), OneClip(), other, tmp_path, cpu=True).run()
-    (tmp_path / CHECKPOINT).write_bytes(b"damaged")
-    with pytest.raises(ValueError, match=CHECKPOINT):
+    (only,) = checkpoints_in(tmp_path)
+    only.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=only.name):
         Trainer(tiny_module(options), OneClip(), options, tmp_path, cpu=True).run()
 
 
@@ -217,7 +227,7 @@ def test_listener_hears_everything_and_can_stop_a_run_that_then_resumes(tmp_path
     assert heard.count("heldout") == 2 and heard.count("picture") == 2
     trainer = Trainer(tiny_module(options), OneClip(), options, tmp_path, cpu=True)
     trainer.run()
-    assert trainer.first_step == 8
+    assert trainer.first_step == 10  # the fourteenth call was its tenth step
 
 
 def test_losses_go_to_tensorboard(comfy: Any, tmp_path: Path) -> None:
@@ -267,7 +277,7 @@ def test_a_run_begins_with_the_lora_of_another(comfy: Any, tmp_path: Path) -> No
     state = lora_state(first.diffusion_model)
     for tensor in state.values():
         tensor.fill_(0.5)
-    save_lora(tmp_path / "lora.safetensors", first.diffusion_model, {})
+    lora_file(first.diffusion_model, {}).write(tmp_path / "lora.safetensors")
     second = tiny_module(options)
     load_lora_state(second.diffusion_model, read_lora(tmp_path / "lora.safetensors"))
     assert all(bool((tensor == 0.5).all()) for tensor in lora_state(second.diffusion_model).values())

@@ -19,7 +19,7 @@ from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.pictures.codec import Codec
 from memory_encoder.training import evaluate_command
 from memory_encoder.training.evaluate_command import Judge
-from memory_encoder.training.run_files import LORA, encoder_name, run_of, save_encoder
+from memory_encoder.training.run_files import LORA, encoder_file, encoder_name, run_of
 
 from .models import TinyModel, wan_t2v
 
@@ -73,8 +73,8 @@ def make_run(folder: Path, run: str | None, encoders: int = 1) -> Path:
     facts = {} if run is None else {"run": run}
     made = MemoryEncoder(EncoderConfig("wan", 16, 4, channels=(8, 8, 8, 8)))
     for number in range(1, encoders + 1):
-        save_encoder(folder / encoder_name(number), made, facts)
-    save_encoder(folder / LORA, made, facts)
+        encoder_file(made, facts).write(folder / encoder_name(number))
+    encoder_file(made, facts).write(folder / LORA)
     return folder
 
 

@@ -21,7 +21,7 @@ from memory_encoder.training.distributed.in_place import norm_inputs_kept
 from memory_encoder.training.distributed.sharding import choose_units, splits_weights
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.listener import RECALL_PICTURE
-from memory_encoder.training.run_files import CHECKPOINT, ENCODER, LORA, LOSSES, read_losses
+from memory_encoder.training.run_files import ENCODER, LORA, LOSSES, checkpoints_in, read_losses
 from tools.environment import ROOT
 
 from .sharded import KEPT, KEPT_AT, TOLD_AT, HunyuanClips, hunyuan_module
@@ -72,7 +72,7 @@ def test_files_of_split_weights_are_whole(runs: dict[str, Any]) -> None:
     one, split = runs["folder"] / "one", runs["folder"] / "split"
     for name in (ENCODER, LORA):
         assert farthest(load_file(one / name), load_file(split / name)) < 1e-3
-    states = [torch.load(folder / CHECKPOINT, weights_only=True) for folder in (one, split)]
+    states = [torch.load(checkpoints_in(folder)[0], weights_only=True) for folder in (one, split)]
     for part in ("parameters", "averages"):
         assert farthest(states[0][part], states[1][part]) < 1e-3
     for first, second in zip(states[0]["optimizers"], states[1]["optimizers"], strict=True):

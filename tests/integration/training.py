@@ -1,12 +1,16 @@
 """A tiny host and one clip for the training tests; also a script that trains, for tests that kill it or start several.
 
-python -m tests.integration.training FOLDER STEPS STAGE [STEP]
+python -m tests.integration.training FOLDER STEPS STAGE [STEP | signals STEP | launcher STEP | killed MOVE]
 
-With STEP it says "held" after that step and stays there until it is killed.
+With STEP it says "held" after that step and stays there until it is killed. With `signals` it sends itself Ctrl-C twice
+then, with `launcher` once to the process that has started it; with `killed` it kills itself where it is to move that
+file into its place, counted from 1.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -115,9 +119,49 @@ class Hold(Listener):
             threading.Event().wait()
 
 
+class Signals(Listener):
+    """Sends signals after a step."""
+
+    def __init__(self, at: int, process: int, times: int) -> None:
+        self.at, self.process, self.times = at, process, times
+
+    def step(self, step: int, loss: float) -> None:
+        for _ in range(self.times if step == self.at else 0):
+            os.kill(self.process, signal.SIGINT)
+
+    def stopped(self, text: str) -> None:
+        sys.stdout.write(f"{text}\n")
+
+
+def kill_at(move: int) -> None:
+    """Lets this process end in the middle of writing a file."""
+    moves, real = [0], os.replace
+
+    def replace(*args: Any) -> None:
+        moves[0] += 1
+        if moves[0] == move:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(*args)
+
+    os.replace = replace
+
+
+def listener_of(what: str = "", at: str = "0") -> Listener | None:
+    """What is asked for after FOLDER STEPS STAGE."""
+    if what == "killed":
+        kill_at(int(at))
+    elif what == "signals":
+        return Signals(int(at), os.getpid(), 2)
+    elif what == "launcher":
+        return Signals(int(at), os.getppid(), 1)
+    elif what:
+        return Hold(int(what))
+    return None
+
+
 def main() -> None:
     folder, steps, stage = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    listener = Hold(int(sys.argv[4])) if len(sys.argv) > 4 else None
+    listener = listener_of(*sys.argv[4:])
     sys.argv = sys.argv[:1]
     load_comfy(arguments=["--cpu"])
     import comfy.model_management

@@ -11,7 +11,7 @@ import torch
 from memory_encoder.injection.hosts.encoder_file import read_encoder
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
-from memory_encoder.training.run_files import run_of, save_encoder
+from memory_encoder.training.run_files import encoder_file, run_of
 
 
 def encoder() -> MemoryEncoder:
@@ -22,7 +22,7 @@ def encoder() -> MemoryEncoder:
 def test_an_encoder_that_was_read_keeps_no_hold_on_its_file(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     made = encoder()
-    save_encoder(path, made, {})
+    encoder_file(made, {}).write(path)
     config, weights = read_encoder(path)
     assert str(path) not in Path("/proc/self/maps").read_text()
     assert config == made.config
@@ -30,8 +30,8 @@ def test_an_encoder_that_was_read_keeps_no_hold_on_its_file(tmp_path: Path) -> N
 
 
 def test_files_say_which_run_wrote_them(tmp_path: Path) -> None:
-    save_encoder(tmp_path / "own", encoder(), {"run": "7f", "stage": "retrieval"})
-    save_encoder(tmp_path / "old", encoder(), {"stage": "retrieval"})
+    encoder_file(encoder(), {"run": "7f", "stage": "retrieval"}).write(tmp_path / "own")
+    encoder_file(encoder(), {"stage": "retrieval"}).write(tmp_path / "old")
     (tmp_path / "broken").write_bytes(b"none")
     assert run_of(tmp_path / "own") == "7f"
     assert [run_of(tmp_path / name) for name in ("old", "broken", "missing")] == [None] * 3

@@ -1,0 +1,210 @@
+"""The checkpoints of a run: the last few stay, the newest sound one is gone on with, one of another run is refused."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import pickle
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..files import unreadable, write_atomically
+from ..phi.config import EncoderConfig
+from .distributed.shards import is_main
+from .options import EARLIER, TrainOptions
+from .run_files import checkpoint_name, checkpoints_in
+
+_LOG = logging.getLogger("video_memory")
+GIB = 1024**3
+FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+# What may be otherwise when a run goes on: how long and how fast it learns, what it reports, how a step is computed.
+# All else says what is learned. Of batch_size and accumulate the product counts.
+MAY_CHANGE = frozenset(
+    (
+        "steps", "learning_rate", "encoder_rate", "weight_decay", "warmup", "cooldown", "clip", "ema", "max_skipped",
+        "batch_size", "accumulate", "mixed_precision", "gradient_checkpointing",
+        "checkpoint_every", "keep_checkpoints", "heldout_every", "picture_every",
+    )
+)  # fmt: skip
+
+
+class Unusable(ValueError):
+    """A checkpoint that cannot be gone on with; the message says why."""
+
+
+class Checkpoints:
+    """Those of a folder."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """keep: how many of the last ones stay."""
+        self.folder, self.keep = folder, keep
+        self.unusable: list[Path] = []
+
+    def newest(self, settings: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The newest state that can be gone on with, or None where a run begins.
+
+        settings: as `settings_of` gives them. parameters: what is trained, by name. Damaged states, and those that are
+        not finite, are passed over with a warning. Raises ValueError that names the fields and both values for a run of
+        other settings, and where no state is usable; OSError that names a file that could not be read.
+        """
+        reasons = []
+        for path in checkpoints_in(self.folder):
+            try:
+                state = _read(path)
+                _check_settings(path, state, settings)
+                _check_values(state, parameters)
+            except Unusable as error:
+                reasons.append(f"{path} cannot be gone on with: {error}")
+                self.unusable.append(path)
+                continue
+            if reasons:
+                _say(logging.WARNING, "; ".join([*reasons, f"going on from {path.name} instead, step {state['step']}"]))
+            return state
+        if reasons:
+            raise ValueError(
+                "; ".join(reasons)
+                + f"; {self.folder} holds no other checkpoint. Begin another run: choose another folder"
+            )
+        return None
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Writes a state, and then removes those that are too many; a crash meanwhile leaves the earlier ones."""
+        path = self.folder / checkpoint_name(state["step"])
+        write_atomically(path, lambda temporary: _write(state, temporary))
+        for other in (*[p for p in self.unusable if p != path], *checkpoints_in(self.folder)[self.keep :]):
+            other.unlink(missing_ok=True)
+        self.unusable.clear()
+
+    def make_room(self, need: int) -> None:
+        """Sees to `need` free bytes before anything is written, and gives all checkpoints but the newest for them.
+
+        Raises OSError (ENOSPC) that says how much is needed and where, when that is not enough.
+        """
+        for older in reversed(checkpoints_in(self.folder)[1:]):
+            if shutil.disk_usage(self.folder).free >= need:
+                return
+            _say(logging.WARNING, f"the disk is nearly full: {older} is given up to save the next state")
+            older.unlink(missing_ok=True)
+        if shutil.disk_usage(self.folder).free < need:
+            raise self.full(need)
+
+    def full(self, need: int) -> OSError:
+        """The error of a disk that has no room for `need` bytes."""
+        held = [path.name for path in checkpoints_in(self.folder)[:1]]
+        stays = f"; {held[0]} is as it was, and the same run goes on from it" if held else ""
+        free = shutil.disk_usage(self.folder).free
+        return OSError(
+            errno.ENOSPC,
+            f"saving this run takes {need / GIB:.3g} GiB in {self.folder}, where {free / GIB:.3g} GiB are free; free "
+            f"space on that disk{stays}",
+        )
+
+
+def settings_of(options: TrainOptions, configs: Sequence[EncoderConfig], data: str | None = None) -> dict[str, Any]:
+    """What a state says of its run. data: what it trains on."""
+    own = {"options": asdict(options), "config": asdict(configs[0])}
+    return {**own, "others": [asdict(config) for config in configs[1:]], "data": data}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.PickleError) as error:
+        raise Unusable(f"it is damaged ({str(error)[:200]})") from error
+    # Without these there is nothing to compare or to load.
+    named = {"options": dict, "config": dict, "parameters": dict, "averages": dict, "optimizers": list, "step": int}
+    for name, kind in named.items() if isinstance(state, dict) else [("state", dict)]:
+        if not isinstance(state, dict) or not isinstance(state.get(name), kind):
+            raise Unusable(f"it is damaged (no {name})")
+    if not all(isinstance(one, dict) and isinstance(one.get("state"), dict) for one in state["optimizers"]):
+        raise Unusable("it is damaged (no moments)")
+    return state
+
+
+def _write(state: Mapping[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(dict(state), file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # after a failed write PyTorch says only that its count is wrong
+            raise error.__context__ from error
+        raise
+
+
+def _check_settings(path: Path, state: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raises ValueError that names what differs; says what may, and does."""
+    theirs, mine = state["options"], settings["options"]
+    # What an earlier version did not know yet is what it did then.
+    then = {**asdict(TrainOptions()), **EARLIER, **{name: value for name, value in theirs.items() if name in mine}}
+    wrong = [(n, then[n], mine[n]) for n in mine if n not in MAY_CHANGE and then[n] != mine[n]]
+    batches = [of["batch_size"] * of["accumulate"] for of in (then, mine)]
+    if batches[0] != batches[1]:
+        wrong.append(("batch_size x accumulate", *batches))
+    configs = [[of["config"], *of.get("others", [])] for of in (state, settings)]
+    if len(configs[0]) != len(configs[1]):
+        wrong.append(("number of encoders", len(configs[0]), len(configs[1])))
+    for number, (old, new) in enumerate(zip(*configs, strict=False), 1):
+        old = _defaults(EncoderConfig) | old
+        wrong += [(f"{n} of encoder {number}", old.get(n), new[n]) for n in new if old.get(n) != new[n]]
+    if state.get("data") and settings["data"] and state["data"] != settings["data"]:
+        wrong.append(("dataset", state["data"], settings["data"]))
+    if wrong:
+        said = ", ".join(f"{name} {old} in the run, {new} asked" for name, old, new in wrong)
+        raise ValueError(
+            f"{path.parent} holds a run of other settings: {said}. Ask for the run's to go on with it; to train with "
+            "others choose another folder, which may begin with this run's encoder and LoRA"
+        )
+    if state["step"] > mine["steps"]:
+        raise ValueError(
+            f"{path.parent} holds a run that has done {state['step']} steps, and steps is {mine['steps']}: ask for "
+            "more, or choose another folder"
+        )
+    changed = [f"{n} {mine[n]} from here on, {theirs[n]} before" for n in mine if n in theirs and mine[n] != theirs[n]]
+    _say(logging.INFO, f"going on from step {state['step']}" + "".join(f"; {each}" for each in changed))
+
+
+def _check_values(state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
+    """Raises ValueError for weights that are not those that are trained, Unusable for some that are not finite."""
+    for part in ("parameters", "averages"):
+        shapes = {name: tuple(value.shape) for name, value in state[part].items() if isinstance(value, Tensor)}
+        mine = {name: tuple(value.shape) for name, value in parameters.items()}
+        for name in sorted(shapes.keys() | mine.keys()):
+            if shapes.get(name) != mine.get(name):
+                raise ValueError(
+                    f"the run in this folder trains other weights: {name} is {shapes.get(name, 'not there')} in the "
+                    f"run, {mine.get(name, 'not there')} here. Give its host, or choose another folder"
+                )
+    for part in ("parameters", "averages", "optimizers"):
+        if not all(bool(torch.isfinite(value).all()) for value in floats(state[part])):
+            raise Unusable(f"its {part} hold NaN or infinite values")
+
+
+def _say(level: int, text: str) -> None:
+    if is_main():
+        _LOG.log(level, "%s", text)
+
+
+def floats(value: Any) -> Iterator[Tensor]:
+    """The tensors of real numbers inside of nested dicts and lists."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from floats(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from floats(each)
+
+
+def _defaults(cls: Any) -> dict[str, Any]:
+    return {field.name: field.default for field in fields(cls) if field.default is not MISSING}

@@ -1,0 +1,47 @@
+"""Ctrl-C and SIGTERM while a run trains: it ends after its step and is saved; a second time it ends at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that was asked to end and has been saved after `step` steps. code: what its process exits with."""
+
+    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
+        super().__init__(f"stopped at step {step}; run the same command again to go on")
+        self.step, self.code = step, 128 + number
+
+
+@contextlib.contextmanager
+def signals_noted(note: Callable[[int], None]) -> Iterator[None]:
+    """Within it the first such signal is handed to `note`, and the next one ends the process as the system does.
+
+    Only the main thread hears signals: in any other, such as the one in which nodes run, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def heard(number: int, _frame: Any) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        # No log or stream: their locks may be held by what was interrupted.
+        os.write(2, b"stopping after this step, and saving; once more ends it at once\n")
+        note(number)
+
+    try:
+        for number in SIGNALS:
+            signal.signal(number, heard)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)

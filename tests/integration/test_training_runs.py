@@ -1,0 +1,431 @@
+"""A run that is interrupted, runs out of disk, or goes on under other circumstances."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from memory_encoder.injection.hosts.comfy_models import training_mode
+from memory_encoder.training.checkpoints import Checkpoints
+from memory_encoder.training.interruption import Stopped
+from memory_encoder.training.listener import Listener
+from memory_encoder.training.run_files import (
+    BEST,
+    CHECKPOINT,
+    ENCODER,
+    LORA,
+    LOSSES,
+    checkpoint_name,
+    checkpoints_in,
+    facts_of,
+    read_losses,
+)
+from memory_encoder.training.trainer import Trainer
+
+from .test_training import variables
+from .training import OneClip, tiny_module, tiny_options
+
+
+@pytest.fixture(autouse=True)
+def as_in_training(comfy: Any) -> Iterator[None]:
+    with training_mode():
+        yield
+
+
+def options_of(**changes: Any) -> Any:
+    return tiny_options(**({"batch_size": 2, "rank": 4, "checkpoint_every": 2, "warmup": 1} | changes))
+
+
+def trainer_of(folder: Path, listener: Listener | None = None, clips: Any = None, **changes: Any) -> Trainer:
+    options = options_of(**changes)
+    return Trainer(tiny_module(options), clips or OneClip(8), options, folder, listener, cpu=True)
+
+
+def run(folder: Path, listener: Any = None, **changes: Any) -> Trainer:
+    trainer = trainer_of(folder, listener, **changes)
+    trainer.run()
+    return trainer
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(checkpoints_in(folder)[0], weights_only=True)
+    return state["parameters"] | {f"average {name}": value for name, value in state["averages"].items()}
+
+
+def same(first: Path, second: Path) -> bool:
+    """Whether two runs have the same weights, averages and losses to the bit."""
+    one, two = weights(first), weights(second)
+    equal = one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    return equal and read_losses(first / LOSSES) == read_losses(second / LOSSES)
+
+
+# Checkpoints
+
+
+def test_the_last_few_checkpoints_stay_and_have_their_steps_in_their_names(tmp_path: Path) -> None:
+    run(tmp_path, steps=9)
+    assert [path.name for path in checkpoints_in(tmp_path)] == ["checkpoint-000009.pt", "checkpoint-000008.pt"]
+    run(tmp_path, steps=11, keep_checkpoints=3)
+    assert [path.name for path in checkpoints_in(tmp_path)] == [checkpoint_name(n) for n in (11, 10, 9)]
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "nan"])
+def test_a_damaged_checkpoint_is_passed_over_and_named_and_the_one_before_goes_on(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path / "whole", steps=6)
+    run(tmp_path / "cut", steps=4)
+    newest = tmp_path / "cut" / checkpoint_name(4)
+    if damage == "cut":
+        newest.write_bytes(newest.read_bytes()[:-1000])
+    elif damage == "foreign":
+        torch.save({"step": 4}, newest)
+    else:
+        spoil(newest)
+    assert run(tmp_path / "cut", steps=6).first_step == 2
+    assert f"{newest.name} cannot be gone on with" in caplog.text
+    assert "going on from checkpoint-000002.pt instead, step 2" in caplog.text
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    assert newest in checkpoints_in(tmp_path / "cut")  # the sound one of the same step
+
+
+def spoil(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    next(iter(state["averages"].values())).view(-1)[0] = float("nan")
+    torch.save(state, path)
+
+
+def test_where_no_checkpoint_is_usable_all_are_named_with_the_reason(tmp_path: Path) -> None:
+    run(tmp_path, steps=4)
+    newest, older = checkpoints_in(tmp_path)
+    spoil(newest)
+    older.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"000004\.pt .* hold NaN .*000002\.pt .* damaged .*choose another folder"):
+        run(tmp_path, steps=6)
+    assert checkpoints_in(tmp_path) == [newest, older]
+
+
+def test_a_checkpoint_that_could_not_be_read_is_no_damaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, steps=4)
+
+    def fail(*args: Any, **values: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(OSError, match=r"cannot read .*checkpoint-000004\.pt.*check the disk"):
+        run(tmp_path, steps=6)
+
+
+def test_a_checkpoint_of_the_first_version_goes_on(tmp_path: Path) -> None:
+    """It had one file without a number, and knew nothing of what came later."""
+    run(tmp_path / "whole", steps=6)
+    run(tmp_path / "old", steps=4)
+    newest, older = checkpoints_in(tmp_path / "old")
+    state = torch.load(newest, weights_only=True)
+    later = ("steps", "checkpoint_every", "heldout_every", "picture_every", "keep_checkpoints", "max_skipped")
+    for name in (*later, "min_t", "max_t"):
+        del state["options"][name]
+    for name in ("best", "data"):
+        del state[name]
+    newest.unlink()
+    older.unlink()
+    torch.save(state, tmp_path / "old" / CHECKPOINT)
+    assert run(tmp_path / "old", steps=6).first_step == 4
+    assert same(tmp_path / "whole", tmp_path / "old")
+
+
+# Held-out loss
+
+
+def test_held_out_loss_is_of_the_averages_that_are_saved(tmp_path: Path) -> None:
+    trainer = run(tmp_path, steps=4, learning_rate=1e-2, ema=0.9)
+    told = trainer.heldout_loss()
+    raw = float(sum(trainer._loss(index, "heldout").detach() for index in range(2)) / 2)
+    trainer.ema.assign()
+    averaged = float(sum(trainer._loss(index, "heldout").detach() for index in range(2)) / 2)
+    assert told == pytest.approx(averaged, rel=1e-6) and abs(told - raw) > 1e-4
+
+
+class Told(Listener):
+    """Another held-out loss than the measured one."""
+
+    def __init__(self, *losses: float) -> None:
+        self.losses = list(losses)
+
+    def trainer(self, folder: Path, **changes: Any) -> Trainer:
+        trainer = trainer_of(folder, **changes)
+        trainer.heldout_loss = lambda batches=2: self.losses.pop(0)  # type: ignore[method-assign]
+        return trainer
+
+
+def test_the_best_by_held_out_loss_stays_under_its_own_name_across_runs(tmp_path: Path) -> None:
+    Told(0.5, 0.3, float("nan"), 0.4).trainer(tmp_path, steps=8, heldout_every=2).run()
+    best = tmp_path / BEST
+    for name in (ENCODER, LORA):
+        facts = facts_of(best / name)
+        assert (facts["steps"], facts["heldout"]) == (4, 0.3)
+        assert any(
+            not torch.equal(value, load_file(tmp_path / name)[key]) for key, value in load_file(best / name).items()
+        )
+    assert "NaN" not in (tmp_path / LOSSES).read_text()
+    Told(0.35, 0.2).trainer(tmp_path, steps=12, heldout_every=2).run()
+    assert facts_of(best / ENCODER)["steps"] == 12
+    with safe_open(str(best / ENCODER), "pt") as file:
+        assert "rate" in str(file.metadata())
+
+
+# Interruption
+
+
+class Signals(Listener):
+    """Sends signals to its own process after a step."""
+
+    def __init__(self, at: int, *numbers: int) -> None:
+        self.at, self.numbers, self.texts = at, numbers, list[str]()
+
+    def step(self, step: int, loss: float) -> None:
+        if step == self.at:
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
+
+    def stopped(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(tmp_path: Path, number: int) -> None:
+    before = signal.getsignal(number)
+    run(tmp_path / "whole", steps=7)
+    listener = Signals(4, number)
+    with pytest.raises(Stopped) as stopped:
+        run(tmp_path / "cut", listener, steps=7)
+    assert listener.texts == ["stopped at step 5; run the same command again to go on"]
+    assert stopped.value.code == 128 + number and signal.getsignal(number) is before
+    assert run(tmp_path / "cut", steps=7).first_step == 5
+    assert same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_what_a_listener_raises_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
+    class Cancelled(Exception):
+        pass
+
+    class Ear(Listener):
+        def step(self, step: int, loss: float) -> None:
+            if step == 4:
+                raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run(tmp_path, Ear(), steps=7)
+    assert checkpoints_in(tmp_path)[0].name == checkpoint_name(5)
+
+
+def script(environment: Any, folder: Path, steps: int, *more: str, processes: int = 0) -> subprocess.Popen[str]:
+    """The training script, alone or with as many processes by `accelerate launch`."""
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)] if processes else []
+    place = ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1"]
+    command = [sys.executable, *launch, *(place if processes else []), "-m", "tests.integration.training"]
+    command = command if not processes else [*command[:-2], "--module", command[-1]]
+    return subprocess.Popen(
+        [*command, str(folder), str(steps), "retrieval", *more],
+        env=variables(environment) | {"ACCELERATE_USE_CPU": "true"} if processes else variables(environment),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_a_second_signal_ends_the_run_at_once_and_damages_nothing(comfy_environment: Any, tmp_path: Path) -> None:
+    process = script(comfy_environment, tmp_path, 24, "signals", "13")
+    said = process.communicate(timeout=600)
+    assert process.returncode == -signal.SIGINT, said
+    assert "once more ends it at once" in said[1]
+    assert [path.name for path in checkpoints_in(tmp_path)] == [checkpoint_name(10)]
+    assert len(read_losses(tmp_path / LOSSES)) == 14
+
+
+def test_kills_in_the_middle_of_writing_lose_no_step_that_was_saved(comfy_environment: Any, tmp_path: Path) -> None:
+    """kill -9 before one of the moves into place, a few times over, and then to the end: weights equal to the bit."""
+    whole = script(comfy_environment, tmp_path / "whole", 24)
+    for moment in (4, 5, 1, 6):  # the checkpoint of step 10, the encoder of step 20, the log, the last LoRA
+        process = script(comfy_environment, tmp_path / "cut", 24, "killed", str(moment))
+        said = process.communicate(timeout=600)
+        assert process.returncode == -signal.SIGKILL, said
+    assert checkpoints_in(tmp_path / "cut")[0].name == checkpoint_name(20)
+    for process in (whole, script(comfy_environment, tmp_path / "cut", 24)):
+        said = process.communicate(timeout=600)
+        assert process.returncode == 0, said
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    assert not list((tmp_path / "cut").glob(".*tmp*"))
+
+
+def test_ctrl_c_on_the_launcher_ends_all_processes_after_one_step_that_is_saved(
+    comfy_environment: Any, tmp_path: Path
+) -> None:
+    process = script(comfy_environment, tmp_path, 100_000, "launcher", "3", processes=2)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode != 0
+    assert "2 processes" in out and "stopped at step" in out, (out, err)
+    step = len(read_losses(tmp_path / LOSSES))
+    assert f"stopped at step {step};" in out and step >= 4
+    assert checkpoints_in(tmp_path)[0].name == checkpoint_name(step)
+
+
+# Disk
+
+
+def no_room(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+
+
+def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_room(monkeypatch, 1000)
+    with pytest.raises(OSError, match=r"saving this run takes 0\.\d+ GiB in .*, where 9\.31e-07 GiB are free") as error:
+        run(tmp_path, steps=2)
+    assert error.value.errno == errno.ENOSPC and not checkpoints_in(tmp_path)
+    assert not read_losses(tmp_path / LOSSES)
+
+
+def test_older_checkpoints_are_given_for_the_next_one_and_the_newest_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, steps=4)
+    no_room(monkeypatch, 1000)
+    with pytest.raises(OSError, match=r"checkpoint-000004\.pt is as it was, and the same run goes on from it"):
+        run(tmp_path, steps=6)
+    assert [path.name for path in checkpoints_in(tmp_path)] == [checkpoint_name(4)]
+    assert "checkpoint-000002.pt is given up" in caplog.text
+
+
+@pytest.mark.parametrize("after", [0, 5000])
+def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint_says_how_much_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """The disk had room when it was asked, as with quotas."""
+    run(tmp_path, steps=2)
+    before = {path: path.read_bytes() for path in checkpoints_in(tmp_path)}
+    real = torch.save
+
+    class Full:
+        def __init__(self, file: Any) -> None:
+            self.file, self.left = file, after
+
+        def write(self, data: Any) -> int:
+            self.left -= len(data)
+            if self.left < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self.file.write(data)
+
+        def flush(self) -> None:
+            self.file.flush()
+
+    monkeypatch.setattr(torch, "save", lambda state, file: real(state, cast(Any, Full(file))))
+    with pytest.raises(OSError, match=r"saving this run takes .* GiB in .*; free space .*checkpoint-000002\.pt is as"):
+        run(tmp_path, steps=4)
+    assert {path: path.read_bytes() for path in checkpoints_in(tmp_path)} == before
+    assert not list(tmp_path.glob(".*tmp"))
+    monkeypatch.undo()
+    assert run(tmp_path, steps=4).first_step == 2
+
+
+# Other circumstances
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 4, "accumulate": 1},
+        {"batch_size": 1, "accumulate": 4},
+        {"mixed_precision": "bf16"},
+        {"learning_rate": 1e-3, "encoder_rate": 0.5, "weight_decay": 0.1, "warmup": 3, "cooldown": 2, "clip": 0.5},
+        {"ema": 0.5, "checkpoint_every": 3, "heldout_every": 2, "keep_checkpoints": 1, "max_skipped": 2},
+        {"gradient_checkpointing": True},
+    ],
+)
+def test_a_run_goes_on_under_other_circumstances_and_says_what_changed(
+    tmp_path: Path, changes: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, steps=2, batch_size=2, accumulate=2)
+    caplog.set_level("INFO", "video_memory")
+    trainer = run(tmp_path, **({"steps": 4, "batch_size": 2, "accumulate": 2} | changes))
+    assert trainer.first_step == 2 and trainer.done == 4
+    before = options_of(batch_size=2, accumulate=2)
+    for name, value in changes.items():
+        if value != getattr(before, name):
+            assert f"{name} {value} from here on, {getattr(before, name)} before" in caplog.text
+    assert "steps 4 from here on, 2 before" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rank": 8}, "rank 4 in the run, 8 asked"),
+        ({"batch_size": 6}, "batch_size x accumulate 2 in the run, 6 asked"),
+        ({"seed": 3, "min_t": 0.5}, r"min_t 0\.0 in the run, 0\.5 asked, seed 0 in the run, 3 asked"),
+        ({"stage": "continuation"}, "stage retrieval in the run, continuation asked"),
+        ({"steps": 3}, "has done 4 steps, and steps is 3"),
+    ],
+)
+def test_what_makes_it_another_run_is_refused_with_both_values(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    run(tmp_path, steps=4)
+    before = [path.read_bytes() for path in checkpoints_in(tmp_path)]
+    with pytest.raises(ValueError, match=said) as error:
+        run(tmp_path, **({"steps": 6} | changes))
+    assert "choose another folder" in str(error.value) and "delete" not in str(error.value)
+    assert [path.read_bytes() for path in checkpoints_in(tmp_path)] == before
+
+
+def test_another_encoder_and_other_data_are_refused_with_both_values(tmp_path: Path) -> None:
+    class Named(OneClip):
+        identity = "8 windows (aa)"
+
+    run(tmp_path, steps=2, clips=Named(8))
+    options, other = options_of(steps=4), Named(8, ("1x1x4",))
+    with pytest.raises(ValueError, match=r"rate of encoder 1 2x2x2 in the run, 1x1x4 asked"):
+        Trainer(tiny_module(options, rates=("1x1x4",)), other, options, tmp_path, cpu=True).run()
+    other = Named(8)
+    other.identity = "9 windows (bb)"
+    with pytest.raises(ValueError, match=r"dataset 8 windows \(aa\) in the run, 9 windows \(bb\) asked"):
+        run(tmp_path, steps=4, clips=other)
+    module = tiny_module(options)
+    del module.diffusion_model.blocks[1]  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=r"trains other weights: diffusion_model\.blocks\.1\..* not there here"):
+        Trainer(module, Named(8), options, tmp_path, cpu=True).run()
+
+
+def test_a_log_of_an_earlier_version_with_nan_goes_on(tmp_path: Path) -> None:
+    run(tmp_path, steps=4)
+    lines = (tmp_path / LOSSES).read_text().splitlines()
+    (tmp_path / LOSSES).write_text("\n".join([lines[0], '{"step": 1, "loss": NaN}', '{"other": 1}', "7", *lines[2:]]))
+    assert [entry["step"] for entry in read_losses(tmp_path / LOSSES)] == [0, 2, 3]
+    run(tmp_path, steps=5)
+    assert "NaN" not in (tmp_path / LOSSES).read_text()
+
+
+@pytest.mark.parametrize(
+    "values", [{"options": 3}, {"step": -1.5}, {"averages": {}}, {"optimizers": [{}]}, {"parameters": {"a": 1}}]
+)
+def test_well_formed_files_with_other_content_are_named(tmp_path: Path, values: dict[str, Any]) -> None:
+    run(tmp_path, steps=2)
+    (path,) = checkpoints_in(tmp_path)
+    torch.save(torch.load(path, weights_only=True) | values, path)
+    with pytest.raises(ValueError):
+        run(tmp_path, steps=4)
+
+
+def test_checkpoints_of_other_names_are_none(tmp_path: Path) -> None:
+    for name in ("checkpoint-x.pt", "checkpoint-000001.pt.bak", "other.pt"):
+        (tmp_path / name).touch()
+    assert checkpoints_in(tmp_path) == [] and Checkpoints(tmp_path, 1).unusable == []
