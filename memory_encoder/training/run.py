@@ -70,7 +70,7 @@ def train(
             if automatic:
                 options = with_room(options, card, lambda asked: plan_memory(module, asked, shape))
             plan = plan_memory(module, options, shape)
-            options = split_as_begun(fit_to_card(options, plan, card), begun, plan, card)
+            options = split_as_begun(options, begun, plan, card)
             source.options = options
             listener.plan(describe_plan(plan, options, len(source.splits["train"]), card))
             trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
@@ -93,13 +93,13 @@ def with_room(options: TrainOptions, card: float | None, plan: Callable[[TrainOp
 def split_as_begun(
     options: TrainOptions, begun: Mapping[str, Any], plan: MemoryPlan, card: float | None
 ) -> TrainOptions:
-    """The options with the steps in which the run in the folder makes its updates, where they fit here too.
+    """The options with updates in steps that fit the card: in those of the run in the folder where they do.
 
-    Which clips are drawn together depends on it. begun: the options of that run, empty where there is none.
+    Which clips are drawn together depends on them. begun: the options of that run, empty where there is none. Steps are
+    never larger than asked for, since a person may know better than the plan what fits.
     """
     split = {name: begun[name] for name in ("batch_size", "accumulate") if name in begun}
     same = replace(options, **split)
-    if same.batch_size * same.accumulate != options.batch_size * options.accumulate:
-        return options  # another batch: refused with both numbers
     fits = same.batch_size % plan.sharing.processes == 0 and fit_to_card(same, plan, card) == same
-    return same if fits else options
+    whole = same.batch_size * same.accumulate == options.batch_size * options.accumulate
+    return same if whole and fits and same.batch_size <= options.batch_size else fit_to_card(options, plan, card)

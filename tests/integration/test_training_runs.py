@@ -19,9 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from memory_encoder.injection.hosts.comfy_models import training_mode
+from memory_encoder.training.card_plan import MemoryPlan, Sharing
 from memory_encoder.training.checkpoints import Checkpoints
 from memory_encoder.training.interruption import Stopped
 from memory_encoder.training.listener import Listener
+from memory_encoder.training.run import split_as_begun
 from memory_encoder.training.run_files import (
     BEST,
     CHECKPOINT,
@@ -364,6 +366,28 @@ def test_a_run_goes_on_under_other_circumstances_and_says_what_changed(
         if value != getattr(before, name):
             assert f"{name} {value} from here on, {getattr(before, name)} before" in caplog.text
     assert "steps 4 from here on, 2 before" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("asked", "begun", "fitting", "processes", "expected"),
+    [
+        ((8, 1), (2, 4), 8, 1, (2, 4)),  # a larger card
+        ((8, 1), (8, 1), 4, 1, (4, 2)),  # a smaller one
+        ((8, 1), (2, 4), 2, 4, (8, 1)),  # more processes than a step has clips
+        ((8, 1), (4, 2), 2, 2, (4, 2)),
+        ((4, 2), (8, 1), 8, 1, (4, 2)),  # smaller steps are asked for
+        ((8, 1), (), 4, 1, (4, 2)),
+        ((8, 1), (2, 2), 8, 1, (8, 1)),  # another batch, which is refused later
+    ],
+)
+def test_a_batch_goes_on_being_split_as_it_was_where_that_fits(
+    asked: tuple[int, int], begun: tuple[int, ...], fitting: int, processes: int, expected: tuple[int, int]
+) -> None:
+    plan = MemoryPlan(0, 0, 0, 0, 0, tokens=1, clip=1000, sharing=Sharing(processes))
+    options = options_of(batch_size=asked[0], accumulate=asked[1])
+    run_options = dict(zip(("batch_size", "accumulate"), begun, strict=False))
+    got = split_as_begun(options, run_options, plan, plan.fixed + 1000 * fitting)
+    assert (got.batch_size, got.accumulate) == expected
 
 
 @pytest.mark.parametrize(
