@@ -385,7 +385,7 @@ def test_a_batch_goes_on_being_split_as_it_was_where_that_fits(
 ) -> None:
     plan = MemoryPlan(0, 0, 0, 0, 0, tokens=1, clip=1000, sharing=Sharing(processes))
     options = options_of(batch_size=asked[0], accumulate=asked[1])
-    run_options = dict(zip(("batch_size", "accumulate"), begun, strict=False))
+    run_options: dict[str, Any] = dict(zip(("batch_size", "accumulate"), begun, strict=False))
     got = split_as_begun(options, run_options, plan, plan.fixed + 1000 * fitting)
     assert (got.batch_size, got.accumulate) == expected
 
