@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +17,7 @@ from ..memory_encoder.injection.fit import check_encoder
 from ..memory_encoder.injection.hosts import Host
 from ..memory_encoder.injection.hosts.encoder_file import cross_settings, new_encoder
 from ..memory_encoder.phi.config import MOST_PICTURES, EncoderConfig, Variant
+from ..memory_encoder.phi.trained_on import Asked, remarks
 from .runtime.folders import ENCODERS
 from .runtime.managed import ManagedEncoder, load_encoder, manage
 from .runtime.sampling import host_of
@@ -29,6 +31,9 @@ from .sockets import (
     size_inputs,
     with_advanced,
 )
+
+log = logging.getLogger("video_memory")
+UNTOLD = "the file does not say what the encoder was trained on"
 
 
 class VideoMemoryEncoderLoader(io.ComfyNode):
@@ -73,7 +78,9 @@ class VideoMemoryEncoderLoader(io.ComfyNode):
             path = folder_paths.get_full_path_or_raise("loras", lora_name)
             lora = comfy.utils.load_torch_file(path, safe_load=True)
             model, _ = comfy.sd.load_lora_for_models(model, None, lora, lora_strength, 0)
-        return io.NodeOutput(encoder.attach(model), encoder)
+        about = UNTOLD if encoder.trained_on is None else encoder.trained_on.describe()
+        log.info("%s: %s", encoder_name, about)
+        return io.NodeOutput(encoder.attach(model), encoder, ui={"text": [about]})
 
 
 class VideoMemoryEncoderNew(io.ComfyNode):
@@ -300,7 +307,10 @@ class VideoMemoryBudget(io.ComfyNode):
             bytes_per_weight=bytes_per_weight,
             **memory_fields(configs, fps, section_seconds),
         )
-        report = describe(plan, name)
+        asked = Asked(history_seconds, section_seconds, fps)
+        trained = [part.trained_on for part in memory_encoder.parts]
+        says = [one.describe() for one in trained if one is not None]
+        report = "\n".join([describe(plan, name), *says, *remarks(trained, asked)])
         return io.NodeOutput(report, estimate(plan).memory_tokens, ui={"text": [report]})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from ..memory_encoder.film.opening import Opening
 from ..memory_encoder.film.sections import SectionStore
 from ..memory_encoder.film.takes import parse_locks, parse_takes
 from ..memory_encoder.frames import frames_in
+from ..memory_encoder.injection.hosts.comfy_models import sampling_shift
 from ..memory_encoder.injection.selection import as_trained
 from ..memory_encoder.memory.branching import section_numbers
 from ..memory_encoder.memory.memory_file import Memory
+from ..memory_encoder.phi.trained_on import Asked, remarks
 from ..memory_encoder.storyboard import Lattice, Section
 from .film_beginning import BeginningRequest, append_opening, beginning_of, opening_report
 from .film_events import FilmEvents
@@ -207,6 +210,10 @@ class VideoMemorySampler(io.ComfyNode):
             own.memory = append_opening(memory_encoder, own.codec, own.memory, model, opening)
         plan, steps = storyboard.plan(lattice, start.latents, **beginning.history(lattice)), len(sigmas) - 1
         check_marks(choice, start, plan)
+        asked = asked_of(plan, storyboard.fps, codec.temporal, sliding_window, sampling_shift(model))
+        beyond = remarks([part.trained_on for part in memory_encoder.parts], asked)
+        for remark in beyond:
+            log.warning("film %s: %s", film, remark)
         takes, locked = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))
         progress = FilmProgress(model, len(plan), steps)
         events = FilmEvents(store, plan, model, steps, storyboard.storyboard.shots, locked, progress.previewer)
@@ -227,9 +234,21 @@ class VideoMemorySampler(io.ComfyNode):
             )  # fmt: skip
         FILES.record(store.folder, files_of(result, store, opening))
         reading = reading_report(memory_encoder.config, settings)
-        report = film_report(result, storyboard.fps, opening, reading) + (f"\n{UNKNOWN}" if models is None else "")
+        notes = [*beyond, *([UNKNOWN] if models is None else [])]
+        report = "\n".join([film_report(result, storyboard.fps, opening, reading), *notes])
         latent = film_latent(result, storyboard.fps, opening)
         return io.NodeOutput(latent, result.memory, report, ui={"text": [report]})
+
+
+def asked_of(plan: Sequence[Section], fps: float, temporal: int, window: int, shift: float) -> Asked:
+    """What a film asks of its memory."""
+    return Asked(
+        history_seconds=max(section.start_latent for section in plan) * temporal / fps,
+        section_seconds=max(section.latents for section in plan) * temporal / fps,
+        fps=fps,
+        window=window if any(section.transition == "continue" for section in plan) else 0,
+        shift=shift,
+    )
 
 
 def files_of(film: Film, store: SectionStore, opening: Opening | None) -> list[Path]:

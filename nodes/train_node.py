@@ -14,7 +14,7 @@ from comfy_api.latest import io
 from ..memory_encoder.files import named_folder
 from ..memory_encoder.injection.hosts import find_host
 from ..memory_encoder.injection.hosts.comfy_models import training_mode
-from ..memory_encoder.injection.hosts.encoder_file import new_encoder
+from ..memory_encoder.injection.hosts.encoder_file import new_encoder, read_trained_on
 from ..memory_encoder.phi.encoder import MemoryEncoder
 from ..memory_encoder.training.dataset.dataset import MemoryDataset
 from ..memory_encoder.training.draws import random_state_kept
@@ -22,7 +22,7 @@ from ..memory_encoder.training.listener import PictureListener
 from ..memory_encoder.training.options import TrainOptions
 from ..memory_encoder.training.pictures import loss_plot, recall_picture
 from ..memory_encoder.training.presets import PRESETS, preset_named
-from ..memory_encoder.training.run_files import LORA
+from ..memory_encoder.training.run_files import LORA, encoder_name
 from .events import TrainingEvents
 from .runtime import folders, training
 from .runtime.compress import codec_for
@@ -216,7 +216,9 @@ class VideoMemoryTrain(io.ComfyNode):
         training.publish_run(folder, run, len(encoders))
         plot = torch.from_numpy(np.ascontiguousarray(listener.plot()[..., ::-1])).float()[None] / 255
         loss_map = {"loss": [entry["loss"] for entry in losses if "loss" in entry]}
-        trained = reduce(ManagedEncoder.beside, [manage(encoder.cpu()) for encoder in encoders])
+        files = [folder / encoder_name(number) for number in range(1, len(encoders) + 1)]
+        managed = [manage(part.cpu(), read_trained_on(path)) for part, path in zip(encoders, files, strict=True)]
+        trained = reduce(ManagedEncoder.beside, managed)
         return io.NodeOutput(trained, training.load_lora(folder / LORA), loss_map, plot, ui=listener.summary())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..phi.encoder import MemoryEncoder
+from ..phi.trained_on import TrainedOn
 from .card_plan import MemoryPlan, card_bytes, describe_plan, fit_to_card, plan_memory
 from .dataset.dataset import MemoryDataset
 from .draws import random_state_kept
@@ -72,13 +73,37 @@ def train(
             plan = plan_memory(module, options, shape)
             options = split_as_begun(options, begun, plan, card)
             source.options = options
-            listener.plan(describe_plan(plan, options, len(source.splits["train"]), card))
+            trained_on = what_is_trained(dataset, options)
+            plan_text = describe_plan(plan, options, len(source.splits["train"]), card)
+            listener.plan(f"{plan_text}\n{trained_on.describe_plan()}")
             trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
+            trainer.trained_on = None if options.stage == "host" else trained_on
             losses = trainer.run(last_picture=True)
             trainer.ema.assign()
             return losses
         finally:
             remove_lora(diffusion_model)
+
+
+def what_is_trained(dataset: MemoryDataset, options: TrainOptions) -> TrainedOn:
+    """What the encoders of a run will have been trained on, for their files and for the plan."""
+    space, (_, latents, height, width) = dataset.space, dataset.split("train").largest
+    section = 0 if options.stage == "retrieval" else options.section
+    shortest = min(section, 1) if options.shorter_share else section
+    seconds = space.temporal / dataset.fps
+    return TrainedOn(
+        stage=options.stage,
+        history_seconds=(latents - shortest) * seconds,
+        section_seconds=section * seconds,
+        fps=dataset.fps,
+        window=options.window if section and options.window_share else 0,
+        shift=options.shift,
+        min_t=options.min_t,
+        max_t=options.max_t,
+        width=width * space.spatial,
+        height=height * space.spatial,
+        clips=len(dataset.split("train").sources),
+    )
 
 
 def with_room(options: TrainOptions, card: float | None, plan: Callable[[TrainOptions], MemoryPlan]) -> TrainOptions:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..files import save_tensors, unwritable, write_bytes
 from ..phi.encoder import MemoryEncoder
+from ..phi.trained_on import TrainedOn
 from .distributed.shards import gathered, is_main
 from .lora import lora_state
 
@@ -60,9 +61,10 @@ class TensorFile:
             save_tensors(self.tensors, path, self.metadata)
 
 
-def encoder_file(encoder: MemoryEncoder, facts: Mapping[str, Any]) -> TensorFile:
+def encoder_file(encoder: MemoryEncoder, facts: Mapping[str, Any], trained_on: TrainedOn | None = None) -> TensorFile:
     """An encoder file that Load Memory Encoder reads."""
-    return TensorFile.of_run(encoder.state_dict(), encoder.config.to_metadata(), facts)
+    said = {} if trained_on is None else trained_on.to_metadata()
+    return TensorFile.of_run(encoder.state_dict(), encoder.config.to_metadata() | said, facts)
 
 
 def lora_file(diffusion_model: nn.Module, facts: Mapping[str, Any]) -> TensorFile:

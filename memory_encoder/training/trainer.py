@@ -6,7 +6,7 @@ import logging
 import math
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..files import remove_abandoned
 from ..injection.hosts.comfy_models import has_accelerator
+from ..phi.trained_on import TrainedOn
 from . import run_files as files
 from .checkpoints import FULL, Checkpoints, floats, settings_of
 from .distributed.in_place import norm_inputs_kept
@@ -106,6 +107,7 @@ class Trainer:
         configs = [encoder.config for encoder in module.encoders]
         self.settings = settings_of(options, configs, getattr(source, "identity", None))
         self.first_step = self.done = self.saved = 0
+        self.trained_on: TrainedOn | None = None  # for the files of the encoders
         self.skipped = 0  # in a row, up to the last step
         self.best = math.inf  # the lowest held-out loss
         self.stopping: BaseException | None = None  # why this process asks the run to end after its step
@@ -308,9 +310,10 @@ class Trainer:
         """Encoder and LoRA, or the host that is trained, of the averaged weights; more: further facts in them."""
         facts = {"stage": self.options.stage, "steps": self.done, "run": self.run_id, **more}
         facts |= self.options.that_shape_the_run()
-        model = self.module.diffusion_model
+        model, encoders = self.module.diffusion_model, enumerate(self.module.encoders, 1)
+        data = None if self.trained_on is None else replace(self.trained_on, steps=self.done)
         with self.ema.applied():
-            made = {files.encoder_name(n): files.encoder_file(e, facts) for n, e in enumerate(self.module.encoders, 1)}
+            made = {files.encoder_name(n): files.encoder_file(encoder, facts, data) for n, encoder in encoders}
             if self.options.train_host:
                 made[files.HOST] = files.host_file(model, self.host_metadata, facts)
             else:

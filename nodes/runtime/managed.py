@@ -17,21 +17,23 @@ from torch import Tensor
 
 from ...memory_encoder.injection.fit import Kind, check_encoder, check_kind, needs_tokens
 from ...memory_encoder.injection.hosts import Host
-from ...memory_encoder.injection.hosts.encoder_file import fill, read_encoder
+from ...memory_encoder.injection.hosts.encoder_file import fill, read_encoder, read_trained_on
 from ...memory_encoder.injection.selection import encoder_key
 from ...memory_encoder.memory.memory_file import empty_memory
 from ...memory_encoder.phi.config import EncoderConfig
 from ...memory_encoder.phi.encoder import MemoryEncoder
+from ...memory_encoder.phi.trained_on import TrainedOn
 
 
 class ManagedEncoder:
     """What travels through a MEMORY_ENCODER socket.
 
     config: its configuration. identity: hash of configuration and weights. patcher: its ModelPatcher. others: further
-    encoders that compress the same history (paper section 4.5).
+    encoders that compress the same history (paper section 4.5). trained_on: what its file says of its training.
     """
 
     others: tuple[ManagedEncoder, ...] = ()
+    trained_on: TrainedOn | None = None
 
     def __init__(self, config: EncoderConfig, weights: dict[str, Tensor], dtype: torch.dtype) -> None:
         self.config = config
@@ -84,9 +86,11 @@ class ManagedEncoder:
             check_encoder(part.config, host)
 
 
-def manage(encoder: MemoryEncoder) -> ManagedEncoder:
+def manage(encoder: MemoryEncoder, trained_on: TrainedOn | None = None) -> ManagedEncoder:
     """Puts an encoder that was made or trained in memory under ComfyUI's management."""
-    return ManagedEncoder(encoder.config, encoder.state_dict(), torch.float32)
+    managed = ManagedEncoder(encoder.config, encoder.state_dict(), torch.float32)
+    managed.trained_on = trained_on
+    return managed
 
 
 def load_encoder(path: Path) -> ManagedEncoder:
@@ -94,9 +98,11 @@ def load_encoder(path: Path) -> ManagedEncoder:
     config, weights = read_encoder(path)
     dtype = next((tensor.dtype for tensor in weights.values()), torch.float32)
     try:
-        return ManagedEncoder(config, weights, dtype)
+        managed = ManagedEncoder(config, weights, dtype)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}; download the file again") from error
+    managed.trained_on = read_trained_on(path)
+    return managed
 
 
 def _patcher(

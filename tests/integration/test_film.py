@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
+from memory_encoder.files import save_tensors
+from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.phi.trained_on import TrainedOn
 from tools.comfy_server import ComfyInterrupted, ComfyServer
 from tools.environment import ROOT
 
-from .films import HOLD_NODE, PROMPTS, SAMPLER, film, held, hold, latent_bytes, report, write_models
+from .films import HOLD_NODE, PROMPTS, SAMPLER, changed, film, held, hold, latent_bytes, report, write_models
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +172,22 @@ def test_every_input_and_output_of_every_node_has_a_tooltip(server: ComfyServer)
                 assert len(spec) > 1 and spec[1].get("tooltip"), f"{name}.{key}"
         assert all(info.get("output_tooltips") or []) or not info["output"], name
         assert info["description"] or name == "VideoMemoryDemoTextEncoder", name
+
+
+def test_a_film_that_asks_beyond_what_its_encoder_was_trained_on_is_made_and_told_so_once(server: ComfyServer) -> None:
+    encoder = MemoryEncoder(EncoderConfig("wan", 128, 16, rate="2x2x2", channels=(8, 8, 8, 8)), dtype=torch.float32)
+    trained = TrainedOn("continuation", 1.0, 0.5, 16.0, 3, 8.0, steps=9, width=64, height=48, clips=2)
+    path = server.models_dir / "memory_encoders" / "short.safetensors"
+    save_tensors(encoder.state_dict(), path, encoder.config.to_metadata() | trained.to_metadata())
+
+    def made(name: str, count: int) -> dict[str, Any]:
+        prompt = film(name, PROMPTS[:count])
+        loader = {"model": ["host", 0], "encoder_name": "short.safetensors", "lora_name": "none", "lora_strength": 1.0}
+        prompt["encoder"] = {"class_type": "VideoMemoryEncoderLoader", "inputs": loader}
+        return server.run(changed(prompt, SAMPLER, memory_encoder=["encoder", 1]))["outputs"]
+
+    within, beyond = made("within", 2), made("beyond", 5)
+    assert "trained on history up to 1.0 s; sections up to 0.5 s" in within["encoder"]["text"][0]
+    assert "beyond its training" not in within[SAMPLER]["text"][0]
+    told = [line for line in beyond[SAMPLER]["text"][0].splitlines() if "beyond its training" in line]
+    assert len(told) == 1 and "history of 2.2 s, trained up to 1.0 s" in told[0]

@@ -17,7 +17,7 @@ import torch
 
 from memory_encoder.cli import main
 from memory_encoder.evaluation.score import KINDS
-from memory_encoder.injection.hosts.encoder_file import read_config
+from memory_encoder.injection.hosts.encoder_file import read_config, read_trained_on
 from memory_encoder.training import evaluate_command
 from memory_encoder.training.listener import LOSS_PICTURE, RECALL_PICTURE
 from memory_encoder.training.options import TrainOptions
@@ -57,6 +57,14 @@ def test_all_three_stages_run_one_after_the_other_from_the_command_line(
     assert train(hosts, cached, tmp_path / "two", "--stage", "continuation", *encoder) == 0
     said = capsys.readouterr().out
     assert "LoRA rank 4" in said and "GiB" in said
+    # Windows of 6 latents, 21 frames at 16 a second; sections of 2 latents.
+    assert "history up to 1.5 s; retrieval alone; shift 8" in said
+    assert "history up to 1.2 s; sections up to 0.5 s, sliding window 3; shift 8" in said
+    first, second = (read_trained_on(tmp_path / run / ENCODER) for run in ("one", "two"))
+    assert first is not None and second is not None and read_trained_on(tmp_path / "host" / ENCODER) is None
+    assert (first.history_seconds, first.section_seconds, first.window) == (1.5, 0.0, 0)
+    assert (second.history_seconds, second.section_seconds, second.window) == (1.25, 0.5, 3)
+    assert (second.fps, second.shift, second.steps, second.width, second.height, second.clips) == (16, 8, 3, 64, 48, 1)
     for run, made in (
         ("host", (HOST,)),
         ("one", (ENCODER, LORA, LOSS_PICTURE, RECALL_PICTURE)),
@@ -205,6 +213,8 @@ def test_node_trains_leaves_the_model_alone_and_gives_what_other_nodes_take(
     look_for_encoders(comfy, monkeypatch, tmp_path / "video_memory_training" / "run")
     loaded = studio.call("VideoMemoryEncoderLoader", studio.model, ENCODER, "none", 1.0).result[1]
     assert loaded.config == trained.config
+    # What it was trained on is in the file and on the encoder, and no part of what it is.
+    assert loaded.trained_on == trained.trained_on is not None and loaded.identity == trained.identity
 
 
 def test_node_trains_combined_encoders_that_the_loaders_give_back(

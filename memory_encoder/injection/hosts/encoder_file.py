@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...phi.config import EncoderConfig
 from ...phi.encoder import MemoryEncoder
+from ...phi.trained_on import TrainedOn
 from . import Host
 
 
@@ -34,6 +35,15 @@ def read_config(path: Path) -> EncoderConfig:
             return EncoderConfig.from_metadata(file.metadata(), path.name)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"memory encoder {path.name} cannot be read ({error}); download the file again") from error
+
+
+def read_trained_on(path: Path) -> TrainedOn | None:
+    """What the encoder of a file was trained on, None where it does not say."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return TrainedOn.from_metadata(file.metadata())
+    except (SafetensorError, OSError):
+        return None
 
 
 def fill(encoder: MemoryEncoder, weights: dict[str, Tensor]) -> None:
