@@ -241,10 +241,10 @@ class VideoMemorySampler(io.ComfyNode):
 
 
 def asked_of(plan: Sequence[Section], fps: float, temporal: int, window: int, shift: float) -> Asked:
-    """What a film asks of its memory."""
+    """What a film asks of its memory; the latent of a single frame at its very beginning counts for no time."""
     return Asked(
         history_seconds=max(section.start_latent for section in plan) * temporal / fps,
-        section_seconds=max(section.latents for section in plan) * temporal / fps,
+        section_seconds=max(section.latents - (section.start_latent == 0) for section in plan) * temporal / fps,
         fps=fps,
         window=window if any(section.transition == "continue" for section in plan) else 0,
         shift=shift,
