@@ -26,7 +26,7 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the converted files go")
     parser.add_argument("--name", default="", help="how their names begin; the input's name by default")
     kinds = ("auto", *_names(), *lora_kinds.KINDS)
-    parser.add_argument("--kind", choices=kinds, default="auto", help="what the files are; auto takes it from them")
+    parser.add_argument("--kind", choices=kinds, default="auto", help="what the files are (default auto: as they say)")
     parser.add_argument(
         "--scale", type=float, help="what a LoRA was trained to be multiplied by, where its file does not say it"
     )

@@ -145,7 +145,7 @@ def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
     add("--scene-cuts", action="store_true", help="no window over a cut (needs PySceneDetect)")
     add(
         "--buckets", default="auto",
-        help="sizes for clips of other aspect: auto (usual ones, about one area), none, or 480x832,640x640 (default auto)",
+        help="sizes for clips of other aspect: auto (usual ones, one area), none, or 480x832,640x640 (default auto)",
     )  # fmt: skip
     add(
         "--min-window-seconds", type=float, default=1.0,

@@ -107,8 +107,8 @@ def test_training_runs_the_host_as_core_does(tiny: TinyModel, seeds: tuple[int, 
 @pytest.mark.parametrize("memory", [False, True])
 @pytest.mark.parametrize("seeds", [(1,), (1, 4)])
 def test_a_host_in_bf16_is_run_as_core_runs_it(half: TinyModel, seeds: tuple[int, ...], memory: bool) -> None:
-    """As closely as in float32, within Accelerate's autocast and outside of any, as recalled pictures, evaluation and runs
-    without mixed precision are."""
+    """As closely as in float32, within Accelerate's autocast and outside of any, as recalled pictures, evaluation and
+    runs without mixed precision are."""
     for autocast in (False, True):
         ours, core = both(half, *seeds, memory=memory, autocast=autocast)
         assert ours.dtype == torch.float32
