@@ -3,7 +3,7 @@
 import { api } from "/scripts/api.js";
 import { app } from "/scripts/app.js";
 
-import { followComfy } from "./i18n.mjs";
+import { followComfy, t } from "./i18n.mjs";
 import { addPanel } from "./panel.mjs";
 import { after, onChange, shareWithCanvas } from "./storyboard/comfy.mjs";
 import { StoryboardEditor } from "./storyboard/editor.mjs";
@@ -29,7 +29,7 @@ function attach(node) {
   if (!widget) return; // another version of the node
   const editor = new StoryboardEditor(app, node, widget, send);
   shareWithCanvas(app, editor.element);
-  const panel = addPanel(node, "storyboard_editor", editor.element, { minWidth: WIDTH, height: HEIGHT });
+  const panel = addPanel(node, "storyboard_editor", editor.element, { minWidth: WIDTH, height: HEIGHT, label: t("storyboard.editor") });
   const refresh = soon(() => node.graph && editor.refresh());
   for (const input of node.widgets) if (input !== panel) onChange(input, refresh);
   after(node, "onConnectionsChange", refresh);

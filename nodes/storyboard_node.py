@@ -133,7 +133,7 @@ class VideoMemoryStoryboard(io.ComfyNode):
         )
         parts = () if memory_encoder is None else memory_encoder.parts
         sections = encoded.plan(Lattice.of([part.config for part in parts], TEMPORAL))
-        for prompt in dict.fromkeys(shot.prompt for shot in parsed.shots):
+        for prompt in dict.fromkeys(shot.prompt for shot in parsed.expanded().shots):
             encoded.conditioning[prompt] = _encode(clip, prompt)
         schedule = f"{describe_schedule(sections, fps)}\n{reading.note}"
         # The editor learns from a run what a text was that another node made.

@@ -17,7 +17,7 @@ export function followDrag(timeline, event) {
   timeline.scroller.focus({ preventScroll: true });
   timeline.actions.select(index, time);
   event.preventDefault(); // no text is selected, no image is dragged
-  if (!editable) return;
+  if (!editable || (edge && storyboard.shots[index].locked)) return; // another length would make a locked shot anew
   const film = timeline.actions.film();
   const start = { storyboard, times, film, index, time, x: event.clientX, moved: false };
   listen(timeline, event, edge ? edgeDrag(timeline, start) : blockDrag(timeline, start));
@@ -65,7 +65,8 @@ function edgeDrag(timeline, { storyboard, times, film, index, time }) {
         : resizeShot(storyboard, index, length, film);
       const now = boundaries(result, film);
       const seconds = now[index + 1] - now[index];
-      timeline.say(t("storyboard.lengthNow", { length: clock(seconds), frames: Math.round(seconds * film.fps) }), now[index + 1]);
+      const words = t("storyboard.lengthNow", { length: clock(seconds), frames: Math.round(seconds * film.fps) });
+      timeline.say(event.shiftKey ? words : `${words} · ${t("storyboard.shiftHint")}`, now[index + 1]);
       timeline.actions.preview(result);
     },
     end: (keep) => timeline.actions.commit(keep ? result : storyboard, index),

@@ -4,6 +4,7 @@
  */
 
 import { t } from "../i18n.mjs";
+import { CastField } from "./cast_field.mjs";
 import { asOneEdit, setHidden } from "./comfy.mjs";
 import { h } from "./dom.mjs";
 import * as edits from "./edits.mjs";
@@ -15,9 +16,12 @@ import { PastePanel } from "./paste_panel.mjs";
 import { OWN_FIELDS, PlanClient, askOnce, planRequest } from "./plan.mjs";
 import { PlanPanel } from "./plan_panel.mjs";
 import { ShotPanel } from "./shot_panel.mjs";
-import { emptyStoryboard, formatStoryboard, parseStoryboard } from "./shots.mjs";
+import { emptyStoryboard, formatStoryboard, makeShot, parseStoryboard } from "./shots.mjs";
 import { Timeline } from "./timeline.mjs";
 import { Toolbar } from "./toolbar.mjs";
+
+/** Actions that would lose what a lock keeps: a locked shot has to be unlocked first. */
+const GUARDED = new Set(["split", "delete", "shorter", "longer"]);
 
 export class StoryboardEditor {
   /** `send(body)` posts a question to the server's plan route. */
@@ -44,11 +48,17 @@ export class StoryboardEditor {
       resize: (seconds) => this.commit(edits.resizeShot(this.storyboard, this.selected, seconds, this.film())),
       leave: () => this.timeline.scroller.focus(),
     });
-    this.negative = new NegativeField({ type: (negative) => this.#typeNegative(negative), finish: () => this.#finishTyping() });
+    this.negative = new NegativeField({ type: (negative) => this.#typeFor({ negative }), finish: () => this.#finishTyping() });
+    this.cast = new CastField({
+      type: (cast) => this.#typeFor({ cast }),
+      finish: () => this.#finishTyping(),
+      leave: () => this.timeline.scroller.focus(),
+    });
     this.planPanel = new PlanPanel({ select: (shot) => this.select(shot), set: (field, value) => this.#setOwn(field, value) });
     this.pastePanel = new PastePanel({
       read: (text) => askOnce(send, JSON.stringify(planRequest(text, this.numbers(), {}, {}))),
       take: (answer, atTheEnd) => this.#take(answer, atTheEnd),
+      takeLines: (lines) => this.#takeLines(lines),
       closed: () => this.timeline.scroller.focus(),
     });
     this.toolbar = new Toolbar((action) => this.act(action));
@@ -56,7 +66,7 @@ export class StoryboardEditor {
     this.element = h(
       "div",
       { class: "vm-sb", role: "group", "aria-label": t("storyboard.editor") },
-      this.toolbar.element, this.notices.element, this.pastePanel.element, this.timeline.scroller, this.shotPanel.element, this.negative.element, this.planPanel.element,
+      this.toolbar.element, this.notices.element, this.pastePanel.element, this.timeline.scroller, this.timeline.map, this.shotPanel.element, this.cast.element, this.negative.element, this.planPanel.element,
     ); // prettier-ignore
     this.element.addEventListener("keydown", (event) => this.#key(event));
     this.element.addEventListener("focusin", () => (this.focused = true));
@@ -133,6 +143,12 @@ export class StoryboardEditor {
     this.select(index, index === this.selected ? this.mark : null);
   }
 
+  /** Another storyboard in the place of whatever is there. */
+  commitAll(storyboard) {
+    asOneEdit(this.app, () => this.#write(storyboard));
+    this.select(0);
+  }
+
   /** What buttons and keys ask for, by name. */
   act(action) {
     const film = this.film();
@@ -150,6 +166,7 @@ export class StoryboardEditor {
     };
     if (action in anytime) return anytime[action]();
     if (!this.editable) return undefined;
+    if (GUARDED.has(action) && now.shots[at].locked) return this.notices.say(t("storyboard.guarded", { number: at + 1 }));
     const length = () => edits.lengths(now, film)[at];
     const edit = {
       write: () => this.shotPanel.write(),
@@ -222,7 +239,8 @@ export class StoryboardEditor {
     this.timeline.show({ storyboard, times, sections, selected, mark, editable });
     const seconds = edits.tidy(times[selected + 1] - times[selected]);
     const own = sections.filter((section) => section.shot === selected);
-    this.shotPanel.show({ shot: storyboard.shots[selected], index: selected, seconds, sections: own, editable });
+    this.shotPanel.show({ shot: storyboard.shots[selected], index: selected, seconds, sections: own, editable, first: selected === 0 && this.found.hasHistory === false });
+    this.cast.show(storyboard.cast, editable);
     this.negative.show(storyboard.negative, editable);
     this.planPanel.show({ answer: this.plan?.answer, found: this.found, own: this.#own(), selected });
   }
@@ -280,9 +298,10 @@ export class StoryboardEditor {
     this.#write(edits.changeShot(this.storyboard, this.selected, values));
   }
 
-  #typeNegative(negative) {
+  /** Something of the whole film. */
+  #typeFor(values) {
     this.typed = true;
-    this.#write({ ...this.storyboard, negative });
+    this.#write({ ...this.storyboard, ...values });
   }
 
   #finishTyping() {
@@ -328,6 +347,16 @@ export class StoryboardEditor {
     const result = atTheEnd ? edits.joinStoryboards(this.storyboard, pasted, this.film()) : pasted;
     this.#takeOver(result, answer.read_as);
     this.select(first);
+    return null;
+  }
+
+  /** One shot of a section's length for each line. */
+  #takeLines(lines) {
+    if (this.linked) return t("storyboard.cannotTake");
+    const film = this.film();
+    const shots = lines.map((prompt) => makeShot({ prompt }));
+    const { negative, cast } = this.storyboard ?? emptyStoryboard();
+    this.commitAll(edits.inARow({ negative, cast }, shots, shots.map(() => edits.snap(film.sectionSeconds, film.step))));
     return null;
   }
 

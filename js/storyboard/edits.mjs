@@ -125,10 +125,12 @@ export function joinStoryboards(first, second, film) {
   const alone = { ...film, totalSeconds: 0 };
   const all = [...lengths(first, film), ...lengths(second, alone)];
   const joined = inARow(first, [...first.shots, ...second.shots], all);
-  return { ...joined, negative: first.negative || second.negative };
+  const others = second.cast.filter(({ name, look }) => !first.cast.some((line) => (name ? line.name === name : line.look === look)));
+  return { ...joined, negative: first.negative || second.negative, cast: [...first.cast, ...others] };
 }
 
-function inARow(storyboard, shots, all) {
+/** Shots one after the other, each with its length. */
+export function inARow(storyboard, shots, all) {
   let start = 0;
   const placed = shots.map((shot, i) => {
     const end = tidy(start + all[i]);

@@ -1,7 +1,7 @@
 /** Times to pixels and back, and the marks of the ruler. */
 
 const NICE = [0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
-const LEAST_SHOT = 7; // pixels of an average shot: narrower ones cannot be told apart, so the timeline scrolls
+const LEAST_SHOT = 36; // pixels of an average shot, for its number and how it begins; for more shots the timeline scrolls
 
 /** Pixels for a second: the film fills `width`, times `zoom`, unless its shots became too narrow. */
 export function pixelsPerSecond(width, seconds, shots, zoom) {

@@ -44,8 +44,11 @@ export class ShotPanel {
     );
   }
 
-  /** Shows a shot: `{ shot, index, seconds, sections, editable }`; `sections` are those of the plan that belong to it. */
-  show({ shot, index, seconds, sections, editable }) {
+  /**
+   * Shows a shot: `{ shot, index, seconds, sections, editable, first }`; `sections` are those of the plan that belong to
+   * it, `first` says that nothing comes before it, from which it could go on.
+   */
+  show({ shot, index, seconds, sections, editable, first }) {
     if (index !== this.index) this.unfinished.clear();
     Object.assign(this, { shot, index, seconds });
     this.title.textContent = t("storyboard.shotTitle", { number: index + 1 });
@@ -64,6 +67,9 @@ export class ShotPanel {
     this.noSeed.hidden = shot.seed === null;
     this.element.classList.toggle("vm-sb-locked-panel", shot.locked);
     for (const field of this.element.querySelectorAll("input, textarea, button")) setAttribute(field, "disabled", !editable);
+    for (const choice of [this.cut, this.goOn]) setAttribute(choice, "disabled", !editable || first);
+    this.joint.title = first ? t("storyboard.firstShot") : "";
+    setAttribute(this.length, "disabled", !editable || shot.locked);
   }
 
   /** Puts the caret into the prompt. */

@@ -1,7 +1,8 @@
 /**
  * A storyboard as the editor holds it, read from and written as the canonical JSON of the Storyboard node.
  *
- * `{ shots: [{ start, end, prompt, seed, transition, name, locked }], negative }`; times are seconds, `end` may be null.
+ * `{ shots: [{ start, end, prompt, seed, transition, name, locked }], negative, cast: [{ name, look }] }`; times are seconds,
+ * `end` may be null; a line of the cast without a name ("") is the look of the whole film.
  * `transition` is null for a first shot of which nothing is said: it goes on from a clip that opens the film, if any.
  * `seed` is a text of digits or null: seeds go up to 2^64-1, which numbers here cannot hold. Values are never changed in
  * place. Other formats are read by the server, which has the one parser for them.
@@ -21,7 +22,7 @@ export function makeShot(values) {
 
 /** What one begins with: a shot of which nothing is said yet. */
 export function emptyStoryboard() {
-  return { shots: [makeShot({ transition: null })], negative: "" };
+  return { shots: [makeShot({ transition: null })], negative: "", cast: [] };
 }
 
 /**
@@ -36,15 +37,16 @@ export function parseStoryboard(text) {
     if (error instanceof SyntaxError) return null;
     throw error;
   }
-  if (!isObject(data) || Object.keys(data).some((key) => !["version", "shots", "negative"].includes(key))) return null;
+  if (!isObject(data) || Object.keys(data).some((key) => !["version", "shots", "negative", "cast"].includes(key))) return null;
   if ((data.version ?? 1) !== 1 || typeof (data.negative ?? "") !== "string") return null;
   if (!Array.isArray(data.shots) || !data.shots.length || data.shots.length > MAX_SHOTS) return null;
   const shots = data.shots.map((shot, index) => readShot(shot, index ? "cut" : null));
-  return shots.every(Boolean) && inOrder(shots) ? { shots, negative: data.negative ?? "" } : null;
+  const cast = Array.isArray(data.cast ?? []) ? (data.cast ?? []).map(readCastLine) : [null];
+  return [...shots, ...cast].every(Boolean) && inOrder(shots) ? { shots, negative: data.negative ?? "", cast } : null;
 }
 
 /** The canonical JSON, to the character as the library writes it, so that no edit looks like a change of everything. */
-export function formatStoryboard({ shots, negative }) {
+export function formatStoryboard({ shots, negative, cast = [] }) {
   const list = shots.map((shot, index) => {
     const fields = [`"start": ${shot.start}`];
     if (shot.end !== null) fields.push(`"end": ${shot.end}`);
@@ -55,7 +57,9 @@ export function formatStoryboard({ shots, negative }) {
     if (shot.locked) fields.push('"locked": true');
     return `{${fields.join(", ")}}`;
   });
-  return `{"version": 1, "shots": [${list.join(", ")}], "negative": ${JSON.stringify(negative)}}`;
+  const lines = cast.map(({ name, look }) => `{${name ? `"name": ${JSON.stringify(name)}, ` : ""}"look": ${JSON.stringify(look)}}`);
+  const looks = lines.length ? `, "cast": [${lines.join(", ")}]` : "";
+  return `{"version": 1, "shots": [${list.join(", ")}], "negative": ${JSON.stringify(negative)}${looks}}`;
 }
 
 /** Whether a text is a seed: a whole number from 0 to 2^64-1. */
@@ -81,6 +85,12 @@ function readShot(data, unsaid) {
     ["cut", "continue", unsaid].includes(transition) &&
     (seed === null || isSeed(String(seed)));
   return good ? { start, end, prompt, seed: seed === null ? null : String(seed), transition, name, locked } : null;
+}
+
+function readCastLine(data) {
+  if (!isObject(data) || Object.keys(data).some((key) => !["name", "look"].includes(key))) return null;
+  const { name = "", look } = data;
+  return typeof name === "string" && typeof look === "string" ? { name, look } : null;
 }
 
 function inOrder(shots) {

@@ -6,6 +6,7 @@ import { followDrag } from "./drag.mjs";
 import { clock, markEvery, pixelsPerSecond, visibleShots } from "./scale.mjs";
 
 const OVERSCAN = 200; // pixels drawn beyond what is seen, so that scrolling does not show a hole
+const MAPPED = 400; // shots in the small picture of the film; more cannot be told apart
 const HUES = [212, 152, 32, 282, 342, 182, 62, 252];
 
 let count = 0;
@@ -34,6 +35,9 @@ export class Timeline {
     this.scroller.addEventListener("scroll", () => this.draw());
     this.scroller.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     this.content.addEventListener("pointerdown", (event) => followDrag(this, event));
+    this.view = h("i");
+    this.map = h("div", { class: "vm-sb-map", title: t("storyboard.map"), "aria-hidden": "true" }, this.view);
+    for (const type of ["pointerdown", "pointermove"]) this.map.addEventListener(type, (event) => this.#goTo(event));
     this.observer = new ResizeObserver(() => this.draw());
   }
 
@@ -66,13 +70,19 @@ export class Timeline {
     return (event.clientX - box.left) / stretch / this.scale;
   }
 
-  /** Another zoom, with the time at the middle of what is seen staying there. */
-  setZoom(zoom) {
+  /** Another zoom. `time` stays where it is seen: by default the middle of the chosen shot, which is brought into view. */
+  setZoom(zoom, time = this.#chosenTime()) {
     const width = this.scroller.clientWidth;
-    const middle = (this.scroller.scrollLeft + width / 2) / this.scale;
+    const before = time * this.scale - this.scroller.scrollLeft;
     this.zoom = Math.min(Math.max(zoom, 1), 64);
     this.draw();
-    this.scroller.scrollLeft = middle * this.scale - width / 2;
+    this.scroller.scrollLeft = time * this.scale - (before >= 0 && before <= width ? before : width / 2);
+    this.draw();
+  }
+
+  #chosenTime() {
+    const { times, selected } = this.state;
+    return (times[selected] + times[selected + 1]) / 2;
   }
 
   /** Scrolls so that a shot is seen. */
@@ -103,6 +113,36 @@ export class Timeline {
     this.scroller.classList.toggle("vm-sb-readonly", !editable);
     this.scroller.setAttribute("aria-activedescendant", `${this.prefix}-${selected}`);
     this.scroller.setAttribute("aria-readonly", String(!editable));
+    this.#drawMap();
+  }
+
+  /** The whole film in small while only a part of it is seen. */
+  #drawMap() {
+    const { times, storyboard } = this.state;
+    const { scrollLeft, scrollWidth, clientWidth } = this.scroller;
+    this.map.hidden = scrollWidth <= clientWidth + 1;
+    if (this.map.hidden) return;
+    const total = times.at(-1);
+    const key = `${times.join()} ${storyboard.shots.length}`;
+    if (this.mapped !== key) {
+      const stops = storyboard.shots.slice(0, MAPPED).map((_, i) => {
+        const colour = `hsl(${HUES[i % HUES.length]} 45% 50% / 0.6)`;
+        return `${colour} ${((100 * times[i]) / total).toFixed(2)}% ${((100 * times[i + 1]) / total).toFixed(2)}%`;
+      });
+      this.map.style.backgroundImage = `linear-gradient(to right, ${stops.join(", ")})`;
+      this.mapped = key;
+    }
+    this.view.style.left = `${(100 * scrollLeft) / scrollWidth}%`;
+    this.view.style.width = `${(100 * clientWidth) / scrollWidth}%`;
+  }
+
+  #goTo(event) {
+    if (event.type === "pointermove" ? event.buttons !== 1 : event.button !== 0) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (event.type === "pointerdown") this.map.setPointerCapture(event.pointerId);
+    const box = this.map.getBoundingClientRect();
+    this.scroller.scrollLeft = ((event.clientX - box.left) / box.width) * this.scroller.scrollWidth - this.scroller.clientWidth / 2;
   }
 
   /** A few words beside the pointer while something is dragged; none hides them. */
@@ -153,7 +193,10 @@ export class Timeline {
       },
       head,
     );
-    if (width > 40) block.append(h("div", { class: "vm-sb-shot-text", text: shot.name || shot.prompt || t("storyboard.noPrompt") }));
+    if (width > 40) {
+      const name = shot.name ? h("b", { text: `${shot.name} ` }) : null;
+      block.append(h("div", { class: "vm-sb-shot-text" }, name, h("span", { text: shot.prompt || t("storyboard.noPrompt") })));
+    }
     if (editable) block.append(h("div", { class: "vm-sb-edge", data: { edge: index }, title: t("storyboard.edge") }));
     if (moving) block.style.transform = `translateX(${this.drop.shift}px)`;
     return block;
@@ -174,13 +217,13 @@ export class Timeline {
   }
 
   #wheel(event) {
-    // Sideways where there is something to scroll; all else is the canvas's, which zooms.
-    const { scrollLeft, scrollWidth, clientWidth } = this.scroller;
-    const way = event.deltaX || event.deltaY;
-    const room = way < 0 ? scrollLeft > 0 : scrollLeft + clientWidth < scrollWidth - 1;
-    if (event.ctrlKey || event.metaKey || !room) return;
+    // Sideways as long as there is more than is seen, at its ends too: the canvas would zoom away under the hand there.
+    const { scrollWidth, clientWidth } = this.scroller;
+    const zooms = event.ctrlKey || event.metaKey;
+    if (!zooms && scrollWidth <= clientWidth + 1) return;
     event.preventDefault();
     event.stopPropagation();
-    this.scroller.scrollLeft += way;
+    if (zooms) this.setZoom(this.zoom * (event.deltaY < 0 ? 1.25 : 0.8), this.timeAt(event));
+    else this.scroller.scrollLeft += event.deltaX || event.deltaY;
   }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .cast import CastLine
 from .formats import parse_storyboard, read_storyboard
 from .importers.reading import Reading
 from .lattice import Lattice
@@ -16,6 +17,7 @@ __all__ = [
     "MAX_SHOTS",
     "MAX_TEXT_BYTES",
     "ONE_CLIP",
+    "CastLine",
     "KeyframeUnit",
     "Lattice",
     "Reading",

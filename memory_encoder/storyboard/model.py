@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from .cast import MAX_LINES, MAX_NAME, CastLine, with_cast
+
 Transition = Literal["cut", "continue"]
 
 VERSION = 1
@@ -24,7 +26,8 @@ TIME_TOLERANCE = 1e-6  # seconds; sums of decimal fractions in an editor do not 
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # half surrogates as well
 _SHOT_FIELDS = ("start", "end", "prompt", "seed", "transition", "name", "locked")
-_STORYBOARD_FIELDS = ("version", "shots", "negative")
+_STORYBOARD_FIELDS = ("version", "shots", "negative", "cast")
+_CAST_FIELDS = ("name", "look")
 
 
 class StoryboardError(ValueError):
@@ -56,11 +59,13 @@ class Storyboard:
 
     Raises StoryboardError, naming the shot (counted from 1), for empty or overlong text, control characters, times
     that are negative, not finite or out of order, and fields of a wrong type. White space around texts is dropped.
+    cast: how people, places and the whole film look; the prompts of the shots stay as they are, see `expanded`.
     """
 
     shots: tuple[Shot, ...]
     negative: str = ""
     version: int = VERSION
+    cast: tuple[CastLine, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:
@@ -77,6 +82,14 @@ class Storyboard:
             _check_order(number, shot, following)
         object.__setattr__(self, "shots", checked)
         object.__setattr__(self, "negative", checked_text(self.negative, "'negative'", may_be_empty=True))
+        object.__setattr__(self, "cast", _checked_cast(self.cast))
+
+    def expanded(self) -> Storyboard:
+        """The storyboard that is made: every prompt says how what it names looks, and there is no cast."""
+        if not self.cast:
+            return self
+        shots = tuple(dataclasses.replace(shot, prompt=with_cast(shot.prompt, self.cast)) for shot in self.shots)
+        return dataclasses.replace(self, shots=shots, cast=())
 
     def to_json(self) -> str:
         """The canonical JSON; fields at their default are left out, `transition` is written but for a first shot of
@@ -84,7 +97,10 @@ class Storyboard:
         shots = [_shot_to_dict(shot) for shot in self.shots]
         if self.shots[0].transition == "cut" and not self.shots[0].stated:
             del shots[0]["transition"]
-        return json.dumps({"version": self.version, "shots": shots, "negative": self.negative}, ensure_ascii=False)
+        data = {"version": self.version, "shots": shots, "negative": self.negative}
+        if self.cast:
+            data["cast"] = [({"name": line.name} if line.name else {}) | {"look": line.look} for line in self.cast]
+        return json.dumps(data, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Storyboard:
@@ -106,9 +122,11 @@ class Storyboard:
             shots=tuple(_shot_from_dict(shot, f"shot {number}") for number, shot in enumerate(shots, 1)),
             negative=data.get("negative", ""),
             version=version,
+            cast=_cast_from(data.get("cast", [])),
         )
 
 
+_EXAMPLE_CAST = '[{"name": "Mira", "look": "a girl with red hair"}]'
 _EXAMPLE_SHOTS = '[{"start": 0, "end": 5, "prompt": "a street at night"}]'
 
 
@@ -226,6 +244,36 @@ def _checked_shot(shot: Shot, where: str) -> Shot:
         raise StoryboardError(f"{where}: 'locked' is {show(shot.locked)}; write true or false")
     prompt, name = checked_text(shot.prompt, where), checked_text(shot.name, f"{where}: 'name'", may_be_empty=True)
     return Shot(prompt, start, end, seed, shot.transition, name, shot.locked, shot.stated)
+
+
+def _cast_from(data: object) -> tuple[CastLine, ...]:
+    if not isinstance(data, list):
+        raise StoryboardError(f"'cast' is {show(data)}; write a list such as {_EXAMPLE_CAST}")
+    lines = []
+    for number, line in enumerate(data, 1):
+        if not isinstance(line, dict):
+            raise StoryboardError(f"line {number} of 'cast' is {show(line)}; write an object with 'name' and 'look'")
+        _refuse_unknown(line, _CAST_FIELDS, f"line {number} of 'cast'")
+        lines.append(CastLine(line.get("look", ""), line.get("name", "")))
+    return tuple(lines)
+
+
+def _checked_cast(cast: tuple[CastLine, ...]) -> tuple[CastLine, ...]:
+    if len(cast) > MAX_LINES:
+        raise StoryboardError(f"'cast' has {len(cast)} lines, at most {MAX_LINES} are possible; leave some out")
+    checked: list[CastLine] = []
+    for number, line in enumerate(cast, 1):
+        where = f"line {number} of 'cast'"
+        name = checked_text(line.name, f"{where}: 'name'", may_be_empty=True)
+        look = checked_text(line.look, f"{where}: 'look'", may_be_empty=True)
+        if not look:
+            raise StoryboardError(f"{where}: 'look' is empty; say how {name or 'the film'} looks, or delete the line")
+        if len(name) > MAX_NAME or "\n" in name:
+            raise StoryboardError(f"{where}: the name is no name of at most {MAX_NAME} characters; write only the name")
+        if name and any(other.name == name for other in checked):
+            raise StoryboardError(f"{where}: {name} is there already; put both looks into one line")
+        checked.append(CastLine(look, name))
+    return tuple(checked)
 
 
 def _check_order(number: int, shot: Shot, following: Shot) -> None:

@@ -97,6 +97,7 @@ def plan_sections(
     StoryboardError for values out of range and for a shot that begins or ends after `total_seconds`.
     """
     _check_plan(fps, section_seconds, history_latents)
+    storyboard = storyboard.expanded()
     stride = lattice.temporal_stride
     boundaries = _boundaries(storyboard, section_seconds, total_seconds)
     longest = max(1, math.ceil(section_seconds * fps / stride - _ROUNDING))

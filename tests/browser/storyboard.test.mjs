@@ -25,7 +25,7 @@ async function openEditor(renderer, text = JSON.stringify({ version: 1, shots: S
   const read = () => widgetValue(page, id, "storyboard");
   await write(text);
   await fit(page, id);
-  await editor.locator(".vm-sb-sum").filter({ hasText: "241" }).waitFor();
+  await editor.locator(".vm-sb-sum").filter({ hasText: options.frames ?? "241" }).waitFor();
   const shots = async () => JSON.parse(await read()).shots;
   const times = async () => (await shots()).map((shot) => [shot.start, shot.end, shot.prompt]);
   const focus = () => editor.locator(".vm-sb-timeline").focus();
@@ -105,7 +105,7 @@ for (const renderer of RENDERERS) {
   });
 
   test(`a storyboard is written with the keyboard alone, ${renderer}`, async () => {
-    const { page, id, shots, focus, keys, quiet, close } = await openEditor(renderer);
+    const { page, id, editor, shots, focus, keys, quiet, close } = await openEditor(renderer);
     await focus();
     await keys("ArrowRight", "Shift+ArrowRight", "n");
     await page.keyboard.type("rain on the window");
@@ -124,7 +124,10 @@ for (const renderer of RENDERERS) {
     await keys("Control+z");
     assert.equal((await shots()).length, 4, "the split is taken back");
     await page.waitForFunction(() => document.activeElement?.classList.contains("vm-sb-timeline"));
-    await keys("s");
+    await keys("s", "Delete");
+    assert.equal((await shots()).length, 4, "the shot that is chosen now is locked, and neither split nor deleted");
+    await editor.getByText("Shot 2 is locked; unlock it first (L)").waitFor();
+    await keys("Home", "s");
     assert.equal((await shots()).length, 5, "after an undo the keyboard goes on where it was");
     await keys("Control+z", "Control+z");
     await page.keyboard.press("Control+Shift+z");
@@ -213,7 +216,7 @@ for (const renderer of RENDERERS) {
   });
 
   test(`the plan follows the graph and the typing, and a refusal loses nothing, ${renderer}`, async () => {
-    const { page, id, editor, read, close } = await openEditor(renderer);
+    const { page, id, editor, read, quiet, close } = await openEditor(renderer);
     const tokens = () => editor.locator(".vm-sb-numbers").textContent();
     assert.match(await tokens(), /3,120 tokens/);
     await page.evaluate((node) => {
@@ -341,6 +344,54 @@ for (const renderer of RENDERERS) {
     assert.equal(await page.locator(".vm-sb").count(), 1);
     await loadPrompt(page, prompt);
     await page.locator(".vm-sb-shot").nth(2).waitFor();
+    quiet();
+    await close();
+  });
+}
+
+for (const renderer of RENDERERS) {
+  test(`forty shots are told apart, keep the wheel, and the chosen one in view, ${renderer}`, async () => {
+    const shots = Array.from({ length: 40 }, (_, i) => ({ start: 5 * i, end: 5 * i + 5, prompt: `shot of a street, number ${i + 1}`, name: i === 2 ? "The pier" : "" }));
+    const { page, editor, quiet, close } = await openEditor(renderer, JSON.stringify({ version: 1, shots }), { frames: "3,201" });
+    const timeline = editor.locator(".vm-sb-timeline");
+    const numbers = () => editor.locator(".vm-sb-shot-head b").evaluateAll((all) => all.map((one) => one.textContent).filter(Boolean).length);
+    assert.ok((await numbers()) >= 18, "every shot that is seen has its number");
+    assert.ok(await editor.locator(".vm-sb-map").isVisible(), "the whole film is seen in small");
+    const scale = () => page.evaluate(() => window.app.canvas.ds.scale);
+    const before = await scale();
+    await timeline.hover();
+    for (let turn = 0; turn < 30; turn += 1) await page.mouse.wheel(0, 240);
+    await settle(page);
+    assert.equal(await scale(), before, "at its end the timeline keeps the wheel");
+    await timeline.focus();
+    await page.keyboard.press("Home");
+    for (let press = 0; press < 4; press += 1) await page.keyboard.press("+");
+    await settle(page);
+    const inView = await editor.locator(".vm-sb-selected").evaluate((block) => {
+      const [a, b] = [block.getBoundingClientRect(), block.closest(".vm-sb-timeline").getBoundingClientRect()];
+      return a.right > b.left && a.left < b.right;
+    });
+    assert.ok(inView, "the shot that is edited is seen");
+    await page.keyboard.press("ArrowRight");
+    await page.keyboard.press("ArrowRight");
+    const named = editor.locator('.vm-sb-shot[data-index="2"] .vm-sb-shot-text');
+    await named.getByText("The pier").waitFor();
+    await named.getByText("number 3").waitFor();
+    await picture(page, `storyboard-forty-${renderer}`);
+    quiet();
+    await close();
+  });
+
+  test(`cast and look are written once and stand in what is encoded, ${renderer}`, async () => {
+    const text = JSON.stringify({ version: 1, shots: SHOTS });
+    const { page, editor, read, quiet, close } = await openEditor(renderer, text);
+    await editor.locator(".vm-sb-cast summary").click();
+    await editor.getByRole("textbox", { name: "Cast and look" }).fill("the kitchen: no one\nkitchen: green tiles\nwatercolour");
+    assert.deepEqual(JSON.parse(await read()).cast.map(({ name }) => name ?? ""), ["the kitchen", "kitchen", ""]);
+    await editor.getByText("Cast and look (3)").waitFor();
+    await editor.locator(".vm-sb-list summary").click();
+    await editor.getByText("a kitchen, green tiles. watercolour").waitFor();
+    await picture(page, `storyboard-cast-${renderer}`);
     quiet();
     await close();
   });

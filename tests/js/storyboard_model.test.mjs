@@ -16,10 +16,11 @@ import {
   snap,
   splitShot,
 } from "../../js/storyboard/edits.mjs";
+import { formatCast, parseCast } from "../../js/storyboard/cast.mjs";
 import { formatStoryboard, isSeed, makeShot, parseStoryboard } from "../../js/storyboard/shots.mjs";
 
 const FILM = { sectionSeconds: 5, totalSeconds: 0, step: 0.25 };
-const board = (...shots) => ({ shots: shots.map(makeShot), negative: "" });
+const board = (...shots) => ({ shots: shots.map(makeShot), negative: "", cast: [] });
 const three = () =>
   board({ start: 0, end: 5, prompt: "a" }, { start: 5, end: 8, prompt: "b", locked: true }, { start: 8, end: 10, prompt: "c" });
 const times = (storyboard) => storyboard.shots.map((shot) => [shot.start, shot.end, shot.prompt]);
@@ -165,4 +166,26 @@ test("a first shot of which no transition is said stays so, and may be told one"
     assert.match(said, new RegExp(`"prompt": "a", "transition": "${transition}"`));
     assert.equal(parseStoryboard(said).shots[0].transition, transition);
   }
+});
+
+test("cast and look are read as lines and written as the library writes them", () => {
+  const cast = parseCast("Mira: a girl with red hair\n\n the kitchen：green tiles \nStyle: watercolour\nsoft light\nMira: a yellow coat");
+  assert.deepEqual(cast, [
+    { name: "Mira", look: "a girl with red hair, a yellow coat" }, { name: "the kitchen", look: "green tiles" },
+    { name: "", look: "watercolour" }, { name: "", look: "soft light" },
+  ]); // prettier-ignore
+  const text = formatStoryboard({ ...board({ prompt: "Mira waves" }), cast: cast.slice(0, 3) });
+  assert.match(text, /"negative": "", "cast": \[{"name": "Mira", "look": "a girl with red hair, a yellow coat"}, .*, {"look": "watercolour"}]}$/);
+  assert.deepEqual(parseStoryboard(text).cast, cast.slice(0, 3));
+  assert.equal(formatStoryboard(parseStoryboard(text)), text);
+  assert.equal(parseStoryboard(text.replace('"look": "watercolour"', '"lok": "watercolour"')), null, "nothing is lost");
+  for (const lines of [cast, [{ name: "", look: "from 5:00 to 6:00" }]]) assert.deepEqual(parseCast(formatCast(lines)), lines);
+});
+
+test("a storyboard that is added brings those of its cast who are not there yet", () => {
+  const first = { ...board({ prompt: "a" }), cast: [{ name: "Mira", look: "red" }, { name: "", look: "ink" }] };
+  const second = { ...board({ prompt: "b" }), cast: [{ name: "Mira", look: "blue" }, { name: "Leo", look: "tall" }, { name: "", look: "ink" }] };
+  const film = { fps: 16, sectionSeconds: 5, totalSeconds: 0, step: 0.25 };
+  const names = joinStoryboards(first, second, film).cast.map(({ name, look }) => `${name}:${look}`);
+  assert.deepEqual(names, ["Mira:red", ":ink", "Leo:tall"]);
 });

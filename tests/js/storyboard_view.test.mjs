@@ -3,6 +3,7 @@ import { test } from "node:test";
 
 import { actionOf, takesKey } from "../../js/storyboard/keys.mjs";
 import { setLanguage } from "../../js/i18n.mjs";
+import { linesOf } from "../../js/storyboard/paste_panel.mjs";
 import { readingWords } from "../../js/storyboard/reading.mjs";
 import { clock, dropIndex, markEvery, pixelsPerSecond, visibleShots } from "../../js/storyboard/scale.mjs";
 
@@ -30,7 +31,7 @@ test("text fields keep all keys, buttons those that press them", () => {
 test("a film fills the timeline until its shots become too narrow", () => {
   assert.equal(pixelsPerSecond(600, 15, 3, 1), 40);
   assert.equal(pixelsPerSecond(600, 15, 3, 2), 80);
-  assert.equal(pixelsPerSecond(600, 1000, 1000, 1), 7);
+  assert.equal(pixelsPerSecond(600, 1000, 1000, 1), 36, "a shot has room for its number and how it begins");
 });
 
 test("marks of the ruler keep their distance", () => {
@@ -69,4 +70,9 @@ test("how a text was read is said in the person's language, and nothing of our o
   assert.equal(readingWords({ form: "json", shots: 2, remarks: [], note: "" }), "");
   assert.match(readingWords({ form: "json", shots: 2, remarks: ["left_out"], note: "" }), /own JSON. Words around/);
   assert.equal(readingWords(undefined), "");
+});
+
+test("a list of prompts is told by its lines, and what has a form of its own is not", () => {
+  assert.deepEqual(linesOf("1. A kitchen\n\n- a street\n 12) a garden \nthe end"), ["A kitchen", "a street", "a garden", "the end"]);
+  for (const text of ['{"shots": [\n1]}', "[0s: a]\n[5s: b]", '"0": "a",\n"5": "b"', ""]) assert.deepEqual(linesOf(text), []);
 });

@@ -123,7 +123,7 @@ def within(captions: Storyboard, seconds: float) -> tuple[Storyboard | None, lis
 
 def prompt_at(captions: Storyboard | None, seconds: float) -> str:
     """The caption on at `seconds` of the clip, else the nearest in time (paper 4.1); "" when there is none."""
-    return "" if captions is None else captions.shots[nearest_shot(captions, seconds)].prompt
+    return "" if captions is None else captions.expanded().shots[nearest_shot(captions, seconds)].prompt
 
 
 def _text_files(folder: Path, out: Path | None) -> dict[str, tuple[Path, ...]]:

@@ -1,0 +1,24 @@
+/** Cast and look as a person writes them, a line each: "Mira: a girl with red hair", or words for the whole film. */
+
+const ALL = /^(style|look|film|风格|画风|整体|スタイル|画風|全体)$/i; // "Style: watercolour" is no one's name
+const LINE = /^([^:：]{1,100})[:：]\s*(.+)$/;
+
+/** The lines of a text as `[{ name, look }]`; empty lines are left out. A name that stands twice has both looks. */
+export function parseCast(text) {
+  const cast = [];
+  for (const line of text.split("\n").map((words) => words.trim())) {
+    if (!line) continue;
+    const match = LINE.exec(line);
+    const name = match && !ALL.test(match[1].trim()) ? match[1].trim() : "";
+    const look = match ? match[2].trim() : line;
+    const same = name && cast.find((other) => other.name === name);
+    if (same) same.look += `, ${look}`;
+    else cast.push({ name, look });
+  }
+  return cast;
+}
+
+/** The text of a cast. */
+export function formatCast(cast) {
+  return cast.map(({ name, look }) => (name ? `${name}: ${look}` : LINE.test(look) ? `Style: ${look}` : look)).join("\n");
+}

@@ -1,0 +1,57 @@
+"""The cast and the look of a film: one line each for people and places, put into every prompt that names them.
+
+A model sees one prompt at a time and knows no "Mira" from an earlier one: StoryMem and others advise to say in every
+prompt again how she looks. A line without a name is the look of the whole film and goes into every prompt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_LINES = 100
+MAX_NAME = 100  # characters
+_IDEOGRAPHS = "\u2e80-\uffff"  # scripts that put no space between words
+_OPEN = re.compile(r"\s*[,;.:!?)\]，。；：！？、]|\s*$")  # what may follow a description without another comma
+
+
+@dataclass(frozen=True)
+class CastLine:
+    """How someone or some place looks (`name`), or how all of the film does (no name)."""
+
+    look: str
+    name: str = ""
+
+
+def with_cast(prompt: str, cast: Sequence[CastLine]) -> str:
+    """The prompt with the look of everything that it names, each once; what it says already is not said again."""
+    for line in cast:
+        if line.look in prompt:
+            continue
+        if not line.name:
+            prompt = f"{prompt.rstrip(' ,')}{_mark(prompt)} {line.look}"
+        elif (found := _mention(line.name).search(prompt)) is not None:
+            prompt = _said(prompt, found.end(), line)
+    return prompt
+
+
+def _mention(name: str) -> re.Pattern[str]:
+    """A name as a word of its own. One in small letters ("the kitchen") may begin a sentence; "Will" is no "will"."""
+    begin, end = (rf"(?{sign}[^\W{_IDEOGRAPHS}])" for sign in ("<!", "!"))
+    flags = re.IGNORECASE if name == name.lower() else 0
+    return re.compile(f"{begin}{re.escape(name)}{end}", flags)
+
+
+def _said(prompt: str, at: int, line: CastLine) -> str:
+    """Behind the name as an apposition, "Mira, a girl with red hair, waves"; at the end where the name is inflected."""
+    before, after = prompt[:at], prompt[at:]
+    if after[:1] in ("'", "\u2019", "-"):
+        return f"{prompt.rstrip(' ,')}{_mark(prompt)} {line.name}: {line.look}"
+    comma, space = ("，", "") if re.match(f"[{_IDEOGRAPHS}]", line.look) else (",", " ")
+    return f"{before}{comma}{space}{line.look}{'' if _OPEN.match(after) else comma}{after}"
+
+
+def _mark(prompt: str) -> str:
+    """What stands between a prompt and a sentence that is put behind it."""
+    return "" if prompt.rstrip(" ,")[-1:] in ".!?;:。！？；" else "."

@@ -1,0 +1,90 @@
+"""Cast and look: what a prompt names is described in it, once, and the storyboard keeps what was written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memory_encoder.storyboard import CastLine, Shot, Storyboard, StoryboardError, parse_storyboard, plan_sections
+from memory_encoder.storyboard.cast import with_cast
+
+MIRA = CastLine("a girl with red hair", "Mira")
+KITCHEN = CastLine("green tiles and a copper kettle", "the kitchen")
+LIGHT = CastLine("watercolour")
+WORDS = st.text("abcDEF ,.'-\u5c0f\u7f8e", min_size=1, max_size=30).filter(lambda text: text.strip())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("Mira waves", "Mira, a girl with red hair, waves"),
+        ("a street; Mira, running", "a street; Mira, a girl with red hair, running"),
+        ("here is Mira", "here is Mira, a girl with red hair"),
+        ("Mira meets Mira", "Mira, a girl with red hair, meets Mira"),
+        ("The kitchen at night", "The kitchen, green tiles and a copper kettle, at night"),
+        ("Mira's hat", "Mira's hat. Mira: a girl with red hair"),
+        ("Miranda and the miracle", "Miranda and the miracle"),
+        ("Mira, a girl with red hair, sits", "Mira, a girl with red hair, sits"),
+        ("Mira\u5728\u53a8\u623f", "Mira, a girl with red hair,\u5728\u53a8\u623f"),
+    ],
+)
+def test_what_a_prompt_names_is_described_behind_its_name(prompt: str, expected: str) -> None:
+    assert with_cast(prompt, (MIRA, KITCHEN)) == expected
+
+
+def test_a_name_without_spaces_around_it_is_found_in_scripts_that_have_none() -> None:
+    line = CastLine("\u7a7f\u9ec4\u8272\u96e8\u8863", "\u5c0f\u7f8e")
+    assert (
+        with_cast("\u5c0f\u7f8e\u6325\u624b", [line])
+        == "\u5c0f\u7f8e\uff0c\u7a7f\u9ec4\u8272\u96e8\u8863\uff0c\u6325\u624b"
+    )
+
+
+def test_the_look_of_the_film_stands_behind_every_prompt() -> None:
+    assert [with_cast(prompt, [LIGHT]) for prompt in ("a street", "a street.", "a street, ")] == [
+        "a street. watercolour", "a street. watercolour", "a street. watercolour",
+    ]  # fmt: skip
+
+
+@given(prompt=WORDS, names=st.lists(WORDS.map(str.strip), max_size=4, unique=True), looks=st.lists(WORDS, min_size=4))
+def test_a_prompt_keeps_its_words_in_order_and_is_described_once(
+    prompt: str, names: list[str], looks: list[str]
+) -> None:
+    cast = [CastLine(look.strip(), name) for name, look in zip(names, looks, strict=False)]
+    once = with_cast(prompt, cast)
+    rest = iter(once)
+    assert all(letter in rest for letter in prompt.rstrip(" ,"))
+    assert with_cast(once, cast[:1]) == with_cast(with_cast(once, cast[:1]), cast[:1])
+
+
+def test_sections_are_made_from_the_described_prompts_and_the_text_keeps_what_was_written() -> None:
+    shots = (Shot("Mira waves", 0, 5), Shot("a street", 5, 10))
+    board = Storyboard(shots, cast=(MIRA, LIGHT))
+    assert Storyboard.from_json(board.to_json()) == board == parse_storyboard(board.to_json(), section_seconds=5)
+    assert [shot.prompt for shot in board.shots] == ["Mira waves", "a street"]
+    made = [section.prompt for section in plan_sections(board, fps=16, section_seconds=5)]
+    assert made == ["Mira, a girl with red hair, waves. watercolour", "a street. watercolour"]
+    assert board.expanded().expanded() == board.expanded() and not board.expanded().cast
+    assert '"cast"' not in Storyboard(shots).to_json(), "films of before keep their text"
+
+
+@pytest.mark.parametrize(
+    ("cast", "words"),
+    [
+        ("Mira", "'cast' is 'Mira'; write a list"),
+        (["Mira"], "line 1 of 'cast' is 'Mira'; write an object"),
+        ([{"name": "Mira"}], "line 1 of 'cast': 'look' is empty; say how Mira looks"),
+        ([{"nam": "Mira", "look": "x"}], "did you mean 'name'"),
+        ([{"name": "M", "look": "x"}, {"name": "M", "look": "y"}], "line 2 of 'cast': M is there already"),
+        ([{"name": "M" * 101, "look": "x"}], "no name of at most 100"),
+        ([{"name": "M", "look": 3}], "line 1 of 'cast': 'look'"),
+        ([{"look": str(n)} for n in range(101)], "at most 100"),
+    ],
+)
+def test_a_cast_that_cannot_be_used_is_refused_with_its_line(cast: object, words: str) -> None:
+    text = json.dumps({"version": 1, "shots": [{"start": 0, "prompt": "a"}], "cast": cast})
+    with pytest.raises(StoryboardError, match=words.replace("(", "\\(")):
+        Storyboard.from_json(text)
