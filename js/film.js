@@ -9,8 +9,8 @@ import { withDisk, withEnd, withMessage, withSuccess, emptyFilm } from "./film/s
 import { HEIGHT, STYLE } from "./film/style.mjs";
 import { formatLocks, formatRedo, parseLocks, parseRedo } from "./film/takes.mjs";
 import { FilmView } from "./film/view.mjs";
-import { followComfy } from "./i18n.mjs";
-import { addPanel, after, hide, isLinked, setWidgets, textOf, widgetOf } from "./panel.mjs";
+import { followComfy, t } from "./i18n.mjs";
+import { addPanel, after, changed, hide, isLinked, setWidgets, textOf, widgetOf } from "./panel.mjs";
 
 const NODE = "VideoMemorySampler";
 const WIDTH = 480; // three sections side by side
@@ -25,12 +25,14 @@ class FilmOnNode {
     this.view = new FilmView({
       choices: () => this.choices(),
       choose: (choices) => this.choose(choices),
+      turned: (name) => this.node.properties?.[name] === true,
+      turn: (name) => this.turn(name),
       queue: () => app.queuePrompt(0, 1),
       address: (path) => api.apiURL(path),
     });
     hide(widgetOf(node, "redo"));
     hide(widgetOf(node, "locks"));
-    addPanel(node, "render_view", this.view.root, { minWidth: WIDTH, height: HEIGHT });
+    addPanel(node, "render_view", this.view.root, { minWidth: WIDTH, height: HEIGHT, label: t("film.strip") });
     this.refresh = debounced(() => this.read(), 150);
     for (const name of ["film", "redo", "locks"]) {
       const widget = widgetOf(node, name);
@@ -55,6 +57,12 @@ class FilmOnNode {
   choose({ takes, locks }) {
     setWidgets(app, this.node, { redo: formatRedo(takes), locks: formatLocks(locks) });
     this.view.show();
+  }
+
+  /** A switch of the view; it is kept with the node. */
+  turn(name) {
+    this.node.properties[name] = !this.node.properties[name];
+    changed(app, this.node);
   }
 
   /** Reads what is on disk of the film that the node names, and how far a run is with it. */
@@ -93,6 +101,12 @@ class FilmOnNode {
     this.heard += 1;
     this.view.show(withMessage(this.view.state, data), "");
     if (data.state === "started" || data.state === "done") this.refresh();
+    const { plan, count } = this.view.state;
+    const made = data.state === "done" && data.took !== null && data.took !== undefined;
+    if (made && data.index + 1 < count && !plan[data.index + 1]?.kept && this.node.properties?.["film.review"] === true) {
+      this.pausing = true;
+      api.interrupt();
+    }
   }
 
   /** `what`: "failed" with the error's message, or "stopped" by the user. */
@@ -100,6 +114,8 @@ class FilmOnNode {
     const run = this.view.state.run;
     if (run && (run.node === null || run.node === undefined || String(run.node) === String(node))) {
       this.heard += 1;
+      if (what === "stopped" && this.pausing) what = "paused";
+      this.pausing = false;
       this.view.show(withEnd(this.view.state, what, text?.trim().split("\n")[0]));
     }
   }

@@ -2,9 +2,10 @@
 
 import film from "./strings/film.mjs";
 import storyboard from "./strings/storyboard.mjs";
+import widgets from "./strings/widgets.mjs";
 
 /** Each view has one file with its words in all languages; keys begin with the view's name. */
-const VIEWS = [film, storyboard];
+const VIEWS = [film, storyboard, widgets];
 
 /** All words by language, then by key. */
 export const DICTIONARIES = Object.fromEntries(

@@ -3,10 +3,11 @@
 const MARGIN = 10; // around an element on the classic canvas, which counts it to the element's height
 
 /**
- * Adds an element to a node as its last widget; it is no part of the workflow. Its room is the same before and after
+ * Adds an element to a node as its last widget; it is no part of the workflow. `label` are the words for it where
+ * ComfyUI shows widgets without their node, as in its app mode. Its room is the same before and after
  * it has something to show: a node that grew would lie over the nodes below it.
  */
-export function addPanel(node, name, root, { minWidth, height }) {
+export function addPanel(node, name, root, { minWidth, height, label }) {
   const widget = node.addDOMWidget(name, "VIDEO_MEMORY_VIEW", root, {
     serialize: false,
     hideOnZoom: false,
@@ -19,6 +20,7 @@ export function addPanel(node, name, root, { minWidth, height }) {
   after(node, "onAdded", () => takePlace(node, name, root));
   widget.serialize = false;
   widget.options.serialize = false;
+  if (label) widget.label = label;
   const least = node.computeSize();
   node.setSize([Math.max(node.size[0], minWidth, least[0]), Math.max(node.size[1], least[1])]);
   return widget;
@@ -74,6 +76,11 @@ export function setWidgets(app, node, values) {
     widget.value = value;
     widget.callback?.(value);
   }
+  changed(app, node);
+}
+
+/** Tells ComfyUI that something of the workflow was changed, as one step of its undo. */
+export function changed(app, node) {
   node.setDirtyCanvas(true, true);
   const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
   (tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker);

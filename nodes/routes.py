@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import math
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from .runtime import folders
 log = logging.getLogger("video_memory")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_BODY = 2 * 1024 * 1024  # a storyboard of 256 KiB, escaped in the worst way
+MAX_NAMES = 500  # offered in a list
 MAX_POINTS = 1500  # of a loss curve; more than a node has pixels
 
 
@@ -45,6 +47,7 @@ def register_routes() -> None:
     """Adds the routes to ComfyUI's running server; does nothing without one."""
     if (server := prompt_server()) is not None:
         server.routes.post("/video_memory/plan")(answering(_film_plan))
+        server.routes.get("/video_memory/names")(answering(_names))
         server.routes.get("/video_memory/film/{film}")(answering(_film))
         server.routes.get("/video_memory/film/{film}/clip/{index}")(answering(_clip))
         server.routes.get("/video_memory/training/{run}")(answering(_training))
@@ -114,6 +117,26 @@ def _config(name: str) -> EncoderConfig:
         return read_config(Path(path))
     except ValueError as error:
         raise PlanError(str(error), "encoders") from error
+
+
+def names() -> dict[str, list[str]]:
+    """Films, training runs and datasets that exist, each kind with the newest first."""
+    roots = {"films": folders.film_root(), "runs": folders.training_root(), "datasets": folders.dataset_root()}
+    return {kind: _newest(root) for kind, root in roots.items()}
+
+
+def _newest(root: Path) -> list[str]:
+    try:
+        with os.scandir(root) as entries:
+            found = [entry for entry in entries if entry.is_dir(follow_symlinks=False) and entry.name[0] != "."]
+            found.sort(key=lambda entry: entry.stat().st_mtime_ns, reverse=True)
+    except OSError:
+        return []  # nothing has been made yet
+    return [entry.name for entry in found[:MAX_NAMES]]
+
+
+async def _names(request: web.Request) -> web.StreamResponse:
+    return as_json(await asyncio.to_thread(names))
 
 
 def film_state(film: str) -> dict[str, Any]:

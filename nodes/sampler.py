@@ -141,6 +141,7 @@ class VideoMemorySampler(io.ComfyNode):
             "history_guidance",
             "branch_film",
             "branch_section",
+            "pictures",
         )
 
     @classmethod

@@ -2,7 +2,7 @@
  * What the render view knows of a film: the server's answer about the disk, and the messages of a run.
  *
  * A state is `{film, plan, sections, count, run}`. `run` is null, or `{node, state, index, step, steps, left, live}` with
- * `state` "running", "failed" or "stopped"; sections before `index` were reached by this run, those after it were not.
+ * `state` "running", "failed", "stopped" or "paused" (for a review); sections before `index` were reached by this run, those after it were not.
  * `last` is the live picture of a section that is done, until the disk has been read again.
  */
 
@@ -93,7 +93,7 @@ export function tilesOf(state, takes, locks) {
 
 function stateOf(run, index, record, { kept }) {
   const here = index === run?.index;
-  if (here && run.state !== "running") return run.state;
+  if (here && run.state !== "running") return run.state === "paused" ? (record?.status ?? "waiting") : run.state;
   if (here && run.sampling) return "sampling";
   if (run?.state === "running" && index >= run.index) {
     if (!record) return "waiting";

@@ -16,7 +16,7 @@ export function statusOf(state, tiles, error) {
   if (!tiles.length) return "";
   const { run, count } = state;
   if (run && run.state !== "running") {
-    const text = t(`film.${run.state}`, { number: run.index + 1 });
+    const text = t(`film.${run.state}`, { number: run.state === "paused" ? run.index : run.index + 1 });
     return run.message ? `${text}: ${run.message}` : text;
   }
   if (run) {

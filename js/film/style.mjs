@@ -60,25 +60,31 @@ export const STYLE = `
 @keyframes vm-film-pulse { 50% { opacity: 0.25; } }
 .vm-film-detail { display: flex; flex-direction: column; gap: 6px; flex: none; padding-top: 6px;
   border-top: 1px solid var(--border-color); }
-.vm-film-prompt { flex: none; height: 2.7em; overflow: hidden; display: -webkit-box; -webkit-line-clamp: 2;
-  -webkit-box-orient: vertical; overflow-wrap: anywhere; }
+.vm-film-prompt { flex: none; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
 .vm-film-detail-row { flex-wrap: wrap; row-gap: 6px; }
 .vm-film-ask { padding: 3px 3px 3px 8px; border-radius: 6px; background: color-mix(in srgb, var(--vm-lock) 20%, transparent); }
 .vm-film-pending { padding: 4px 4px 4px 8px; border-radius: 6px; flex: none; min-height: 34px;
   background: color-mix(in srgb, var(--vm-accent) 16%, transparent); }
 .vm-film-pending[data-level="none"] { padding-inline: 0; background: none; color: var(--descrip-text); }
 .vm-film-pending[data-level="bad"] { background: color-mix(in srgb, var(--vm-bad) 18%, transparent); }
-.vm-film-player { position: relative; flex: 1; min-height: 0; border-radius: 6px; background: #000; color: #fff;
-  overflow: hidden; }
-.vm-film-player img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
-.vm-film-caption { position: absolute; left: 0; right: 0; bottom: 0; padding: 14px 8px 7px; font-size: 11.5px;
-  background: linear-gradient(transparent, #000c); overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
-.vm-film-player .vm-film-bar { position: absolute; left: 0; right: 0; bottom: 0; border-radius: 0; }
-.vm-film-player .vm-film-bar > div { transition: none; }
+.vm-film-player { position: relative; flex: 1; min-height: 0; display: flex; flex-direction: column; border-radius: 6px;
+  background: #000; color: #fff; overflow: hidden; }
+.vm-film-screen { flex: 1; min-height: 0; width: 100%; object-fit: contain; }
+.vm-film-caption { position: absolute; left: 0; right: 0; top: 0; padding: 5px 8px 14px; font-size: 11.5px;
+  background: linear-gradient(#000c, transparent); overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
+.vm-film-controls { display: flex; align-items: center; gap: 5px; flex: none; padding: 5px 8px; background: #161616; }
+.vm-film-controls .vm-film-button { color: #fff; background: #2a2a2a; border-color: #555; min-width: 28px; }
+.vm-film-seek { flex: 1; min-width: 60px; accent-color: var(--vm-accent); }
+.vm-film-clock { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.vm-film-player:fullscreen { border-radius: 0; font-size: 16px; }
+.vm-film-player:fullscreen .vm-film-caption { font-size: 18px; }
+.vm-film-grid .vm-film-strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); grid-auto-rows: 108px;
+  overflow: hidden auto; align-content: start; }
+.vm-film-grid .vm-film-tile { width: auto; height: auto; }
 .vm-film-empty { flex: 1; min-height: 0; border: 1px dashed var(--border-color); border-radius: 6px; display: grid;
   place-content: center; text-align: center; gap: 2px; padding: 8px; }
 @media (prefers-reduced-motion: reduce) { .vm-film-state::before { animation: none !important; } }
 `;
 
 /** Height of the view in pixels; a larger node gives what is left over to the pictures. */
-export const HEIGHT = 336;
+export const HEIGHT = 280;

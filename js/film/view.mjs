@@ -12,7 +12,7 @@ import { Tile } from "./tile.mjs";
 export class FilmView {
   /**
    * `host` is what the view needs of the node: `choices()` gives `{takes, locks}`, each null when not understood, and
-   * `linked`; `choose(choices)` writes them; `queue()` runs the workflow; `address(path)` makes a full address.
+   * `linked`; `choose(choices)` writes them; `turned(name)` and `turn(name)` read and turn a switch; `queue()` runs the workflow; `address(path)` makes a full address.
    */
   constructor(host) {
     this.host = host;
@@ -28,7 +28,12 @@ export class FilmView {
     this.playButton = element("button", {
       type: "button", class: "vm-film-button", title: t("film.play.title"), onclick: () => this.togglePlayer(),
     });
-    const head = element("div", { class: "vm-film-head" }, this.status, this.playButton);
+    const turn = (name, words) => element("button", {
+      type: "button", class: "vm-film-button", textContent: words, title: t(`${name}.title`), "aria-pressed": "false",
+      onclick: () => (this.host.turn(name), this.show()),
+    }); // prettier-ignore
+    this.turns = { "film.review": turn("film.review", t("film.review")), "film.grid": turn("film.grid", t("film.grid")) };
+    const head = element("div", { class: "vm-film-head" }, this.status, ...Object.values(this.turns), this.playButton);
     this.done = element("div");
     this.bar = element("div", { class: "vm-film-bar" }, this.done);
     this.player = new Player(
@@ -78,6 +83,11 @@ export class FilmView {
     update(this.emptyTitle, "textContent", state.film ? t("film.idle") : t("film.unknown"));
     update(this.playButton, "textContent", this.player.active ? `◼ ${t("film.stop")}` : `▶ ${t("film.play")}`);
     update(this.playButton, "disabled", !this.player.active && !this.playable().length);
+    for (const [name, button] of Object.entries(this.turns)) {
+      button.setAttribute("aria-pressed", String(this.host.turned(name)));
+      update(button, "hidden", this.player.active || (name === "film.grid" && this.shown.length < 4));
+    }
+    this.root.classList.toggle("vm-film-grid", this.host.turned("film.grid"));
     const usable = takes !== null && locks !== null && !linked;
     this.detail.show(this.shown[this.selected], { takes, locks }, this.state, usable);
     this.showPending(takes, locks, linked);
@@ -107,11 +117,14 @@ export class FilmView {
     const text = bad ? t("film.bad") : linked ? t("film.linked") : parts.join(" · ");
     const any = bad || takes.size > 0 || locks.size > 0;
     update(this.pending.dataset, "level", bad ? "bad" : any || again.length ? "some" : "none");
-    const chosen = any ? t("film.take.chosen", { count: takes?.size ?? 0 }) : t("film.pending.none");
+    const none = this.state.run?.state === "paused" ? "film.pending.paused" : "film.pending.none";
+    const chosen = any ? t("film.take.chosen", { count: takes?.size ?? 0 }) : t(none);
     update(this.pendingText, "textContent", text || chosen);
     update(this.pendingText, "title", this.pendingText.textContent);
     update(this.clearButton, "hidden", linked || !any);
-    update(this.runButton, "hidden", bad || !again.length || this.state.run?.state === "running");
+    const paused = this.state.run?.state === "paused";
+    update(this.runButton, "textContent", t(paused ? "film.goOn" : "film.render"));
+    update(this.runButton, "hidden", bad || !(again.length || paused) || this.state.run?.state === "running");
   }
 
   select(index, focus = true) {
@@ -124,6 +137,9 @@ export class FilmView {
   reveal() {
     const tile = this.tiles[this.selected]?.root;
     if (!tile) return;
+    const [top, height] = [tile.offsetTop - this.strip.offsetTop, this.strip.clientHeight];
+    if (top < this.strip.scrollTop) this.strip.scrollTop = top - 4;
+    else if (top + tile.offsetHeight > this.strip.scrollTop + height) this.strip.scrollTop = top + tile.offsetHeight - height + 4;
     const [left, width] = [tile.offsetLeft - this.strip.offsetLeft, this.strip.clientWidth];
     // Not scrollIntoView, which would scroll the whole page as well.
     if (left < this.strip.scrollLeft) this.strip.scrollLeft = left - 8;
@@ -131,7 +147,8 @@ export class FilmView {
   }
 
   key(event) {
-    const steps = { ArrowLeft: -1, ArrowRight: 1, Home: -this.shown.length, End: this.shown.length };
+    const row = this.columns();
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -row, ArrowDown: row, Home: -this.shown.length, End: this.shown.length };
     const letters = { r: "redo", l: "lock" };
     const plain = !event.ctrlKey && !event.metaKey && !event.altKey;
     if (!plain || !(event.key in steps || event.key.toLowerCase() in letters)) return;
@@ -142,7 +159,17 @@ export class FilmView {
     } else this.detail.press(letters[event.key.toLowerCase()]);
   }
 
+  /** Tiles in a row of the grid; the strip is one row, where up and down mean nothing. */
+  columns() {
+    const top = this.tiles[0]?.root.offsetTop;
+    return this.host.turned("film.grid") ? Math.max(1, this.tiles.filter(({ root }) => root.offsetTop === top).length) : 0;
+  }
+
   wheel(event) {
+    if (this.host.turned("film.grid")) {
+      if (this.strip.scrollHeight > this.strip.clientHeight + 1 && !event.ctrlKey) event.stopPropagation();
+      return;
+    }
     const room = this.strip.scrollWidth - this.strip.clientWidth;
     if (room <= 0 || event.deltaY === 0 || event.ctrlKey) return;
     event.preventDefault();
@@ -156,7 +183,7 @@ export class FilmView {
 
   togglePlayer() {
     if (this.player.active) this.player.stop();
-    else this.player.play(this.playable());
+    else this.player.play(this.playable(), this.selected);
     this.show();
   }
 

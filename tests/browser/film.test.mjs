@@ -153,21 +153,22 @@ for (const renderer of RENDERERS) {
     await page.getByRole("button", { name: "Clear takes and locks" }).click();
     assert.equal(await widgetValue(page, id, "redo"), "");
 
-    // The player waits for the last clip until everything has been looked at.
-    let release;
-    const looked = new Promise((done) => (release = done));
-    const lastClip = ({ pathname, searchParams }) => pathname.endsWith("/clip/2") && !searchParams.has("still");
-    await page.route(lastClip, async (route) => {
-      await looked;
-      await route.continue();
-    });
     await page.getByRole("button", { name: /Play film/ }).click();
-    await page.locator(".vm-film-player img[src^='blob:']").waitFor();
+    await page.waitForFunction(() => document.querySelector(".vm-film-screen").width > 32);
     assert.deepEqual(await heightOf(page, id), height, "neither locks nor the player take more room");
+    await page.locator(".vm-film-player").getByRole("button", { name: /^Pause/ }).click();
+    const slider = page.getByRole("slider", { name: "Place in the film" });
+    await slider.fill("0");
+    await slider.fill("1.2");
+    await page.locator(".vm-film-caption").getByText(PROMPTS[2]).waitFor();
+    await page.locator(".vm-film-player").press("ArrowLeft");
+    assert.ok(Number(await slider.inputValue()) < 1.2, "a frame back");
     await fit(page, id);
     await picture(page, `film-playing-${renderer}`);
-    release();
-    await page.locator(".vm-film-player").waitFor({ state: "hidden" }); // it ends by itself
+    await page.getByRole("button", { name: /^Play \(K\)/ }).click();
+    await page.locator(".vm-film-player").getByRole("button", { name: /^Play \(K\)/ }).waitFor(); // it stops at the end by itself
+    await page.keyboard.press("Escape");
+    await page.locator(".vm-film-player").waitFor({ state: "hidden" });
     quiet();
     await close();
   });
@@ -240,6 +241,27 @@ for (const renderer of RENDERERS) {
     await queueAndWait(page);
     await shows(page, ["reused", "stored", "stored"]);
     assert.equal((await stored(name))[0][2], kept[0][2], "the section that was there is the one in the film");
+    quiet();
+    await close();
+  });
+
+  test(`a run stops for a review after each new section and goes on from there, ${renderer}`, async () => {
+    const name = `review ${renderer} ${RUN}`;
+    const { page, quiet, close } = await openPage(browser, { renderer });
+    const id = await open(page, film(name));
+    await page.waitForFunction(() => document.querySelector(".vm-film-head button[aria-pressed]"));
+    await page.getByRole("button", { name: "Review", exact: true }).click();
+    assert.equal(await page.evaluate((node) => window.app.graph.getNodeById(node).properties["film.review"], id), true);
+    await queue(page);
+    await page.getByText("Section 1 is ready").waitFor();
+    await shows(page, ["stored", "waiting", "waiting"]);
+    assert.deepEqual((await stored(name)).map(([index]) => index), [0]);
+    await fit(page, id);
+    await picture(page, `film-review-${renderer}`);
+    await page.locator(".vm-film-pending").getByRole("button", { name: "Go on", exact: true }).click();
+    await page.getByText("Section 2 is ready").waitFor();
+    await page.locator(".vm-film-pending").getByRole("button", { name: "Go on", exact: true }).click();
+    await shows(page, ["reused", "reused", "stored"]);
     quiet();
     await close();
   });

@@ -43,7 +43,9 @@ for (const locale of ["en", "zh", "ja"]) {
 function described(id) {
   const node = window.app.graph.getNodeById(id);
   // Core's own control beside a seed is named after its setting where a node gives one.
-  const widgets = (node.widgets ?? []).filter((w) => w.label && !["control_after_generate", "fixed"].includes(w.name));
+  // Views and buttons are no inputs: their words are those of js/strings.
+  const inputs = (node.widgets ?? []).filter((w) => w.serialize !== false);
+  const widgets = inputs.filter((w) => w.label && !["control_after_generate", "fixed"].includes(w.name));
   const named = (items, key) => Object.fromEntries(items.filter((i) => i[key]).map((i) => [i.name, i[key]]));
   return {
     title: node.title,

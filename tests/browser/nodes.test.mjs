@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 
-import { RENDERERS, SERVER, addNode, clear, fit, openBrowser, openPage, picture, queuedPrompt } from "./page.mjs";
+import { RENDERERS, SERVER, addNode, clear, fit, heightOf, openBrowser, openPage, picture, queuedPrompt, settle } from "./page.mjs";
 
 let browser;
 let definitions;
@@ -31,6 +33,73 @@ for (const renderer of RENDERERS) {
     quiet();
     await close();
   });
+}
+
+/** Names of the widgets that a node shows. */
+function shownWidgets(page, id, renderer) {
+  return page.evaluate(([number, nodes2]) => {
+    const node = window.app.graph.getNodeById(number);
+    const hidden = ({ hidden: classic, options }) => (nodes2 ? options.hidden || options.canvasOnly || (options.advanced && !node.showAdvanced) : classic);
+    return node.widgets.filter((widget) => !hidden(widget)).map((widget) => widget.name);
+  }, [id, renderer === "nodes2"]);
+}
+
+for (const renderer of RENDERERS) {
+  test(`the sampler shows what a film needs, on a laptop at full size, and the rest when asked for, ${renderer}`, async () => {
+    const { page, quiet, close } = await openPage(browser, { renderer, size: [1366, 768] });
+    const id = await addNode(page, "VideoMemorySampler", [150, 60]);
+    const own = async () => (await shownWidgets(page, id, renderer)).filter((name) => !["advanced_inputs", "control_after_generate", "fixed"].includes(name));
+    const needed = ["cfg", "seed", "width", "height", "film", "render_view"];
+    assert.deepEqual((await own()).sort(), [...needed].sort());
+    await page.evaluate(() => Object.assign(window.app.canvas.ds, { scale: 1, offset: [0, 0] }));
+    const heights = await heightOf(page, id);
+    await picture(page, `sampler-laptop-${renderer}`);
+    assert.ok(heights[0] <= 768, `the node is ${heights} high`);
+    if (renderer === "nodes2") await page.getByTestId("advanced-inputs-button").click();
+    else await clickWidget(page, id, "advanced_inputs");
+    const more = await own();
+    for (const name of ["strength", "history_guidance", "branch_film"]) assert.ok(more.includes(name), name);
+    for (const name of ["boundary", "low_noise_memory", "branch_section"]) assert.ok(!more.includes(name), `${name} would change nothing`);
+    await page.evaluate((number) => {
+      const loader = window.LiteGraph.createNode("UNETLoader");
+      window.app.graph.add(loader);
+      loader.connect(0, window.app.graph.getNodeById(number), "model_low_noise");
+    }, id);
+    await settle(page);
+    assert.ok((await own()).includes("boundary") && (await own()).includes("low_noise_memory"));
+    await picture(page, `sampler-advanced-${renderer}`);
+    quiet();
+    await close();
+  });
+
+  test(`names of films that exist are offered where one is typed, ${renderer}`, async () => {
+    await mkdir(join(process.env.VIDEO_MEMORY_WORK, "output", "video_memory", "a film of before"), { recursive: true });
+    const { page, quiet, close } = await openPage(browser, { renderer });
+    const id = await addNode(page, "VideoMemorySampler", [300, 120]);
+    await fit(page, id);
+    if (renderer === "nodes2") await page.locator(`[data-node-id="${id}"] input[aria-label="film"]`).focus();
+    else await clickWidget(page, id, "film");
+    await page.waitForFunction(() => {
+      const field = document.activeElement?.matches("input") ? document.activeElement : document.querySelector(".graphdialog input");
+      return [...(field?.list?.options ?? [])].some((option) => option.value === "a film of before");
+    });
+    quiet();
+    await close();
+  });
+}
+
+/** Clicks a widget of the classic canvas, which draws it. */
+async function clickWidget(page, id, name) {
+  const [x, y] = await page.evaluate(([number, widgetName]) => {
+    const { canvas, graph } = window.app;
+    const node = graph.getNodeById(number);
+    const widget = node.widgets.find((one) => one.name === widgetName);
+    const { scale, offset } = canvas.ds;
+    const { left, top } = canvas.canvas.getBoundingClientRect();
+    return [left + (node.pos[0] + node.size[0] / 2 + offset[0]) * scale, top + (node.pos[1] + widget.last_y + 10 + offset[1]) * scale];
+  }, [id, name]);
+  await page.mouse.click(x, y);
+  await settle(page);
 }
 
 /** Names of the inputs of a definition that are widgets, not sockets. */

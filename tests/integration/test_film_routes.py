@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -223,6 +224,21 @@ def test_a_page_that_asks_is_told_of_the_run_while_it_goes_on_and_not_after(
         assert routes.film_state("other")["run"] is None
         raise InterruptedError
     assert routes.film_state("film")["run"] is None
+
+
+def test_names_of_films_runs_and_datasets_are_offered_with_the_newest_first(
+    comfy: Any, load_pack: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    routes = pack_module(load_pack, "routes")
+    monkeypatch.setattr(routes.folders, "film_root", lambda: tmp_path / "films")
+    assert routes.names()["films"] == [], "nothing has been made yet"
+    for age, name in enumerate(("new", "ålter", ".hidden", "oldest")):
+        (tmp_path / "films" / name).mkdir(parents=True)
+        os.utime(tmp_path / "films" / name, (1000 - age, 1000 - age))
+    (tmp_path / "films" / "a file").touch()
+    (tmp_path / "films" / "a link").symlink_to(tmp_path)
+    assert routes.names()["films"] == ["new", "ålter", "oldest"]
+    assert set(routes.names()) == {"films", "runs", "datasets"}
 
 
 def test_inspector_gets_psnr_of_every_frame_and_pictures_of_a_bounded_number(

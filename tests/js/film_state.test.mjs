@@ -103,6 +103,13 @@ test("an error marks the section that ran as failed, a stop as stopped, a late o
   assert.equal(withSuccess(film).run, null);
 });
 
+test("a run that was stopped for a review says which section is ready", () => {
+  const disk = withDisk(emptyFilm("f"), { film: "f", plan, sections: [record(0)] });
+  const film = withEnd(withMessage(disk, message("sampling", { index: 1 })), "paused");
+  assert.deepEqual(states(film), ["stored", "waiting", "waiting"]);
+  assert.match(statusOf(film, tilesOf(film, new Map(), new Set()), ""), /^Section 1 is ready/);
+});
+
 test("sections are named as sections, since a bare number could be a take", () => {
   assert.equal(sectionsText([7]), "section 8");
   assert.equal(sectionsText([1, 3, 4, 5]), "sections 2, 4-6");
