@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import comfy.sd
 import comfy.utils
@@ -72,15 +72,22 @@ class VideoMemoryEncoderLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, encoder_name: str, lora_name: str, lora_strength: float) -> io.NodeOutput:
-        encoder = load_encoder(Path(folder_paths.get_full_path_or_raise(ENCODERS, encoder_name)))
-        encoder.check_host(host_of(model))
-        if lora_name != "none" and lora_strength != 0:
-            path = folder_paths.get_full_path_or_raise("loras", lora_name)
-            lora = comfy.utils.load_torch_file(path, safe_load=True)
-            model, _ = comfy.sd.load_lora_for_models(model, None, lora, lora_strength, 0)
-        about = UNTOLD if encoder.trained_on is None else encoder.trained_on.describe()
+        encoder = folder_paths.get_full_path_or_raise(ENCODERS, encoder_name)
+        lora = None if lora_name == "none" else folder_paths.get_full_path_or_raise("loras", lora_name)
+        model, loaded = encoder_and_lora(model, Path(encoder), lora and Path(lora), lora_strength)
+        about = UNTOLD if loaded.trained_on is None else loaded.trained_on.describe()
         log.info("%s: %s", encoder_name, about)
-        return io.NodeOutput(encoder.attach(model), encoder, ui={"text": [about]})
+        return io.NodeOutput(model, loaded, ui={"text": [about]})
+
+
+def encoder_and_lora(model: Any, encoder: Path, lora: Path | None, strength: float) -> tuple[Any, ManagedEncoder]:
+    """The model with the LoRA in it and the encoder attached, and the encoder. Raises ValueError for another host's."""
+    loaded = load_encoder(encoder)
+    loaded.check_host(host_of(model))
+    if lora is not None and strength != 0:
+        weights = comfy.utils.load_torch_file(str(lora), safe_load=True)
+        model, _ = comfy.sd.load_lora_for_models(model, None, weights, strength, 0)
+    return loaded.attach(model), loaded
 
 
 class VideoMemoryEncoderNew(io.ComfyNode):
@@ -165,7 +172,10 @@ class VideoMemoryEncoderNew(io.ComfyNode):
             ],
             outputs=[MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Untrained encoder.")],
         )
-        return with_advanced(schema, "variant", "attention", "cross_attention", "padding", "memory_attention")
+        return with_advanced(
+            schema, "variant", "attention", "cross_attention", "padding", "memory_attention", "max_pictures",
+            "repeated_frames", "picture_step",
+        )  # fmt: skip
 
     @classmethod
     def execute(

@@ -20,6 +20,7 @@ TOPICS = (
     "saving",
     "cut_and_join",
     "history_clip",
+    "demo_nodes",
 )
 CORE = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "latent_preview", "node_helpers", "nodes", "server"}
 

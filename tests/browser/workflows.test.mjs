@@ -1,14 +1,11 @@
 import assert from "node:assert/strict";
-import { readFile, readdir } from "node:fs/promises";
-import { basename, join } from "node:path";
 import { after, before, test } from "node:test";
 
 import { RENDERERS, SERVER, fit, loadPrompt, loadWorkflow, openBrowser, openPage, overlaps, picture, queuedPrompt } from "./page.mjs";
+import { shippedWorkflows } from "../../tools/workflows/shipped.mjs";
 
-const FOLDER = join(import.meta.dirname, "..", "..", "workflows");
 const AGAIN = "if a node got an input, write the workflows anew: python tools/environment.py run -m tools.workflows";
-const names = (await readdir(FOLDER)).filter((name) => name.endsWith(".json")).map((name) => basename(name, ".json"));
-const read = async (...path) => JSON.parse(await readFile(join(FOLDER, ...path), "utf8"));
+const shipped = await shippedWorkflows();
 
 let browser;
 before(async () => {
@@ -19,9 +16,9 @@ after(() => browser?.close());
 for (const renderer of RENDERERS) {
   test(`every workflow loads, is tidy, and queues its API file, ${renderer}`, async () => {
     const { page, errors, quiet, close } = await openPage(browser, { renderer });
-    for (const name of names) {
-      await loadWorkflow(page, await read(`${name}.json`), name);
-      assert.deepEqual(await queuedPrompt(page), await read("api", `${name}.json`), `${name}: ${AGAIN}`);
+    for (const { name, workflow, prompt } of shipped) {
+      await loadWorkflow(page, workflow, name);
+      assert.deepEqual(await queuedPrompt(page), prompt, `${name}: ${AGAIN}`);
       await fit(page);
       assert.deepEqual(await overlaps(page), [], `${name}: nodes lie on each other`);
       assert.deepEqual(await page.evaluate(refusals), [], `${name}: the frontend complains`);
@@ -33,10 +30,30 @@ for (const renderer of RENDERERS) {
   });
 }
 
+for (const renderer of RENDERERS) {
+  test(`the first film is made from its template with one press of Run, ${renderer}`, async () => {
+    const { page, quiet, close } = await openPage(browser, { renderer, size: [1366, 768] });
+    const address = `${SERVER}/api/workflow_templates/ComfyUI-VideoMemory/${encodeURIComponent("01 First film")}.json`;
+    await loadWorkflow(page, await (await fetch(address)).json(), "01 First film");
+    assert.deepEqual(await page.evaluate(refusals), [], "nothing is missing");
+    await picture(page, `first-film-${renderer}`);
+    await page.evaluate(([steps, name]) => {
+      // As a person may: fewer steps, and a film of its own name.
+      const of = (type) => window.app.graph._nodes.find((node) => node.type === type).widgets;
+      of("BasicScheduler").find((widget) => widget.name === "steps").value = steps;
+      of("VideoMemorySampler").find((widget) => widget.name === "film").value = name;
+    }, [1, `first ${renderer} ${Date.now()}`]);
+    await page.getByRole("button", { name: "Run", exact: true }).first().click();
+    await page.waitForFunction(() => Object.values(window.app.nodeOutputs ?? {}).some((output) => JSON.stringify(output).includes("first_film_")));
+    await picture(page, `first-film-made-${renderer}`);
+    quiet();
+    await close();
+  });
+}
+
 test("every API file loads as a graph and queues itself", async () => {
   const { page, quiet, close } = await openPage(browser);
-  for (const name of names) {
-    const prompt = await read("api", `${name}.json`);
+  for (const { name, prompt } of shipped) {
     await loadPrompt(page, prompt, name);
     assert.deepEqual(await queuedPrompt(page), prompt, name);
   }
@@ -46,19 +63,20 @@ test("every API file loads as a graph and queues itself", async () => {
 
 test("every node of the pack is used in a workflow", async () => {
   const all = Object.keys(await (await fetch(`${SERVER}/object_info`)).json()).filter((id) => id.startsWith("VideoMemory"));
-  const prompts = await Promise.all(names.map((name) => read("api", `${name}.json`)));
-  const used = new Set(prompts.flatMap((prompt) => Object.values(prompt).map((node) => node.class_type)));
+  const used = new Set(shipped.flatMap(({ prompt }) => Object.values(prompt).map((node) => node.class_type)));
   assert.deepEqual(all.filter((id) => !used.has(id)), []);
 });
 
 test("the template browser lists exactly the workflows, each with its picture", async () => {
   const templates = await (await fetch(`${SERVER}/api/workflow_templates`)).json();
-  assert.deepEqual([...templates["ComfyUI-VideoMemory"]].sort(), [...names].sort());
-  for (const name of names) {
+  assert.deepEqual([...templates["ComfyUI-VideoMemory"]].sort(), shipped.map(({ file }) => file));
+  assert.equal(shipped[0].file, "01 First film", "what one should begin with stands first");
+  for (const { file } of shipped) {
+    assert.match(file, /^\d\d [A-Z]/, "ComfyUI shows the name of the file as the title");
     for (const [ending, type] of [["json", "application/json"], ["jpg", "image/jpeg"]]) {
-      const answer = await fetch(`${SERVER}/api/workflow_templates/ComfyUI-VideoMemory/${name}.${ending}`);
+      const answer = await fetch(`${SERVER}/api/workflow_templates/ComfyUI-VideoMemory/${encodeURIComponent(file)}.${ending}`);
       await answer.arrayBuffer();
-      assert.ok(answer.ok && answer.headers.get("content-type").startsWith(type), `${name}.${ending}`);
+      assert.ok(answer.ok && answer.headers.get("content-type").startsWith(type), `${file}.${ending}`);
     }
   }
 });

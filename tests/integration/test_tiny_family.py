@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,20 @@ def test_the_demo_node_gives_a_clip_that_cores_text_encode_takes(comfy: Any) -> 
     first, same, other = (encode(clip, text)[0] for text in ("Mira waves", "mira waves!", "Mira jumps"))
     assert first[0][0].shape == (1, 32, TEXT_DIM)
     assert torch.equal(first[0][0], same[0][0]) and not torch.equal(first[0][0], other[0][0])
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_demo_models_load_from_the_pack_itself(
+    comfy: Any, load_pack: Any, monkeypatch: Any, tmp_path: Any, rate: str
+) -> None:
+    """A fresh installation has nothing in its models folder; what belongs together comes from one node."""
+    module = importlib.import_module(f"{load_pack().__name__}.nodes.demo_nodes")
+    model, encoder, vae, clip = module.VideoMemoryDemoModels.execute(rate).args
+    assert encoder.config.rate == rate and len(model.patches) > 0, "the LoRA is in the model"
+    assert type(clip).__name__ == "HashTextEncoder" and vae.latent_channels == 16
+    monkeypatch.setattr(module, "WEIGHTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="install the pack again"):
+        module.VideoMemoryDemoModels.execute(rate)
 
 
 def test_the_whole_family_is_small() -> None:

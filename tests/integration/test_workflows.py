@@ -19,11 +19,12 @@ from tools.browser_server import WORKFLOWS, browser_server
 from tools.comfy_cli import find_comfy_cli, validate
 from tools.comfy_server import ComfyServer
 from tools.environment import ROOT, Environment
-from tools.workflows.__main__ import ALL
+from tools.workflows.__main__ import ALL, file_names
 
 from .films import write_models
 
-NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+FILES = file_names()
+NAMES = tuple(FILES)
 FILMS = ("wan22_5b_film", "wan22_14b_film", "hunyuan_film", "two_memories", "guided_film", "cached_cross_film",
          "image_to_film", "continue_video", "any_sampler", "continue_memory", "another_ending")  # fmt: skip
 # Files that a user makes and no one can download.
@@ -78,21 +79,35 @@ def read(*path: str) -> dict[str, Any]:
     return json.loads(WORKFLOWS.joinpath(*path).read_text(encoding="utf-8"))
 
 
+def test_every_file_among_the_templates_is_one_of_them() -> None:
+    assert sorted(path.stem for path in WORKFLOWS.glob("*.json")) == sorted(FILES.values())
+    assert sorted(path.stem for path in (WORKFLOWS / "api").glob("*.json")) == sorted(NAMES)
+
+
+def test_the_first_film_is_small_and_needs_nothing() -> None:
+    """What a person opens first: no more nodes than one can take in, no file to get, nothing to choose."""
+    workflow = read(f"{FILES['first_film']}.json")
+    assert len(workflow["nodes"]) <= 12 and FILES["first_film"] == min(FILES.values())
+    values = [value for node in workflow["nodes"] for value in node.get("widgets_values") or []]
+    assert not [value for value in values if str(value).endswith((".safetensors", ".mp4", ".png"))]
+
+
 def test_each_workflow_has_ui_form_api_form_thumbnail_and_a_note() -> None:
     assert len(NAMES) >= 15
     for name in NAMES:
-        workflow = read(f"{name}.json")
+        workflow = read(f"{FILES[name]}.json")
+        assert workflow["extra"]["name"] == name
         assert workflow["version"] == 0.4 and workflow["groups"], name
         notes = [node for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
         assert notes and all(len(node["widgets_values"][0]) > 80 for node in notes), name
         assert read("api", f"{name}.json"), name
-        picture = (WORKFLOWS / f"{name}.jpg").read_bytes()
+        picture = (WORKFLOWS / f"{FILES[name]}.jpg").read_bytes()
         assert picture[:3] == b"\xff\xd8\xff" and len(picture) < 150_000, name
 
 
 def test_every_downloadable_model_is_declared_on_its_loader_with_address_and_folder() -> None:
     for name in NAMES:
-        for node in read(f"{name}.json")["nodes"]:
+        for node in read(f"{FILES[name]}.json")["nodes"]:
             declared = {model["name"]: model for model in node["properties"].get("models", [])}
             values = [v for v in node.get("widgets_values") or [] if isinstance(v, str)]
             files = [v for v in values if v.endswith(".safetensors") and not v.startswith((*OWN, "film_"))]
@@ -116,7 +131,7 @@ def test_comfy_cli_finds_no_fault_in_any_workflow(server: ComfyServer, tmp_path:
         return newer and "'format.codec' is missing" in str(fault)
 
     for name in NAMES:
-        for path in (WORKFLOWS / f"{name}.json", WORKFLOWS / "api" / f"{name}.json"):
+        for path in (WORKFLOWS / f"{FILES[name]}.json", WORKFLOWS / "api" / f"{name}.json"):
             verdict = validate(cli, path, nodes)
             faults = [*verdict["errors"], *verdict["warnings"]]
             assert verdict["valid"] or faults

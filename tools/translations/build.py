@@ -11,15 +11,14 @@ from tools.environment import ROOT
 
 LOCALES = ROOT / "locales"
 LANGUAGES = ("en", "zh", "ja")
-CATEGORY = "video memory"
-DEMO = "VideoMemoryDemo"  # nodes of demo/nodes, which are not published
+CATEGORIES = ("video memory", "demo")  # parts of the nodes' categories
 
 
 def english(object_info: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Texts of our nodes as they stand in the code, in the layout of `nodeDefs.json`."""
     found: dict[str, dict[str, Any]] = {}
     for name, node in sorted(object_info.items()):
-        if not name.startswith("VideoMemory") or name.startswith(DEMO):
+        if not name.startswith("VideoMemory"):
             continue
         inputs = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
         tooltips = node.get("output_tooltips") or [None] * len(node["output_name"])
@@ -41,7 +40,7 @@ def _entry(name: str, options: dict[str, Any]) -> dict[str, str]:
 
 def texts_of(definitions: dict[str, dict[str, Any]]) -> list[str]:
     """Every English text once, in the order of the nodes."""
-    return list(dict.fromkeys([CATEGORY, *_texts(definitions)]))
+    return list(dict.fromkeys([*CATEGORIES, *_texts(definitions)]))
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -77,5 +76,5 @@ def node_texts(value: Any, words: dict[str, str]) -> Any:
 
 
 def main_texts(words: dict[str, str]) -> dict[str, Any]:
-    """`main.json`: the category of the nodes."""
-    return {"nodeCategories": {CATEGORY: words[CATEGORY]}}
+    """`main.json`: the categories of the nodes."""
+    return {"nodeCategories": {name: words[name] for name in CATEGORIES}}

@@ -20,7 +20,13 @@ from tools.environment import ROOT, prepare
 from . import continued, films, tiny, training
 from .graph import Workflow
 
-ALL: tuple[Callable[[], Workflow], ...] = (*films.ALL, *continued.ALL, *training.ALL, *tiny.ALL)
+# In the order in which the template browser should show them.
+ALL: tuple[Callable[[], Workflow], ...] = (tiny.FIRST, *films.ALL, *continued.ALL, *training.ALL, *tiny.ALL)
+
+
+def file_names() -> dict[str, str]:
+    """Names of the files in `workflows/`, without ending, by workflow: ComfyUI shows them as titles."""
+    return {workflow.name: f"{place:02} {workflow.label}" for place, workflow in enumerate((make() for make in ALL), 1)}
 
 
 def packs() -> dict[str, dict[str, str]]:
@@ -46,7 +52,13 @@ def main(names: list[str]) -> int:
         work, out = Path(temporary) / "comfyui", Path(temporary) / "out"
         plans = Path(temporary) / "plans.json"
         plans.write_text(
-            json.dumps([workflow.plan() | {"stamp": stamp(workflow.name), "packs": packs()} for workflow in chosen])
+            json.dumps(
+                [
+                    workflow.plan()
+                    | {"file": file_names()[workflow.name], "stamp": stamp(workflow.name), "packs": packs()}
+                    for workflow in chosen
+                ]
+            )
         )
         with browser_server(work, prepare()) as server:
             for script in ("convert.mjs", "thumbnails.mjs"):

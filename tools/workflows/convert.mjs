@@ -57,7 +57,7 @@ async function convert() {
     await page.evaluate(arrange, plan);
     await settle(page);
     const workflow = await page.evaluate(async () => (await window.app.graphToPrompt()).workflow);
-    await save(join(out, `${plan.name}.json`), { ...workflow, ...plan.stamp });
+    await save(join(out, `${plan.file}.json`), { ...workflow, ...plan.stamp, extra: { ...workflow.extra, name: plan.name } });
     await save(join(out, "api", `${plan.name}.json`), await queuedPrompt(page));
   }
   quiet();

@@ -3,6 +3,7 @@
  * python tools/environment.py run -m tools.browser_server node tools/workflows/pictures.mjs js/docs/pictures
  *
  * With --run the tiny demo is queued first (minutes on a quiet machine), so that its nodes show what they made.
+ * With --only WORKFLOW the nodes of that one alone are shown.
  * With --training FOLDER, Train Memory Encoder shows the losses and recalled frames of a run that has been made there.
  */
 
@@ -10,15 +11,18 @@ import { cp, mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { loadWorkflow, openBrowser, openPage, overlaps, queueAndWait, settle } from "../../tests/browser/page.mjs";
+import { shippedWorkflows } from "./shipped.mjs";
 
 const [out, ...options] = process.argv.slice(2);
 const training = options.includes("--training") ? options[options.indexOf("--training") + 1] : null;
-const WORKFLOWS = join(import.meta.dirname, "..", "..", "workflows");
+const only = options.includes("--only") ? options[options.indexOf("--only") + 1] : null;
+const shipped = await shippedWorkflows();
 const MARGIN = 26;
 const STEPS = 5; // of the demo's 12, and shots half as long: enough to see what nodes show
 /** Which workflow shows which node. */
 const SHOWN = {
   tiny_demo: ["Storyboard", "Sampler", "EncoderLoader", "Compress", "Retrieve", "RetrievalReport", "Save", "Budget"],
+  first_film: ["DemoModels"],
   wan22_5b_film: ["EncoderNew", "SaveFilm"],
   two_memories: ["EncoderCombine"],
   another_ending: ["Load", "Cut", "Join"],
@@ -32,8 +36,8 @@ const browser = await openBrowser();
 try {
   const settings = { "Comfy.Minimap.Visible": false };
   const { page, close } = await openPage(browser, { renderer: "nodes2", size: [1700, 1500], settings });
-  for (const [name, nodes] of Object.entries(SHOWN)) {
-    const workflow = JSON.parse(await readFile(join(WORKFLOWS, `${name}.json`), "utf8"));
+  for (const [name, nodes] of Object.entries(SHOWN).filter(([name]) => !only || name === only)) {
+    const { workflow } = shipped.find((one) => one.name === name);
     if (name === "pretrain" && training) await showRun(workflow);
     await loadWorkflow(page, workflow, name);
     if (name === "tiny_demo" && options.includes("--run")) await run(page);

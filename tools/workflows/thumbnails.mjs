@@ -1,5 +1,9 @@
-/** Thumbnails for the template browser: node thumbnails.mjs LIST OUT. They are drawn; no model's frames are pretended. */
+/**
+ * Thumbnails for the template browser: node thumbnails.mjs LIST OUT. They are drawn, so that no model's frames are
+ * pretended; those of the first film are what came out of it (tools/workflows/first_film).
+ */
 
+import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
@@ -10,9 +14,16 @@ const [listFile, out] = process.argv.slice(2);
 const ARROW = '<span class="arrow">→</span>';
 const STORY = [0, 1, 2, 3].map((i) => shot(i, { width: 132 })).join("");
 
+/** A section of the first film as it was made. */
+function made(index) {
+  const data = readFileSync(join(import.meta.dirname, "first_film", `section_${index}.webp`));
+  return `<img class="shot" width="128" src="data:image/webp;base64,${data.toString("base64")}">`;
+}
+
 /** What stands below the title of each workflow. */
 const SCENES = {
   film: () => `<div class="column"><div class="strip">${STORY}</div><div class="row">${memory({ columns: 22, rows: 4, cell: 16 })}</div></div>`,
+  first: () => `<div class="column"><div class="strip">${[0, 1, 2, 3].map(made).join("")}</div><div class="row">${memory({ columns: 22, rows: 3, cell: 16 })}</div></div>`,
   two: () => `<div class="column"><div class="strip">${STORY}</div>
     <div class="row">${memory({ columns: 15, rows: 4, cell: 16 })}<b>+</b>${memory({ columns: 11, rows: 6, cell: 11 })}</div></div>`,
   guided: () => `<div class="column"><div class="row near"><div class="strip">${shot(0, { width: 126 })}${shot(0, { width: 126, zoom: 1.35 })}</div>
@@ -49,11 +60,11 @@ const STYLE = `*{box-sizing:border-box}body{margin:0;width:640px;height:360px;pa
 const browser = await openBrowser();
 try {
   const page = await browser.newPage({ viewport: { width: 640, height: 360 } });
-  for (const { name, label, line, scene } of JSON.parse(await readFile(listFile, "utf8"))) {
+  for (const { file, label, line, scene } of JSON.parse(await readFile(listFile, "utf8"))) {
     await page.setContent(`<style>${STYLE}</style><h1></h1><p></p><main>${SCENES[scene]()}</main>`);
     await page.locator("h1").evaluate((element, text) => (element.textContent = text), label);
     await page.locator("p").evaluate((element, text) => (element.textContent = text), line);
-    await page.screenshot({ path: join(out, `${name}.jpg`), type: "jpeg", quality: 88 });
+    await page.screenshot({ path: join(out, `${file}.jpg`), type: "jpeg", quality: 88 });
   }
 } finally {
   await browser.close();

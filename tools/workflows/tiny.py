@@ -1,5 +1,5 @@
-"""The demo: a film of six shots by the tiny family, and what its memory remembers. Node numbers are fixed: the demo
-names them."""
+"""What the tiny family does: a first film for all, and the demo, a film of six shots and what its memory remembers.
+Node numbers of the demo are fixed: it names them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,22 @@ SHOTS = (
     "Max waves in the kitchen",
     "Max talks in the bedroom with a yellow bed",
 )
+FIRST_SHOTS = (
+    "Mira, a girl with long red hair and a green striped shirt, waves in the kitchen",
+    "Mira talks in the garden",
+    "Leo, a man with short black hair and a blue shirt, waves on the street",
+    "Mira waves in the kitchen",
+)
+FIRST_NOTE = """
+Press **Run**. A minute or some later the film is in *Save Film*, on any computer, without a graphics card.
+
+The models are tiny and draw cartoons. Only the first shot says how Mira looks; the memory carries it into the others.
+
+- Change a shot in **Storyboard** and run again: what comes before it is kept.
+- Click a section in **Autoregressive Sampler**, then *Redo*: another take of it alone.
+
+For real pictures open another template, such as *Wan 2.2 5B*: everything but the models stays the same.
+"""
 NOTE = """
 A whole film in minutes, without a graphics card. The models come with the pack's source and are trained; the pictures
 are cartoons of 128x96 pixels.
@@ -56,6 +72,35 @@ def _recall(
         "SaveImage", "Save the comparison", id=saved, images=report[0], filename_prefix=f"tiny_demo/{titles[1]}"
     )
     return [retrieved, frames, report, picture]
+
+
+def first_film() -> Workflow:
+    """The first five minutes: nothing to download, nothing to choose."""
+    workflow = Workflow(
+        "first_film", "First film", "Start here: a film with a memory in minutes, nothing to download", "first"
+    )
+    add = workflow.add
+    models = add("VideoMemoryDemoModels", "Demo models, part of the pack")
+    shift = add("ModelSamplingSD3", "Shift of the noise schedule", model=models[0], shift=3.0)
+    story = Storyboard(tuple(Shot(prompt, 1.5 * i, 1.5 * i + 1.5) for i, prompt in enumerate(FIRST_SHOTS)))
+    storyboard = add(
+        "VideoMemoryStoryboard", "Storyboard", clip=models[3], storyboard=story.to_json(), fps=16.0, section_seconds=1.5
+    )
+    negative = add("CLIPTextEncode", "Negative prompt", size=(420, 90), clip=models[3], text="")
+    sampler = add("KSamplerSelect", "Sampler", sampler_name="euler")
+    sigmas = add("BasicScheduler", "Sigmas", model=shift[0], scheduler="simple", steps=12, denoise=1.0)
+    film = add(
+        "VideoMemorySampler", "Autoregressive Sampler", model=shift[0], memory_encoder=models[1], vae=models[2],
+        storyboard=storyboard[0], negative=negative[0], sampler=sampler[0], sigmas=sigmas[0], cfg=4.0, seed=7, **SIZE,
+        film="first_film", history_guidance=1.0,
+    )  # fmt: skip
+    saved = add("VideoMemorySaveFilm", "Save Film", vae=models[2], latent=film[0], filename_prefix="video/first_film")
+    intro = workflow.note("Your first film", FIRST_NOTE)
+    workflow.group("Start here", [intro, models, shift, sampler, sigmas, negative], color=BROWN)
+    workflow.group("1  Write", [storyboard])
+    workflow.group("2  Make", [film], color=GREEN)
+    workflow.group("3  Watch", [saved], color=GREEN)
+    return workflow
 
 
 def tiny_demo() -> Workflow:
@@ -136,4 +181,4 @@ def tiny_demo() -> Workflow:
     return workflow
 
 
-ALL = (tiny_demo,)
+FIRST, ALL = first_film, (tiny_demo,)
