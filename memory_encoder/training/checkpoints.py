@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..files import unreadable, write_atomically
+from ..frames import evenly
 from ..phi.config import EncoderConfig
 from .distributed.shards import is_main
 from .options import EARLIER, TrainOptions
@@ -22,6 +23,8 @@ from .run_files import checkpoint_name, checkpoints_in
 
 _LOG = logging.getLogger("video_memory")
 GIB = 1024**3
+SAMPLED, SAMPLED_VALUES = 16, 256  # weights, and values of each, about
+ALIKE = 0.95
 FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 # What may be otherwise when a run goes on: how long and how fast it learns, what it reports, how a step is computed.
 # All else says what is learned. Of batch_size and accumulate the product counts.
@@ -57,7 +60,7 @@ class Checkpoints:
         for path in checkpoints_in(self.folder):
             try:
                 state = _read(path)
-                _check_settings(path, state, settings)
+                changed = _check_settings(path, state, settings)
                 _check_values(state, parameters)
             except Unusable as error:
                 reasons.append(f"{path} cannot be gone on with: {error}")
@@ -65,6 +68,7 @@ class Checkpoints:
                 continue
             if reasons:
                 _say(logging.WARNING, "; ".join([*reasons, f"going on from {path.name} instead, step {state['step']}"]))
+            _say(logging.INFO, f"going on from step {state['step']}" + "".join(f"; {each}" for each in changed))
             return state
         if reasons:
             raise ValueError(
@@ -106,10 +110,35 @@ class Checkpoints:
         )
 
 
-def settings_of(options: TrainOptions, configs: Sequence[EncoderConfig], data: str | None = None) -> dict[str, Any]:
-    """What a state says of its run. data: what it trains on."""
+def settings_of(
+    options: TrainOptions, configs: Sequence[EncoderConfig], data: str | None, host: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """What a state says of its run. data: what it trains on. host: see `weights_sample`."""
     own = {"options": asdict(options), "config": asdict(configs[0])}
-    return {**own, "others": [asdict(config) for config in configs[1:]], "data": data}
+    return {**own, "others": [asdict(config) for config in configs[1:]], "data": data, "host": dict(host)}
+
+
+def weights_sample(model: nn.Module) -> dict[str, Tensor]:
+    """Some values of some of the weights that are not trained, to tell a host from others of its shape (experts)."""
+    frozen = [
+        (name.replace(".base_layer", ""), parameter)
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad and type(parameter.data) is Tensor and parameter.ndim > 1
+    ]
+    chosen = [frozen[place] for place in evenly(len(frozen), min(len(frozen), SAMPLED))]
+    flat = {name: parameter.detach().flatten() for name, parameter in chosen}
+    return {name: values[:: max(1, len(values) // SAMPLED_VALUES)].cpu() for name, values in flat.items()}
+
+
+def _same_weights(theirs: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> bool:
+    """Whether two samples are of one model: the same values, or in other types (fp8, also scaled) the same pattern."""
+    for name in theirs.keys() & mine.keys():
+        old, new = theirs[name], mine[name]
+        if old.dtype == new.dtype and not torch.equal(old.float(), new.float()):
+            return False
+        if old.shape != new.shape or (new.any() and torch.cosine_similarity(old.float(), new.float(), dim=0) < ALIKE):
+            return False
+    return True
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -140,8 +169,8 @@ def _write(state: Mapping[str, Any], path: Path) -> None:
         raise
 
 
-def _check_settings(path: Path, state: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raises ValueError that names what differs; says what may, and does."""
+def _check_settings(path: Path, state: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """What differs, and may. Raises ValueError that names what may not."""
     theirs, mine = state["options"], settings["options"]
     # What an earlier version did not know yet is what it did then.
     then = {**asdict(TrainOptions()), **EARLIER, **{name: value for name, value in theirs.items() if name in mine}}
@@ -157,6 +186,8 @@ def _check_settings(path: Path, state: Mapping[str, Any], settings: Mapping[str,
         wrong += [(f"{n} of encoder {number}", old.get(n), new[n]) for n in new if old.get(n) != new[n]]
     if state.get("data") and settings["data"] and state["data"] != settings["data"]:
         wrong.append(("dataset", state["data"], settings["data"]))
+    if not _same_weights(state.get("host") or {}, settings["host"]):
+        wrong.append(("host", "has the weights of one model", "another"))
     if wrong:
         said = ", ".join(f"{name} {old} in the run, {new} asked" for name, old, new in wrong)
         raise ValueError(
@@ -168,8 +199,7 @@ def _check_settings(path: Path, state: Mapping[str, Any], settings: Mapping[str,
             f"{path.parent} holds a run that has done {state['step']} steps, and steps is {mine['steps']}: ask for "
             "more, or choose another folder"
         )
-    changed = [f"{n} {mine[n]} from here on, {theirs[n]} before" for n in mine if n in theirs and mine[n] != theirs[n]]
-    _say(logging.INFO, f"going on from step {state['step']}" + "".join(f"; {each}" for each in changed))
+    return [f"{n} {mine[n]} from here on, {theirs[n]} before" for n in mine if n in theirs and mine[n] != theirs[n]]
 
 
 def _check_values(state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run trains: it ends after its step and is saved; a second time it ends at once."""
+"""Ctrl-C, SIGTERM and SIGHUP while a run trains: it ends after its step and is saved; a second time it ends at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # SIGHUP: its terminal or connection is gone
 
 
 class Stopped(KeyboardInterrupt):
@@ -24,22 +24,23 @@ class Stopped(KeyboardInterrupt):
 def signals_noted(note: Callable[[int], None]) -> Iterator[None]:
     """Within it the first such signal is handed to `note`, and the next one ends the process as the system does.
 
-    Only the main thread hears signals: in any other, such as the one in which nodes run, nothing changes.
+    Only the main thread hears signals: in any other, such as the one in which nodes run, nothing changes. Signals that
+    are ignored, as after nohup, stay so.
     """
+    numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    before: dict[int, Any] = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {}
 
     def heard(number: int, _frame: Any) -> None:
-        for each in SIGNALS:
+        for each in before:
             signal.signal(each, signal.SIG_DFL)
-        # No log or stream: their locks may be held by what was interrupted.
-        os.write(2, b"stopping after this step, and saving; once more ends it at once\n")
+        with contextlib.suppress(OSError):  # no log or stream: their locks may be held by what was interrupted
+            os.write(2, b"stopping after this step, and saving; once more ends it at once\n")
         note(number)
 
     try:
-        for number in SIGNALS:
+        for number in before:
             signal.signal(number, heard)
         yield
     finally:

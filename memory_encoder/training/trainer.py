@@ -21,7 +21,7 @@ from ..files import remove_abandoned
 from ..injection.hosts.comfy_models import has_accelerator
 from ..phi.trained_on import TrainedOn
 from . import run_files as files
-from .checkpoints import FULL, Checkpoints, floats, settings_of
+from .checkpoints import FULL, Checkpoints, floats, settings_of, weights_sample
 from .distributed.in_place import norm_inputs_kept
 from .distributed.sharding import in_forward, prepare_split, release, splits_weights
 from .distributed.shards import load_optimizer_state, optimizer_state, own_shard, whole_value
@@ -94,6 +94,7 @@ class Trainer:
             encoder.requires_grad_(options.train_encoder and options.stage != "host")
         if options.train_host:
             module.diffusion_model.requires_grad_(True)
+        sample = weights_sample(module.diffusion_model)  # while they are whole
         optimizers = make_optimizers(_trained(module), options, fused=self.accelerator.device.type == "cuda")
         if self.sharded:
             prepared: Any = prepare_split(self.accelerator, module, optimizers)
@@ -105,10 +106,11 @@ class Trainer:
         self.ema = Ema(_trained(module), options.ema)  # sharding has made other parameters
         self.checkpoints = Checkpoints(folder, options.keep_checkpoints)
         configs = [encoder.config for encoder in module.encoders]
-        self.settings = settings_of(options, configs, getattr(source, "identity", None))
+        self.settings = settings_of(options, configs, getattr(source, "identity", None), sample)
         self.first_step = self.done = self.saved = 0
         self.trained_on: TrainedOn | None = None  # for the files of the encoders
-        self.skipped = 0  # in a row, up to the last step
+        self.skipped = self.skipped_in_all = 0  # in a row up to the last step, and of the whole run
+        self.moving = False  # whether a step has begun to change weights
         self.best = math.inf  # the lowest held-out loss
         self.stopping: BaseException | None = None  # why this process asks the run to end after its step
         self.run_id = uuid.uuid4().hex[:16]  # in the files of this run, and of no other of the same name
@@ -138,7 +140,7 @@ class Trainer:
         if main:
             self.listener.started(self.first_step, self.options.steps)
         for step in range(self.first_step, self.options.steps):
-            result = self._step(step)
+            result = self._step_or_save(step)
             self.done = step + 1
             if log is not None:
                 self._tell(self._log_step, step, result, log)
@@ -184,8 +186,18 @@ class Trainer:
         if asked is None or isinstance(asked, Stopped):
             asked = Stopped(self.done, *([] if asked is None else [asked.code - 128]))
             if self.accelerator.is_main_process:
-                self.listener.stopped(str(asked))
+                self._tell(self.listener.stopped, str(asked))
         raise asked
+
+    def _step_or_save(self, step: int) -> StepResult:
+        """A step; what is raised in it before weights move, such as a full card, finds the steps before it saved."""
+        self.moving = False
+        try:
+            return self._step(step)
+        except Exception:
+            if self.accelerator.num_processes == 1 and not self.moving and self.saved < self.done:
+                self.save()
+            raise
 
     def _step(self, step: int) -> StepResult:
         """One step; the result is the same in all processes. Where it is not finite nothing has changed.
@@ -206,6 +218,7 @@ class Trainer:
                 if self.accelerator.sync_gradients:
                     norm = self.accelerator.clip_grad_norm_(self.ema.parameters.values(), options.clip)
                     result = StepResult(float(total) / options.accumulate, float(whole_value(norm)))
+                    self.moving = result.fault is None
                 for optimizer in self.optimizers:
                     if result.fault is None:
                         optimizer.step()
@@ -218,8 +231,11 @@ class Trainer:
         """Counts steps that were left out; raises NotFinite when they are too many in a row."""
         most = self.options.max_skipped
         self.skipped = 0 if result.fault is None else self.skipped + 1
-        if result.fault is not None and self.accelerator.is_main_process:
-            _LOG.warning("step %d left out: its %s (%d of at most %d)", step + 1, result.fault, self.skipped, most)
+        if result.fault is not None:
+            self.skipped_in_all += 1
+            if self.accelerator.is_main_process:
+                counted = f"{self.skipped} in a row of at most {most}, {self.skipped_in_all} in this run"
+                _LOG.warning("step %d left out: its %s (%s)", step + 1, result.fault, counted)
         if self.skipped >= most:
             raise NotFinite(
                 f"the last {most} steps, up to step {step + 1}, were left out: the {result.fault}. The run in "
@@ -299,6 +315,7 @@ class Trainer:
             "step": self.done,
             "run": self.run_id,
             "best": self.best,
+            "skipped": self.skipped_in_all,
             **self.settings,
             **self.ema.state(),
             "optimizers": [optimizer_state(optimizer) for optimizer in self.optimizers],
@@ -374,6 +391,7 @@ class Trainer:
             load_optimizer_state(optimizer, saved)
         self.first_step = self.done = self.saved = state["step"]
         self.run_id, self.best = state.get("run", self.run_id), state.get("best", self.best)
+        self.skipped_in_all = state.get("skipped", 0)
 
 
 def _trained(module: nn.Module) -> dict[str, nn.Parameter]:

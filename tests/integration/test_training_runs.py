@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from memory_encoder.injection.hosts.comfy_models import training_mode
 from memory_encoder.training.card_plan import MemoryPlan, Sharing
-from memory_encoder.training.checkpoints import Checkpoints
+from memory_encoder.training.checkpoints import Checkpoints, _same_weights
 from memory_encoder.training.interruption import Stopped
 from memory_encoder.training.listener import Listener
 from memory_encoder.training.run import split_as_begun
@@ -207,7 +207,7 @@ class Signals(Listener):
         self.texts.append(text)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(tmp_path: Path, number: int) -> None:
     before = signal.getsignal(number)
     run(tmp_path / "whole", steps=7)
@@ -232,6 +232,30 @@ def test_what_a_listener_raises_ends_the_run_with_a_checkpoint(tmp_path: Path) -
     with pytest.raises(Cancelled):
         run(tmp_path, Ear(), steps=7)
     assert checkpoints_in(tmp_path)[0].name == checkpoint_name(5)
+
+
+def test_a_signal_that_is_ignored_as_after_nohup_stays_so(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run(tmp_path, Signals(1, signal.SIGHUP), steps=3).done == 3
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_an_error_in_a_step_finds_the_steps_before_it_saved(tmp_path: Path) -> None:
+    class Torn(OneClip):
+        def rows(self, step: int, first: int, last: int, kind: str, target: Any) -> Any:
+            if step == 3:
+                raise RuntimeError("the card is full")
+            return super().rows(step, first, last, kind, target)
+
+    run(tmp_path / "whole", steps=5)
+    with pytest.raises(RuntimeError, match="the card is full"):
+        run(tmp_path / "cut", steps=5, clips=Torn(8))
+    assert checkpoints_in(tmp_path / "cut")[0].name == checkpoint_name(3)
+    run(tmp_path / "cut", steps=5)
+    assert same(tmp_path / "whole", tmp_path / "cut")
 
 
 def script(environment: Any, folder: Path, steps: int, *more: str, processes: int = 0) -> subprocess.Popen[str]:
@@ -427,6 +451,42 @@ def test_another_encoder_and_other_data_are_refused_with_both_values(tmp_path: P
     del module.diffusion_model.blocks[1]  # type: ignore[union-attr]
     with pytest.raises(ValueError, match=r"trains other weights: diffusion_model\.blocks\.1\..* not there here"):
         Trainer(module, Named(8), options, tmp_path, cpu=True).run()
+
+
+def with_host(folder: Path, change: Any, steps: int) -> Trainer:
+    """A run on a host whose weights are changed before."""
+    options = options_of(steps=steps)
+    module = tiny_module(options)
+    with torch.no_grad():
+        for name, parameter in module.diffusion_model.named_parameters():
+            if parameter.ndim > 1 and ".lora_" not in name:
+                parameter.data = change(parameter.data)
+    trainer = Trainer(module, OneClip(8), options, folder, cpu=True)
+    trainer.run()
+    return trainer
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda weight: weight.bfloat16().float().double(),
+        lambda weight: weight.to(torch.float8_e4m3fn).double(),
+        lambda weight: (weight * 37).to(torch.float8_e4m3fn).double() / 37,
+    ],
+)
+def test_the_host_of_a_run_may_have_another_precision_and_another_host_of_its_shape_is_refused(
+    tmp_path: Path, kept: Any
+) -> None:
+    """Such as the other expert of Wan 2.2 14B."""
+    with_host(tmp_path, lambda weight: weight, 2)
+    state = torch.load(checkpoints_in(tmp_path)[0], weights_only=True)["host"]
+    assert 8 <= len(state) <= 16 and all(len(value) < 600 for value in state.values())
+    changed = {name: kept(value) for name, value in state.items()}
+    assert _same_weights(state, changed) and _same_weights(state, state) and _same_weights({}, state)
+    assert not _same_weights(state, {name: value + 1e-3 for name, value in state.items()})
+    assert not _same_weights(changed, {name: value.flip(0) for name, value in state.items()})
+    with pytest.raises(ValueError, match="host has the weights of one model in the run, another asked"):
+        with_host(tmp_path, lambda weight: weight * 1.01, 4)
 
 
 def test_a_log_of_an_earlier_version_with_nan_goes_on(tmp_path: Path) -> None:
