@@ -58,7 +58,7 @@ from .sockets import (
     with_advanced,
 )
 from .storyboard_node import EncodedStoryboard
-from .trained_start import opened_memory, reading_report, with_picture
+from .trained_start import opened_memory, reading_report, with_guidance, with_picture
 
 log = logging.getLogger("video_memory")
 FILES = FilesOfFilms()
@@ -184,7 +184,10 @@ class VideoMemorySampler(io.ComfyNode):
         start = with_references(start, references, width, height, size[1:])
         choice = choice_of(start, pictures, opening, clip_vision)
         store = SectionStore(folders.film_root(), film)
-        positive, negative = storyboard.conditioning, storyboard.negative or negative
+        negative = with_guidance(storyboard.negative or negative, memory_encoder.config)
+        positive = {
+            prompt: with_guidance(cond, memory_encoder.config) for prompt, cond in storyboard.conditioning.items()
+        }
         models = models_of(cls.hidden, [positive, negative])
         if models is None:
             log.warning("film %s: %s", film, UNKNOWN)

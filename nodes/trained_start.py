@@ -70,11 +70,19 @@ def opened_memory(
     return memory
 
 
+def with_guidance(conditioning: Any, config: EncoderConfig) -> Any:
+    """CONDITIONING with the guidance that the model was trained with, where it says none itself (FluxGuidance does)."""
+    if not config.guidance:
+        return conditioning
+    return [[text, {"guidance": config.guidance, **extra}] for text, extra in conditioning]
+
+
 def reading_report(config: EncoderConfig, settings: MemorySettings) -> str:
     """What a person cannot choose, in a line; empty where there is no such thing."""
     if not config.locked:
         return ""
     sections = f", sections of {config.section_latents} latents" if config.section_latents else ""
+    sections += f", guidance {config.guidance:g}" if config.guidance else ""
     return (
         f"as the model was trained: history_timestep {settings.history_timestep}, sliding_window "
         f"{settings.sliding_window}, attention_mode {settings.attention_mode}{sections}; it sees the last "

@@ -48,6 +48,8 @@ def browser_server(work: Path, environment: Environment, custom_nodes: Sequence[
         path = server.models_dir / model["directory"] / model["name"]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    (server.models_dir / "diffusion_models" / "framepack_f1_model.safetensors").touch()  # what convert makes
+    write_settings(server.models_dir / "memory_encoders" / "framepack_f1_memory_encoder.safetensors")
     for name in ("my_memory", "my_film_memory"):  # what the workflows pretrain and finetune leave behind
         write_settings(server.models_dir / "memory_encoders" / f"{name}.safetensors")
         (server.models_dir / "loras").mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from .weights import Checkpoint
 SCHEDULE = "1@1x1x1+2@2x2x2+16@4x4x4"
 SEEN = 1 + 1 + 2 + 16  # the anchor and the schedule: where a section begins
 SECTION = 9  # latents
+GUIDANCE = 10.0  # of the distilled kind; core's own default is HunyuanVideo's
 MARK = "clean_x_embedder.proj.weight"
 LICENCE = (
     "FramePack's weights derive from HunyuanVideo: Tencent Hunyuan Community License, which excludes the European "
@@ -122,6 +123,7 @@ def conversion(checkpoint: Checkpoint) -> Conversion:
         section_start=SEEN,
         picture_width=checkpoint.shape("image_projection.up.weight")[1],
         start="picture",
+        guidance=GUIDANCE,
     )
     notes = [] if checkpoint.called(r"(?<!b)f1(?!\d)") else [f"Check this is F1: {INVERTED}"]
     return Conversion("framepack", "HunyuanVideo", core, encoder_tensors(encoder, checkpoint), config, LICENCE, notes)

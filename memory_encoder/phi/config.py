@@ -114,6 +114,7 @@ class EncoderConfig:
     skips_text: the history does not attend to the text. key_scale: (blocks, heads) of factors on the history's keys.
     start: what a film begins with when it has no history: `nothing`, a `picture` that it must have, or `zeros`.
     start_noise: least and most noise in what a film is given to begin with; a picture is seen as the end of a still.
+    guidance: of a host with a guidance embedding, what it was trained with; 0 leaves it to the prompt and to core.
     """
 
     host: str
@@ -146,6 +147,7 @@ class EncoderConfig:
     similarity: float = 0.9
     picture_step: int = 0
     start_noise: tuple[float, ...] = ()
+    guidance: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -182,7 +184,7 @@ class EncoderConfig:
         """Raises ValueError for settings of variant recent elsewhere, and for those that exclude each other."""
         only_recent = self.chosen().keys() & {
             "anchor", "fill", "history_timestep", "section_start", "picture_width", "skips_text", "key_scale", "start",
-            "start_noise",
+            "start_noise", "guidance",
         }  # fmt: skip
         if self.positions == "pooled":
             only_recent |= {"positions"}

@@ -28,7 +28,7 @@ NAMES = tuple(FILES)
 FILMS = ("wan22_5b_film", "wan22_14b_film", "hunyuan_film", "two_memories", "guided_film", "cached_cross_film",
          "image_to_film", "continue_video", "any_sampler", "continue_memory", "another_ending")  # fmt: skip
 # Files that a user makes and no one can download.
-OWN = ("tiny_", "my_memory", "my_film_memory", "host", "vae")
+OWN = ("tiny_", "framepack_f1", "my_memory", "my_film_memory", "host", "vae")
 SMALL: dict[str, dict[str, Any]] = {
     "UNETLoader": {"unet_name": "host.safetensors", "weight_dtype": "default"},
     "VAELoader": {"vae_name": "vae.safetensors"},
@@ -114,7 +114,7 @@ def test_every_downloadable_model_is_declared_on_its_loader_with_address_and_fol
             assert sorted(files) == sorted(declared), f"{name}, {node['type']}"
             for model in declared.values():
                 assert model["url"].startswith("https://") and model["url"].endswith(f"/{model['name']}")
-                assert model["directory"] in {"diffusion_models", "text_encoders", "vae", "loras"}
+                assert model["directory"] in {"diffusion_models", "text_encoders", "vae", "loras", "clip_vision"}
 
 
 def test_comfy_cli_finds_no_fault_in_any_workflow(server: ComfyServer, tmp_path: Path) -> None:

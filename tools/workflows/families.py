@@ -27,6 +27,8 @@ HUNYUAN_T2V = _at(HUNYUAN, "diffusion_models", "hunyuan_video_t2v_720p_bf16.safe
 HUNYUAN_VAE = _at(HUNYUAN, "vae", "hunyuan_video_vae_bf16.safetensors")
 LLAVA = _at(HUNYUAN, "text_encoders", "llava_llama3_fp8_scaled.safetensors")
 CLIP_L_FILE = ModelFile("clip_l.safetensors", CLIP_L, "text_encoders")
+SIGLIP = "https://huggingface.co/Comfy-Org/sigclip_vision_384/resolve/main/sigclip_vision_patch14_384.safetensors"
+SIGLIP_FILE = ModelFile("sigclip_vision_patch14_384.safetensors", SIGLIP, "clip_vision")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Family:
 WAN5 = Family("Wan 2.2 5B", 1280, 704, 24.0, 5.0, 8.0, 5.0, "uni_pc", 20, 1.0)
 WAN14 = Family("Wan 2.2 14B", 832, 480, 16.0, 5.0, 8.0, 3.5, "euler", 20, 1.0)
 HUNYUAN_VIDEO = Family("HunyuanVideo", 832, 480, 24.0, 3.0, 7.0, 1.0, "euler", 20, 1.0)
+
+
+# Shift, steps and sampler of its authors, for pictures from 832x480 on.
+FRAMEPACK = Family("FramePack-F1", 832, 480, 30.0, 1.2, 7.0, 1.0, "uni_pc", 25, 1.0)
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,15 @@ def load_wan14(workflow: Workflow) -> Loaded:
     return Loaded(high, load_umt5(workflow), load_vae(workflow, WAN_14B_VAE), low)
 
 
-def load_hunyuan(workflow: Workflow) -> Loaded:
-    unet = load_unet(workflow, HUNYUAN_T2V, "HunyuanVideo, fp8", "fp8_e4m3fn")
+def load_hunyuan(workflow: Workflow, converted: str = "") -> Loaded:
+    """HunyuanVideo, or a model file of that name which was converted to it."""
+    if converted:
+        unet = workflow.add(
+            "UNETLoader", "Converted, fp8", size=(400, 110), unet_name=f"{converted}.safetensors",
+            weight_dtype="fp8_e4m3fn",
+        )  # fmt: skip
+    else:
+        unet = load_unet(workflow, HUNYUAN_T2V, "HunyuanVideo, fp8", "fp8_e4m3fn")
     clip = workflow.add(
         "DualCLIPLoader",
         "Text encoders",

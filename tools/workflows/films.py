@@ -15,10 +15,14 @@ BLUE, GREEN, BROWN = "#3f789e", "#4f7f5f", "#8a6d3b"
 
 @dataclass(frozen=True)
 class Encoders:
-    """Which memory a film has: a new one, a second rate beside it, or the trained one of that name instead."""
+    """Which memory a film has: a new one, a second rate beside it, or the trained one of that name instead.
+
+    lora: name of the one that belongs to a trained encoder, by default the same.
+    """
 
     second_rate: str = ""
     trained: str = ""
+    lora: str | None = None
 
 
 UNTRAINED = Encoders()
@@ -46,7 +50,7 @@ class FilmParts:
                 size=(400, 170),
                 model=loaded.unet[0],
                 encoder_name=f"{encoders.trained}.safetensors",
-                lora_name=f"{encoders.trained}.safetensors",
+                lora_name=f"{encoders.trained}.safetensors" if encoders.lora is None else encoders.lora,
             )
         model = self.trained or loaded.unet
         self.shift = add("ModelSamplingSD3", "Shift of the noise schedule", model=model[0], shift=family.shift)

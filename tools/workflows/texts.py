@@ -29,6 +29,11 @@ ENDING = (
 )
 
 
+WALK = (
+    "the person in the picture slowly turns to the window and smiles, soft light, the camera is still",
+    "the person walks to the window and opens it, wind moves the curtain, the camera follows",
+    "the person leans out of the window and waves, laughing, the camera moves slowly closer",
+)
 # Each place is seen in two shots, of which the second goes on from the first.
 GUIDED = (
     f"{MIRA}, lights the stove in {KITCHEN}, morning light from the left, the camera is still",
@@ -61,6 +66,21 @@ TRAINED = """
 workflows *pretrain* and *finetune* leave behind. For a memory of this kind set `memory_attention` and
 `cross_attention` of **New Memory Encoder** in *pretrain*. On the command line stage 2 can still add them:
 `--memory-attention cached --cross-attention`.
+"""
+
+FRAMEPACK = """
+**About the memory.** FramePack-F1 is trained, and not by us: it goes on from what it has made. It sees the last 19
+latents, 2.5 seconds at 30 fps, coarser with age, and the first frame of the film. It is no memory of the whole film:
+who was away for longer looks as in the first frame, or new.
+
+**Convert it once.** Download FramePack-F1 (lllyasviel/FramePack_F1_I2V_HY_20250503), then
+
+python -m memory_encoder convert FOLDER --out converted --name framepack_f1
+
+and put `framepack_f1_model` into models/diffusion_models, `framepack_f1_memory_encoder` into models/memory_encoders.
+
+**Licence.** Its weights derive from HunyuanVideo: Tencent Hunyuan Community License, which excludes the European Union,
+the United Kingdom and South Korea.
 """
 
 HOW_FILM = """
