@@ -43,6 +43,7 @@ class TrainingEvents:
         self.run, self.steps = run, steps
         self.losses: list[tuple[int, float]] = []
         self.message_time = 0.0
+        self.pace: dict[str, float] = {}  # of the last step
 
     def started(self, first_step: int) -> None:
         """The run begins, or goes on, at a step; the page drops points after it, which are made again."""
@@ -69,7 +70,16 @@ class TrainingEvents:
     def _flush(self) -> None:
         losses, self.losses, self.message_time = self.losses, [], time.monotonic()
         if losses:
-            self._send("losses", losses=losses)
+            self._send("losses", losses=losses, pace=self.pace)
+
+    def phase(self, phase: str) -> None:
+        """Something begins that takes time between two steps: heldout, saving or pictures."""
+        self._flush()
+        self._send("phase", phase=phase)
+
+    def parts(self, parts: dict[str, float]) -> None:
+        """What the held-out loss is made of."""
+        self._send("parts", parts=parts)
 
     def _send(self, state: str, **values: Any) -> None:
         data = {"node": running_node(), "run": self.run, "steps": self.steps, "state": state}

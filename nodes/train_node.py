@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from ..memory_encoder.injection.hosts.encoder_file import new_encoder, read_trai
 from ..memory_encoder.phi.encoder import MemoryEncoder
 from ..memory_encoder.training.dataset.dataset import MemoryDataset
 from ..memory_encoder.training.draws import random_state_kept
-from ..memory_encoder.training.listener import PictureListener
+from ..memory_encoder.training.heldout import describe_parts
+from ..memory_encoder.training.listener import Phase, PictureListener
 from ..memory_encoder.training.options import TrainOptions
-from ..memory_encoder.training.pictures import loss_plot, recall_picture
+from ..memory_encoder.training.pace import Pace
+from ..memory_encoder.training.pictures import recall_picture
 from ..memory_encoder.training.presets import PRESETS, preset_named
 from ..memory_encoder.training.run_files import LORA, encoder_name
 from .events import TrainingEvents
@@ -268,9 +271,16 @@ class NodeListener(PictureListener):
             shown = recall_picture(trainer, self.decode) if self.decode is not None else self.plot()
             self.progress.show(step + 1, shown)
 
-    def plot(self) -> np.ndarray:
-        """The loss curve as it stands."""
-        return loss_plot(self.losses, self.heldout_losses)
+    def pace(self, step: int, pace: Pace) -> None:
+        self.events.pace = pace.values()
+
+    def phase(self, phase: Phase) -> None:
+        self.events.phase(phase)
+
+    def parts(self, step: int, parts: Mapping[str, float]) -> None:
+        super().parts(step, parts)
+        log.info("step %d held out: %s", step + 1, describe_parts(parts))
+        self.events.parts(dict(parts))
 
     def summary(self) -> dict[str, Any]:
         """What the node shows when it is done."""

@@ -108,6 +108,11 @@ const en = {
   "training.recalled.none": "Connect a VAE to see recalled frames here.",
   "training.recalled.later": "Recalled frames appear with the next picture.",
   "training.failed": "stopped: {message}",
+  "training.pace": "{seconds} s a step · {clips} clips a second · learning rate {rate} · gradient {norm}",
+  "training.left": "{time} left",
+  "training.phase.heldout": "measuring held-out clips",
+  "training.phase.saving": "saving",
+  "training.phase.pictures": "drawing pictures",
 };
 
 const zh = {
@@ -218,6 +223,11 @@ const zh = {
   "training.recalled.none": "连接 VAE 后可在此看到回忆出的画面。",
   "training.recalled.later": "下一次出图时会显示回忆出的画面。",
   "training.failed": "已停止：{message}",
+  "training.pace": "每步 {seconds} 秒 · 每秒 {clips} 个片段 · 学习率 {rate} · 梯度 {norm}",
+  "training.left": "剩余 {time}",
+  "training.phase.heldout": "正在评测验证片段",
+  "training.phase.saving": "正在保存",
+  "training.phase.pictures": "正在绘制图片",
 };
 
 const ja = {
@@ -328,6 +338,11 @@ const ja = {
   "training.recalled.none": "VAE を接続すると、想起されたフレームがここに表示されます。",
   "training.recalled.later": "次の画像で想起されたフレームが表示されます。",
   "training.failed": "停止: {message}",
+  "training.pace": "1 ステップ {seconds} 秒 · 毎秒 {clips} クリップ · 学習率 {rate} · 勾配 {norm}",
+  "training.left": "残り {time}",
+  "training.phase.heldout": "検証クリップを測定中",
+  "training.phase.saving": "保存中",
+  "training.phase.pictures": "画像を描画中",
 };
 
 export default { en, zh, ja };

@@ -3,7 +3,7 @@
 export const MOST = 3000;
 
 export function emptyRun(run = "") {
-  return { run, steps: 0, losses: [], heldout: [], recalled: null, message: "" };
+  return { run, steps: 0, losses: [], heldout: [], recalled: null, message: "", pace: {}, phase: "", parts: null };
 }
 
 /** The run with the server's answer in it. */
@@ -13,15 +13,19 @@ export function withDisk(state, { run, losses, heldout, recalled }) {
 
 /** The run after one message `video_memory.training`. */
 export function withMessage(state, message) {
-  const base = { ...state, steps: message.steps ?? state.steps, message: "" };
+  const base = { ...state, steps: message.steps ?? state.steps, message: "", phase: "" };
   switch (message.state) {
     case "started":
       // A run that goes on from a checkpoint makes the steps after it once more.
       return { ...base, losses: before(state.losses, message.first_step), heldout: before(state.heldout, message.first_step) };
     case "losses":
-      return { ...base, losses: thinned(appended(state.losses, message.losses)) };
+      return { ...base, losses: thinned(appended(state.losses, message.losses)), pace: message.pace ?? {} };
+    case "phase":
+      return { ...base, phase: message.phase };
+    case "parts":
+      return { ...base, phase: state.phase, parts: message.parts };
     case "heldout":
-      return { ...base, heldout: appended(state.heldout, message.heldout) };
+      return { ...base, phase: state.phase, heldout: appended(state.heldout, message.heldout) };
     case "recalled":
       return { ...base, recalled: `step-${message.step}` };
     default:
@@ -82,4 +86,12 @@ export function ticks(low, high, count) {
     result.push({ value: i * step || 0, text: (i * step).toFixed(digits) });
   }
   return result;
+}
+
+/** The two largest units of a time in seconds, as `[[3, "h"], [5, "min"]]`. */
+export function leftOf(seconds) {
+  const whole = Math.round(seconds);
+  const units = [[Math.floor(whole / 86400), "d"], [Math.floor(whole / 3600) % 24, "h"], [Math.floor(whole / 60) % 60, "min"], [whole % 60, "s"]];
+  const first = units.findIndex(([count]) => count > 0);
+  return first < 0 ? [units[3]] : units.slice(first, first + 2);
 }

@@ -14,6 +14,8 @@ export const STYLE = `
 .vm-train-key { display: inline-flex; align-items: center; gap: 5px; }
 .vm-train-key::before { content: ""; width: 12px; height: 2.5px; border-radius: 2px; background: var(--vm-loss); }
 .vm-train-key-heldout::before { background: var(--vm-heldout); }
+.vm-train-details { flex: none; max-height: 48px; overflow: hidden; white-space: pre-line; color: var(--descrip-text); font-size: 11px;
+  font-variant-numeric: tabular-nums; }
 .vm-train-curve { flex: 2; min-height: 120px; width: 100%; border-radius: 6px; background: var(--comfy-input-bg); }
 .vm-train-picture { flex: 3; min-height: 0; width: 100%; object-fit: contain; object-position: center top; }
 .vm-train-none { flex: none; text-align: center; color: var(--descrip-text); }

@@ -3,7 +3,7 @@
 import { element, update } from "../dom.mjs";
 import { t } from "../i18n.mjs";
 import { drawCurve } from "./curve.mjs";
-import { emptyRun, smoothed } from "./losses.mjs";
+import { emptyRun, leftOf, smoothed } from "./losses.mjs";
 
 export const HEIGHT = 300;
 
@@ -16,13 +16,14 @@ export class TrainingView {
     this.status = element("div", { class: "vm-train-status", role: "status" });
     this.heldoutKey = key("heldout");
     this.legend = element("div", { class: "vm-train-legend" }, key("loss"), this.heldoutKey);
+    this.details = element("div", { class: "vm-train-details", hidden: true });
     this.canvas = element("canvas", { class: "vm-train-curve", role: "img" });
     this.picture = element("img", { class: "vm-train-picture", draggable: false, alt: t("training.recalled"), title: t("training.recalled") });
     this.none = element("div", { class: "vm-train-none" });
     // The picture of an earlier run may have been deleted since.
     this.picture.onerror = () => this.showPicture(false);
     this.picture.onload = () => this.showPicture(true);
-    this.root = element("div", { class: "vm-train" }, element("div", { class: "vm-train-head" }, this.status, this.legend), this.canvas, this.picture, this.none);
+    this.root = element("div", { class: "vm-train" }, element("div", { class: "vm-train-head" }, this.status, this.legend), this.details, this.canvas, this.picture, this.none);
     this.watch = new ResizeObserver(() => this.draw());
     this.watch.observe(this.canvas);
     this.showPicture(false);
@@ -33,7 +34,10 @@ export class TrainingView {
     this.state = state;
     const text = error ? t("training.error", { message: error }) : statusOf(state);
     update(this.status, "textContent", text);
-    update(this.status, "title", text);
+    const details = detailsOf(state);
+    update(this.status, "title", [text, details].filter(Boolean).join("\n"));
+    update(this.details, "textContent", details);
+    update(this.details, "hidden", !details);
     this.canvas.setAttribute("aria-label", t("training.curve", { summary: text }));
     const source = state.recalled === null ? "" : this.address(`${runPath(state.run)}/recalled?at=${encodeURIComponent(state.recalled)}`);
     if (source && source !== this.source) this.picture.src = source;
@@ -71,12 +75,28 @@ export function runPath(run) {
   return `/video_memory/training/${encodeURIComponent(run)}`;
 }
 
-function statusOf({ losses, heldout, steps, message }) {
+/** Facts of the last step, and what the held-out loss is made of, a line for each. */
+function detailsOf({ pace, parts }) {
+  const lines = [];
+  if (pace?.learning_rate !== undefined) {
+    const { seconds_a_step: seconds, clips_a_second: clips, learning_rate: rate, gradient_norm: norm, card_gib: card } = pace;
+    const facts = { seconds: seconds.toFixed(2), clips: clips.toFixed(2), rate: rate.toPrecision(2), norm: norm.toPrecision(3) };
+    lines.push(t("training.pace", facts) + (card === undefined ? "" : ` · ${card.toFixed(1)} GiB`));
+  }
+  if (parts) lines.push(Object.entries(parts).map(([name, value]) => `${name} ${value.toFixed(3)}`).join(" · "));
+  return lines.join("\n");
+}
+
+function statusOf({ losses, heldout, steps, message, pace, phase }) {
   if (!losses.length) return message ? t("training.failed", { message }) : t("training.idle");
   const last = losses.at(-1)[0] + 1;
   const parts = [t("training.status", { step: last, steps: Math.max(steps, last) })];
   parts.push(t("training.loss", { loss: smoothed(losses).at(-1)[1].toFixed(4) }));
   if (heldout.length) parts.push(t("training.heldout", { loss: heldout.at(-1)[1].toFixed(4) }));
+  if (phase) parts.push(t(`training.phase.${phase}`));
+  else if (pace?.seconds_left > 0 && !message) {
+    parts.push(t("training.left", { time: leftOf(pace.seconds_left).map(([count, unit]) => `${count} ${unit}`).join(" ") }));
+  }
   if (message) parts.push(t("training.failed", { message }));
   return parts.join(" · ");
 }

@@ -62,6 +62,12 @@ def target_of(options: TrainOptions, stride: int, step: int, kind: str, frames: 
     return continuation.draw_history(frames, section, stride, generator), section
 
 
+def history_of(options: TrainOptions, stride: int, frames: int) -> tuple[int, int]:
+    """Latents of the longest history in whole cells before a section of a clip, and those of the section."""
+    section = section_of(options, 0, "heldout", frames)
+    return 1 + (frames - section - 1) // stride * stride, section
+
+
 def section_of(options: TrainOptions, step: int, kind: str, frames: int) -> int:
     """Latents of the section that a step makes of clips of `frames` latents; at most half of a clip too short for it.
 
@@ -78,16 +84,27 @@ def section_of(options: TrainOptions, step: int, kind: str, frames: int) -> int:
 
 
 def draw_rows(
-    batch: Batch, options: TrainOptions, stride: int, step: int, first_row: int, kind: str = "train"
+    batch: Batch,
+    options: TrainOptions,
+    stride: int,
+    step: int,
+    first_row: int,
+    kind: str = "train",
+    asked: tuple[Stage, int, int] | None = None,
 ) -> RetrievalDraw | ContinuationDraw:
-    """Draws for the rows of one process."""
-    first, length = target_of(options, stride, step, kind, batch.hr.shape[2])
+    """Draws for the rows of one process.
+
+    asked: task, first latent and number of latents, which are drawn too otherwise. With a kind other than `train`
+    nothing is dropped, and what is asked for on its own is retrieved from a clip of which nothing is masked.
+    """
+    first, length = asked[1:] if asked else target_of(options, stride, step, kind, batch.hr.shape[2])
+    task = asked[0] if asked else task_of(options, step, kind)
     levels = (options.min_t, options.max_t)
     rows = [batch.rows(i, i + 1) for i in range(batch.hr.shape[0])]
     generators = [generator_for(options.seed, kind, step, first_row + i) for i in range(len(rows))]
-    if task_of(options, step, kind) == "retrieval":
+    if task == "retrieval":
         chance = float(torch.rand((), generator=generator_for(options.seed, kind, "clean", step)))
-        clean = kind == "train" and chance < options.clean_share
+        clean = asked is not None or (kind == "train" and chance < options.clean_share)
         return _joined(
             [
                 retrieval.draw(row.hr, row.lr, options.shift, generator, range(first, first + length), clean, levels)

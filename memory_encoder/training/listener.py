@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
+from .heldout import NOTHING, WITHOUT_MEMORY
+from .pace import Pace
 from .pictures import Run, loss_plot, recall_picture, write_picture
 from .run_files import LOSS_PICTURE, LOSSES, RECALL_PICTURE, read_losses
+
+Phase = Literal["heldout", "saving", "pictures"]
 
 
 class Listener:
@@ -30,6 +36,15 @@ class Listener:
 
     def heldout(self, step: int, loss: float) -> None: ...
 
+    def pace(self, step: int, pace: Pace) -> None:
+        """Told before `step`: how fast it goes and what is left."""
+
+    def phase(self, phase: Phase) -> None:
+        """What begins beside the steps; the next step ends it."""
+
+    def parts(self, step: int, parts: Mapping[str, float]) -> None:
+        """What the held-out loss is made of, see `heldout.heldout_parts`."""
+
     def picture(self, step: int, trainer: Run) -> None: ...
 
     def assist(self, step: int, trainer: Run) -> None: ...
@@ -42,6 +57,8 @@ class PictureListener(Listener):
         self.folder, self.decode = folder, decode
         self.losses: list[tuple[int, float]] = []
         self.heldout_losses: list[tuple[int, float]] = []
+        self.without_memory: list[tuple[int, float]] = []
+        self.nothing: float | None = None  # loss of predicting nothing
 
     def plan(self, text: str) -> None:
         """Told what will be trained, before it starts."""
@@ -51,6 +68,9 @@ class PictureListener(Listener):
         before = [entry for entry in read_losses(self.folder / LOSSES) if entry["step"] < first_step]
         self.losses = [(entry["step"], entry["loss"]) for entry in before if "loss" in entry]
         self.heldout_losses = [(entry["step"], entry["heldout"]) for entry in before if "heldout" in entry]
+        for entry in before:
+            if "parts" in entry:
+                self._note_parts(entry["step"], entry["parts"])
 
     def step(self, step: int, loss: float) -> None:
         self.losses.append((step, loss))
@@ -58,8 +78,19 @@ class PictureListener(Listener):
     def heldout(self, step: int, loss: float) -> None:
         self.heldout_losses.append((step, loss))
 
+    def parts(self, step: int, parts: Mapping[str, float]) -> None:
+        self._note_parts(step, parts)
+
+    def _note_parts(self, step: int, parts: Mapping[str, float]) -> None:
+        self.without_memory.append((step, parts[WITHOUT_MEMORY]))
+        self.nothing = parts[NOTHING]
+
+    def plot(self) -> np.ndarray:
+        """The loss curve as it stands."""
+        return loss_plot(self.losses, self.heldout_losses, self.without_memory, self.nothing)
+
     def picture(self, step: int, trainer: Run) -> None:
-        write_picture(self.folder / LOSS_PICTURE, loss_plot(self.losses, self.heldout_losses))
+        write_picture(self.folder / LOSS_PICTURE, self.plot())
         if self.decode is not None:
             write_picture(self.folder / RECALL_PICTURE, recall_picture(trainer, self.decode))
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..evaluation.baselines import flat_colour, thumbnail, thumbnail_size
 from ..evaluation.recall import draw_frames
 from ..files import write_bytes
 from ..frames import evenly
@@ -23,15 +24,26 @@ from .source import BatchSource
 Point = tuple[int, float]
 SIZE, MARGIN = (720, 360), 48
 BACKGROUND, GRID, TRAIN, HELDOUT, TEXT = (24, 24, 27), (63, 63, 70), (248, 189, 56), (94, 197, 34), (228, 228, 231)
+WITHOUT = (60, 146, 251)
 STEPS, FRAMES = 8, 4
 
 
-def loss_plot(losses: Sequence[Point], heldout: Sequence[Point] = ()) -> np.ndarray:
-    """A picture [H,W,3] uint8 (BGR) of the smoothed training loss and the held-out loss over the steps."""
+def loss_plot(
+    losses: Sequence[Point],
+    heldout: Sequence[Point] = (),
+    without_memory: Sequence[Point] = (),
+    nothing: float | None = None,
+) -> np.ndarray:
+    """A picture [H,W,3] uint8 (BGR) of the smoothed training loss and the held-out loss over the steps.
+
+    without_memory: held-out loss of the same without a memory. nothing: loss of predicting nothing, a line; one far
+    above the curves is written at the top.
+    """
     width, height = SIZE
     canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
-    losses, heldout = ([point for point in points if np.isfinite(point[1])] for points in (losses, heldout))
-    points = [*losses, *heldout]
+    curves = ([point for point in points if np.isfinite(point[1])] for points in (losses, heldout, without_memory))
+    losses, heldout, without_memory = curves
+    points = [*losses, *heldout, *without_memory]
     if not points:
         return canvas
     last = max(step for step, _ in points) or 1
@@ -53,6 +65,15 @@ def loss_plot(losses: Sequence[Point], heldout: Sequence[Point] = ()) -> np.ndar
     _curve(canvas, [place(*point) for point in heldout], HELDOUT, 2)
     label(canvas, "training loss", (MARGIN + 8, 22), TRAIN)
     label(canvas, "held-out loss", (MARGIN + 140, 22), HELDOUT)
+    if without_memory:
+        _curve(canvas, [place(*point) for point in without_memory], WITHOUT, 2)
+        label(canvas, "held out, without memory", (MARGIN + 260, 22), WITHOUT)
+    if nothing is not None and np.isfinite(nothing):
+        inside = low <= nothing <= high
+        if inside:
+            cv2.line(canvas, place(0, nothing), place(last, nothing), TEXT, 1)
+        at = place(0, nothing)[1] - 4 if inside else MARGIN + 12
+        label(canvas, f"predicting nothing {nothing:.3g}" + ("" if inside else " (not on the scale)"), (MARGIN + 8, at))
     return canvas
 
 
@@ -85,7 +106,10 @@ class Run(Protocol):
 
 @torch.no_grad()
 def recall_picture(trainer: Run, decode: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """Rows of pictures [H,W,3] uint8 (BGR): original, recalled, without memory; held out where there are such clips."""
+    """Rows of pictures [H,W,3] uint8 (BGR): original, recalled, without memory, and what anyone could make of as few
+    numbers: one flat colour a frame, and a thumbnail of as many pixels as a cell has tokens. Held out where there are
+    such clips.
+    """
     kind = "heldout" if trainer.options.heldout_every else "train"
     batch = trainer.source.rows(0, 0, 1, kind, lambda frames: (0, frames)).to(trainer.accelerator.device)
     count = min(FRAMES, batch.hr.shape[2])
@@ -94,8 +118,15 @@ def recall_picture(trainer: Run, decode: Callable[[Tensor], Tensor]) -> np.ndarr
     if trainer.options.stage != "host":
         rows.append(("recalled", recall(trainer.module, batch, first, count, True, trainer.options.seed)))
     rows.append(("without memory", recall(trainer.module, batch, first, count, False, trainer.options.seed)))
-    pictures = [_strip(name, decode(latents.cpu().float())) for name, latents in rows]
-    return np.concatenate(pictures, axis=0)
+    shown = [(name, decode(latents.cpu().float())[0].clamp(0, 1)) for name, latents in rows]
+    configs = [encoder.config for encoder in trainer.module.encoders if encoder.config.variant != "recent"]
+    original = shown[0][1].cpu()
+    shown.append(("flat colour", flat_colour(original)))
+    if configs:
+        spatial = original.shape[1] // batch.hr.shape[3]
+        size = thumbnail_size(configs, original.shape[1], original.shape[2], spatial)
+        shown.append(("thumbnail, a pixel for each token", thumbnail(original, size)))
+    return np.concatenate([_strip(name, frames) for name, frames in shown], axis=0)
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
@@ -105,7 +136,7 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
 
 
 def _strip(name: str, frames: Tensor) -> np.ndarray:
-    pictures = (frames[0].clamp(0, 1) * 255).round().byte().cpu().numpy()[..., ::-1]
+    pictures = (frames * 255).round().byte().cpu().numpy()[..., ::-1]
     row = np.concatenate(list(pictures[evenly(len(pictures), min(FRAMES, len(pictures)))]), axis=1)
     band = np.full((22, row.shape[1], 3), BACKGROUND, np.uint8)
     label(band, name, (6, 16))

@@ -9,18 +9,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..files import write_bytes
 from ..phi.encoder import MemoryEncoder
 from ..phi.trained_on import TrainedOn
 from .card_plan import MemoryPlan, card_bytes, describe_plan, fit_to_card, plan_memory
 from .dataset.dataset import MemoryDataset
+from .distributed.shards import is_main
 from .draws import random_state_kept
 from .listener import PictureListener
 from .lora import add_lora, load_lora_state, remove_lora
 from .module import TrainingModule
 from .options import HostDefaults, TrainOptions
-from .run_files import begun_with
+from .run_files import HELD_OUT, begun_with
 from .source import DatasetBatches
 from .trainer import Trainer
+
+SHOWN = 8  # names in a line
 
 
 def train(
@@ -75,7 +79,7 @@ def train(
             source.options = options
             trained_on = what_is_trained(dataset, options)
             plan_text = describe_plan(plan, options, len(source.splits["train"]), card)
-            listener.plan(f"{plan_text}\n{trained_on.describe_plan()}")
+            listener.plan(f"{plan_text}\n{trained_on.describe_plan()}\n{held_out(dataset, folder)}")
             trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
             trainer.trained_on = None if options.stage == "host" else trained_on
             losses = trainer.run(last_picture=True)
@@ -104,6 +108,17 @@ def what_is_trained(dataset: MemoryDataset, options: TrainOptions) -> TrainedOn:
         height=height * space.spatial,
         clips=len(dataset.split("train").sources),
     )
+
+
+def held_out(dataset: MemoryDataset, folder: Path) -> str:
+    """Writes which clips are held out into the run's folder, and says it in a line."""
+    names, others = (dataset.split(split).sources for split in ("heldout", "train"))
+    if is_main():
+        write_bytes(folder / HELD_OUT, "".join(f"{name}\n" for name in names).encode())
+    if not names:
+        return "no clip is held out, so that nothing is measured on clips that were not trained on"
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return f"held out: {len(names)} of {len(names) + len(others)} clips: {shown} (all in {HELD_OUT})"
 
 
 def with_room(options: TrainOptions, card: float | None, plan: Callable[[TrainOptions], MemoryPlan]) -> TrainOptions:

@@ -21,6 +21,7 @@ from .distributed.shards import gathered, is_main
 from .lora import lora_state
 
 CHECKPOINT, LOSSES, BEST = "checkpoint.pt", "losses.jsonl", "best"
+PACE, HELD_OUT = "pace.jsonl", "heldout.txt"
 LOSS_PICTURE, RECALL_PICTURE = "loss.png", "recalled.png"
 ENCODER, LORA, HOST = "encoder.safetensors", "lora.safetensors", "host.safetensors"
 _NUMBER = re.compile(r"checkpoint-(\d+)\.pt")
@@ -118,11 +119,16 @@ class LossLog:
     def add(self, **entry: Any) -> None:
         """Appends an entry and keeps it; the line is on disk when this returns. Raises OSError that names the file."""
         self.entries.append(entry)
+        self.append(self.path, entry)
+
+    @staticmethod
+    def append(path: Path, entry: Mapping[str, Any]) -> None:
+        """Adds a line to a log that nobody keeps in memory."""
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dict(entry)) + "\n")
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            raise unwritable(path, error) from error
 
 
 def read_losses(path: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from ..phi.config import EncoderConfig, Padding
 from ..phi.encoder import MemoryEncoder
 from .dataset.dataset import MemoryDataset
 from .dataset.settings import parse_rates
+from .heldout import describe_parts
 from .listener import PictureListener
 from .options import HostDefaults, TrainOptions
+from .pace import Pace
 from .presets import preset_named
 from .run import train
 from .run_files import ENCODER, read_lora
@@ -77,6 +80,8 @@ def run_train(args: argparse.Namespace) -> None:
 class Teller(PictureListener):
     """Plain lines for a terminal."""
 
+    facts = ""  # of the last step, beside its loss
+
     def plan(self, text: str) -> None:
         print(text, flush=True)
 
@@ -84,11 +89,18 @@ class Teller(PictureListener):
         super().started(first_step, last_step)
         print(f"steps {first_step} to {last_step}", flush=True)
 
+    def pace(self, step: int, pace: Pace) -> None:
+        self.facts = f", {pace.describe()}"
+
+    def parts(self, step: int, parts: Mapping[str, float]) -> None:
+        super().parts(step, parts)
+        print(f"step {step + 1} held out: {describe_parts(parts)}", flush=True)
+
     def step(self, step: int, loss: float) -> None:
         self.losses.append((step, loss))
         if (step + 1) % 10 == 0:
             mean = sum(value for _, value in self.losses[-10:]) / len(self.losses[-10:])
-            print(f"step {step + 1} loss {mean:.4f}", flush=True)
+            print(f"step {step + 1} loss {mean:.4f}{self.facts}", flush=True)
 
     def skipped(self, step: int) -> None:
         print(f"step {step + 1} left out: its loss or gradient is not finite", flush=True)

@@ -26,14 +26,17 @@ from .distributed.in_place import norm_inputs_kept
 from .distributed.sharding import in_forward, prepare_split, release, splits_weights
 from .distributed.shards import load_optimizer_state, optimizer_state, own_shard, whole_value
 from .draws import draw_rows, random_state_kept, target_of
+from .heldout import heldout_parts
 from .interruption import Stopped, signals_noted
-from .listener import Listener
-from .module import TrainingModule
+from .listener import Listener, Phase
+from .module import Batch, TrainingModule
 from .optimizers import Ema, make_optimizers
 from .options import TrainOptions
+from .pace import Clock, Pace
 from .source import BatchSource
 
 _LOG = logging.getLogger("video_memory")
+PACE_EVERY = 10  # steps between lines of pace.jsonl
 
 
 class NotFinite(ValueError):
@@ -139,11 +142,14 @@ class Trainer:
             self.accelerator.init_trackers("tensorboard")
         if main:
             self.listener.started(self.first_step, self.options.steps)
+        clock = Clock(self.options.steps, self.options.batch_size * self.options.accumulate)
         for step in range(self.first_step, self.options.steps):
+            clock.begin()
             result = self._step_or_save(step)
             self.done = step + 1
             if log is not None:
-                self._tell(self._log_step, step, result, log)
+                pace = clock.end(step, self.options.learning_rate_at(step), result.norm)
+                self._tell(self._log_step, step, result, log, pace)
             self._count(step, result)
             self._stop_if_asked()
             if self._report(step, log):
@@ -155,10 +161,13 @@ class Trainer:
         self.accelerator.end_training()
         return log.entries if log is not None else []
 
-    def _log_step(self, step: int, result: StepResult, log: files.LossLog) -> None:
+    def _log_step(self, step: int, result: StepResult, log: files.LossLog, pace: Pace) -> None:
         if result.fault is None:
             log.add(step=step, loss=result.loss)
-            self.accelerator.log({"loss": result.loss}, step=step)
+            self.accelerator.log({"loss": result.loss, **pace.values()}, step=step)
+            if (step + 1) % PACE_EVERY == 0:
+                files.LossLog.append(self.folder / files.PACE, {"step": step, **pace.values()})
+            self.listener.pace(step, pace)
             self.listener.step(step, result.loss)
         else:
             log.add(step=step, skipped=result.fault)
@@ -262,11 +271,14 @@ class Trainer:
         options, number = self.options, step + 1
         heldout, picture = (every and number % every == 0 for every in (options.heldout_every, options.picture_every))
         if heldout:
+            self._tell_phase("heldout")
             self._report_heldout(step, log)
         checkpoint = number % options.checkpoint_every == 0 and number < options.steps
         if checkpoint:
+            self._tell_phase("saving")
             self.save()
         if picture:
+            self._tell_phase("pictures")
             self.picture(step)
         return bool(heldout or checkpoint or picture)
 
@@ -280,10 +292,37 @@ class Trainer:
             self._tell(partial(log.add, step=step, heldout=value))
             self.accelerator.log({"heldout": value}, step=step)
             self._tell(self.listener.heldout, step, value)
+        if self.options.stage != "host":
+            self._report_parts(step, log)
         if value < self.best:
             self._check_finite()
             self._write_files(self.folder / files.BEST, heldout=value)
             self.best = value
+
+    def _report_parts(self, step: int, log: files.LossLog | None) -> None:
+        """What the held-out loss is made of."""
+        share = self.options.batch_size // self.accelerator.num_processes
+        first = share * self.accelerator.process_index
+        device = self.accelerator.device
+
+        def loss(batch: Batch, drawn: Any) -> Tensor:
+            with self.accelerator.autocast():
+                return self.prepared(batch.to(device), drawn).float()
+
+        with self.ema.applied():
+            rows = partial(self.source.rows, 0, first, first + share, "heldout")
+            found = heldout_parts(self.options, self.module.stride, first, rows, loss)
+            parts = {name: float(self._mean(value.to(device))) for name, value in found.items()}
+            if self.sharded:
+                release(self.module)
+        if log is not None and all(math.isfinite(value) for value in parts.values()):
+            self._tell(partial(log.add, step=step, parts=parts))
+            self.accelerator.log({f"heldout {name}": value for name, value in parts.items()}, step=step)
+            self._tell(self.listener.parts, step, parts)
+
+    def _tell_phase(self, phase: Phase) -> None:
+        if self.accelerator.is_main_process:
+            self._tell(self.listener.phase, phase)
 
     def picture(self, step: int) -> None:
         """Lets the listener draw with the averaged weights: in the main process, with the help of all that it needs."""

@@ -6,12 +6,14 @@ import asyncio
 import importlib
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
 import pytest
 import torch
 
@@ -19,10 +21,21 @@ from memory_encoder.cli import main
 from memory_encoder.evaluation.score import KINDS
 from memory_encoder.injection.hosts.encoder_file import read_config, read_trained_on
 from memory_encoder.training import evaluate_command
+from memory_encoder.training.heldout import NOTHING, THIRDS, WITHOUT_MEMORY
 from memory_encoder.training.listener import LOSS_PICTURE, RECALL_PICTURE
 from memory_encoder.training.options import TrainOptions
 from memory_encoder.training.presets import preset_named
-from memory_encoder.training.run_files import ENCODER, HOST, LORA, LOSSES, begun_with, encoder_name, read_losses
+from memory_encoder.training.run_files import (
+    ENCODER,
+    HELD_OUT,
+    HOST,
+    LORA,
+    LOSSES,
+    PACE,
+    begun_with,
+    encoder_name,
+    read_losses,
+)
 
 from .test_dataset import arguments, files, words  # noqa: F401 - fixtures
 
@@ -57,6 +70,8 @@ def test_all_three_stages_run_one_after_the_other_from_the_command_line(
     assert train(hosts, cached, tmp_path / "two", "--stage", "continuation", *encoder) == 0
     said = capsys.readouterr().out
     assert "LoRA rank 4" in said and "GiB" in said
+    assert "no clip is held out" in said or "held out: " in said
+    assert (tmp_path / "one" / HELD_OUT).is_file()
     # Windows of 6 latents, 21 frames at 16 a second; sections of 2 latents.
     assert "history up to 1.5 s; retrieval alone; shift 8" in said
     assert "history up to 1.2 s; sections up to 0.5 s, sliding window 3; shift 8" in said
@@ -303,3 +318,31 @@ def test_a_run_of_an_earlier_version_goes_on_by_the_same_command_as_it_was(
     assert len(read_losses(tmp_path / LOSSES)) == 4 and begun_with(tmp_path)["window_share"] == 0.0
     assert train(files, cached, tmp_path, *fixed, "--steps", "5", "--window-share", "0.5") == 2
     assert "other settings" in capsys.readouterr().err
+
+
+def test_a_run_tells_its_pace_and_what_its_held_out_loss_is_made_of(
+    files: dict[str, Path],  # noqa: F811
+    words: ModuleType,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clips, data, run = tmp_path / "clips", tmp_path / "data", tmp_path / "run"
+    clips.mkdir()
+    for name in ("seen", "unseen"):
+        (clips / f"{name}.mp4").write_bytes((files["clips"] / "clip.mp4").read_bytes())
+    given = arguments(files | {"clips": clips}, data)
+    assert main([*given, "--heldout", "unseen.mp4"]) == 0
+    fixed = ["--stage", "continuation", "--from-scratch", "--heldout-every", "5", "--steps", "10", "--batch-size", "1"]
+    assert train(files, data, run, *fixed, "--vae", str(files["vae"]), "--picture-every", "10") == 0
+    said = capsys.readouterr().out
+    assert "held out: 1 of 2 clips: unseen.mp4" in said and (run / HELD_OUT).read_text() == "unseen.mp4\n"
+    assert re.search(r"step 10 loss [\d.]+, [\d.]+ s/step, [\d.]+ clips/s, .* left, lr 5e-06, norm [\d.e-]+\n", said)
+    entries = read_losses(run / LOSSES)
+    parts = [entry["parts"] for entry in entries if "parts" in entry]
+    names = [f"retrieval {third}" for third in THIRDS] + ["continuation", WITHOUT_MEMORY, NOTHING]
+    assert len(parts) == 2 and list(parts[0]) == names and f"step 5 held out: {names[0]} " in said
+    assert parts[0][NOTHING] == parts[1][NOTHING] and parts[0][NOTHING] > 1  # about the variances of noise and clip
+    paces = read_losses(run / PACE)
+    assert [pace["step"] for pace in paces] == [9] and paces[0]["clips_a_second"] > 0
+    picture = cv2.imread(str(run / RECALL_PICTURE))  # original, recalled, without memory, flat colour, thumbnail
+    assert picture is not None and picture.shape[0] == 5 * (48 + 22)

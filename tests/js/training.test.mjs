@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { emptyRun, extent, smoothed, thinned, ticks, withDisk, withMessage } from "../../js/training/losses.mjs";
+import { emptyRun, extent, leftOf, smoothed, thinned, ticks, withDisk, withMessage } from "../../js/training/losses.mjs";
 
 const message = (state, values) => ({ node: "7", run: "r", steps: 10, state, ...values });
 
@@ -49,4 +49,20 @@ test("axis labels are round and inside of the axis", () => {
   assert.deepEqual(ticks(0.31, 1.42, 3).map((tick) => tick.text), ["0.5", "1.0"]);
   assert.deepEqual(ticks(0, 1999, 4).map((tick) => tick.value), [0, 500, 1000, 1500]);
   assert.deepEqual(ticks(0.001, 0.0042, 3).map((tick) => tick.text), ["0.002", "0.004"]);
+});
+
+test("the page hears how fast a run goes, what it does beside its steps, and what the held-out loss is made of", () => {
+  const pace = { seconds_a_step: 1.5, seconds_left: 3700 };
+  const steps = withMessage(emptyRun("r"), message("losses", { losses: [[0, 1]], pace }));
+  assert.deepEqual(steps.pace, pace);
+  const busy = withMessage(steps, message("phase", { phase: "heldout" }));
+  const parts = withMessage(busy, message("parts", { parts: { continuation: 0.5 } }));
+  assert.deepEqual([busy.phase, parts.phase, parts.parts, parts.pace], ["heldout", "heldout", { continuation: 0.5 }, pace]);
+  assert.equal(withMessage(parts, message("losses", { losses: [[1, 1]], pace })).phase, "", "the next step ends it");
+});
+
+test("what is left has two units", () => {
+  assert.deepEqual(leftOf(3700), [[1, "h"], [1, "min"]]);
+  assert.deepEqual(leftOf(90000), [[1, "d"], [1, "h"]]);
+  assert.deepEqual([leftOf(0.2), leftOf(59)], [[[0, "s"]], [[59, "s"]]]);
 });
