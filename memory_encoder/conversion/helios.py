@@ -14,6 +14,7 @@ from .weights import Checkpoint, Made
 
 SCHEDULE = "1@1x1x1+2@2x2x2+16@4x4x4"
 SECTION = 9  # latents
+START_NOISE = (0.111, 0.135)  # of a picture or clip that a film begins with
 MARK = "patch_short.weight"
 LICENCE = "Helios is published under the Apache License 2.0, as is Wan 2.1, on which it is built"
 DISTILLED = (
@@ -93,7 +94,7 @@ def conversion(checkpoint: Checkpoint) -> Conversion:
         skips_text=True,
         key_scale=key_scale,
         start="zeros",
-        start_noise=(0.111, 0.135),
+        start_noise=START_NOISE,
     )
     notes = [] if checkpoint.called("base") else [f"Check this is Helios-Base: {DISTILLED}"]
     return Conversion("helios", "Wan 2.1", core, encoder_tensors(encoder, checkpoint), config, LICENCE, notes)
