@@ -176,7 +176,7 @@ def image_inputs() -> list[io.Input]:
         io.ClipVision.Input(
             "clip_vision",
             optional=True,
-            tooltip="For Wan 2.1 and HunyuanVideo 1.5 image-to-video. "
+            tooltip="For Wan 2.1 and HunyuanVideo 1.5 image-to-video, and FramePack-F1. "
             "HunyuanVideo 1.5 is taken for text-to-video without it.",
         ),
     ]
