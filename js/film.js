@@ -6,6 +6,8 @@ import { app } from "/scripts/app.js";
 import { debounced, style } from "./dom.mjs";
 import { filmPath } from "./film/clips.mjs";
 import { withDisk, withEnd, withMessage, withSuccess, emptyFilm } from "./film/state.mjs";
+import { formatPictures, parsePictures } from "./film/picture_marks.mjs";
+import { PICTURES_STYLE } from "./film/pictures.mjs";
 import { HEIGHT, STYLE } from "./film/style.mjs";
 import { formatLocks, formatRedo, parseLocks, parseRedo } from "./film/takes.mjs";
 import { FilmView } from "./film/view.mjs";
@@ -27,14 +29,16 @@ class FilmOnNode {
       choose: (choices) => this.choose(choices),
       turned: (name) => this.node.properties?.[name] === true,
       turn: (name) => this.turn(name),
+      mark: (pictures) => this.mark(pictures),
       queue: () => app.queuePrompt(0, 1),
       address: (path) => api.apiURL(path),
     });
     hide(widgetOf(node, "redo"));
     hide(widgetOf(node, "locks"));
+    hide(widgetOf(node, "pictures"));
     addPanel(node, "render_view", this.view.root, { minWidth: WIDTH, height: HEIGHT, label: t("film.strip") });
     this.refresh = debounced(() => this.read(), 150);
-    for (const name of ["film", "redo", "locks"]) {
+    for (const name of ["film", "redo", "locks", "pictures"]) {
       const widget = widgetOf(node, name);
       if (widget) after(widget, "callback", () => (name === "film" ? this.refresh() : this.view.show()));
     }
@@ -51,6 +55,8 @@ class FilmOnNode {
       takes: parseRedo(String(widgetOf(this.node, "redo")?.value ?? "")),
       locks: parseLocks(String(widgetOf(this.node, "locks")?.value ?? "")),
       linked,
+      pictures: parsePictures(String(widgetOf(this.node, "pictures")?.value ?? "")),
+      picturesLinked: isLinked(this.node, "pictures"),
     };
   }
 
@@ -63,6 +69,11 @@ class FilmOnNode {
   turn(name) {
     this.node.properties[name] = !this.node.properties[name];
     changed(app, this.node);
+  }
+
+  mark(pictures) {
+    setWidgets(app, this.node, { pictures: formatPictures(pictures) });
+    this.view.show();
   }
 
   /** Reads what is on disk of the film that the node names, and how far a run is with it. */
@@ -146,7 +157,7 @@ app.registerExtension({
   },
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;
-    style("vm-film-style", STYLE);
+    style("vm-film-style", STYLE + PICTURES_STYLE);
     new FilmOnNode(node);
   },
 });

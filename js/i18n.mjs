@@ -1,11 +1,12 @@
 /** Words of the user interface in the language that ComfyUI is set to. */
 
 import film from "./strings/film.mjs";
+import pictures from "./strings/pictures.mjs";
 import storyboard from "./strings/storyboard.mjs";
 import widgets from "./strings/widgets.mjs";
 
 /** Each view has one file with its words in all languages; keys begin with the view's name. */
-const VIEWS = [film, storyboard, widgets];
+const VIEWS = [film, pictures, storyboard, widgets];
 
 /** All words by language, then by key. */
 export const DICTIONARIES = Object.fromEntries(

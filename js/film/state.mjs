@@ -1,22 +1,22 @@
 /**
  * What the render view knows of a film: the server's answer about the disk, and the messages of a run.
  *
- * A state is `{film, plan, sections, count, run}`. `run` is null, or `{node, state, index, step, steps, left, live}` with
+ * A state is `{film, plan, sections, pictures, count, run}`. `run` is null, or `{node, state, index, step, steps, left, live}` with
  * `state` "running", "failed", "stopped" or "paused" (for a review); sections before `index` were reached by this run, those after it were not.
  * `last` is the live picture of a section that is done, until the disk has been read again.
  */
 
 export function emptyFilm(film = "") {
-  return { film, plan: [], sections: [], count: 0, run: null, last: null };
+  return { film, plan: [], sections: [], pictures: [], count: 0, run: null, last: null };
 }
 
 /**
  * The state with the server's answer in it. `run` is the last message of the run that makes the film, null when none
  * does, so that a page that heard nothing of it shows the same; without it what was heard is kept.
  */
-export function withDisk(state, { film, plan, sections, run }) {
+export function withDisk(state, { film, plan, sections, run, pictures = [] }) {
   const over = run === null && state.run?.state === "running";
-  const next = { ...state, film, plan, sections, last: null, run: over ? null : state.run };
+  const next = { ...state, film, plan, sections, pictures, last: null, run: over ? null : state.run };
   next.count = next.run ? Math.max(state.count, plan.length) : plan.length || sections.length;
   return run ? withMessage(next, { sections: plan, ...run }) : next;
 }
@@ -39,6 +39,8 @@ export function withMessage(state, message) {
     case "done":
       if (index + 1 >= base.count) return { ...base, last: { index, live }, run: null };
       return { ...base, last: { index, live }, run: { ...newRun(node), index: index + 1, left: message.left } };
+    case "pictures":
+      return { ...base, pictures: message.pictures };
     default:
       return base;
   }

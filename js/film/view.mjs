@@ -4,15 +4,19 @@ import { element, update } from "../dom.mjs";
 import { t } from "../i18n.mjs";
 import { clipPath } from "./clips.mjs";
 import { Detail } from "./detail.mjs";
+import { Pictures } from "./pictures.mjs";
 import { Player } from "./player.mjs";
 import { emptyFilm, pendingOf, tilesOf } from "./state.mjs";
 import { progressOf, sectionsText, statusOf } from "./status.mjs";
 import { Tile } from "./tile.mjs";
 
+const PICTURES = "pictures.show"; // the switch between the strip and the memory's pictures
+
 export class FilmView {
   /**
    * `host` is what the view needs of the node: `choices()` gives `{takes, locks}`, each null when not understood, and
-   * `linked`; `choose(choices)` writes them; `turned(name)` and `turn(name)` read and turn a switch; `queue()` runs the workflow; `address(path)` makes a full address.
+   * `linked`, and marked `pictures` (null too) with `picturesLinked`; `choose(choices)` and `mark(pictures)` write them;
+   * `turned(name)` and `turn(name)` read and turn a switch; `queue()` runs the workflow; `address(path)` makes a full address.
    */
   constructor(host) {
     this.host = host;
@@ -32,7 +36,8 @@ export class FilmView {
       type: "button", class: "vm-film-button", textContent: words, title: t(`${name}.title`), "aria-pressed": "false",
       onclick: () => (this.host.turn(name), this.show()),
     }); // prettier-ignore
-    this.turns = { "film.review": turn("film.review", t("film.review")), "film.grid": turn("film.grid", t("film.grid")) };
+    this.turns = { "film.review": turn("film.review", t("film.review")), "film.grid": turn("film.grid", t("film.grid")), [PICTURES]: turn(PICTURES, "") };
+    this.pictures = new Pictures((marks) => this.host.mark(marks));
     const head = element("div", { class: "vm-film-head" }, this.status, ...Object.values(this.turns), this.playButton);
     this.done = element("div");
     this.bar = element("div", { class: "vm-film-bar" }, this.done);
@@ -59,7 +64,7 @@ export class FilmView {
       onclick: () => this.host.queue(),
     });
     this.pending = element("div", { class: "vm-film-pending" }, this.pendingText, this.clearButton, this.runButton);
-    const parts = [head, this.bar, this.player.root, this.empty, this.strip, this.detail.root, this.pending];
+    const parts = [head, this.bar, this.player.root, this.empty, this.pictures.root, this.strip, this.detail.root, this.pending];
     this.root = element("div", { class: "vm-film" }, ...parts);
     this.show();
   }
@@ -69,7 +74,7 @@ export class FilmView {
     const reached = state.run && state.run.index !== this.state.run?.index && state.run.state === "running";
     this.state = state;
     this.error = error;
-    const { takes, locks, linked } = this.host.choices();
+    const { takes, locks, linked, pictures, picturesLinked } = this.host.choices();
     this.shown = tilesOf(state, takes ?? new Map(), locks ?? new Set());
     if (reached && !this.player.active && !this.strip.contains(document.activeElement)) this.selected = state.run.index;
     this.selected = Math.max(0, Math.min(this.selected, this.shown.length - 1));
@@ -83,18 +88,23 @@ export class FilmView {
     update(this.emptyTitle, "textContent", state.film ? t("film.idle") : t("film.unknown"));
     update(this.playButton, "textContent", this.player.active ? `◼ ${t("film.stop")}` : `▶ ${t("film.play")}`);
     update(this.playButton, "disabled", !this.player.active && !this.playable().length);
+    this.pictures.show(state.pictures, pictures, picturesLinked);
+    const useless = { "film.grid": this.shown.length < 4, [PICTURES]: !this.pictures.shown.length };
     for (const [name, button] of Object.entries(this.turns)) {
       button.setAttribute("aria-pressed", String(this.host.turned(name)));
-      update(button, "hidden", this.player.active || (name === "film.grid" && this.shown.length < 4));
+      update(button, "hidden", this.player.active || Boolean(useless[name]));
     }
+    update(this.turns[PICTURES], "textContent", t(PICTURES, { count: this.pictures.shown.length }));
     this.root.classList.toggle("vm-film-grid", this.host.turned("film.grid"));
     const usable = takes !== null && locks !== null && !linked;
     this.detail.show(this.shown[this.selected], { takes, locks }, this.state, usable);
     this.showPending(takes, locks, linked);
-    // The player takes the place of the strip and what is below it.
-    for (const part of [this.strip, this.detail.root, this.pending]) {
-      update(part, "hidden", this.player.active || this.shown.length === 0);
-    }
+    // The player takes the place of the strip and what is below it, the memory's pictures that of strip and section.
+    const nothing = this.player.active || this.shown.length === 0;
+    const looking = this.host.turned(PICTURES) && this.pictures.shown.length > 0;
+    update(this.pending, "hidden", nothing);
+    update(this.pictures.root, "hidden", nothing || !looking);
+    for (const part of [this.strip, this.detail.root]) update(part, "hidden", nothing || looking);
   }
 
   showTiles(reached) {
@@ -114,9 +124,10 @@ export class FilmView {
     const parts = [];
     if (again.length) parts.push(t("film.pending.redo", { sections: sectionsText(again) }));
     if (locks?.size) parts.push(t("film.pending.locks", { sections: sectionsText([...locks]) }));
+    if (this.pictures.changed) parts.push(t("pictures.pending"));
     const text = bad ? t("film.bad") : linked ? t("film.linked") : parts.join(" · ");
     const any = bad || takes.size > 0 || locks.size > 0;
-    update(this.pending.dataset, "level", bad ? "bad" : any || again.length ? "some" : "none");
+    update(this.pending.dataset, "level", bad ? "bad" : any || parts.length ? "some" : "none");
     const none = this.state.run?.state === "paused" ? "film.pending.paused" : "film.pending.none";
     const chosen = any ? t("film.take.chosen", { count: takes?.size ?? 0 }) : t(none);
     update(this.pendingText, "textContent", text || chosen);
@@ -124,7 +135,7 @@ export class FilmView {
     update(this.clearButton, "hidden", linked || !any);
     const paused = this.state.run?.state === "paused";
     update(this.runButton, "textContent", t(paused ? "film.goOn" : "film.render"));
-    update(this.runButton, "hidden", bad || !(again.length || paused) || this.state.run?.state === "running");
+    update(this.runButton, "hidden", bad || !(again.length || this.pictures.changed || paused) || this.state.run?.state === "running");
   }
 
   select(index, focus = true) {

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, cast, get_args
 
 from ..budget import GIB, HostShape, Plan, advice, describe, estimate, host_of_encoder, memory_fields, named_host
-from ..phi.config import CompressionRate, EncoderConfig, Padding
+from ..phi.config import MOST_PICTURES, REPEATED_FRAMES, CompressionRate, EncoderConfig, Padding
 from ..storyboard import (
     MAX_TEXT_BYTES,
     KeyframeUnit,
@@ -35,8 +35,10 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "card_gib": (1, 1024),
     "bytes_per_weight": (0.1, 4),
     "history_latents": (0, MAX_HISTORY_LATENTS),
+    "max_pictures": (0, MOST_PICTURES),
+    "repeated_frames": (0, max(REPEATED_FRAMES)),
 }
-_WHOLE = ("width", "height", "history_latents")
+_WHOLE = ("width", "height", "history_latents", "max_pictures", "repeated_frames")
 _TEXTS = {"storyboard": MAX_TEXT_BYTES, "host": 100, "padding": 10, "keyframe_unit": 10}
 _CHOICES = {"padding": get_args(Padding), "keyframe_unit": get_args(KeyframeUnit)}
 MAX_ENCODERS = 4
@@ -55,7 +57,7 @@ class PlanRequest:
     """The film as the nodes know it: storyboard, Storyboard node's numbers, picture size, memory and card.
 
     `encoders` names files of encoders: host and padding are theirs then, and `rates` adds encoders that have no file.
-    `cached` is the memory attention of the latter.
+    `cached` is the memory attention of the latter. `max_pictures` above 0: a memory of pictures that has no file.
     """
 
     storyboard: str
@@ -73,6 +75,8 @@ class PlanRequest:
     bytes_per_weight: float = 1.0
     history_latents: int = 0
     keyframe_unit: str = "seconds"
+    max_pictures: int = 0
+    repeated_frames: int = 1
 
     @classmethod
     def from_dict(cls, data: object) -> PlanRequest:
@@ -99,6 +103,8 @@ def film_plan(request: PlanRequest, configs: Sequence[EncoderConfig] = ()) -> di
         host, name = host_of_encoder(configs[0]) if configs else (named_host(request.host), request.host)
     except ValueError as error:
         raise PlanError(str(error), "host") from error
+    if request.max_pictures and not configs:
+        configs = [_keyframes(request, host)]
     reading = read_storyboard(
         request.storyboard,
         section_seconds=request.section_seconds,
@@ -121,6 +127,18 @@ def film_plan(request: PlanRequest, configs: Sequence[EncoderConfig] = ()) -> di
     except ValueError as error:
         problem = str(error)
     return _answer(request, reading, sections, host) | {"budget": budget, "budget_error": problem}
+
+
+def _keyframes(request: PlanRequest, host: HostShape) -> EncoderConfig:
+    """The memory of pictures that New Memory Encoder would make; raises PlanError for what it would refuse."""
+    frames = request.repeated_frames
+    try:
+        return EncoderConfig(
+            "wan", host.width, 16, variant="keyframes", clips="section", repeated_frames=frames,
+            max_pictures=request.max_pictures, first_kept=min(3, request.max_pictures),
+        )  # fmt: skip
+    except ValueError as error:
+        raise PlanError(str(error), "repeated_frames") from error
 
 
 def _answer(request: PlanRequest, reading: Reading, sections: tuple[Section, ...], host: HostShape) -> dict[str, Any]:

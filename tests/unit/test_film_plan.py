@@ -144,3 +144,14 @@ def test_the_budget_counts_whole_pictures_and_the_clips_that_are_planned() -> No
     ]
     answer = film_plan(PlanRequest.from_dict({"storyboard": json.dumps({"shots": shots})}), [config])["budget"]
     assert answer["memory_tokens"] == 6 * 1560 and answer["section_tokens"] == 22 * 1560 and answer["rates"] == []
+
+
+def test_a_memory_of_pictures_that_has_no_file_is_planned_and_counted_as_one_that_has() -> None:
+    config = EncoderConfig("wan", 5120, 16, variant="keyframes", clips="section", repeated_frames=5, max_pictures=6)
+    shots = [{"start": 5 * i, "end": 5 * i + 5, "prompt": "a", "transition": "continue"} for i in range(3)]
+    text = json.dumps({"shots": shots})
+    made = plan(storyboard=text, max_pictures=6, repeated_frames=5)
+    assert made == film_plan(PlanRequest.from_dict({"storyboard": text}), [config])
+    with pytest.raises(PlanError, match="give 0, 1 or 5") as error:
+        plan(max_pictures=6, repeated_frames=3)
+    assert error.value.field == "repeated_frames"
