@@ -12,7 +12,8 @@ const MOST_ENCODERS = 4;
 const LOADERS = /^(UNETLoader|UnetLoaderGGUF\w*|CheckpointLoader\w*|LoaderGGUF\w*)$/i;
 
 /**
- * `{ width, height, encoders, rates, padding, cached, host, bytes_per_weight, hasHistory, sampler }`, each only when known.
+ * `{ width, height, encoders, rates, padding, cached, host, bytes_per_weight, hasHistory, sampler }`, each only when known,
+ * and for a memory of pictures without a file `max_pictures` and `repeated_frames`.
  * Sizes are numbers; `encoders` are files, which know their rates; `rates` are those of encoders without a file.
  */
 export function findFilm(node) {
@@ -100,7 +101,10 @@ function describeEncoders(nodes) {
   const made = nodes.filter((node) => node.type === "VideoMemoryEncoderNew");
   const found = {};
   if (loaded.length && loaded.every((name) => typeof name === "string")) found.encoders = loaded;
-  if (made.length) {
+  if (made.some((node) => valueOf(node, "variant") === "keyframes")) {
+    found.max_pictures = valueOf(made[0], "max_pictures");
+    found.repeated_frames = valueOf(made[0], "repeated_frames");
+  } else if (made.length) {
     found.rates = made.map((node) => valueOf(node, "rate")).join(" + ");
     found.padding = valueOf(made[0], "padding");
     found.cached = made.every((node) => valueOf(node, "memory_attention") === "cached");

@@ -31,9 +31,11 @@ export function planRequest(storyboard, numbers, found, own) {
   };
   if (found.cached !== undefined) request.cached = found.cached;
   if (found.encoders) return { ...request, encoders: found.encoders, ...(found.rates ? { rates: found.rates } : {}) };
+  const host = found.host ?? fields.plan_host;
+  if (found.max_pictures) return { ...request, host, max_pictures: found.max_pictures, repeated_frames: found.repeated_frames };
   return {
     ...request,
-    host: found.host ?? fields.plan_host,
+    host,
     rates: found.rates ?? fields.plan_rate,
     padding: found.padding ?? "ceil",
   };

@@ -120,7 +120,7 @@ export class PlanPanel {
   #showFields(found, own) {
     const graph = {
       plan_host: found.encoders?.join(" + ") ?? found.host, plan_width: found.width, plan_height: found.height,
-      plan_rate: found.encoders ? t("storyboard.ofEncoder") : found.rates,
+      plan_rate: found.encoders || found.max_pictures ? t("storyboard.ofEncoder") : found.rates,
     }; // prettier-ignore
     const shown = {};
     for (const [field, input] of Object.entries(this.inputs)) {

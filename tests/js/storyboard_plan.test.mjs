@@ -48,6 +48,14 @@ test("size, encoder and model are found through reroutes, patches and connected 
   }); // prettier-ignore
 });
 
+test("a memory of pictures that has no file is planned by its own numbers", () => {
+  const encoder = ["VideoMemoryEncoderNew", { variant: "keyframes", rate: "4x4x2", padding: "ceil", max_pictures: 6, repeated_frames: 5 }];
+  const found = findFilm(graphOf({ ...FILM, encoder })("board"));
+  assert.deepEqual([found.max_pictures, found.repeated_frames, found.rates], [6, 5, undefined]);
+  const request = planRequest("a", { fps: 16 }, found, {});
+  assert.deepEqual([request.max_pictures, request.repeated_frames, request.rates, request.host], [6, 5, undefined, "wan-5b"]);
+});
+
 test("weights that their loader keeps in fp8 count as fp8, whatever the file's name says", () => {
   const unet = (dtype) => ["UNETLoader", { unet_name: "wan2.2_ti2v_5B_fp16.safetensors", weight_dtype: dtype }];
   const bytes = (dtype) => findFilm(graphOf({ ...FILM, unet: unet(dtype) })("board")).bytes_per_weight;
