@@ -15,7 +15,7 @@ OPTIONS = {
     "steps": "steps of the whole run",
     "batch_size": "clips of one step, over all cards; cut into smaller steps where a card has no room for it",
     "accumulate": "steps of that size that make one update",
-    "optimizer": "muon takes the matrices of a host that is trained itself, AdamW all the rest",
+    "optimizer": "adamw8bit keeps AdamW's moments in 8 bits; muon takes the matrices of a host that is trained itself",
     "learning_rate": "of the LoRA, or of the host",
     "encoder_rate": "learning rate of the encoder as a share of the LoRA's",
     "weight_decay": "of AdamW and Muon",
@@ -51,6 +51,9 @@ OPTIONS = {
     "max_skipped": "steps in a row whose loss or gradient is NaN or infinite that end the run; each is left out",
     "heldout_every": "in steps; 0 for never",
     "picture_every": "in steps; 0 for never",
+    "resident_blocks": "blocks of the frozen host that stay on the card, the others come from RAM; -1 for all",
+    "offload_inputs": "what gradient checkpointing keeps waits in RAM",
+    "ema_every": "steps between updates of the averaged weights",
 }  # help for the fields of TrainOptions
 
 

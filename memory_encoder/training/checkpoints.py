@@ -31,7 +31,7 @@ FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if h
 MAY_CHANGE = frozenset(
     (
         "steps", "learning_rate", "encoder_rate", "weight_decay", "warmup", "cooldown", "clip", "ema", "max_skipped",
-        "batch_size", "accumulate", "mixed_precision", "gradient_checkpointing",
+        "batch_size", "accumulate", "mixed_precision", "gradient_checkpointing", "ema_every",
         "checkpoint_every", "keep_checkpoints", "heldout_every", "picture_every",
     )
 )  # fmt: skip
@@ -227,7 +227,7 @@ def floats(value: Any) -> Iterator[Tensor]:
     """The tensors of real numbers inside of nested dicts and lists."""
     if isinstance(value, Tensor):
         if value.is_floating_point():
-            yield value
+            yield value.dequantize() if hasattr(value, "codes") else value  # torchao's moments of 8 bits
     elif isinstance(value, Mapping):
         for each in value.values():
             yield from floats(each)

@@ -24,6 +24,7 @@ from ..phi.cross_attention import CrossAttention, CrossMemory
 from ..phi.encoder import MemoryEncoder
 from ..phi.positions import cell_coordinates, cells_for, grid_for, lattice_coordinates
 from .dataset.rows import MASK, Rows, moved, passes
+from .streaming import inputs_in_ram
 
 TIMESTEP_SCALE = 1000.0  # core hands flow models t * 1000
 
@@ -63,10 +64,12 @@ class TrainingModule(nn.Module):
         gradient_checkpointing: bool = False,
         others: Sequence[MemoryEncoder] = (),
         guidance: float = 6.0,
+        offload_inputs: bool = False,
     ) -> None:
         """others: further encoders of the same history (paper section 4.5); the host sees the tokens of all.
 
         guidance: what a guidance-distilled host (HunyuanVideo) is told beside the text, by default what core tells it.
+        offload_inputs: what gradient checkpointing keeps waits in RAM.
 
         Raises ValueError when the encoders are not for one host, or not to be read in one way.
         """
@@ -76,7 +79,7 @@ class TrainingModule(nn.Module):
         self.others = nn.ModuleList(others)
         self.history_timestep: HistoryTimestep = history_timestep
         self.gradient_checkpointing = gradient_checkpointing
-        self.guidance = guidance
+        self.guidance, self.offload_inputs = guidance, offload_inputs
         # Whether any process says so: where weights are split, all must make as many passes of the host.
         self.agreed: Callable[[bool], bool] = bool
 
@@ -197,8 +200,12 @@ class TrainingModule(nn.Module):
         options: dict[str, Any] = {"wrappers": {DIFFUSION_MODEL: {KEY: [wrapper]}}}
         # Autocast would compute the host's norms and sums in float32, which core does not, and the backward pass keeps.
         # The LoRA casts by itself. Weights of the other half type cannot do without.
-        other = half is not None and _weights(self.diffusion_model) in HALF and _weights(self.diffusion_model) != half
-        with contextlib.nullcontext() if half is None else torch.autocast(kind, half, other, cache_enabled=False):
+        other = weights_type(self.diffusion_model) in HALF and weights_type(self.diffusion_model) != half
+        with contextlib.ExitStack() as around:
+            if half is not None:
+                around.enter_context(torch.autocast(kind, half, other, cache_enabled=False))
+            if self.offload_inputs:
+                around.enter_context(inputs_in_ram())
             return self.diffusion_model(x, t * TIMESTEP_SCALE, transformer_options=options, **given).to(x_t.dtype)
 
 
@@ -231,7 +238,7 @@ def computing_type(model: nn.Module, device: str) -> torch.dtype | None:
     A host of half weights takes no other inputs, as core loads it on a card that computes in the file's type; one of
     narrower weights (fp8) computes in the type of its inputs. An autocast that is on, such as Accelerate's, decides.
     """
-    weights = _weights(model)
+    weights = weights_type(model)
     if weights.itemsize > 2:
         return None
     if torch.is_autocast_enabled(device):
@@ -242,10 +249,11 @@ def computing_type(model: nn.Module, device: str) -> torch.dtype | None:
     return torch.bfloat16 if torch.is_grad_enabled() else weights
 
 
-def _weights(model: nn.Module) -> torch.dtype:
+def weights_type(model: nn.Module) -> torch.dtype:
     """Type of the weights of the blocks' linear layers, those of a LoRA aside."""
     for block in host_blocks(model):
-        for name, parameter in block.named_parameters():
-            if parameter.ndim == 2 and ".lora_" not in name:
-                return parameter.dtype
+        for name, layer in block.named_modules():
+            weight = getattr(layer, "weight", None)  # no parameter where the block's weights wait in RAM
+            if isinstance(weight, Tensor) and weight.ndim == 2 and ".lora_" not in name:
+                return weight.dtype
     return torch.float32

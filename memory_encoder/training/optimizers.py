@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -12,6 +15,8 @@ from torch import Tensor, nn
 from .distributed.shards import from_shard, gathered, own_shard, shard_of
 from .options import TrainOptions
 
+EIGHT_BIT = (("bitsandbytes", "bitsandbytes.optim"), ("torchao", "torchao.optim"))
+
 
 def make_optimizers(
     parameters: Mapping[str, nn.Parameter], options: TrainOptions, fused: bool = False
@@ -19,17 +24,19 @@ def make_optimizers(
     """AdamW for everything, or with `options.optimizer` muon for all but the matrices inside the host's blocks.
 
     fused: for a card, where AdamW would otherwise make a copy of all second moments in each step.
-    AdamW comes first. Each group has a `share` of the run's learning rate. Raises ValueError where PyTorch has no Muon.
+    AdamW comes first. Each group has a `share` of the run's learning rate. Raises ValueError where PyTorch has no Muon,
+    or nothing has AdamW of 8 bits.
     """
     matrices = {name: p for name, p in parameters.items() if options.optimizer == "muon" and _is_matrix(name, p)}
     encoder = [p for name, p in parameters.items() if _is_trunk(name)]
     others = [p for name, p in parameters.items() if name not in matrices and not _is_trunk(name)]
     rate, decay = options.learning_rate, options.weight_decay
     groups = [{"params": others, "share": 1.0}, {"params": encoder, "share": options.encoder_rate}]
+    chosen = [group for group in groups if group["params"]]
+    if options.optimizer == "adamw8bit":
+        return [adamw_8bit(fused)(chosen, lr=rate, weight_decay=decay, betas=(0.9, 0.99))]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=fused
-        )
+        torch.optim.AdamW(chosen, lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=fused)
     ]
     if matrices:
         kind: Any = getattr(torch.optim, "Muon", None)
@@ -39,6 +46,28 @@ def make_optimizers(
         group = {"params": list(matrices.values()), "share": 1.0}
         optimizers.append(kind([group], lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     return optimizers
+
+
+def adamw_8bit(card: bool) -> Any:
+    """AdamW whose moments are 8 bits, scaled by blocks: that of bitsandbytes for a card, else torchao's.
+
+    Raises ValueError where neither is installed.
+    """
+    for name, path in EIGHT_BIT if card else EIGHT_BIT[::-1]:
+        if find_spec(name) is not None:
+            return import_module(path).AdamW8bit
+    raise ValueError(
+        "optimizer adamw8bit needs bitsandbytes (or torchao): `pip install bitsandbytes`; or take adamw, with "
+        "resident_blocks where the card has no room"
+    )
+
+
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """Gives a group its learning rate; torchao's optimizers hold it in a tensor."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def _is_trunk(name: str) -> bool:
@@ -57,14 +86,17 @@ class Ema:
     each has the averages of its own part.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        self.parameters, self.decay = dict(parameters), decay
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float, every: int = 1) -> None:
+        """every: steps between updates; the decay of an update is then that of all its steps."""
+        self.parameters, self.decay, self.every = dict(parameters), decay, every
         self.averages = {name: _in_ram(parameter) for name, parameter in parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Moves the averages towards the parameters after step number `step`, counted from 1."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+        if step % self.every:
+            return
+        decay = math.prod(min(self.decay, (1 + n) / (10 + n)) for n in range(step - self.every + 1, step + 1))
         for name, parameter in self.parameters.items():
             self.averages[name].lerp_(own_shard(parameter).to(self.averages[name]), 1 - decay)
 

@@ -40,7 +40,8 @@ class TrainOptions:
         one's own.
     train_host: train all weights of the host instead of a LoRA; meant for hosts of a few million parameters.
     batch_size, accumulate: clips of one step over all processes, and steps of that size that make one update.
-    optimizer: muon takes the matrices of a host that is trained itself, AdamW all the rest.
+    optimizer: muon takes the matrices of a host that is trained itself, AdamW all the rest. adamw8bit keeps its moments
+        in 8 bits (bitsandbytes or torchao).
     encoder_rate: learning rate of the encoder as a share of the LoRA's; a step of AdamW moves wide convolutions more.
     warmup, cooldown: first steps in which the learning rate rises and last steps in which it falls to zero, linearly.
     rank: of the LoRA, the paper's (section 4.1).
@@ -69,6 +70,10 @@ class TrainOptions:
         to repeat it.
 
     mixed_precision: auto is bf16 where the device computes in it.
+    resident_blocks: blocks of the frozen host whose weights stay on the card; those of the others come from RAM when a
+        block runs. -1 for all.
+    offload_inputs: what gradient checkpointing keeps waits in RAM.
+    ema_every: steps between updates of the averages.
 
     Everything but rank and the two equations is not from the paper. The defaults train what the sampler asks for by
     default: a clean memory of everything, sections of all lengths up to 5 seconds, with and without a sliding window.
@@ -78,7 +83,7 @@ class TrainOptions:
     steps: int = 10_000
     batch_size: int = 8
     accumulate: int = 1
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon", "adamw8bit"] = "adamw"
     learning_rate: float = 5e-5
     encoder_rate: float = 1.0
     weight_decay: float = 1e-3
@@ -114,14 +119,21 @@ class TrainOptions:
     heldout_every: int = 100
     picture_every: int = 500
     shorter_share: float = 0.5
+    resident_blocks: int = -1
+    offload_inputs: bool = False
+    ema_every: int = 1
 
     def __post_init__(self) -> None:
         if self.stage not in get_args(Stage):
             raise ValueError(f"stage {self.stage!r} is unknown; choose {', '.join(get_args(Stage))}")
         if self.stage == "host" and not self.train_host:
             raise ValueError("stage host trains the host itself: set train_host")
+        if self.resident_blocks >= 0 and self.train_host:
+            raise ValueError("resident_blocks streams a frozen host's weights: leave it out with train_host")
+        if self.offload_inputs and not self.gradient_checkpointing:
+            raise ValueError("offload_inputs is for what gradient checkpointing keeps: set gradient_checkpointing")
         kept = ("checkpoint_every", "keep_checkpoints", "max_skipped")
-        for name in ("steps", "batch_size", "accumulate", "rank", "window", *kept):
+        for name in ("steps", "batch_size", "accumulate", "rank", "window", "ema_every", *kept):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
         for name in ("section", "shift"):
@@ -140,7 +152,7 @@ class TrainOptions:
     def that_shape_the_run(self) -> dict[str, Any]:
         """Settings that a resumed run must share; how long and how often to report may change."""
         reports = {"checkpoint_every", "heldout_every", "picture_every", "keep_checkpoints", "max_skipped"}
-        free = reports | {"steps", "cooldown"}
+        free = reports | {"steps", "cooldown", "resident_blocks", "offload_inputs"}
         return {name: value for name, value in asdict(self).items() if name not in free}
 
     def going_on(self, begun: Mapping[str, Any]) -> TrainOptions:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ..files import write_bytes
 from ..phi.encoder import MemoryEncoder
 from ..phi.trained_on import TrainedOn
-from .card_plan import MemoryPlan, card_bytes, describe_plan, fit_to_card, plan_memory
+from .card_advice import describe_plan
+from .card_plan import MemoryPlan, card_bytes, fit_to_card, plan_memory
 from .dataset.dataset import MemoryDataset
 from .distributed.shards import is_main
 from .draws import random_state_kept
@@ -22,6 +23,7 @@ from .module import TrainingModule
 from .options import HostDefaults, TrainOptions
 from .run_files import HELD_OUT, begun_with
 from .source import DatasetBatches
+from .streaming import streamed_blocks
 from .trainer import Trainer
 
 SHOWN = 8  # names in a line
@@ -69,7 +71,9 @@ def train(
             if lora is not None and not options.train_host:
                 load_lora_state(diffusion_model, lora)
             checkpointing = options.gradient_checkpointing
-            module = TrainingModule(encoder, diffusion_model, "zero", checkpointing, others, options.guidance)
+            module = TrainingModule(
+                encoder, diffusion_model, "zero", checkpointing, others, options.guidance, options.offload_inputs
+            )
             card = card_bytes(card_gib, cpu)
             shape = source.splits["train"].largest
             if automatic:
@@ -80,10 +84,11 @@ def train(
             trained_on = what_is_trained(dataset, options)
             plan_text = describe_plan(plan, options, len(source.splits["train"]), card)
             listener.plan(f"{plan_text}\n{trained_on.describe_plan()}\n{held_out(dataset, folder)}")
-            trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
-            trainer.trained_on = None if options.stage == "host" else trained_on
-            losses = trainer.run(last_picture=True)
-            trainer.ema.assign()
+            with streamed_blocks(diffusion_model, options.resident_blocks):
+                trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
+                trainer.trained_on = None if options.stage == "host" else trained_on
+                losses = trainer.run(last_picture=True)
+                trainer.ema.assign()
             return losses
         finally:
             remove_lora(diffusion_model)

@@ -30,7 +30,7 @@ from .heldout import heldout_parts
 from .interruption import Stopped, signals_noted
 from .listener import Listener, Phase
 from .module import Batch, TrainingModule
-from .optimizers import Ema, make_optimizers
+from .optimizers import Ema, make_optimizers, set_rate
 from .options import TrainOptions
 from .pace import Clock, Pace
 from .source import BatchSource
@@ -106,7 +106,7 @@ class Trainer:
             prepared = self.accelerator.prepare(module, *optimizers)
         self.prepared: Any = prepared[0]
         self.optimizers: list[Any] = list(prepared[1:])
-        self.ema = Ema(_trained(module), options.ema)  # sharding has made other parameters
+        self.ema = Ema(_trained(module), options.ema, options.ema_every)  # sharding has made other parameters
         self.checkpoints = Checkpoints(folder, options.keep_checkpoints)
         configs = [encoder.config for encoder in module.encoders]
         self.settings = settings_of(options, configs, getattr(source, "identity", None), sample)
@@ -216,7 +216,7 @@ class Trainer:
         options = self.options
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate_at(step) * group["share"]
+                set_rate(group, options.learning_rate_at(step) * group["share"])
         total, result = torch.zeros((), device=self.accelerator.device), StepResult(0.0, 0.0)
         for part in range(options.accumulate):
             with self.accelerator.accumulate(self.prepared):

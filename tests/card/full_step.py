@@ -17,11 +17,13 @@ from memory_encoder.objectives.continuation import ContinuationDraw
 from memory_encoder.objectives.retrieval import RetrievalDraw
 from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.phi.positions import cells_for, grid_for
+from memory_encoder.training import optimizers
 from memory_encoder.training import trainer as loop
 from memory_encoder.training.card_plan import MemoryPlan, plan_memory
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import Batch, TrainingModule
 from memory_encoder.training.options import TrainOptions
+from memory_encoder.training.streaming import streamed_blocks
 
 from .hosts import FullModel
 from .meter import Meter
@@ -49,7 +51,7 @@ class Case:
         return self.history + (self.section if self.stage == "continuation" else 0)
 
     def train_options(self) -> TrainOptions:
-        values = {"rank": 128, "gradient_checkpointing": True} | self.options
+        values = {"rank": 128, "gradient_checkpointing": True, "window_share": 0.0} | self.options
         return TrainOptions(
             stage=self.stage, batch_size=self.clips, section=self.section, mixed_precision="bf16", history_dropout=0.0,
             **values,
@@ -150,31 +152,51 @@ class StepMeter(Meter):
 
 
 @contextmanager
-def run_of(card: Any, case: Case, folder: Path) -> Iterator[tuple[loop.Trainer, StepMeter]]:
-    """A run of the pack's own loop that is about to begin, and a meter that knows its weights."""
+def run_of(card: Any, case: Case, folder: Path) -> Iterator[tuple[loop.Trainer, StepMeter, MemoryPlan]]:
+    """A run of the pack's own loop that is about to begin, a meter that knows its weights, and the plan."""
     model = card.new_model(case.host, FP8 if case.fp8 else torch.bfloat16, case.layers)
     if case.fp8:
         fp8_host(model.diffusion_model)
     encoder, options = MemoryEncoder(model.config(), dtype=torch.float32), case.train_options()
     add_lora(model.diffusion_model, options.rank, 0)
-    module = TrainingModule(encoder, model.diffusion_model, gradient_checkpointing=options.gradient_checkpointing)
-    run = loop.Trainer(module, Clips(case, model, encoder), options, folder)
+    module = TrainingModule(
+        encoder, model.diffusion_model, gradient_checkpointing=options.gradient_checkpointing,
+        offload_inputs=options.offload_inputs,
+    )  # fmt: skip
+    plan = plan_memory(module, options, (model.latent[0], case.frames, *model.latent[2:]))
     meter = StepMeter()
+    with streamed_blocks(model.diffusion_model, options.resident_blocks), pytest.MonkeyPatch.context() as patch:
+        if options.optimizer == "adamw8bit":
+            patch.setattr(optimizers, "adamw_8bit", lambda card: EightBit)
+        run = loop.Trainer(module, Clips(case, model, encoder), options, folder)
+        _label(meter, module)
+        yield run, meter, plan
+
+
+def _label(meter: StepMeter, module: TrainingModule) -> None:
     for name, parameter in module.named_parameters():
         kind = "LoRA" if ".lora_" in name else "encoder" if name.startswith("encoder.") else "frozen"
         meter.label(parameter, kind)
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda p: meter.label(p.grad, "gradients"))
-    yield run, meter
+
+
+class EightBit(torch.optim.Optimizer):
+    """The bytes of an AdamW of 8 bits, whose kernels fake tensors do not know."""
+
+    def __init__(self, groups: Any, lr: float, **_: Any) -> None:
+        super().__init__(groups, {"lr": lr})
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None and p not in self.state:
+                    self.state[p]["moments"] = torch.zeros(int(2.06 * p.numel()), dtype=torch.uint8, device=p.device)
 
 
 def measure(card: Any, case: Case, folder: Path) -> Measured:
     """A step of a run whose optimizer has its moments already."""
-    with run_of(card, case, folder) as (run, meter), pytest.MonkeyPatch.context() as patch:
-        clips: Any = run.source
-        model = clips.model
-        latents = (model.latent[0], case.frames, *model.latent[2:])
-        plan = plan_memory(run.module, case.train_options(), latents)
+    with run_of(card, case, folder) as (run, meter, plan), pytest.MonkeyPatch.context() as patch:
         for parameter in run.ema.parameters.values():
             parameter.grad = torch.zeros_like(parameter)
         for optimizer in run.optimizers:

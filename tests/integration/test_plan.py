@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,18 +12,20 @@ import torch
 
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.training.card_advice import describe_plan
 from memory_encoder.training.card_plan import (
     GIB,
+    RESERVED,
     MemoryPlan,
     Sharing,
     card_bytes,
-    describe_plan,
     fit_to_card,
     plan_memory,
 )
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import TrainingModule
+from memory_encoder.training.step_bytes import StepBytes
 from tests.integration.training import OneClip, tiny_module, tiny_options
 
 
@@ -37,6 +41,9 @@ def kept_bytes(module: Any, options: Any) -> int:
         return tensor
 
     batch = OneClip(options.batch_size).rows(0, 0, options.batch_size, "train", None)
+    batch = replace(
+        batch, conditioning={"context": torch.zeros(options.batch_size, 512, 64)}
+    )  # as core pads Wan's text
     drawn = draw_rows(batch, options, 2, 0, 0)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = module(batch, drawn)
@@ -50,16 +57,21 @@ def test_estimated_activations_are_near_what_a_step_keeps(comfy: Any, stage: Any
     module = tiny_module(options)
     with comfy.module("memory_encoder.injection.hosts.comfy_models").training_mode():
         measured = kept_bytes(module, options)
-    estimated = options.batch_size * plan_memory(module, options, (16, 5, 6, 8)).clip
+    step = plan_memory(module, options, (16, 5, 6, 8)).step
+    estimated = options.batch_size * (step.blocks * step.kept + step.outside)
     print("RATIO", stage, estimated / measured)
-    assert 0.75 < estimated / measured < 1.35, (estimated, measured)
+    # A host that is trained itself keeps what a frozen one does not need, above all of its text; it is small.
+    assert (0.75 if stage == "continuation" else 0.5) < estimated / measured < 1.35, (estimated, measured)
 
 
 def test_gradient_checkpointing_lowers_the_estimate(comfy: Any) -> None:
     options = tiny_options()
     module = tiny_module(options)
-    plain = plan_memory(module, options, (16, 5, 6, 8)).clip
-    assert plan_memory(module, tiny_options(gradient_checkpointing=True), (16, 5, 6, 8)).clip < plain
+    needs = [
+        plan_memory(module, tiny_options(gradient_checkpointing=saved), (16, 5, 6, 8)).need(1)
+        for saved in (True, False)
+    ]
+    assert needs[0] < needs[1]
 
 
 def full_size_5b(comfy: Any, options: Any) -> TrainingModule:
@@ -78,16 +90,37 @@ def full_size_5b(comfy: Any, options: Any) -> TrainingModule:
 
 def test_a_12_gb_card_trains_wan_5b_with_rank_128_by_the_plan(comfy: Any) -> None:
     options = tiny_options(
-        stage="continuation", rank=128, batch_size=8, section=8, gradient_checkpointing=True, mixed_precision="bf16"
-    )
-    plan = plan_memory(full_size_5b(comfy, options), options, (48, 31, 30, 52))  # 5 s of 832x480 at 24 fps
+        stage="continuation", rank=128, batch_size=8, section=3, gradient_checkpointing=True, mixed_precision="bf16",
+        optimizer="adamw8bit",
+    )  # fmt: skip
+    plan = plan_memory(full_size_5b(comfy, options), options, (48, 124, 30, 52))  # 20 s of 832x480 at 24 fps
     card = card_bytes(12.0)
     cut = fit_to_card(options, plan, card)
     assert 4.9e9 < plan.host_values < 5.1e9 and 3.0e8 < plan.lora_values < 3.5e8
     assert cut.batch_size >= 1 and cut.batch_size * cut.accumulate == 8 and cut.accumulate > 1
     assert "card 12.0 GiB: fits" in describe_plan(plan, cut, 7, card)
     refused = describe_plan(plan, options, 7, 8 * GIB)
-    assert "does not fit" in refused and "lower rank" in refused
+    assert "does not fit" in refused and "--resident-blocks" in refused
+
+
+def test_what_makes_a_run_fit_is_named_with_its_memory_the_cheapest_first(comfy: Any) -> None:
+    """Alone where one is enough, together where none is; options that are taken are planned with the same numbers."""
+    options = tiny_options(
+        stage="continuation", rank=128, batch_size=8, section=3, gradient_checkpointing=True, mixed_precision="bf16"
+    )
+    module, shape = full_size_5b(comfy, options), (48, 124, 30, 52)
+    text = describe_plan(plan_memory(module, options, shape), options, 7, 11.9 * GIB)
+    named = re.findall(r"--(\S+)(?: (\S+))? \((\d+\.\d) GiB\)", text)
+    assert [name for name, _, _ in named][:1] == ["optimizer"] and "resident-blocks" in [name for name, _, _ in named]
+    kinds = {"optimizer": str, "resident-blocks": int, "rank": int, "offload-inputs": lambda _: True}
+    for name, value, gib in named:
+        if name == "rank":
+            continue  # another module
+        taken = replace(options, **{name.replace("-", "_"): kinds[name](value)})
+        assert plan_memory(module, taken, shape).need(1, True) / GIB == pytest.approx(float(gib), abs=0.05)
+    both = describe_plan(plan_memory(module, options, shape), options, 7, 5.5 * GIB)
+    assert "--optimizer adamw8bit --offload-inputs --resident-blocks 0 (" in both
+    assert "whatever waits in RAM" in describe_plan(plan_memory(module, options, shape), options, 7, 2 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +129,8 @@ def test_a_12_gb_card_trains_wan_5b_with_rank_128_by_the_plan(comfy: Any) -> Non
 def test_a_batch_becomes_steps_that_fit_and_stays_the_same_number_of_clips(
     card: float | None, expected: tuple[int, int]
 ) -> None:
-    plan = MemoryPlan(0, 0, 0, 0, 0, 1, clip=GIB)
-    bytes_of_card = None if card is None else card * GIB + plan.fixed
+    plan = MemoryPlan(0, 0, 0, 0, 0, 1, StepBytes(inputs=GIB))
+    bytes_of_card = None if card is None else card * GIB + RESERVED
     options = fit_to_card(tiny_options(batch_size=12), plan, bytes_of_card)
     assert (options.batch_size, options.accumulate) == expected
 
@@ -115,8 +148,8 @@ def test_processes_that_split_the_weights_need_less_on_each_card(comfy: Any, mon
 
 
 def test_a_batch_is_cut_for_each_card_of_those_that_share_it() -> None:
-    plan = MemoryPlan(0, 0, 0, 0, 0, 1, clip=GIB, sharing=Sharing(processes=2))
-    cut = fit_to_card(tiny_options(batch_size=12), plan, 3.5 * GIB + plan.fixed)
+    plan = MemoryPlan(0, 0, 0, 0, 0, 1, StepBytes(inputs=GIB), sharing=Sharing(processes=2))
+    cut = fit_to_card(tiny_options(batch_size=12), plan, 3.5 * GIB + RESERVED)
     assert (cut.batch_size, cut.accumulate) == (6, 2)
     smallest = fit_to_card(tiny_options(batch_size=12), plan, 0.1 * GIB)
     assert (smallest.batch_size, smallest.accumulate) == (2, 6)

@@ -197,7 +197,7 @@ def test_the_plan_counts_all_encoders() -> None:
     assert two.tokens == one.tokens + 2 * 12
     second = sum(p.numel() for p in tiny_encoder(rate=RATES[1]).parameters())
     assert two.encoder_values == one.encoder_values + second and two.host_values == one.host_values
-    assert two.trained_values == one.trained_values + second and two.clip > one.clip
+    assert two.trained_values == one.trained_values + second and two.need(1) > one.need(1)
 
 
 def test_cross_attention_of_every_encoder_reaches_the_host(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
@@ -54,6 +54,7 @@ def results(layer: Any, x: Tensor, half: bool) -> dict[str, Tensor]:
     return {**named, "b": layer.lora_B[ADAPTER].weight.grad}
 
 
+@settings(max_examples=30, deadline=None)
 @given(rows=st.integers(1, 3), tokens=st.integers(1, 9), half=st.booleans(), dtype=st.sampled_from([BF16, FP8]))
 def test_values_and_gradients_are_those_of_pefts_layer(rows: int, tokens: int, half: bool, dtype: torch.dtype) -> None:
     theirs, ours = layers(dtype)

@@ -1,0 +1,154 @@
+"""Bytes that a training step lays on a card beside weights and moments, term by term.
+
+What a block keeps is counted in tensors as long as the sequence, from core's blocks: the table below. Checked against
+whole steps on a card that is not there (tests/card/test_card_plan.py, benchmarks/results/training_bytes.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from ..injection.hosts import find_host
+from ..injection.hosts.base import host_blocks
+from ..objectives.retrieval import OMEGA_SIZES
+from ..phi.config import EncoderConfig
+from ..phi.positions import cells_for, grid_for
+from ..phi.trunk import layer_strides
+from .module import HALF, weights_type
+from .options import TrainOptions
+
+
+@dataclass(frozen=True)
+class Inside:
+    """Tensors as long as the sequence that one block has alive, as wide as the host (width) and as its feed-forward.
+
+    kept: for the backward pass. on_the_way: gradients and what lies beside them in the widest moment of that pass.
+    text: tensors as long as the text, where the text is no part of the sequence.
+    """
+
+    kept_width: int
+    kept_hidden: int
+    on_the_way_width: int
+    on_the_way_hidden: int
+    text: int
+    words: int
+    rotary: int
+
+
+# Wan: modulated input, q, k and their norms, v, attention and two repeated modulations around self-attention; norm, q
+# and its norm, attention and the sum around cross-attention; modulated input, modulations, both sides of GELU, the sum.
+CROSS_BLOCK = Inside(17, 2, 2, 1, text=3, words=512, rotary=1)
+# HunyuanVideo: copies of the norms' inputs, modulated input, q, k, v, turned q and k, attention and its output joined
+# with the feed-forward's; on the way the gradient of all that one projection gave.
+JOINT_BLOCK = Inside(10, 2, 6, 1, text=0, words=256, rotary=4)
+
+
+@dataclass(frozen=True)
+class StepBytes:
+    """Of one clip, but for `once`.
+
+    inputs: of all blocks, kept from the forward pass until a block's backward pass (gradient checkpointing).
+    input: of one of them. kept: by one block for its backward pass. on_the_way: gradients in it. blocks: how many.
+    outside: encoder, embeddings and positions. once: casts of weights and gradients of one layer.
+    """
+
+    inputs: int = 0
+    input: int = 0
+    kept: int = 0
+    on_the_way: int = 0
+    blocks: int = 1
+    outside: int = 0
+    once: int = 0
+    checkpointed: bool = True
+    offloaded: bool = False
+
+    def activations(self, clips: int) -> tuple[int, int]:
+        """The highest of a step's backward pass: in its first block, without gradients; in its last, with them all."""
+        around = self.once + clips * (self.outside + self.on_the_way + self.kept)
+        if not self.checkpointed:
+            return around + clips * (self.blocks - 1) * self.kept, around
+        first = (2 if self.offloaded else 1) * self.input  # the next one is on its way
+        return around + clips * (first if self.offloaded else self.inputs), around + clips * first
+
+
+def step_bytes(
+    model: nn.Module, configs: Sequence[EncoderConfig], options: TrainOptions, latents: tuple[int, ...], values: int
+) -> StepBytes:
+    """The terms for clips of `latents` (C, T, H, W). values: of the encoders, together."""
+    host, blocks = find_host(model), host_blocks(model)
+    inside = JOINT_BLOCK if host.adds_in_place else CROSS_BLOCK
+    size, half = _compute_size(model, options), options.mixed_precision == "bf16"
+    layers: list[Any] = [m for block in blocks[:1] for m in block.modules() if _is_linear(m)]
+    hidden = max((layer.in_features for layer in layers), default=host.width)
+    wide = max((layer.in_features + layer.out_features for layer in layers), default=0)
+    largest = max((layer.in_features * layer.out_features for layer in layers), default=0)
+    tokens = sequence(configs, options, latents) + (0 if inside.text else inside.words)
+    one = size * tokens * host.width
+    rank = 0 if options.train_host else options.rank
+    narrow = weights_type(model).itemsize < size
+    return StepBytes(
+        inputs=len(blocks) * one,
+        input=one,
+        kept=inside.kept_width * one
+        + size * tokens * (inside.kept_hidden * hidden + (len(layers) - 2) * rank)
+        + size * inside.words * inside.text * host.width,
+        on_the_way=inside.on_the_way_width * one + size * tokens * inside.on_the_way_hidden * hidden,
+        blocks=len(blocks),
+        outside=sum(_encoder_bytes(config, options, latents, host.width) for config in configs)
+        + one
+        + 8 * tokens * host.head_dim * inside.rotary,
+        once=8 * rank * wide + (size * largest if narrow else 0) + (2 * values if half else 0),
+        checkpointed=options.gradient_checkpointing,
+        offloaded=options.offload_inputs,
+    )  # fmt: skip
+
+
+def sequence(configs: Sequence[EncoderConfig], options: TrainOptions, latents: tuple[int, ...]) -> int:
+    """The most tokens of a step: section or Omega, the memories of what it may see, and the sliding window."""
+    _, frames, height, width = latents
+    patch = configs[0].patch
+    latent = (height // patch[1]) * (width // patch[2])
+
+    def memory(count: int) -> int:
+        return sum(cells_for(count, c.stride[0])[1] * prod(grid_for(height, width, c)) for c in configs)
+
+    stride = max((c.stride[0] for c in configs), default=1)
+    omega = min(-(-max(OMEGA_SIZES) // stride) * stride, frames) * latent + memory(frames)
+    if options.stage == "retrieval":
+        return omega
+    if options.stage == "host":
+        return options.section * latent
+    window = min(options.window, frames - options.section) * latent if options.window_share else 0
+    section = options.section * latent + memory(frames - options.section) + window
+    return max(section, omega) if options.retrieval_share else section
+
+
+def _compute_size(model: nn.Module, options: TrainOptions) -> int:
+    """Bytes of a value where the host computes."""
+    weights = weights_type(model)
+    return 2 if weights in HALF or (weights.itemsize < 2 and options.mixed_precision == "bf16") else 4
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return hasattr(module, "in_features") and hasattr(module, "out_features") and not hasattr(module, "lora_A")
+
+
+def _encoder_bytes(config: EncoderConfig, options: TrainOptions, latents: tuple[int, ...], width: int) -> int:
+    """Of one encoder: its padded input, each layer's output before and after SiLU, and its tokens."""
+    if options.stage == "host":
+        return 0
+    size = 2 if options.mixed_precision == "bf16" else 4
+    cells, total = [float(n) for n in latents[1:]], 0.0
+    if config.has_hr:
+        total += prod(latents) * size
+        channels = [*config.channels, *[config.channels[-1]] * len(layer_strides(config))]
+        for stride, channel in zip(layer_strides(config), channels, strict=False):
+            cells = [n / s for n, s in zip(cells, stride, strict=True)]
+            total += 2 * channel * prod(cells) * size
+    tokens = cells_for(latents[1], config.stride[0])[1] * prod(grid_for(latents[2], latents[3], config))
+    return int(total + tokens * width * size)
