@@ -177,7 +177,7 @@ class Trainer:
         """Tells the world, in the main process; what is raised there ends the run in all of them, after its step."""
         try:
             tell(*values)
-        except Exception as error:
+        except BaseException as error:  # ComfyUI's for a cancelled run is no Exception
             self.stopping = self.stopping or error
 
     def _asked_to_stop(self, number: int) -> None:
@@ -203,7 +203,7 @@ class Trainer:
         self.moving = False
         try:
             return self._step(step)
-        except Exception:
+        except BaseException:
             if self.accelerator.num_processes == 1 and not self.moving and self.saved < self.done:
                 self.save()
             raise

@@ -6,11 +6,15 @@ import asyncio
 import importlib
 import json
 import logging
+import os
 import re
+import shutil
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
@@ -33,9 +37,12 @@ from memory_encoder.training.run_files import (
     LOSSES,
     PACE,
     begun_with,
+    checkpoint_name,
+    checkpoints_in,
     encoder_name,
     read_losses,
 )
+from memory_encoder.training.train_command import Teller
 
 from .test_dataset import arguments, files, words  # noqa: F401 - fixtures
 
@@ -346,3 +353,61 @@ def test_a_run_tells_its_pace_and_what_its_held_out_loss_is_made_of(
     assert [pace["step"] for pace in paces] == [9] and paces[0]["clips_a_second"] > 0
     picture = cv2.imread(str(run / RECALL_PICTURE))  # original, recalled, without memory, flat colour, thumbnail
     assert picture is not None and picture.shape[0] == 5 * (48 + 22)
+
+
+def test_a_cancelled_node_saves_the_step_that_ran_and_goes_on_when_it_is_queued_again(
+    comfy: Any, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mm, encoder = comfy.model_management, studio.encoder("2x2x2")
+    folder = tmp_path / "video_memory_training" / "run"
+    listener = sys.modules[studio.nodes["VideoMemoryTrain"].__module__].NodeListener
+    real = listener.step
+
+    def step(self: Any, number: int, loss: float) -> None:
+        if number == 0:
+            mm.interrupt_current_processing(True)
+        real(self, number, loss)
+
+    monkeypatch.setattr(listener, "step", step)
+    with pytest.raises(mm.InterruptProcessingException):
+        studio.train(encoder, "run", stage="retrieval", learning_rate=1e-3)
+    assert [path.name for path in checkpoints_in(folder)] == [checkpoint_name(1)]
+    losses = studio.train(encoder, "run", stage="retrieval", learning_rate=1e-3).result[2]
+    assert len(losses["loss"]) == 2 and checkpoints_in(folder)[0].name == checkpoint_name(2)
+
+
+def test_a_full_disk_is_told_in_the_same_words_by_command_and_node(
+    files: dict[str, Path],  # noqa: F811
+    cached: Path,
+    studio: Studio,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    message = r"saving this run takes 0\.\d+ GiB in .*, where 9\.31e-07 GiB are free; free space on that disk"
+    with pytest.raises(OSError, match=message):
+        studio.train(studio.encoder("2x2x2"), "run", stage="retrieval", learning_rate=1e-3)
+    assert train(files, cached, tmp_path / "own", "--stage", "retrieval") == 2
+    assert re.search(f"^error: .*{message}", capsys.readouterr().err, re.MULTILINE)
+
+
+def test_ctrl_c_on_the_command_says_where_it_stopped_and_how_to_go_on(
+    files: dict[str, Path],  # noqa: F811
+    cached: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = Teller.step
+
+    def step(self: Teller, number: int, loss: float) -> None:
+        real(self, number, loss)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Teller, "step", step)
+    assert train(files, cached, tmp_path, "--stage", "retrieval") == 130
+    assert "stopped at step 1; run the same command again to go on\n" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert train(files, cached, tmp_path, "--stage", "retrieval") == 0
+    assert "steps 1 to 3" in capsys.readouterr().out and len(read_losses(tmp_path / LOSSES)) == 3

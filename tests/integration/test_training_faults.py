@@ -16,32 +16,17 @@ from torch import Tensor
 
 from memory_encoder.injection.hosts.comfy_models import training_mode
 from memory_encoder.training.draws import random_state_kept
-from memory_encoder.training.module import Batch
 from memory_encoder.training.pictures import loss_plot
 from memory_encoder.training.run_files import ENCODER, LORA, LOSSES, checkpoints_in, read_losses
 from memory_encoder.training.trainer import NotFinite, Trainer
 
-from .training import OneClip, tiny_module, tiny_options
+from .training import OneClip, Spoilt, tiny_module, tiny_options
 
 
 @pytest.fixture(autouse=True)
 def as_in_training(comfy: Any) -> Iterator[None]:
     with training_mode():
         yield
-
-
-class Spoilt(OneClip):
-    """Clips of which some steps hold one NaN."""
-
-    def __init__(self, *steps: int) -> None:
-        super().__init__(8)
-        self.steps = steps
-
-    def rows(self, step: int, first: int, last: int, kind: str, target: Any) -> Batch:
-        batch = super().rows(step, first, last, kind, target)
-        if step in self.steps and kind == "train":
-            batch.hr[0, 0, :, 0, 0] = float("nan")
-        return batch
 
 
 def options_of(**changes: Any) -> Any:
@@ -76,7 +61,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_the_run_goes_on(tmp_path: Pat
     """One NaN in one of the parts that make a step: nothing of it reaches weights, averages or files."""
     trainer = run(tmp_path, Spoilt(2 * accumulate + accumulate - 1), steps=5, accumulate=accumulate)
     entries = read_losses(tmp_path / LOSSES)
-    assert [entry["step"] for entry in entries if entry.get("skipped")] == [2]
+    assert [(entry["step"], entry["skipped"]) for entry in entries if "skipped" in entry] == [(2, "loss is nan")]
     assert [entry["step"] for entry in entries if "loss" in entry] == [0, 1, 3, 4]
     assert all(bool(torch.isfinite(tensor).all()) for tensor in saved(tmp_path))
     assert torch.load(checkpoints_in(tmp_path)[0], weights_only=True)["step"] == 5 == trainer.done
@@ -95,7 +80,8 @@ def test_a_gradient_that_is_not_finite_is_left_out_too(tmp_path: Path) -> None:
 
     weight.register_hook(spoil)
     losses = trainer.run()
-    assert [entry["step"] for entry in losses if entry.get("skipped")] == [1]
+    assert [entry["step"] for entry in losses if "skipped" in entry] == [1]
+    assert [entry["skipped"][:16] for entry in losses if "skipped" in entry] == ["gradient norm is"]
     assert all(bool(torch.isfinite(tensor).all()) for tensor in saved(tmp_path))
 
 

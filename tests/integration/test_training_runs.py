@@ -307,6 +307,22 @@ def test_ctrl_c_on_the_launcher_ends_all_processes_after_one_step_that_is_saved(
     assert checkpoints_in(tmp_path)[0].name == checkpoint_name(step)
 
 
+def test_a_clip_of_one_process_that_gives_nan_leaves_the_step_out_in_all_as_in_one_process(
+    comfy_environment: Any, tmp_path: Path
+) -> None:
+    """Two processes by `accelerate launch`, of which the second has the clip; and the same run in one."""
+    for processes in (0, 2):
+        process = script(comfy_environment, tmp_path / str(processes), 6, "spoilt", "3", processes=processes)
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0 and f"{processes or 1} processes" in out, err
+        assert err.count("step 4 left out: its loss is nan (1 in a row of at most 5, 1 in this run)") == 1
+    one, two = ([e for e in read_losses(tmp_path / str(n) / LOSSES) if "loss" in e] for n in (0, 2))
+    assert [e["step"] for e in one] == [e["step"] for e in two] == [0, 1, 2, 4, 5]
+    assert max(abs(a["loss"] - b["loss"]) for a, b in zip(one, two, strict=True)) < 2e-4
+    first, second = weights(tmp_path / "0"), weights(tmp_path / "2")
+    assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-3
+
+
 # Disk
 
 

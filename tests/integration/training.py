@@ -1,10 +1,11 @@
 """A tiny host and one clip for the training tests; also a script that trains, for tests that kill it or start several.
 
-python -m tests.integration.training FOLDER STEPS STAGE [STEP | signals STEP | launcher STEP | killed MOVE]
+python -m tests.integration.training FOLDER STEPS STAGE [STEP | (signals | launcher | spoilt) STEP | killed MOVE]
 
 With STEP it says "held" after that step and stays there until it is killed. With `signals` it sends itself Ctrl-C twice
 then, with `launcher` once to the process that has started it; with `killed` it kills itself where it is to move that
-file into its place, counted from 1.
+file into its place, counted from 1. With `spoilt` the last clip of that step's batch holds one
+NaN, which the last process gets.
 """
 
 from __future__ import annotations
@@ -119,6 +120,20 @@ class Hold(Listener):
             threading.Event().wait()
 
 
+class Spoilt(OneClip):
+    """Clips of which some steps hold one NaN, in the last of the rows that end with row `end`, or of any."""
+
+    def __init__(self, *steps: int, end: int | None = None) -> None:
+        super().__init__(8)
+        self.steps, self.end = steps, end
+
+    def rows(self, step: int, first: int, last: int, kind: str, target: Any) -> Batch:
+        batch = super().rows(step, first, last, kind, target)
+        if step in self.steps and self.end in (None, last) and kind == "train":
+            batch.hr[-1, 0, :, 0, 0] = float("nan")
+        return batch
+
+
 class Signals(Listener):
     """Sends signals after a step."""
 
@@ -154,14 +169,16 @@ def listener_of(what: str = "", at: str = "0") -> Listener | None:
         return Signals(int(at), os.getpid(), 2)
     elif what == "launcher":
         return Signals(int(at), os.getppid(), 1)
-    elif what:
+    elif what not in ("", "spoilt"):
         return Hold(int(what))
     return None
 
 
 def main() -> None:
     folder, steps, stage = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    listener = listener_of(*sys.argv[4:])
+    clips, listener = OneClip(8), listener_of(*sys.argv[4:])
+    if sys.argv[4:5] == ["spoilt"]:
+        clips = Spoilt(int(sys.argv[5]), end=tiny_options().batch_size)
     sys.argv = sys.argv[:1]
     load_comfy(arguments=["--cpu"])
     import comfy.model_management
@@ -169,7 +186,7 @@ def main() -> None:
     comfy.model_management.in_training = True
     own = {"train_host": True, "optimizer": "muon", "context": 0.5} if stage == "host" else {}
     options = tiny_options(steps=steps, stage=stage, **own)
-    trainer = Trainer(tiny_module(options), OneClip(8), options, folder, listener)
+    trainer = Trainer(tiny_module(options), clips, options, folder, listener)
     sys.stdout.write(f"{trainer.accelerator.num_processes} processes\n")
     trainer.run()
 
