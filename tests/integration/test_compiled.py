@@ -15,6 +15,7 @@ from memory_encoder.injection import compiled
 from memory_encoder.injection.hosts import HostError
 from memory_encoder.injection.inject import inject
 from memory_encoder.memory.video_memory import VideoMemory
+from memory_encoder.phi.config import EncoderConfig
 from tests.integration.models import TinyModel, TinyModels, random_memory
 
 BLOCKS = [f"diffusion_model.blocks.{i}" for i in range(3)]
@@ -69,6 +70,44 @@ def test_what_is_compiled_sees_the_memory_it_is_given(
     runs.insert(0 if order == "plain first" else 1, (patcher, plain))
     for one, wanted in runs:
         torch.testing.assert_close(sampled(model, one), wanted, atol=1e-5, rtol=1e-5)
+
+
+def trained(model: TinyModel) -> VideoMemory:
+    """A memory with what is not in the blocks' arguments (Wan), or in front of the text (HunyuanVideo)."""
+    host, wan = model.host, model.host.name == "wan"
+    config = EncoderConfig(
+        host.name, host.width, host.latent_channels, rate="1@1x1x1", variant="recent",
+        skips_text=wan, section_start=0 if wan else 5,
+    )  # fmt: skip
+    picture = None if wan else random_memory(host, 7, seed=9).all_tokens()
+    return replace(random_memory(host, 25), config=config, picture=picture)
+
+
+@pytest.mark.parametrize("name", ["wan_t2v", "hunyuan"])
+@pytest.mark.parametrize("filtered", [True, False])
+def test_what_is_compiled_reads_a_history_as_it_was_trained(models: TinyModels, name: str, filtered: bool) -> None:
+    model = models[name]
+    expected = sampled(model, inject(model.patcher, trained(model)))
+    plain = replace(trained(model), config=random_memory(model.host, 1).config, picture=None)
+    patcher = by_core(model, filtered=filtered)
+    for one, wanted in ((plain, sampled(model, inject(model.patcher, plain))), (trained(model), expected)):
+        torch.testing.assert_close(sampled(model, inject(patcher, one)), wanted, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(sampled(model, inject(model.patcher, plain)), expected, atol=1e-3)
+
+
+def test_rows_skip_the_text_also_where_another_pack_has_replaced_it(models: TinyModels) -> None:
+    model, rows = models["wan_t2v"], []
+    attention = model.diffusion_model.blocks[0].cross_attn
+
+    def replaced(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        rows.append(x.shape[1])
+        return type(attention).forward(attention, x, *args, **kwargs)
+
+    patcher = model.patcher.clone()
+    patcher.add_object_patch("diffusion_model.blocks.0.cross_attn.forward", replaced)
+    got = sampled(model, inject(patcher, trained(model)))
+    assert rows == [model.video_tokens]
+    assert torch.equal(got, sampled(model, inject(model.patcher, trained(model))))
 
 
 def test_hunyuan_is_compiled_by_its_two_kinds_of_blocks(models: TinyModels) -> None:

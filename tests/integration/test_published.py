@@ -6,6 +6,7 @@ Every part of how they read their history is left out once, which must show.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from memory_encoder.phi.stream import of_nothing
 from tests.integration.published import (
     POOLED,
     SECTION,
@@ -129,16 +131,29 @@ def test_helios_gives_what_diffusers_gives(base: Converted, height: int, width: 
         {"history_timestep": "same"},
         {"anchor": False},
         {"fill": "repeat", "start": "nothing"},
-        {"key_scale": ()},
     ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_each_part_of_helios_counts(base: Converted, left_out: dict[str, Any]):
-    if "key_scale" in left_out and not base.config.key_scale:
-        pytest.skip("this one has no factors on its keys")
     x, film = random(1, 1, 16, SECTION, 12, 20), random(2, 1, 16, 12, 12, 20)
     wanted = helios_output(base.original, x, torch.full((1,), 600.0), film, random(4, 1, 11, TEXT["helios"]))
     assert difference(helios_forward(base, x, film, **left_out), wanted) > SHOWS
+
+
+@pytest.mark.parametrize("base", [True], indirect=True)
+def test_factors_on_the_historys_keys_count(base: Converted):
+    test_each_part_of_helios_counts(base, {"key_scale": ()})
+
+
+def test_helios_begins_with_zeros_as_diffusers_does(base: Converted):
+    x, zeros = random(1, 1, 16, SECTION, 12, 20), torch.zeros(1, 16, 1, 12, 20)
+    memory, phi = base.memory(zeros)
+    assert phi.recent is not None
+    seen = of_nothing(phi.recent, zeros[:, :, :0])
+    memory = replace(memory, tail=seen.tail, tail_coordinates=seen.tail_coordinates, state=seen.state, sections=())
+    words = random(4, 1, 11, TEXT["helios"])
+    got = base.forward(x, memory, phi, timestep=torch.full((1,), 600.0), context=words)
+    assert difference(got, helios_output(base.original, x, torch.full((1,), 600.0), zeros, words)) < 5e-5
 
 
 def test_a_memory_leaves_no_hook_behind(base: Converted):

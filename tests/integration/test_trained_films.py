@@ -154,6 +154,24 @@ def test_helios_begins_with_nothing_and_then_sees_the_first_latent_that_it_made(
     torch.testing.assert_close(memory.state.caches[1], made)
 
 
+@pytest.mark.parametrize("kind", ["helios"], indirect=True)
+def test_helios_sees_a_picture_with_a_little_noise_and_as_the_end_of_a_still(world: World):
+    """As its authors' pipeline: the picture's latent is the anchor, the last latent of 33 such frames the newest."""
+    _, memory, _ = film(world, count=1)
+    inputs, made = world.inputs, memory.state.caches
+    process_in = inputs["model"].get_model_object("latent_format").process_in
+
+    def noisy(latent: Tensor, seed: int) -> Tensor:
+        g = torch.Generator().manual_seed(seed)
+        amount = 0.111 + (0.135 - 0.111) * torch.rand(1, 1, 1, generator=g)
+        return amount * torch.randn(latent.shape, generator=g) + (1 - amount) * latent
+
+    with torch.inference_mode():
+        anchor, still = (process_in(inputs["vae"].encode(picture().repeat(n, 1, 1, 1)))[:, :, -1:] for n in (1, 33))
+    torch.testing.assert_close(made[1], noisy(anchor, 0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(made[0][:, :, :1], noisy(still, 1), atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
