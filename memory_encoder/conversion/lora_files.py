@@ -116,11 +116,12 @@ def scale_of(adapter: Adapter, name: str, kind: LoraKind, given: float | None) -
         if adapter.settings.get("use_rslora"):
             return alpha / math.sqrt(rank), f"rsLoRA: {alpha:g} / sqrt({rank}), from its settings"
         return alpha / rank, f"{alpha:g} / {rank}, from its settings"
-    if trained is not None:
+    if trained is not None and "base_model." in layer.down:  # under another name the scale may lie in the weights
         return trained, f"rsLoRA: {rank} / sqrt({rank}), as {kind.name} was trained"
     raise ConversionError(
         f"{file} does not say with which scale its LoRA of rank {rank} was trained, nor does an adapter_config.json "
-        f"beside it; {_ASK}, which are 1 and {math.sqrt(rank):.4g} where alpha is the rank"
+        f"beside it; {_ASK}, which are 1 and {math.sqrt(rank):.4g} where alpha is the rank, or 1 where somebody has "
+        "multiplied the weights by it already"
     )
 
 

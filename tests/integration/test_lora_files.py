@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -46,3 +50,19 @@ def test_weight_is_w_plus_11_31_b_a_through_cores_loader(comfy: Any, tmp_path: P
         change = RANK / RANK**0.5 * (up @ down)
         assert torch.allclose(merged, weight + strength * change, rtol=1e-4, atol=1e-2), layer
         assert not torch.allclose(merged, weight + strength * (up @ down), rtol=1e-2, atol=1), layer
+
+
+def test_memory_encoder_beside_a_pair_loads_as_a_memory_of_pictures(
+    comfy: Any, load_pack: Callable[..., ModuleType], tmp_path: Path
+) -> None:
+    wan = TinyModels(comfy)["wan22_i2v"]
+    (tmp_path / "Wan2.2-MM2V-A14B").mkdir()
+    torch.save(trained(wan.diffusion_model), tmp_path / "Wan2.2-MM2V-A14B" / "backbone_low_noise.pth")
+    assert main(["convert", str(tmp_path / "Wan2.2-MM2V-A14B"), "--out", str(tmp_path)]) == 0
+    extension = asyncio.run(load_pack("video_memory_lora_test").comfy_entrypoint())
+    asyncio.run(extension.get_node_list())
+    managed = sys.modules["video_memory_lora_test.nodes.runtime.managed"]
+    encoder = managed.load_encoder(tmp_path / "Wan2.2-MM2V-A14B_memory_encoder.safetensors")
+    assert encoder.config.repeated_frames == 5 and encoder.config.width == wan.host.width
+    encoder.check_host(wan.host)
+    assert encoder.empty_memory(1).pictures == ()

@@ -172,10 +172,15 @@ def test_converted_file_whose_scale_is_not_the_trained_one_is_asked_about(
     assert scale_in(tmp_path / "second" / "renamed_lora.safetensors") == {11.3137}
 
 
-def test_core_names_without_alpha_are_no_reason_to_guess(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plain = {key.replace("base_model.model", "diffusion_model"): value for key, value in pairs().items()}
-    assert convert(tmp_path / "out", put(tmp_path / "core.safetensors", plain)) == 2
-    assert "does not say with which scale" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["core.safetensors", "storymem.safetensors"])
+def test_core_names_without_alpha_are_no_reason_to_guess(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever renamed the file may have multiplied its weights by the scale."""
+    plain = {key.replace("base_model.model", "diffusion_model"): value for key, value in pairs(rank=128).items()}
+    assert convert(tmp_path / "out", put(tmp_path / name, plain)) == 2
+    assert "does not say with which scale" in (said := capsys.readouterr().err) and "1 and 11.31" in said
+    assert "multiplied the weights" in said
 
 
 class Harmful:
