@@ -72,11 +72,13 @@ export class FilmView {
   /** Shows a new state, an error of the server, or the present ones again. */
   show(state = this.state, error = this.error) {
     const reached = state.run && state.run.index !== this.state.run?.index && state.run.state === "running";
+    const paused = state.run?.state === "paused" && this.state.run?.state !== "paused";
     this.state = state;
     this.error = error;
     const { takes, locks, linked, pictures, picturesLinked } = this.host.choices();
     this.shown = tilesOf(state, takes ?? new Map(), locks ?? new Set());
     if (reached && !this.player.active && !this.strip.contains(document.activeElement)) this.selected = state.run.index;
+    if (paused) this.selected = state.run.index - 1; // what is to be looked at
     this.selected = Math.max(0, Math.min(this.selected, this.shown.length - 1));
     this.showTiles(reached);
     const status = statusOf(state, this.shown, error);
