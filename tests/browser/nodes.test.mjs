@@ -55,6 +55,7 @@ for (const renderer of RENDERERS) {
     const heights = await heightOf(page, id);
     await picture(page, `sampler-laptop-${renderer}`);
     assert.ok(heights[0] <= 768, `the node is ${heights} high`);
+    await fit(page, id);
     if (renderer === "nodes2") await page.getByTestId("advanced-inputs-button").click();
     else await clickWidget(page, id, "advanced_inputs");
     const more = await own();
