@@ -66,6 +66,9 @@ export class FilmView {
     this.pending = element("div", { class: "vm-film-pending" }, this.pendingText, this.clearButton, this.runButton);
     const parts = [head, this.bar, this.player.root, this.empty, this.pictures.root, this.strip, this.detail.root, this.pending];
     this.root = element("div", { class: "vm-film" }, ...parts);
+    // After a reload the chosen section is known before there is room to show it in.
+    this.observer = new ResizeObserver(() => this.reveal());
+    this.observer.observe(this.strip);
     this.show();
   }
 
@@ -80,7 +83,7 @@ export class FilmView {
     if (reached && !this.player.active && !this.strip.contains(document.activeElement)) this.selected = state.run.index;
     if (paused) this.selected = state.run.index - 1; // what is to be looked at
     this.selected = Math.max(0, Math.min(this.selected, this.shown.length - 1));
-    this.showTiles(reached);
+    this.showTiles();
     const status = statusOf(state, this.shown, error);
     update(this.status, "textContent", status);
     update(this.status, "title", status);
@@ -107,9 +110,10 @@ export class FilmView {
     update(this.pending, "hidden", nothing);
     update(this.pictures.root, "hidden", nothing || !looking);
     for (const part of [this.strip, this.detail.root]) update(part, "hidden", nothing || looking);
+    if (reached || paused) this.reveal();
   }
 
-  showTiles(reached) {
+  showTiles() {
     while (this.tiles.length > this.shown.length) this.tiles.pop().root.remove();
     while (this.tiles.length < this.shown.length) {
       const tile = new Tile(this.tiles.length, (of, still) => this.clipAddress(of, still), (index) => this.select(index));
@@ -117,7 +121,6 @@ export class FilmView {
       this.strip.append(tile.root);
     }
     this.shown.forEach((tile, index) => this.tiles[index].show(tile, index === this.selected));
-    if (reached) this.reveal();
   }
 
   showPending(takes, locks, linked) {
@@ -207,5 +210,6 @@ export class FilmView {
   /** Ends what goes on by itself; the node is gone. */
   close() {
     this.player.stop();
+    this.observer.disconnect();
   }
 }
