@@ -10,14 +10,14 @@ export class Notices {
     this.actions = actions;
     this.element = h("div", { class: "vm-sb-notices", "aria-live": "polite" });
     this.drawn = "";
-    this.once = "";
+    this.once = null;
   }
 
-  /** A notice until the next change. */
+  /** A notice until the next edit, or until another shot is chosen. */
   say(words) {
-    this.once = words;
+    const { text, selected } = this.last;
+    this.once = { words, text, selected };
     this.show(this.last);
-    this.once = "";
   }
 
   /** Shows what the editor's state asks for. */
@@ -49,7 +49,8 @@ export class Notices {
     }
     const total = node && editor.numbers().total_seconds;
     if (total > 0 && storyboard && !linked) list.push({ kind: "info", text: t("storyboard.isFixed", { seconds: total }), action: "shotsDecide" });
-    if (this.once) list.push({ kind: "info", text: this.once });
+    if (this.once && (this.once.text !== text || this.once.selected !== editor.selected)) this.once = null;
+    if (this.once) list.push({ kind: "info", text: this.once.words });
     return list;
   }
 
