@@ -35,3 +35,14 @@ export function debounced(run, milliseconds) {
     timer = setTimeout(run, milliseconds);
   };
 }
+
+/**
+ * Gives an element the wheel before anyone else is asked: Nodes 2.0 listens above it and hands the wheel to the canvas
+ * unless the element has the focus. Returns what ends that.
+ */
+export function ownWheel(target, act) {
+  const listen = (event) => target.contains(event.target) && act(event);
+  const options = { capture: true, passive: false };
+  window.addEventListener("wheel", listen, options);
+  return () => window.removeEventListener("wheel", listen, options);
+}

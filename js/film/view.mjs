@@ -1,6 +1,6 @@
 /** The render view: status, player, strip of sections, and what can be done with the chosen one. */
 
-import { element, update } from "../dom.mjs";
+import { element, ownWheel, update } from "../dom.mjs";
 import { t } from "../i18n.mjs";
 import { clipPath } from "./clips.mjs";
 import { Detail } from "./detail.mjs";
@@ -48,7 +48,7 @@ export class FilmView {
     );
     this.strip = element("div", {
       class: "vm-film-strip", role: "listbox", "aria-orientation": "horizontal", "aria-label": t("film.strip"),
-      "data-capture-wheel": "true", onkeydown: (event) => this.key(event), onwheel: (event) => this.wheel(event),
+      onkeydown: (event) => this.key(event),
     });
     this.emptyTitle = element("div");
     const hint = element("div", { class: "vm-film-dim", textContent: t("film.idle.hint") });
@@ -69,6 +69,7 @@ export class FilmView {
     // After a reload the chosen section is known before there is room to show it in.
     this.observer = new ResizeObserver(() => this.reveal());
     this.observer.observe(this.strip);
+    this.leaveWheel = ownWheel(this.strip, (event) => this.wheel(event));
     this.show();
   }
 
@@ -211,5 +212,6 @@ export class FilmView {
   close() {
     this.player.stop();
     this.observer.disconnect();
+    this.leaveWheel();
   }
 }

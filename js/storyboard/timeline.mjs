@@ -1,5 +1,6 @@
 /** The timeline: a ruler, one block for each shot, and the sections below. Draws, and says what the mouse wants. */
 
+import { ownWheel } from "../dom.mjs";
 import { t } from "../i18n.mjs";
 import { h, icon } from "./dom.mjs";
 import { followDrag } from "./drag.mjs";
@@ -33,7 +34,6 @@ export class Timeline {
       this.content,
     );
     this.scroller.addEventListener("scroll", () => this.draw());
-    this.scroller.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     this.content.addEventListener("pointerdown", (event) => followDrag(this, event));
     this.view = h("i");
     this.map = h("div", { class: "vm-sb-map", title: t("storyboard.map"), "aria-hidden": "true" }, this.view);
@@ -44,11 +44,14 @@ export class Timeline {
   /** Watches its size. */
   open() {
     this.observer.observe(this.scroller);
+    this.leaveWheel ??= ownWheel(this.scroller, (event) => this.#wheel(event));
   }
 
   /** Stops watching. */
   close() {
     this.observer.disconnect();
+    this.leaveWheel?.();
+    this.leaveWheel = null;
   }
 
   /** Shows other values: `{ storyboard, times, sections, selected, mark, editable, fps }`. */
