@@ -42,9 +42,8 @@ export class Shown {
     this.drawn = key;
     const before = node.computeSize()[1];
     for (const [widget, away] of useless) if (widget) setHidden(node, widget, away);
-    const gone = new Set(useless.filter(([, away]) => away).map(([widget]) => widget));
-    // On the canvas alone: Nodes 2.0 looks at the options, and hides what is advanced by itself.
-    for (const [widget, away] of wanted) widget.hidden = away || gone.has(widget);
+    // On the canvas alone: Nodes 2.0 looks at the options, and hides what is advanced by itself. What a view edits stays hidden.
+    for (const [widget, away] of wanted) widget.hidden = away || widget.options.hidden === true;
     if (this.button) this.button.label = t(node.showAdvanced ? "widgets.less" : "widgets.more");
     const least = node.computeSize();
     node.setSize([Math.max(node.size[0], least[0]), Math.max(least[1], node.size[1] + least[1] - before)]);
