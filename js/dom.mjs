@@ -21,6 +21,11 @@ export function update(target, name, value) {
   if (target[name] !== value) target[name] = value;
 }
 
+/** The same for an attribute. */
+export function updateAttribute(target, name, value) {
+  if (target.getAttribute(name) !== value) target.setAttribute(name, value);
+}
+
 /** Adds a style sheet to the page once. */
 export function style(id, text) {
   if (document.getElementById(id)) return;

@@ -1,6 +1,6 @@
 /** The chosen section: its prompt, where it lies, and what can be done with it. */
 
-import { element, update } from "../dom.mjs";
+import { element, update, updateAttribute } from "../dom.mjs";
 import { t } from "../i18n.mjs";
 import { finishedOf } from "./state.mjs";
 import { sectionsText } from "./status.mjs";
@@ -51,7 +51,7 @@ export class Detail {
     lock.disabled = !usable || shotLock || (!tile.key && !tile.lockedHere);
     update(lock, "textContent", t(tile.locked ? "film.unlock" : "film.lock"));
     update(lock, "title", shotLock ? t("film.lock.shot") : t(tile.locked ? "film.unlock.title" : "film.lock.title"));
-    lock.setAttribute("aria-pressed", String(tile.locked));
+    updateAttribute(lock, "aria-pressed", String(tile.locked));
   }
 
   /** What a key does: "redo" or "lock". */

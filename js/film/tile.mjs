@@ -1,6 +1,6 @@
 /** One section in the strip: a still that moves under the pointer, or the live preview while it is sampled. */
 
-import { element, update } from "../dom.mjs";
+import { element, update, updateAttribute } from "../dom.mjs";
 import { t } from "../i18n.mjs";
 import { place } from "./time.mjs";
 
@@ -37,9 +37,9 @@ export class Tile {
     this.tile = tile;
     const state = t(`film.state.${tile.state}`);
     update(this.root.dataset, "state", tile.state);
-    this.root.setAttribute("aria-selected", String(selected));
-    this.root.tabIndex = selected ? 0 : -1;
-    this.root.setAttribute("aria-label", t("film.tile", { number: tile.index + 1, state, prompt: tile.prompt }));
+    updateAttribute(this.root, "aria-selected", String(selected));
+    update(this.root, "tabIndex", selected ? 0 : -1);
+    updateAttribute(this.root, "aria-label", t("film.tile", { number: tile.index + 1, state, prompt: tile.prompt }));
     update(this.state, "textContent", tile.start ? `${state} · ${place(tile.start)}` : `${state} · 0:00`);
     update(this.prompt, "textContent", tile.prompt);
     update(this.root, "title", tile.prompt);

@@ -1,6 +1,6 @@
 /** The render view: status, player, strip of sections, and what can be done with the chosen one. */
 
-import { element, ownWheel, update } from "../dom.mjs";
+import { element, ownWheel, update, updateAttribute } from "../dom.mjs";
 import { t } from "../i18n.mjs";
 import { clipPath } from "./clips.mjs";
 import { Detail } from "./detail.mjs";
@@ -97,7 +97,7 @@ export class FilmView {
     this.pictures.show(state.pictures, pictures, picturesLinked);
     const useless = { "film.grid": this.shown.length < 4, [PICTURES]: !this.pictures.shown.length };
     for (const [name, button] of Object.entries(this.turns)) {
-      button.setAttribute("aria-pressed", String(this.host.turned(name)));
+      updateAttribute(button, "aria-pressed", String(this.host.turned(name)));
       update(button, "hidden", this.player.active || Boolean(useless[name]));
     }
     update(this.turns[PICTURES], "textContent", t(PICTURES, { count: this.pictures.shown.length }));

@@ -101,9 +101,11 @@ export class Timeline {
     if (!this.state || !this.scroller.clientWidth) return;
     const { times, selected, mark, editable } = this.state;
     const scale = this.scale;
-    this.content.style.width = `${Math.ceil(times.at(-1) * scale)}px`;
-    const from = (this.scroller.scrollLeft - OVERSCAN) / scale;
-    const to = (this.scroller.scrollLeft + this.scroller.clientWidth + OVERSCAN) / scale;
+    const seen = { left: this.scroller.scrollLeft, width: this.scroller.clientWidth }; // read before anything is written
+    const whole = Math.ceil(times.at(-1) * scale);
+    this.content.style.width = `${whole}px`;
+    const from = (seen.left - OVERSCAN) / scale;
+    const to = (seen.left + seen.width + OVERSCAN) / scale;
     this.ruler.replaceChildren(...this.#marks(scale, Math.max(from, 0), Math.min(to, times.at(-1))));
     const [first, end] = visibleShots(times, from, to);
     const blocks = [];
@@ -116,14 +118,13 @@ export class Timeline {
     this.scroller.classList.toggle("vm-sb-readonly", !editable);
     this.scroller.setAttribute("aria-activedescendant", `${this.prefix}-${selected}`);
     this.scroller.setAttribute("aria-readonly", String(!editable));
-    this.#drawMap();
+    this.#drawMap(seen, whole);
   }
 
   /** The whole film in small while only a part of it is seen. */
-  #drawMap() {
+  #drawMap({ left, width }, whole) {
     const { times, storyboard } = this.state;
-    const { scrollLeft, scrollWidth, clientWidth } = this.scroller;
-    this.map.hidden = scrollWidth <= clientWidth + 1;
+    this.map.hidden = whole <= width + 1;
     if (this.map.hidden) return;
     const total = times.at(-1);
     const key = `${times.join()} ${storyboard.shots.length}`;
@@ -135,8 +136,8 @@ export class Timeline {
       this.map.style.backgroundImage = `linear-gradient(to right, ${stops.join(", ")})`;
       this.mapped = key;
     }
-    this.view.style.left = `${(100 * scrollLeft) / scrollWidth}%`;
-    this.view.style.width = `${(100 * clientWidth) / scrollWidth}%`;
+    this.view.style.left = `${(100 * left) / whole}%`;
+    this.view.style.width = `${(100 * width) / whole}%`;
   }
 
   #goTo(event) {
