@@ -84,5 +84,5 @@ test("the template browser lists exactly the workflows, each with its picture", 
 /** In the page: what dialogs and toasts say. */
 function refusals() {
   const shown = document.querySelectorAll(".p-toast-message, [role=dialog], [role=alertdialog]");
-  return [...shown].map((element) => element.textContent.trim().slice(0, 200));
+  return [...shown].filter((element) => element.checkVisibility()).map((element) => element.textContent.trim().slice(0, 200));
 }
