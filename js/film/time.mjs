@@ -1,5 +1,7 @@
 /** Times as people read them. */
 
+import { t } from "../i18n.mjs";
+
 /** 75.4 -> "1:15"; 3675 -> "1:01:15". */
 export function clock(seconds) {
   const whole = Math.max(0, Math.round(seconds));
@@ -10,11 +12,11 @@ export function clock(seconds) {
 
 /** Time left, no more exact than such a guess is: "40 s", "12 min", "3 h 10 min". */
 export function roughly(seconds) {
-  if (seconds < 10) return `${Math.max(1, Math.round(seconds))} s`;
-  if (seconds < 90) return `${Math.round(seconds / 5) * 5} s`;
+  if (seconds < 10) return t("film.seconds", { seconds: Math.max(1, Math.round(seconds)) });
+  if (seconds < 90) return t("film.seconds", { seconds: Math.round(seconds / 5) * 5 });
   const minutes = Math.round(seconds / 60);
-  if (minutes < 60) return `${minutes} min`;
-  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  if (minutes < 60) return t("film.minutes", { minutes });
+  return t("film.hours", { hours: Math.floor(minutes / 60), minutes: minutes % 60 });
 }
 
 /** A place in a film: 2.5 -> "0:02.5". */
