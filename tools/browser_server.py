@@ -54,6 +54,10 @@ def browser_server(work: Path, environment: Environment, custom_nodes: Sequence[
         write_settings(server.models_dir / "memory_encoders" / f"{name}.safetensors")
         (server.models_dir / "loras").mkdir(exist_ok=True)
         (server.models_dir / "loras" / f"{name}.safetensors").touch()
+    for name in ("high", "low"):  # what convert makes of StoryMem's files
+        (server.models_dir / "loras" / f"storymem_mi2v_{name}_noise_lora.safetensors").touch()
+    keyframes = EncoderConfig("wan", 5120, 16, variant="keyframes", clips="section", repeated_frames=1)
+    write_settings(server.models_dir / "memory_encoders" / "storymem_mi2v_memory_encoder.safetensors", keyframes)
     memories = server.output_dir / "video_memories"
     memories.mkdir(parents=True, exist_ok=True)
     (memories / "film_00001.safetensors").touch()
@@ -61,11 +65,13 @@ def browser_server(work: Path, environment: Environment, custom_nodes: Sequence[
         yield server
 
 
-def write_settings(path: Path) -> None:
-    """The settings of an encoder for Wan 2.2 5B without its weights: the Storyboard reads no more of it."""
+WAN_5B = EncoderConfig("wan", 3072, 48, memory_attention="cached", cross_blocks=30)
+
+
+def write_settings(path: Path, config: EncoderConfig = WAN_5B) -> None:
+    """The settings of an encoder without its weights: the Storyboard reads no more of it."""
     path.parent.mkdir(exist_ok=True)
     if not path.exists():
-        config = EncoderConfig("wan", 3072, 48, memory_attention="cached", cross_blocks=30)
         save_file({}, path, config.to_metadata())
 
 

@@ -28,7 +28,7 @@ NAMES = tuple(FILES)
 FILMS = ("wan22_5b_film", "wan22_14b_film", "hunyuan_film", "two_memories", "guided_film", "cached_cross_film",
          "image_to_film", "continue_video", "any_sampler", "continue_memory", "another_ending")  # fmt: skip
 # Files that a user makes and no one can download.
-OWN = ("tiny_", "framepack_f1", "my_memory", "my_film_memory", "host", "vae")
+OWN = ("tiny_", "framepack_f1", "storymem_mi2v_", "my_memory", "my_film_memory", "host", "vae")
 SMALL: dict[str, dict[str, Any]] = {
     "UNETLoader": {"unet_name": "host.safetensors", "weight_dtype": "default"},
     "VAELoader": {"vae_name": "vae.safetensors"},

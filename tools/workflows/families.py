@@ -22,6 +22,8 @@ WAN_5B = _at(WAN22, "diffusion_models", "wan2.2_ti2v_5B_fp16.safetensors")
 WAN_5B_VAE = _at(WAN22, "vae", "wan2.2_vae.safetensors")
 WAN_14B_HIGH = _at(WAN22, "diffusion_models", "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors")
 WAN_14B_LOW = _at(WAN22, "diffusion_models", "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors")
+WAN_14B_I2V_HIGH = _at(WAN22, "diffusion_models", "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors")
+WAN_14B_I2V_LOW = _at(WAN22, "diffusion_models", "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors")
 WAN_14B_VAE = _at(WAN22, "vae", "wan_2.1_vae.safetensors")
 HUNYUAN_T2V = _at(HUNYUAN, "diffusion_models", "hunyuan_video_t2v_720p_bf16.safetensors")
 HUNYUAN_VAE = _at(HUNYUAN, "vae", "hunyuan_video_vae_bf16.safetensors")
@@ -49,6 +51,7 @@ class Family:
 
 WAN5 = Family("Wan 2.2 5B", 1280, 704, 24.0, 5.0, 8.0, 5.0, "uni_pc", 20, 1.0)
 WAN14 = Family("Wan 2.2 14B", 832, 480, 16.0, 5.0, 8.0, 3.5, "euler", 20, 1.0)
+STORYMEM = Family("StoryMem", 832, 480, 16.0, 5.0, 4.0, 3.5, "uni_pc", 40, 1.0)
 HUNYUAN_VIDEO = Family("HunyuanVideo", 832, 480, 24.0, 3.0, 7.0, 1.0, "euler", 20, 1.0)
 
 
