@@ -13,22 +13,23 @@ from torch import Tensor
 
 from ..memory_encoder.film.opening import Opening
 from ..memory_encoder.film.takes import parse_pictures
-from ..memory_encoder.injection.selection import MemorySettings
+from ..memory_encoder.injection.inject import refuse_context_windows
+from ..memory_encoder.injection.selection import DEFAULT_WINDOW, MemorySettings
 from ..memory_encoder.memory.keyframe_memory import as_pictures
 from ..memory_encoder.memory.memory_file import Memory, holds_pictures
 from ..memory_encoder.memory.picture_choice import PictureChoice, PictureMarks
 from ..memory_encoder.storyboard import Section
 from .lead import resized
 
-WINDOW = 3  # the sampler's default
 AT_ONCE = 16  # pictures that CLIP vision sees in one batch
 
 
-def check_unused(memory: Memory, settings: MemorySettings, low_noise_memory: bool) -> None:
-    """Raises ValueError for a setting of token memories that was changed, and does nothing in a film of pictures."""
+def check_unused(memory: Memory, model: Any, settings: MemorySettings, low_noise_memory: bool) -> None:
+    """Raises ValueError for what a film of pictures cannot use: a changed setting of tokens, context windows."""
     if not holds_pictures(memory):
         return
-    usual = vars(MemorySettings(sliding_window=WINDOW)) | {"low_noise_memory": True}
+    refuse_context_windows(model.model_options)
+    usual = vars(MemorySettings(sliding_window=DEFAULT_WINDOW)) | {"low_noise_memory": True}
     for name, value in (vars(settings) | {"low_noise_memory": low_noise_memory}).items():
         if value != usual[name]:
             raise ValueError(

@@ -74,7 +74,7 @@ class Film:
     """Latents of all sections in order, the memory of the whole film, and what was done."""
 
     latents: tuple[Tensor, ...]
-    memory: Memory
+    memory: Any
     sections: tuple[RenderedSection, ...]
 
 

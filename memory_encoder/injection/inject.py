@@ -25,7 +25,7 @@ from ..phi.cross_attention import CrossMemory
 from ..phi.positions import lattice_coordinates
 from .cached import cached_patches, hooked
 from .compiled import compile_by_blocks, drops_guards, is_compiled, refuse_late, uncompiled
-from .fit import check_memory
+from .fit import check_memory, needs_tokens
 from .hosts import Host, HostError, MemoryTokens, find_host
 from .hosts.base import Block, BlockArgs, BlockPatch, Slot
 from .selection import InjectedMemory, MemorySettings, as_trained, cross_memories, reading_of, select_tokens
@@ -50,6 +50,8 @@ def inject(
         patched.remove_wrappers_with_key(kind, KEY)
     patched.remove_callbacks_with_key(ON_CLEANUP, KEY)
     host = find_host(patched.get_model_object("diffusion_model"))
+    if memory is not None:
+        needs_tokens(memory.config, "Apply Video Memory")
     if memory is None or memory.token_count == 0 or settings.strength == 0:
         return patched
     settings = as_trained([part.config for part in memory.parts], settings)

@@ -191,6 +191,10 @@ def test_what_is_about_tokens_is_refused(world: World, models: TinyModels) -> No
                         ("history_guidance", 1.0), ("low_noise_memory", False)):  # fmt: skip
         with pytest.raises(ValueError, match=f"{name} {value}: it is about memory tokens"):
             film(world, model, "first", ("cut",), **{name: value})
+    windows = model.clone()
+    windows.model_options["context_handler"] = object()
+    with pytest.raises(ValueError, match="context windows"):
+        film(world, windows, "first", ("cut",))
     with pytest.raises(ValueError, match="needs an image-to-video model"):
         encoder(world, world.inputs["model"])
     for name, value in (("references", faces()), ("pictures", "1:0")):

@@ -302,3 +302,21 @@ def test_files_that_were_written_before_the_version_of_the_method_was_counted_ke
     assert [entry.key[:16] for entry in first.sections[:2]] == ["e68b27850e11e9d4", "f71c1360591f4d12"]
     monkeypatch.setattr("memory_encoder.film.loop.METHOD", 2)
     assert render(tmp_path)[1].sampled == [0, 1, 2, 3, 4]
+
+
+def test_what_a_section_sees_of_the_memory_is_in_its_key_and_known_beforehand(tmp_path: Path):
+    def run(hidden: int = 99) -> tuple[list[bool], list[bool]]:
+        """Sections see the numbers of those before them but for `hidden`; which are reused, and were expected to be."""
+        world, expected = World(), []
+        film = render_film(
+            plan("abcd"), SectionStore(tmp_path, "film"), VideoMemory.empty(world.encoder.config), {}, 7, world,
+            begins=expected.extend,
+            seen=lambda memory: {"pictures": [n for n in range(len(memory.sections)) if n != hidden]},
+        )  # fmt: skip
+        return [entry.reused for entry in film.sections], [entry.kept for entry in expected]
+
+    assert run() == ([False] * 4, [False] * 4)
+    assert run() == ([True] * 4, [True] * 4)
+    assert [record["pictures"] for record in SectionStore(tmp_path, "film").manifest()] == [[], [0], [0, 1], [0, 1, 2]]
+    assert run(hidden=1)[0] == [True, True, False, False]
+    assert run(hidden=1) == ([True] * 4, [True] * 4)

@@ -10,7 +10,7 @@ import torch
 from memory_encoder.film.clock import FilmClock
 from memory_encoder.film.loop import render_film, section_seeds
 from memory_encoder.film.sections import SectionStore
-from memory_encoder.film.takes import TakesError, parse_locks, parse_takes, take_seed
+from memory_encoder.film.takes import TakesError, parse_locks, parse_pictures, parse_takes, take_seed
 from memory_encoder.memory.video_memory import VideoMemory
 
 from .test_film import World, plan
@@ -116,3 +116,22 @@ def test_time_left_comes_from_steps_first_and_from_whole_sections_afterwards():
     now[0], clock.step = 24.0, 10
     assert clock.left(3) == pytest.approx(4 + 42), "the memory is still to be made after the last step"
     assert clock.finish() == 10.0 and clock.finish() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "pinned", "banned"),
+    [("", set(), set()), ("2:40", {"2:40"}, set()), (" +2:40 , -3:16,0:1", {"2:40", "0:1"}, {"3:16"}),
+     ("- 03:016", set(), {"3:16"})],
+)  # fmt: skip
+def test_pictures_are_pinned_and_banned_by_section_and_frame(text: str, pinned: set[str], banned: set[str]):
+    assert parse_pictures(text) == (pinned, banned)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("2", "'2' is no picture"), ("2:x", "'2:x' is no picture"), ("--2:1", "is no picture"),
+     ("2:1, -2:1", "2:1 is pinned and banned"), ("," * 100_001, "characters")],
+)  # fmt: skip
+def test_bad_pictures_are_refused_by_name(text: str, named: str):
+    with pytest.raises(TakesError, match=named):
+        parse_pictures(text)

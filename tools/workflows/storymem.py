@@ -57,6 +57,7 @@ def _film(
     """`pictures`: the nodes of what the film begins with; `beginning`: inputs of the sampler that they go to."""
     loaded, lows = _load(workflow)
     parts = FilmParts(workflow, STORYMEM, loaded, story, ENCODERS)
+    parts.storyboard.inputs["memory_encoder"] = parts.encoder  # every section is a clip: the editor counts so
     film = parts.film(workflow.name, boundary=0.9, **beginning)
     saved = parts.save(film, workflow.name)
     title_of_memory = "Save the memory, to go on later"
