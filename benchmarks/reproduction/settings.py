@@ -41,8 +41,8 @@ class Protocol:
             stage="host", train_host=True, optimizer="muon", steps=self.host_steps, batch_size=self.host_batch,
             learning_rate=1.5e-3, weight_decay=0.01, warmup=min(60, self.host_steps), cooldown=self.host_steps // 2,
             ema=0.998, section=4, context=0.8, coarse=0.5, before=0.5, aligned=0.5, caption_dropout=0.2,
-            mixed_precision="bf16", gradient_checkpointing=False, shift=SHIFT, heldout_every=200, checkpoint_every=100,
-            picture_every=0,
+            mixed_precision="bf16", gradient_checkpointing=False, shift=SHIFT, per_clip=False,
+            heldout_every=200, checkpoint_every=100, picture_every=0,
         )  # fmt: skip
 
     def options(self, stage: str, steps: int, seed: int, **changed: Any) -> TrainOptions:
@@ -51,7 +51,7 @@ class Protocol:
             stage="retrieval", steps=steps, batch_size=self.batch, learning_rate=1e-3, encoder_rate=0.2, rank=self.rank,
             warmup=20, cooldown=steps // 2, ema=0.98, seed=seed, clean_share=0.5, caption_dropout=0.4,
             mixed_precision="bf16", gradient_checkpointing=False, shift=SHIFT, section=8, window_share=0.0,
-            shorter_share=0.0, heldout_every=0, checkpoint_every=200, picture_every=0,
+            shorter_share=0.0, per_clip=False, heldout_every=0, checkpoint_every=200, picture_every=0,
         )  # fmt: skip
         if stage == "continuation":
             options = replace(

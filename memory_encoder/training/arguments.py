@@ -31,6 +31,7 @@ OPTIONS = {
     "section": "latents of the longest section of stage continuation; 0: 5 seconds, as the sampler makes, or less "
     "where clips or card have no room",
     "shorter_share": "share of sections that are of any smaller length; 0 to 1",
+    "per_clip": "each clip of a batch has a task, a history and dropout of its own; off is quicker for small hosts",
     "history_dropout": "share of continuation steps without memory; 0 to 1",
     "corruption": "highest level of noise on the history in continuation, against drift; 0 to 1",
     "clean_share": "share of retrieval steps that mask nothing, as a film's memory is asked; 0 to 1",

@@ -25,6 +25,8 @@ from .module import Batch
 from .options import Stage, TrainOptions
 
 Drawn = TypeVar("Drawn", RetrievalDraw, ContinuationDraw)
+Step = int | str  # a step, or a clip of one
+Draw = RetrievalDraw | ContinuationDraw
 MOST_CONTEXT = 8  # latents; not from the paper
 
 
@@ -34,7 +36,7 @@ def generator_for(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def task_of(options: TrainOptions, step: int, kind: str) -> Stage:
+def task_of(options: TrainOptions, step: Step, kind: str) -> Stage:
     """What a step asks for: the run's stage, or retrieval in some steps of Stage II."""
     if options.stage != "continuation" or kind != "train":
         return options.stage
@@ -42,11 +44,18 @@ def task_of(options: TrainOptions, step: int, kind: str) -> Stage:
     return "retrieval" if chance < options.retrieval_share else options.stage
 
 
-def target_of(options: TrainOptions, stride: int, step: int, kind: str, frames: int) -> tuple[int, int]:
-    """First latent and number of latents of what a step asks for, of clips of `frames` latents: Omega or the section.
+def step_of(options: TrainOptions, step: Step, row: int, kind: str) -> Step:
+    """What the numbers of a row follow from: its step, or with `per_clip` the row too."""
+    return f"{step}/{row}" if options.per_clip and kind == "train" and options.stage != "host" else step
 
-    The same in all rows of a step. Raises ValueError when the clips are too short.
+
+def target_of(options: TrainOptions, stride: int, step: Step, kind: str, frames: int, row: int = 0) -> tuple[int, int]:
+    """First latent and number of latents of what a row of a step asks for, of clips of `frames` latents: Omega or the
+    section.
+
+    The same in all rows of a step unless `per_clip`. Raises ValueError when the clips are too short.
     """
+    step = step_of(options, step, row, kind)
     generator = generator_for(options.seed, kind, "target", step)
     task = task_of(options, step, kind)
     if task == "retrieval":
@@ -68,7 +77,7 @@ def history_of(options: TrainOptions, stride: int, frames: int) -> tuple[int, in
     return 1 + (frames - section - 1) // stride * stride, section
 
 
-def section_of(options: TrainOptions, step: int, kind: str, frames: int) -> int:
+def section_of(options: TrainOptions, step: Step, kind: str, frames: int) -> int:
     """Latents of the section that a step makes of clips of `frames` latents; at most half of a clip too short for it.
 
     Raises ValueError when the clips are so short that nothing comes before it.
@@ -84,15 +93,30 @@ def section_of(options: TrainOptions, step: int, kind: str, frames: int) -> int:
 
 
 def draw_rows(
+    batch: Batch, options: TrainOptions, stride: int, step: int, first_row: int, kind: str = "train"
+) -> Draw | tuple[Draw, ...]:
+    """Draws for the rows of one process; with `per_clip` one for each row, since their shapes differ."""
+    keys = [step_of(options, step, first_row + i, kind) for i in range(batch.hr.shape[0])]
+    if keys[0] == step:
+        return draw_together(batch, options, stride, step, first_row, kind)
+    shared = replace(options, per_clip=False)  # their key says the row
+    rows = [batch.rows(i, i + 1) for i in range(len(keys))]
+    return tuple(
+        draw_together(row, shared, stride, key, first_row + i, kind)
+        for i, (row, key) in enumerate(zip(rows, keys, strict=True))
+    )
+
+
+def draw_together(
     batch: Batch,
     options: TrainOptions,
     stride: int,
-    step: int,
+    step: Step,
     first_row: int,
     kind: str = "train",
     asked: tuple[Stage, int, int] | None = None,
-) -> RetrievalDraw | ContinuationDraw:
-    """Draws for the rows of one process.
+) -> Draw:
+    """One draw for all rows, whose shapes, places and dropout are the same.
 
     asked: task, first latent and number of latents, which are drawn too otherwise. With a kind other than `train`
     nothing is dropped, and what is asked for on its own is retrieved from a clip of which nothing is masked.
@@ -132,7 +156,7 @@ def draw_rows(
     return replace(drawn, context=context, window=min(options.window, first) if shown else 0)
 
 
-def _context(options: TrainOptions, step: int, kind: str, batch: Batch, section: int) -> Context:
+def _context(options: TrainOptions, step: Step, kind: str, batch: Batch, section: int) -> Context:
     """What a host sees beside its section; it may hold the section itself, which teaches to look frames up by time."""
     generator = generator_for(options.seed, kind, "context", step)
     frames = batch.hr.shape[2]

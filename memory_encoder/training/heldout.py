@@ -11,14 +11,15 @@ from torch import Tensor
 from ..objectives.continuation import ContinuationDraw
 from ..objectives.flow import velocity
 from ..objectives.retrieval import OMEGA_SIZES, RetrievalDraw, cell_spans
-from .draws import draw_rows, history_of
+from .draws import draw_together, history_of
 from .module import Batch
 from .options import Stage, TrainOptions
+from .source import Target
 
 THIRDS = ("newest", "middle", "oldest")  # of the clip
 WITHOUT_MEMORY, NOTHING = "without memory", "predicting nothing"
 
-Rows = Callable[[Callable[[int], tuple[int, int]]], Batch]
+Rows = Callable[[Target], Batch]
 Loss = Callable[[Batch, Any], Tensor]
 
 
@@ -38,9 +39,9 @@ def heldout_parts(options: TrainOptions, stride: int, first_row: int, rows: Rows
         asked.append(("continuation", "continuation", lambda frames: history_of(options, stride, frames)))
     parts: dict[str, Tensor] = {}
     for name, task, target in asked:
-        batch = rows(target)
+        batch = rows(lambda frames, row, asked=target: asked(frames))
         first, length = target(batch.hr.shape[2])
-        drawn = draw_rows(batch, options, stride, 0, first_row, "heldout", asked=(task, first, length))
+        drawn = draw_together(batch, options, stride, 0, first_row, "heldout", asked=(task, first, length))
         parts[name] = loss(batch, drawn)
         if name == asked[-1][0]:
             shown = batch.hr[:, :, first : first + length]

@@ -93,8 +93,12 @@ class TrainingModule(nn.Module):
         """Latents in time after which a cell of every encoder ends."""
         return math.lcm(*(encoder.config.stride[0] for encoder in self.encoders))
 
-    def forward(self, batch: Batch, drawn: RetrievalDraw | ContinuationDraw) -> Tensor:
-        """The loss of Eq. 3 or Eq. 4, by the kind of `drawn`."""
+    def forward(
+        self, batch: Batch, drawn: RetrievalDraw | ContinuationDraw | tuple[RetrievalDraw | ContinuationDraw, ...]
+    ) -> Tensor:
+        """The loss of Eq. 3 or Eq. 4, by the kind of `drawn`; of a tuple the mean over rows, each with its own."""
+        if isinstance(drawn, tuple):
+            return torch.stack([self.forward(batch.rows(i, i + 1), one) for i, one in enumerate(drawn)]).mean()
 
         def predict(x_t: Tensor, t: Tensor, memory: InjectedMemory | None, first: int) -> Tensor:
             return self.predict(x_t, t, memory, first, batch.conditioning)

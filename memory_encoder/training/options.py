@@ -19,6 +19,7 @@ EARLIER: dict[str, Any] = {  # defaults of 0.1.0 that are others now, and what i
     "clean_share": 0.0,
     "window_share": 0.0,
     "shorter_share": 0.0,
+    "per_clip": False,
     "mixed_precision": "no",
     "gradient_checkpointing": False,
 }
@@ -69,6 +70,9 @@ class TrainOptions:
     before: share of these that end where the section starts, so that the host learns to use what it sees and not only
         to repeat it.
 
+    per_clip: each clip of a batch has a task, an Omega or a history and a section, and dropout of its own, and a pass
+        of the host of its own; otherwise all clips of a batch share them, and a pass, which is quicker for small hosts.
+        Their length and size the clips of a batch share in any case.
     mixed_precision: auto is bf16 where the device computes in it.
     resident_blocks: blocks of the frozen host whose weights stay on the card; those of the others come from RAM when a
         block runs. -1 for all.
@@ -122,6 +126,7 @@ class TrainOptions:
     resident_blocks: int = -1
     offload_inputs: bool = False
     ema_every: int = 1
+    per_clip: bool = True
 
     def __post_init__(self) -> None:
         if self.stage not in get_args(Stage):

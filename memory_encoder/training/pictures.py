@@ -111,7 +111,7 @@ def recall_picture(trainer: Run, decode: Callable[[Tensor], Tensor]) -> np.ndarr
     such clips.
     """
     kind = "heldout" if trainer.options.heldout_every else "train"
-    batch = trainer.source.rows(0, 0, 1, kind, lambda frames: (0, frames)).to(trainer.accelerator.device)
+    batch = trainer.source.rows(0, 0, 1, kind, lambda frames, row: (0, frames)).to(trainer.accelerator.device)
     count = min(FRAMES, batch.hr.shape[2])
     first = (batch.hr.shape[2] - count) // 2
     rows = [("original", batch.hr[:, :, first : first + count])]

@@ -106,7 +106,7 @@ PRESETS = {
             {
                 "batch_size": 16, "rank": 40, "learning_rate": 1e-3, "encoder_rate": 0.2, "clean_share": 0.7,
                 "shift": 3.0, "warmup": 20, "ema": 0.995, "caption_dropout": 0.4, "mixed_precision": "bf16",
-                "gradient_checkpointing": False,
+                "gradient_checkpointing": False, "per_clip": False,
             },
             continuation={
                 "section": 4, "aligned": 0.7, "window_share": 0.25, "retrieval_share": 0.4, "history_dropout": 0.15,

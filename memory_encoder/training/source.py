@@ -15,7 +15,7 @@ from .draws import generator_for
 from .module import Batch
 from .options import TrainOptions
 
-Target = Callable[[int], tuple[int, int]]
+Target = Callable[[int, int], tuple[int, int]]
 
 
 class BatchSource(Protocol):
@@ -24,7 +24,7 @@ class BatchSource(Protocol):
     def rows(self, step: int, first: int, last: int, kind: str, target: Target) -> Batch:
         """Rows first .. last-1 of step number `step`; kind is `train` or `heldout`.
 
-        `target` says which latents (first, number) of clips of a given length the text should speak of.
+        `target` says which latents (first, number) the text should speak of, of clips of a given length in a given row.
         """
         ...
 
@@ -63,7 +63,7 @@ class DatasetBatches:
         texts = []
         for row, sample in enumerate(samples, first):
             kept = torch.rand((), generator=generator_for(self.options.seed, kind, "text", step, row)) >= dropout
-            texts.append(sample.text(sample.prompt_for(*target(hr.shape[2])) if kept else EMPTY))
+            texts.append(sample.text(sample.prompt_for(*target(hr.shape[2], row)) if kept else EMPTY))
         return Batch(hr, lr, stack(texts))
 
     def _rates(self, step: int, kind: str) -> tuple[str, ...]:

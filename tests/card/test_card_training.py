@@ -71,7 +71,7 @@ def trainer(
     add_lora(model.diffusion_model, RANK, 0)
     options = TrainOptions(
         stage=stage, batch_size=batch, rank=RANK, section=SECTION, mixed_precision="bf16", history_dropout=0.0,
-        gradient_checkpointing=True, shift=3.0, window_share=0.0, shorter_share=0.0,
+        gradient_checkpointing=True, shift=3.0, window_share=0.0, shorter_share=0.0, per_clip=False,
     )  # fmt: skip
     module = TrainingModule(encoder, model.diffusion_model, gradient_checkpointing=True)
     with meter:

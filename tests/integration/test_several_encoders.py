@@ -16,7 +16,7 @@ from memory_encoder.objectives.retrieval import clean_cells, time_stride
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.training.card_plan import plan_memory
-from memory_encoder.training.draws import draw_rows
+from memory_encoder.training.draws import draw_together
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import Batch, TrainingModule
 from memory_encoder.training.run_files import CHECKPOINT, LORA, checkpoints_in, encoder_name
@@ -151,9 +151,9 @@ def test_no_lr_latent_beyond_the_history_is_seen_at_any_rate() -> None:
     options = tiny_options(stage="continuation", history_dropout=0.0, batch_size=2, section=1)
     module, batch = alive(tiny_module(options, rates=RATES)), batch_of(2)
     assert module.stride == 4
-    drawn = {draw_rows(batch, options, module.stride, step, 0).history for step in range(30)}  # type: ignore[union-attr]
+    drawn = {draw_together(batch, options, module.stride, step, 0).history for step in range(30)}  # type: ignore[union-attr]
     assert drawn == {1}  # 1 + 4 latents leave no section in a clip of five
-    draw = draw_rows(batch, options, module.stride, 0, 0)
+    draw = draw_together(batch, options, module.stride, 0, 0)
     with torch.no_grad():
         loss = module(batch, draw)
         for rate in RATES:
@@ -170,7 +170,7 @@ def test_retrieval_masks_the_lr_latents_of_every_encoder(monkeypatch: pytest.Mon
     seen: list[Any] = []
     compress = module.compress
     monkeypatch.setattr(module, "compress", lambda hr, lr: seen.append(lr) or compress(hr, lr))
-    draw = draw_rows(batch, options, module.stride, 0, 0)
+    draw = draw_together(batch, options, module.stride, 0, 0)
     with torch.no_grad():
         module(batch, draw)
     for rate in RATES:

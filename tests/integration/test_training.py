@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from memory_encoder.injection.hosts import find_host
 from memory_encoder.injection.hosts.encoder_file import load_encoder, with_paths
 from memory_encoder.objectives.continuation import Context
 from memory_encoder.phi.config import EncoderConfig
-from memory_encoder.training.draws import draw_rows
+from memory_encoder.training.draws import draw_rows, draw_together
 from memory_encoder.training.listener import Listener, PictureListener
 from memory_encoder.training.lora import add_lora, load_lora_state, lora_state, remove_lora
 from memory_encoder.training.run_files import (
@@ -256,7 +257,7 @@ def test_a_run_shared_in_a_way_that_is_not_supported_does_not_start(
 def test_a_host_in_training_sees_its_context_at_its_true_time(comfy: Any) -> None:
     options = tiny_options(stage="host", train_host=True, context=1.0, batch_size=2)
     module, batch = tiny_module(options), OneClip(2).rows(0, 0, 2, "train", None)
-    drawn = replace(draw_rows(batch, options, 2, 0, 0), history=3, context=Context(0, 2, coarse=False))
+    drawn = replace(draw_together(batch, options, 2, 0, 0), history=3, context=Context(0, 2, coarse=False))
     with torch.no_grad():
         loss = module(batch, drawn)
         other = replace(batch, hr=torch.cat([batch.hr[:, :, :2] + 1, batch.hr[:, :, 2:]], dim=2))
@@ -351,3 +352,18 @@ def test_gradient_checkpointing_changes_no_gradient_of_a_cached_memory(comfy: An
     assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 10
     for name, value in gradients[0].items():
         torch.testing.assert_close(value, gradients[1][name], atol=1e-5, rtol=1e-4)
+
+
+def test_the_loss_of_clips_that_are_drawn_for_one_by_one_is_the_mean_of_theirs(comfy: Any, tmp_path: Path) -> None:
+    options = tiny_options(stage="continuation", per_clip=True, retrieval_share=0.5, history_dropout=0.3, batch_size=8)
+    module, source = tiny_module(options), OneClip(8)
+    batch = source.rows(3, 0, 8, "train", None)
+    drawn = draw_rows(batch, options, module.stride, 3, 0)
+    assert isinstance(drawn, tuple) and len({type(one) for one in drawn}) == 2
+    with torch.no_grad():
+        whole = module(batch, drawn)
+        single = [module(batch.rows(row, row + 1), one) for row, one in enumerate(drawn)]
+    assert torch.allclose(whole, torch.stack(single).mean())
+    run = Trainer(module, source, options, tmp_path, cpu=True).run()
+    losses = [entry["loss"] for entry in run if "loss" in entry]
+    assert len(losses) == 10 and all(math.isfinite(loss) for loss in losses)

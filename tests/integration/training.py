@@ -102,7 +102,7 @@ def tiny_options(**changes: Any) -> TrainOptions:
         "steps": 10, "batch_size": 4, "learning_rate": 3e-3, "rank": 32, "weight_decay": 0.0, "warmup": 20, "ema": 0.99,
         "shift": 12.0, "section": 2, "heldout_every": 0, "picture_every": 0, "checkpoint_every": 10,
         "clean_share": 0.0, "window_share": 0.0, "shorter_share": 0.0, "mixed_precision": "no",
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": False, "per_clip": False,
     }  # fmt: skip
     return TrainOptions(**(values | changes))
 

@@ -13,7 +13,7 @@ from scipy import stats
 from memory_encoder.objectives.continuation import ContinuationDraw
 from memory_encoder.objectives.flow import cumulative
 from memory_encoder.objectives.retrieval import RetrievalDraw, cell_spans, clean_cells
-from memory_encoder.training.draws import MOST_CONTEXT, draw_rows, section_of, target_of, task_of
+from memory_encoder.training.draws import MOST_CONTEXT, draw_rows, draw_together, section_of, target_of, task_of
 from memory_encoder.training.module import Batch
 from memory_encoder.training.options import TrainOptions
 
@@ -22,7 +22,14 @@ STEPS = 600
 
 def drawn_as(**changes: Any) -> TrainOptions:
     """Options of a run that has begun, with nothing that is not asked for."""
-    nothing = {"shift": 3.0, "section": 8, "clean_share": 0.0, "window_share": 0.0, "shorter_share": 0.0}
+    nothing = {
+        "shift": 3.0,
+        "section": 8,
+        "clean_share": 0.0,
+        "window_share": 0.0,
+        "shorter_share": 0.0,
+        "per_clip": False,
+    }
     return TrainOptions(**(nothing | changes))
 
 
@@ -37,7 +44,7 @@ def test_retrieval_takes_its_share_of_stage_two_and_none_of_the_held_out_loss() 
     assert 0.25 < tasks.count("retrieval") / STEPS < 0.35
     assert {task_of(options, step, "heldout") for step in range(20)} == {"continuation"}
     for step in range(20):
-        drawn = draw_rows(batch(), options, 2, step, 0)
+        drawn = draw_together(batch(), options, 2, step, 0)
         assert isinstance(drawn, RetrievalDraw if tasks[step] == "retrieval" else ContinuationDraw)
         first, count = target_of(options, 2, step, "train", 12)
         asked = drawn.omega.start if isinstance(drawn, RetrievalDraw) else drawn.history
@@ -60,7 +67,7 @@ def test_without_a_share_a_stage_is_one_task(stage) -> None:
 
 def test_a_host_sees_a_piece_of_the_clip_in_its_share_of_steps() -> None:
     options = drawn_as(stage="host", train_host=True, context=0.5, section=4)
-    drawn = [draw_rows(batch(), options, 2, step, 0) for step in range(200)]
+    drawn = [draw_together(batch(), options, 2, step, 0) for step in range(200)]
     contexts = [d.context for d in drawn if isinstance(d, ContinuationDraw) and d.context is not None]
     assert 0.4 < len(contexts) / 200 < 0.6
     assert {context.stop - context.start for context in contexts} == set(range(1, MOST_CONTEXT + 1))
@@ -71,7 +78,7 @@ def test_a_host_sees_a_piece_of_the_clip_in_its_share_of_steps() -> None:
 def test_a_host_sees_lr_latents_of_the_whole_clip_or_of_what_came_before() -> None:
     options = drawn_as(stage="host", train_host=True, context=1.0, coarse=0.5, section=4)
     clip = Batch(torch.zeros(2, 4, 12, 4, 4), {"2x2x2": torch.zeros(2, 4, 7, 2, 2)}, {})
-    drawn = [draw_rows(clip, options, 2, step, 0) for step in range(200)]
+    drawn = [draw_together(clip, options, 2, step, 0) for step in range(200)]
     found = [(d.context, d.history) for d in drawn if isinstance(d, ContinuationDraw) and d.context is not None]
     coarse = [(context.stop, start) for context, start in found if context.coarse]
     assert 0.4 < len(coarse) / 200 < 0.6
@@ -80,7 +87,7 @@ def test_a_host_sees_lr_latents_of_the_whole_clip_or_of_what_came_before() -> No
 
 def test_a_clean_share_masks_nothing_in_its_share_of_steps() -> None:
     options = drawn_as(clean_share=0.5)
-    levels = [draw_rows(batch(), options, 2, step, 0).mask_level for step in range(100)]  # type: ignore[union-attr]
+    levels = [draw_together(batch(), options, 2, step, 0).mask_level for step in range(100)]  # type: ignore[union-attr]
     clean = [bool((level == 0).all()) for level in levels]
     assert 0.35 < sum(clean) / 100 < 0.65
     assert all(bool((level >= 0.2).all()) for level, is_clean in zip(levels, clean, strict=True) if not is_clean)
@@ -88,7 +95,7 @@ def test_a_clean_share_masks_nothing_in_its_share_of_steps() -> None:
 
 def test_without_a_share_a_host_sees_no_context() -> None:
     options = drawn_as(stage="host", train_host=True, section=4)
-    assert all(draw_rows(batch(), options, 2, step, 0).context is None for step in range(30))  # type: ignore[union-attr]
+    assert all(draw_together(batch(), options, 2, step, 0).context is None for step in range(30))  # type: ignore[union-attr]
 
 
 def test_learning_rate_rises_stays_and_falls_to_zero() -> None:
@@ -107,7 +114,7 @@ def test_timesteps_of_an_expert_are_those_of_all_as_far_as_they_lie_in_its_range
 ) -> None:
     def timesteps(**range_of_t: Any) -> torch.Tensor:
         options = drawn_as(stage=stage, train_host=stage == "host", section=4, **range_of_t)
-        return torch.cat([draw_rows(batch(6), options, 2, step, 0, kind).t for step in range(400)]).double()
+        return torch.cat([draw_together(batch(6), options, 2, step, 0, kind).t for step in range(400)]).double()
 
     drawn, every = timesteps(min_t=low, max_t=high), timesteps()
     assert low <= float(drawn.min()) and float(drawn.max()) <= high + 1e-7
@@ -141,3 +148,33 @@ def test_sections_have_all_lengths_in_their_share_and_the_longest_in_the_others_
     assert set(lengths) == set(range(1, 7))
     assert 0.5 < lengths.count(6) / STEPS < 0.67  # half of them, and a sixth of the others
     assert {section_of(options, step, "heldout", 40) for step in range(50)} == {6}
+
+
+@pytest.mark.parametrize("stage", ["retrieval", "continuation"])
+def test_a_batch_of_many_clips_has_as_many_places_histories_tasks_and_dropouts(stage: Any) -> None:
+    """One step of 64 clips; before, all of them were asked for the same frames."""
+    options = drawn_as(
+        stage=stage, section=4, per_clip=True, retrieval_share=0.3, history_dropout=0.3, clean_share=0.5,
+        shorter_share=0.5, window_share=0.5,
+    )  # fmt: skip
+    clips = Batch(torch.zeros(64, 2, 40, 2, 2), {"2x2x2": torch.zeros(64, 2, 21, 1, 1)}, {})
+    drawn = draw_rows(clips, options, 2, 5, 0)
+    assert isinstance(drawn, tuple) and len(drawn) == 64
+    asked = [target_of(options, 2, 5, "train", 40, row) for row in range(64)]
+    places = [(d.omega.start, len(d.omega)) if isinstance(d, RetrievalDraw) else (d.history, d.section) for d in drawn]
+    assert places == asked and len({first for first, _ in places}) > 10
+    assert len(torch.unique(torch.cat([d.t for d in drawn]))) == 64
+    retrieved = [d for d in drawn if isinstance(d, RetrievalDraw)]
+    made = [d for d in drawn if isinstance(d, ContinuationDraw)]
+    assert {bool((d.mask_level == 0).all()) for d in retrieved} == {True, False}
+    if stage == "continuation":
+        assert 8 < len(retrieved) < 32
+        assert len({d.section for d in made}) == 4 and {d.drop_history for d in made} == {True, False}
+        assert len({d.window for d in made}) > 1
+    # The same on however many processes, and all alike when they are held out.
+    second = draw_rows(clips.rows(32, 64), options, 2, 5, 32)
+    assert isinstance(second, tuple) and all(
+        torch.equal(a.noise, b.noise) for a, b in zip(second, drawn[32:], strict=True)
+    )
+    assert not isinstance(draw_rows(clips, options, 2, 5, 0, "heldout"), tuple)
+    assert not isinstance(draw_rows(clips, drawn_as(stage=stage, section=4), 2, 5, 0), tuple)

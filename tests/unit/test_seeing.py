@@ -60,7 +60,7 @@ def test_the_held_out_loss_is_told_by_task_and_by_how_far_back(stage: Any, strid
     seen: list[tuple[Any, int, int]] = []
 
     def rows(target: Any) -> Batch:
-        first, length = target(frames)
+        first, length = target(frames, 0)
         assert 0 <= first < first + length <= frames
         return Batch(torch.zeros(2, 4, frames, 4, 4), {}, {})
 
