@@ -14,6 +14,7 @@ from ..memory_encoder.training.dataset.cache import build_cache, folder_stamp
 from ..memory_encoder.training.dataset.dataset import MemoryDataset
 from ..memory_encoder.training.dataset.disk_space import DiskSpace
 from ..memory_encoder.training.dataset.in_memory import dataset_from_latents
+from ..memory_encoder.training.dataset.mixture import Data, mixed
 from ..memory_encoder.training.dataset.settings import (
     CacheSettings,
     DatasetError,
@@ -239,4 +240,38 @@ def _weights(stage: Any) -> dict[str, Any]:
     return weights
 
 
-NODES = [VideoMemoryDataset]
+class VideoMemoryDatasetCombine(io.ComfyNode):
+    """Two datasets that one run trains on."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryDatasetCombine",
+            display_name="Combine Training Datasets",
+            category=CATEGORY,
+            description="One run trains on both datasets, each batch on one of them. Use several for more.",
+            inputs=[
+                MemoryDatasetSocket.Input("dataset", tooltip="From Cache Training Clips."),
+                MemoryDatasetSocket.Input("second_dataset", tooltip="Another one, of the same model and VAE."),
+                io.Float.Input(
+                    "share",
+                    default=0.0,
+                    min=0.0,
+                    max=0.99,
+                    step=0.01,
+                    tooltip="Share of the batches that the second dataset gives; 0 goes by the numbers of windows.",
+                ),
+            ],
+            outputs=[
+                MemoryDatasetSocket.Output(display_name="dataset", tooltip="For Train Memory Encoder."),
+                io.String.Output(display_name="report", tooltip="Shares and windows of each dataset."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, dataset: Data, second_dataset: Data, share: float) -> io.NodeOutput:
+        both = mixed([(dataset, None), (second_dataset, share or None)])
+        return io.NodeOutput(both, str(both), ui={"text": [str(both)]})
+
+
+NODES = [VideoMemoryDataset, VideoMemoryDatasetCombine]

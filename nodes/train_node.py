@@ -17,7 +17,7 @@ from ..memory_encoder.injection.hosts import find_host
 from ..memory_encoder.injection.hosts.comfy_models import training_mode
 from ..memory_encoder.injection.hosts.encoder_file import new_encoder, read_trained_on
 from ..memory_encoder.phi.encoder import MemoryEncoder
-from ..memory_encoder.training.dataset.dataset import MemoryDataset
+from ..memory_encoder.training.dataset.mixture import Data
 from ..memory_encoder.training.draws import random_state_kept
 from ..memory_encoder.training.heldout import describe_parts
 from ..memory_encoder.training.listener import Phase, PictureListener
@@ -191,7 +191,7 @@ class VideoMemoryTrain(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, memory_encoder: ManagedEncoder, dataset: MemoryDataset, stage: Any, steps: int, run: str, vae=None,
+        cls, model, memory_encoder: ManagedEncoder, dataset: Data, stage: Any, steps: int, run: str, vae=None,
         lora: dict[str, torch.Tensor] | None = None, preset: str = NO_PRESET, **recipe: Any,
     ) -> io.NodeOutput:  # fmt: skip
         """recipe: fields of TrainOptions, by the names of the inputs; what an old workflow has no input for is not."""

@@ -60,7 +60,10 @@ OPTIONS = {
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--dataset", type=Path, required=True, help="folder made by the cache command")
+    add(
+        "--dataset", action="append", required=True, metavar="FOLDER[:SHARE]",
+        help="folder made by the cache command; several: each with a share of the batches, by its windows if not given",
+    )  # fmt: skip
     add("--host", type=Path, required=True, help="diffusion model file")
     add("--out", type=Path, required=True, help="folder of the run; run the same command again to go on")
     add("--stage", choices=get_args(Stage), required=True, help="see docs/training.md")

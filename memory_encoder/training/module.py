@@ -49,8 +49,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         conditioning = {name: moved(value, device) for name, value in self.conditioning.items()}
-        lr = {rate: value.to(device) for rate, value in self.lr.items()}
-        return replace(self, hr=self.hr.to(device), lr=lr, conditioning=conditioning)
+        lr = {rate: value.to(device, non_blocking=True) for rate, value in self.lr.items()}  # waits unless it is pinned
+        return replace(self, hr=self.hr.to(device, non_blocking=True), lr=lr, conditioning=conditioning)
 
 
 class TrainingModule(nn.Module):

@@ -14,7 +14,7 @@ from ..phi.encoder import MemoryEncoder
 from ..phi.trained_on import TrainedOn
 from .card_advice import describe_plan
 from .card_plan import MemoryPlan, card_bytes, fit_to_card, plan_memory
-from .dataset.dataset import MemoryDataset
+from .dataset.mixture import Data
 from .distributed.shards import is_main
 from .draws import random_state_kept
 from .listener import PictureListener
@@ -32,7 +32,7 @@ SHOWN = 8  # names in a line
 def train(
     diffusion_model: nn.Module,
     encoder: MemoryEncoder,
-    dataset: MemoryDataset,
+    dataset: Data,
     options: TrainOptions,
     folder: Path,
     listener: PictureListener,
@@ -94,7 +94,7 @@ def train(
             remove_lora(diffusion_model)
 
 
-def what_is_trained(dataset: MemoryDataset, options: TrainOptions) -> TrainedOn:
+def what_is_trained(dataset: Data, options: TrainOptions) -> TrainedOn:
     """What the encoders of a run will have been trained on, for their files and for the plan."""
     space, (_, latents, height, width) = dataset.space, dataset.split("train").largest
     section = 0 if options.stage == "retrieval" else options.section
@@ -115,7 +115,7 @@ def what_is_trained(dataset: MemoryDataset, options: TrainOptions) -> TrainedOn:
     )
 
 
-def held_out(dataset: MemoryDataset, folder: Path) -> str:
+def held_out(dataset: Data, folder: Path) -> str:
     """Writes which clips are held out into the run's folder, and says it in a line."""
     names, others = (dataset.split(split).sources for split in ("heldout", "train"))
     if is_main():

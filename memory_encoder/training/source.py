@@ -8,7 +8,8 @@ from typing import Protocol
 import torch
 
 from ..phi.config import EncoderConfig
-from .dataset.dataset import MemoryDataset, collate
+from .dataset.dataset import collate
+from .dataset.mixture import Data
 from .dataset.settings import DatasetError
 from .dataset.text import EMPTY, stack
 from .draws import generator_for
@@ -33,7 +34,7 @@ class DatasetBatches:
     """Clips, LR latents at the encoders' rates, and the caption nearest to what the step asks for."""
 
     def __init__(
-        self, dataset: MemoryDataset, config: EncoderConfig, options: TrainOptions, others: Sequence[EncoderConfig] = ()
+        self, dataset: Data, config: EncoderConfig, options: TrainOptions, others: Sequence[EncoderConfig] = ()
     ) -> None:
         """config, others: the encoders. Raises DatasetError when one does not fit or nothing is left to train on."""
         for each in (config, *others):

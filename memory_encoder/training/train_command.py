@@ -25,7 +25,7 @@ from ..injection.hosts.comfy_models import (
 from ..injection.hosts.encoder_file import cross_settings, load_encoder, new_encoder, with_paths
 from ..phi.config import EncoderConfig, Padding
 from ..phi.encoder import MemoryEncoder
-from .dataset.dataset import MemoryDataset
+from .dataset.mixture import Mixture, open_datasets
 from .dataset.settings import parse_rates
 from .heldout import describe_parts
 from .listener import PictureListener
@@ -50,7 +50,7 @@ def run_train(args: argparse.Namespace) -> None:
         )
     load_comfy(args.comfy, PYTORCH_ATTENTION)
     options = options_from(args)
-    dataset = MemoryDataset.open(args.dataset)
+    dataset = open_datasets(args.dataset)
     with torch.inference_mode(False), training_mode():
         patcher = load_host(args.host)
         model: Any = patcher.model
@@ -60,6 +60,8 @@ def run_train(args: argparse.Namespace) -> None:
         if args.vae:
             pictures = codec(patcher, load_vae(args.vae)).decode
         report = Teller(args.out, pictures)
+        if isinstance(dataset, Mixture):
+            print(f"datasets: {dataset}", flush=True)
         lora = None if args.lora is None else read_lora(args.lora)
         metadata = host_metadata(args.host)
         train(

@@ -33,6 +33,7 @@ from .module import Batch, TrainingModule
 from .optimizers import Ema, make_optimizers, set_rate
 from .options import TrainOptions
 from .pace import Clock, Pace
+from .prefetch import Prefetch, pinned
 from .source import BatchSource
 
 _LOG = logging.getLogger("video_memory")
@@ -107,6 +108,7 @@ class Trainer:
         self.prepared: Any = prepared[0]
         self.optimizers: list[Any] = list(prepared[1:])
         self.ema = Ema(_trained(module), options.ema, options.ema_every)  # sharding has made other parameters
+        self.batches = Prefetch(partial(self._rows, kind="train"), options.steps * options.accumulate)
         self.checkpoints = Checkpoints(folder, options.keep_checkpoints)
         configs = [encoder.config for encoder in module.encoders]
         self.settings = settings_of(options, configs, getattr(source, "identity", None), sample)
@@ -131,7 +133,10 @@ class Trainer:
         """
         with random_state_kept(self.accelerator.device), signals_noted(self._asked_to_stop):
             set_seed(self.options.seed)  # for what draws from the global state inside the host, such as dropout
-            return self._run(last_picture)
+            try:
+                return self._run(last_picture)
+            finally:
+                self.batches.close()
 
     def _run(self, last_picture: bool) -> list[dict[str, Any]]:
         self._restore()
@@ -253,14 +258,19 @@ class Trainer:
             )
 
     def _loss(self, index: int, kind: str) -> Tensor:
+        batch, drawn = self.batches(index) if kind == "train" else self._rows(index, kind)
+        with self.accelerator.autocast():  # Accelerate puts it around the module itself unless weights are split
+            return self.prepared(batch.to(self.accelerator.device), drawn).float()
+
+    def _rows(self, index: int, kind: str) -> tuple[Batch, Any]:
+        """This process's part of a batch and what is drawn for it, a pure function of the arguments."""
         share = self.options.batch_size // self.accelerator.num_processes
         first = share * self.accelerator.process_index
         stride = self.module.stride
         target = partial(target_of, self.options, stride, index, kind)
         batch = self.source.rows(index, first, first + share, kind, target)
-        drawn = draw_rows(batch, self.options, stride, index, first, kind)
-        with self.accelerator.autocast():  # Accelerate puts it around the module itself unless weights are split
-            return self.prepared(batch.to(self.accelerator.device), drawn).float()
+        rows = batch, draw_rows(batch, self.options, stride, index, first, kind)
+        return pinned(rows) if self.accelerator.device.type == "cuda" else rows
 
     def _mean(self, loss: Tensor) -> Tensor:
         reduced: Any = self.accelerator.reduce(loss, reduction="mean")

@@ -184,6 +184,17 @@ def test_gradient_checkpointing_changes_no_gradient(comfy: Any, stage: Any) -> N
     assert max(float((a - gradients[1][n]).abs().max()) for n, a in gradients[0].items()) < 1e-5 * scale
 
 
+@pytest.mark.parametrize("stage", ["retrieval", "continuation"])
+def test_batches_made_ahead_give_the_losses_of_batches_made_in_turn(comfy: Any, tmp_path: Path, stage: Any) -> None:
+    losses = []
+    for ahead in (0, 2):
+        options = tiny_options(stage=stage, steps=4, accumulate=2)
+        trainer = Trainer(tiny_module(options), OneClip(8), options, tmp_path / str(ahead), cpu=True)
+        trainer.batches.ahead = ahead
+        losses.append(trainer.run())
+    assert losses[0] == losses[1]
+
+
 def test_accumulated_steps_equal_one_larger_step_in_number_of_updates(tmp_path: Path) -> None:
     options = tiny_options(steps=3, accumulate=2)
     trainer = Trainer(tiny_module(options), OneClip(8), options, tmp_path, cpu=True)

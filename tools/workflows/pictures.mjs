@@ -28,7 +28,7 @@ const SHOWN = {
   another_ending: ["Load", "Cut", "Join"],
   any_sampler: ["Apply"],
   continue_video: ["Clip"],
-  pretrain: ["Dataset", "Train"],
+  pretrain: ["Dataset", "Train", "DatasetCombine"],
 };
 
 await mkdir(out, { recursive: true });
@@ -84,11 +84,12 @@ async function showRun(workflow) {
   }
 }
 
-/** A node alone at its full size. */
+/** A node alone at its full size; one that the workflow does not have is added. */
 async function nodePicture(page, type) {
   const id = await page.evaluate((wanted) => {
     const { graph, canvas } = window.app;
-    const node = graph._nodes.find((candidate) => candidate.type === wanted);
+    let node = graph._nodes.find((candidate) => candidate.type === wanted);
+    if (!node) graph.add((node = window.LiteGraph.createNode(wanted)));
     canvas.deselectAll?.();
     canvas.links_render_mode = window.LiteGraph.HIDDEN_LINK; // those of other nodes would run behind it
     Object.assign(canvas.ds, { scale: 1, offset: [500 - node.pos[0], 160 - node.pos[1]] });

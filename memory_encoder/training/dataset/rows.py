@@ -21,8 +21,8 @@ def together(values: Sequence[Tensor | None]) -> Rows:
 
 def moved(rows: Rows, device: torch.device) -> Rows:
     if isinstance(rows, Tensor):
-        return rows.to(device)
-    return tuple(row if row is None else row.to(device) for row in rows)
+        return rows.to(device, non_blocking=True)
+    return tuple(row if row is None else row.to(device, non_blocking=True) for row in rows)
 
 
 Pass = tuple[list[int], dict[str, Tensor]]

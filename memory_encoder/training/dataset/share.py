@@ -38,11 +38,12 @@ class Share:
     def of_this_process(cls) -> Share:
         """What `accelerate launch` (or torchrun, or a person by RANK and WORLD_SIZE) has said."""
         try:
-            return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+            number, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         except ValueError as error:
             raise DatasetError(
                 "RANK and WORLD_SIZE are no numbers; start by accelerate launch, or unset both"
             ) from error
+        return cls(number, count)
 
     def of(self, names: Sequence[str]) -> Iterator[tuple[int, str]]:
         """(number, name) of the clips of this share: neighbours, which are often alike, go to different ones."""

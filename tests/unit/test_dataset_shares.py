@@ -1,0 +1,113 @@
+"""A cache that several processes make together: each a share, one index, and nothing lost with one of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memory_encoder.training.dataset.cache import CacheReport, build_cache
+from memory_encoder.training.dataset.clips import Progress
+from memory_encoder.training.dataset.dataset import MemoryDataset
+from memory_encoder.training.dataset.settings import DatasetError
+from memory_encoder.training.dataset.share import Share
+from memory_encoder.training.dataset.text import TextEncoder
+from tests.unit.dataset_clips import SETTINGS, SPACE, CountingCodec, Words, cache, counting
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = """
+import sys
+from pathlib import Path
+from memory_encoder.training.dataset.share import Share
+from tests.unit.test_dataset_shares import shared
+print(shared(Path(sys.argv[1]), Path(sys.argv[2]), Share.of_this_process()))
+"""
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    for number in range(5):
+        counting(tmp_path / "clips" / f"{number}.mp4", 17 + 17 * (number % 2))
+        (tmp_path / "clips" / f"{number}.txt").write_text(f"words of {number // 2}")
+    (tmp_path / "clips" / "empty.mp4").touch()
+    (tmp_path / "clips" / "stray.txt").write_text("x")
+    return tmp_path / "clips"
+
+
+def shared(clips: Path, out: Path, share: Share, codec: CountingCodec | None = None, **changes: object) -> CacheReport:
+    words = TextEncoder("words 1", Words)
+    made = (codec or CountingCodec()).codec
+    return build_cache(clips, out, SETTINGS, SPACE, made, words, share=share, **changes)  # type: ignore[arg-type]
+
+
+def index_bytes(out: Path) -> list[bytes]:
+    return [path.read_bytes() for path in (out / "index.json", *out.glob("index-*.sqlite"))]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_shares_in_any_order_make_the_index_of_one_process(clips: Path, tmp_path: Path, order: tuple[int, ...]) -> None:
+    out = tmp_path / "out"
+    reports = []
+    for done, number in enumerate(order):
+        assert not (out / "index.json").exists()
+        reports.append(shared(clips, out, Share(number, 3)))
+        assert reports[-1].missing == (None if done == 2 else tuple(sorted(order[done + 1 :])))
+    cache(clips, tmp_path / "one", words=Words())
+    assert index_bytes(out) == index_bytes(tmp_path / "one")
+    assert (reports[-1].train, reports[-1].encoded, reports[-1].clips) == (7, 7, 5)
+    assert "not done yet: " in str(reports[0]) and "left out: empty.mp4" in str(reports[-1])
+    assert not list((out / "shares").iterdir())  # all of it is in the index
+    assert len(MemoryDataset.open(out)) == 7
+
+
+class Killed(BaseException):
+    """What no code of ours catches."""
+
+
+def test_a_share_that_is_killed_loses_nothing_and_neither_do_the_others(clips: Path, tmp_path: Path) -> None:
+    codec = CountingCodec()
+
+    def kill(progress: Progress) -> None:
+        if codec.encoded >= 3:  # one window
+            raise Killed
+
+    with pytest.raises(Killed):
+        shared(clips, tmp_path / "out", Share(0, 2), codec, watch=kill)
+    assert shared(clips, tmp_path / "out", Share(1, 2)).missing == (0,)
+    again = CountingCodec()
+    report = shared(clips, tmp_path / "out", Share(0, 2), again)
+    assert again.encoded == 3 * 2 and report.missing is None and report.train == 7  # of its three windows one was there
+    assert shared(clips, tmp_path / "out", Share(), third := CountingCodec()).encoded == third.encoded == 0
+
+
+def test_other_clips_or_settings_are_not_put_together_with_what_is_left(clips: Path, tmp_path: Path) -> None:
+    shared(clips, tmp_path / "out", Share(0, 2))
+    counting(clips / "new.mp4", 17)
+    assert shared(clips, tmp_path / "out", Share(1, 2)).missing == (0,)
+    assert shared(clips, tmp_path / "out", Share(0, 2)).clips == 6
+
+
+def test_two_processes_at_once_by_the_variables_of_a_launcher(clips: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT, str(clips), str(tmp_path / "out")]
+    running = []
+    for rank in range(2):
+        environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
+        running.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+    said = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert sum("7 windows of 5 clips" in text for text in said) == 1  # the last one to end
+    cache(clips, tmp_path / "one", words=Words())
+    assert index_bytes(tmp_path / "out") == index_bytes(tmp_path / "one")
+
+
+def test_a_share_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(DatasetError, match="share 2 of 2 cannot be"):
+        Share.of_this_process()
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(DatasetError, match="no numbers"):
+        Share.of_this_process()
