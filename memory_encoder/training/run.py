@@ -111,7 +111,7 @@ def what_is_trained(dataset: Data, options: TrainOptions) -> TrainedOn:
         max_t=options.max_t,
         width=width * space.spatial,
         height=height * space.spatial,
-        clips=len(dataset.split("train").sources),
+        clips=dataset.split("train").clips,
     )
 
 

@@ -177,6 +177,17 @@ def test_the_node_takes_what_cores_dataset_node_makes(
     assert not dataset[0].hr.is_inference()
 
 
+def test_a_node_combines_two_datasets_and_says_their_shares(
+    node: Any, comfy: Any, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comfy.folder_paths, "output_directory", str(tmp_path))
+    combine = importlib.import_module("video_memory_pack.nodes.cache_clips").VideoMemoryDatasetCombine
+    first, second = (run(node, files, name=[name]).args[0] for name in ("one", "two"))
+    both, report = combine.execute(first, second, 0.25).args
+    assert report == "one: 75.0% of the batches, 2 windows, two: 25.0% of the batches, 2 windows"
+    assert len(both) == 4 and both.clips == 2 and all(value.tooltip for value in combine.GET_SCHEMA().inputs)
+
+
 def test_core_builds_the_nodes_schema(node: Any) -> None:
     schema = node.GET_SCHEMA()
     assert schema.node_id == "VideoMemoryDataset" and all(value.tooltip for value in schema.inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_windows_of_other_lengths_count_with_their_own_size(clips: Path, tmp_pat
     counting(clips / "c.mp4", 9)
     said: list[DiskSpace] = []
     for least in (0.0, 1.0):
-        settings = SETTINGS.__class__(**vars(SETTINGS) | {"min_window_seconds": least})
+        settings = dataclasses.replace(SETTINGS, min_window_seconds=least)
         build_cache(clips, tmp_path / f"out{least}", settings, SPACE, CountingCodec().codec, before=said.append)
     assert [needed.windows for needed in said] == [3, 4]
     assert 0 < said[1].latents - said[0].latents < said[0].latents / 3

@@ -210,8 +210,12 @@ class MemoryDataset:
     @property
     def sources(self) -> tuple[str, ...]:
         """The clips of this part of the dataset."""
-        splits: dict[Split, None] = dict.fromkeys(bucket.split for bucket in self.buckets)
-        return tuple(source for split in splits for source in self.index.sources(split))
+        return tuple(source for split in self._splits for source in self.index.sources(split))
+
+    @property
+    def clips(self) -> int:
+        """How many clips there are in this part of the dataset."""
+        return sum(self.index.clips(split) for split in self._splits)
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -281,6 +285,10 @@ class MemoryDataset:
             with contextlib.suppress(CorruptShard):
                 return self[first + (index - first + step) % bucket.windows]
         raise CorruptShard(f"every shard of the size of window {index} is corrupt; run the cache again")
+
+    @property
+    def _splits(self) -> tuple[Split, ...]:
+        return tuple(dict.fromkeys(bucket.split for bucket in self.buckets))
 
     def _bucket(self, index: int) -> tuple[int, Bucket]:
         """The bucket of a window, and the index of its first one."""

@@ -108,6 +108,10 @@ class Index:
         query = "SELECT source FROM clips WHERE ? IS NULL OR split = ? ORDER BY clip"
         return (source for (source,) in self._rows(query, (split, split)))
 
+    def clips(self, split: Split) -> int:
+        """How many clips a split has."""
+        return self._rows("SELECT count(*) FROM clips WHERE split = ?", (split,))[0][0]
+
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """(name, reason) of all that was left out."""

@@ -41,6 +41,11 @@ class Mixture:
         return tuple(rate for rate in self.parts[0].rates if all(rate in part.rates for part in self.parts))
 
     @property
+    def clips(self) -> int:
+        """How many clips there are."""
+        return sum(part.clips for part in self.parts)
+
+    @property
     def longest(self) -> int:
         """See `MemoryDataset.longest`."""
         return max((part.longest for part in self.parts), default=0)
