@@ -117,13 +117,13 @@ def what_is_trained(dataset: Data, options: TrainOptions) -> TrainedOn:
 
 def held_out(dataset: Data, folder: Path) -> str:
     """Writes which clips are held out into the run's folder, and says it in a line."""
-    names, others = (dataset.split(split).sources for split in ("heldout", "train"))
+    names, others = dataset.split("heldout").sources, dataset.split("train").clips
     if is_main():
         write_bytes(folder / HELD_OUT, "".join(f"{name}\n" for name in names).encode())
     if not names:
         return "no clip is held out, so that nothing is measured on clips that were not trained on"
     shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-    return f"held out: {len(names)} of {len(names) + len(others)} clips: {shown} (all in {HELD_OUT})"
+    return f"held out: {len(names)} of {len(names) + others} clips: {shown} (all in {HELD_OUT})"
 
 
 def with_room(options: TrainOptions, card: float | None, plan: Callable[[TrainOptions], MemoryPlan]) -> TrainOptions:

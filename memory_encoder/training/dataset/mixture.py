@@ -41,6 +41,11 @@ class Mixture:
         return tuple(rate for rate in self.parts[0].rates if all(rate in part.rates for part in self.parts))
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """See `MemoryDataset.sources`; a name may stand in several of them."""
+        return tuple(source for part in self.parts for source in part.sources)
+
+    @property
     def clips(self) -> int:
         """How many clips there are."""
         return sum(part.clips for part in self.parts)
