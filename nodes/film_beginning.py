@@ -128,7 +128,7 @@ def opening_of(
     if history is not None:
         latents = history["samples"].cpu().float()
         sections = (OpeningSection(latents.shape[2], HISTORY),)
-        if (parts := parts_of(history)) and any(part.repeated is not None for part in parts):
+        if (parts := parts_of(history, "history")) and any(part.repeated is not None for part in parts):
             sections = tuple(OpeningSection(part.latents.shape[2], HISTORY, None, part.repeated) for part in parts)
         return Opening(latents, sections)
     if memory is not None and not holds_pictures(memory) and memory.recent.shape[2] and lattice.clips == "film":

@@ -161,7 +161,7 @@ def film_latent(film: Film, fps: float, opening: Opening | None) -> dict[str, An
     return {"samples": torch.cat([part.latents for part in parts], dim=2), LAYOUT: layout}
 
 
-def parts_of(latent: dict[str, Any]) -> list[Part] | None:
+def parts_of(latent: dict[str, Any], name: str = "latent") -> list[Part] | None:
     """The parts of a film that a LATENT of the sampler holds; None when it is another one, or was cut or joined since.
 
     Raises ValueError for the latter where a film of several clips can no longer be told apart.
@@ -173,8 +173,8 @@ def parts_of(latent: dict[str, Any]) -> list[Part] | None:
         return [Part(*part) for part in zip(samples.split(sizes, dim=2), repeated, strict=True)]
     if "repeated" in layout:
         raise ValueError(
-            "latent is a film of several clips that another node has cut or joined since, so that it says no longer "
-            "where they begin; connect the Autoregressive Sampler directly, or name the film instead of latent"
+            f"{name} is a film of several clips that another node has cut or joined since, so that it says no longer "
+            "where they begin; connect the Autoregressive Sampler directly"
         )
     return None
 

@@ -105,6 +105,9 @@ def test_history_is_one_clip_unless_it_is_a_film_of_several(world: World, clips:
     again, _, _ = film(world, "again", "cut", memory_encoder=clips, history=latent)
     assert again["video_memory"]["repeated"] == [None, 5, 0, 0]
     assert len(frames_of(saved_path(world, save(world, film="again")))) == 26 + 9
+    cut = latent | {"samples": latent["samples"][:, :, 1:]}
+    with pytest.raises(ValueError, match="history is a film of several clips that another node has cut"):
+        film(world, "cut", "cut", memory_encoder=clips, history=cut)
 
 
 def test_start_image_is_shown_once_and_a_memory_leads_no_clip_in(world: World, clips: Any) -> None:
