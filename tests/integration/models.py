@@ -115,7 +115,7 @@ def random_memory(host: Host, tokens: int, batch: int = 1, latents: int = 9, see
     )
 
 
-def trained_encoder(host: Host, path: Path, picture_width: int = 8) -> EncoderConfig:
+def trained_encoder(host: Any, path: Path, picture_width: int = 8) -> EncoderConfig:
     """Writes an encoder as those of FramePack-F1 (on HunyuanVideo) and Helios (on Wan) are, with random weights."""
     values: dict[str, Any] = {
         "host": host.name, "width": host.width, "latent_channels": host.latent_channels, "patch": host.patch,

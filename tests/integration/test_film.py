@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,9 @@ from tools.comfy_server import ComfyInterrupted, ComfyServer
 from tools.environment import ROOT
 
 from .films import HOLD_NODE, PROMPTS, SAMPLER, changed, film, held, hold, latent_bytes, report, write_models
+from .models import trained_encoder
+
+TRAINED = Path("models") / "memory_encoders" / "trained.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +30,7 @@ def server(comfy: Any, comfy_environment: Any, tmp_path_factory: pytest.TempPath
     """ComfyUI with the pack under a name with a space, the demo's text encoder and untrained models of two blocks."""
     work = tmp_path_factory.mktemp("film_server")
     write_models(work / "models")
+    trained_encoder(SimpleNamespace(name="wan", width=128, latent_channels=16, patch=(1, 2, 2)), work / TRAINED)
     running = ComfyServer(
         work,
         environment=comfy_environment,
@@ -45,9 +51,21 @@ def at_step(message: dict[str, Any]) -> tuple[int, int] | None:
     return (data["section"], data["step"]) if message["type"] == "test.step" else None
 
 
-def test_film_killed_in_its_third_section_goes_on_to_the_same_bits(server: ComfyServer) -> None:
-    whole = server.run(held(film("whole")))
-    assert report(whole) == [False] * 5
+def with_encoder(prompt: dict[str, Any], kind: str) -> dict[str, Any]:
+    """A film with an encoder as it was trained for Helios, or with the paper's."""
+    if kind == "paper":
+        return prompt
+    loader = {"model": ["host", 0], "encoder_name": TRAINED.name, "lora_name": "none", "lora_strength": 1.0}
+    loaded = prompt | {"encoder": {"class_type": "VideoMemoryEncoderLoader", "inputs": loader}}
+    return changed(loaded, SAMPLER, model=["encoder", 0], memory_encoder=["encoder", 1])
+
+
+@pytest.mark.parametrize("kind", ["paper", "helios"])
+def test_film_killed_in_its_third_section_goes_on_to_the_same_bits(server: ComfyServer, kind: str) -> None:
+    names = f"whole {kind}", f"cut {kind}"
+    whole, cut = (held(with_encoder(film(name), kind)) for name in names)
+    made = server.run(whole)
+    assert report(made) == [False] * 5
     holding = hold(server, section=2, step=1)
 
     def kill(message: dict[str, Any]) -> None:
@@ -56,16 +74,16 @@ def test_film_killed_in_its_third_section_goes_on_to_the_same_bits(server: Comfy
             raise Killed
 
     with pytest.raises(Killed):
-        server.wait(server.queue(held(film("cut"))), on_progress=kill)
-    folder = server.output_dir / "video_memory" / "cut"
+        server.wait(server.queue(cut), on_progress=kill)
+    folder = server.output_dir / "video_memory" / names[1]
     stored = [record["prompt"] for record in json.loads((folder / "manifest.json").read_text())["sections"]]
     assert stored == list(PROMPTS[:2])
 
     holding.unlink()
     server.start()
-    resumed = server.run(held(film("cut")))
+    resumed = server.run(cut)
     assert report(resumed) == [True, True, False, False, False]
-    assert latent_bytes(server, "cut") == latent_bytes(server, "whole")
+    assert latent_bytes(server, names[1]) == latent_bytes(server, names[0])
     assert not list(folder.glob("*.tmp")) and not list(folder.glob(".*"))
 
 
