@@ -37,6 +37,7 @@ HOSTS: dict[str, HostShape] = {
     "wan-14b": HostShape(5120, 14.3, 4, 8, 5120 / 2222, blocks=40),
     "hunyuan": HostShape(3072, 12.8, 4, 8, 1.8, blocks=60),
     "hunyuan-1.5": HostShape(2048, 8.3, 4, 16, 4.0, patch=1, blocks=54),
+    "tiny": HostShape(256, 0.0043, 4, 8, 256 / 2222, blocks=4),  # of the demo
 }
 
 

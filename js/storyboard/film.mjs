@@ -8,6 +8,7 @@
 const PASS_THROUGH = new Set(["Reroute"]);
 const MAX_NODES = 200; // a walk through a graph ends, also when the graph is a ring
 const COMBINE = "VideoMemoryEncoderCombine";
+const DEMO = "VideoMemoryDemoModels";
 const MOST_ENCODERS = 4;
 const LOADERS = /^(UNETLoader|UnetLoaderGGUF\w*|CheckpointLoader\w*|LoaderGGUF\w*)$/i;
 
@@ -22,6 +23,8 @@ export function findFilm(node) {
   const found = { sampler: sampler.id, width: numberOf(sampler, "width"), height: numberOf(sampler, "height") };
   found.hasHistory = ["history", "memory"].some((name) => inputOf(sampler, name)?.link != null);
   Object.assign(found, describeEncoders(encodersOf(sampler)));
+  const demo = encodersOf(sampler).find((node) => node.type === DEMO);
+  if (demo) Object.assign(found, { host: "tiny", rates: valueOf(demo, "rate"), bytes_per_weight: 2 });
   const { file, dtype } = modelFile(sampler);
   if (file) Object.assign(found, { host: hostOf(file), bytes_per_weight: /^fp8/.test(dtype) ? 1 : bytesPerWeight(file) });
   return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined && value !== ""));

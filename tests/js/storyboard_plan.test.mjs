@@ -56,6 +56,13 @@ test("a memory of pictures that has no file is planned by its own numbers", () =
   assert.deepEqual([request.max_pictures, request.repeated_frames, request.rates, request.host], [6, 5, undefined, "wan-5b"]);
 });
 
+test("a film of the demo's models is planned for them, with the memory that their node names", () => {
+  const models = ["VideoMemoryDemoModels", { rate: "4x4x2" }];
+  const sampler = ["VideoMemorySampler", { width: 128, height: 96 }, { storyboard: ["board", 0], model: ["models", 0], memory_encoder: ["models", 1] }];
+  const found = findFilm(graphOf({ board: FILM.board, models, sampler })("board"));
+  assert.deepEqual([found.host, found.rates, found.bytes_per_weight], ["tiny", "4x4x2", 2]);
+});
+
 test("weights that their loader keeps in fp8 count as fp8, whatever the file's name says", () => {
   const unet = (dtype) => ["UNETLoader", { unet_name: "wan2.2_ti2v_5B_fp16.safetensors", weight_dtype: dtype }];
   const bytes = (dtype) => findFilm(graphOf({ ...FILM, unet: unet(dtype) })("board")).bytes_per_weight;

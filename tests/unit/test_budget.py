@@ -114,6 +114,11 @@ def test_a_compression_rate_is_advised_only_where_it_gives_fewer_tokens(rate):
     assert bool(found) == (rate != "8x8x4")
 
 
+def test_the_demos_film_fits_any_card():
+    tiny = plan("tiny", width=128, height=96, fps=16, history_seconds=6, card_gib=2, bytes_per_weight=2)
+    assert advice(tiny, estimate(tiny)) == []
+
+
 def test_memory_of_several_rates_is_their_sum():
     both = plan("hunyuan", rates=("4x4x2", "2x2x8"), padding="floor")
     assert estimate(both).memory_tokens == 5460 + 5850
