@@ -1,5 +1,7 @@
 /** Small helpers for elements inside of nodes. */
 
+const SVG = "http://www.w3.org/2000/svg";
+
 /**
  * An element. `properties` are set as properties, but `class`, `data` and names with a dash as attributes; handlers are
  * given as `onclick` and the like. Text is always text, never markup.
@@ -50,4 +52,16 @@ export function ownWheel(target, act) {
   const options = { capture: true, passive: false };
   window.addEventListener("wheel", listen, options);
   return () => window.removeEventListener("wheel", listen, options);
+}
+
+/** An icon of 16x16, filled, for the eye only: the button around it has the words. */
+export function svg(path) {
+  const icon = document.createElementNS(SVG, "svg");
+  icon.setAttribute("viewBox", "0 0 16 16");
+  icon.setAttribute("aria-hidden", "true");
+  const shape = document.createElementNS(SVG, "path");
+  shape.setAttribute("fill", "currentColor");
+  shape.setAttribute("d", path);
+  icon.append(shape);
+  return icon;
 }

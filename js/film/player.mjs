@@ -1,10 +1,19 @@
 /** Plays the preview clips of a film one after the other: pause, seek, single frames, and a view as large as the screen. */
 
-import { element, update } from "../dom.mjs";
+import { element, svg, update } from "../dom.mjs";
 import { t } from "../i18n.mjs";
 import { ClipFrames } from "./clip_frames.mjs";
 import { frameAt, placeOf, startsOf, stepped } from "./playing.mjs";
 import { place } from "./time.mjs";
+
+const ICONS = {
+  play: "M4 2.5v11l9-5.5z",
+  pause: "M4 2.5h3v11H4zM9 2.5h3v11H9z",
+  back: "M12 2.5v11L5 8zM3 2.5h2v11H3z",
+  forward: "M4 2.5v11L11 8zM11 2.5h2v11h-2z",
+  large: "M2 2h5v2H4v3H2zM9 2h5v5h-2V4H9zM2 9h2v3h3v2H2zM12 9h2v5H9v-2h3z",
+  close: "M3 4.4 4.4 3 8 6.6 11.6 3 13 4.4 9.4 8l3.6 3.6-1.4 1.4L8 9.4 4.4 13 3 11.6 6.6 8z",
+};
 
 export class Player {
   /**
@@ -18,8 +27,9 @@ export class Player {
     this.tiles = [];
     this.canvas = element("canvas", { class: "vm-film-screen", role: "img" });
     this.caption = element("div", { class: "vm-film-caption" });
-    const button = (name, words, act) => element("button", { type: "button", class: "vm-film-button", textContent: words, title: t(name), "aria-label": t(name), onclick: act });
-    this.pauseButton = button("film.pause", "⏸", () => this.toggle());
+    const button = (name, act) =>
+      element("button", { type: "button", class: "vm-film-button", title: t(`film.${name}`), "aria-label": t(`film.${name}`), onclick: act }, svg(ICONS[name]));
+    this.pauseButton = button("pause", () => this.toggle());
     this.slider = element("input", {
       type: "range", class: "vm-film-seek", min: "0", max: "1", step: "any", "aria-label": t("film.seek"),
       oninput: () => this.seek(Number(this.slider.value)),
@@ -28,8 +38,8 @@ export class Player {
     this.controls = element(
       "div",
       { class: "vm-film-controls" },
-      button("film.back", "⏮", () => this.step(-1)), this.pauseButton, button("film.forward", "⏭", () => this.step(1)), this.slider, this.clock,
-      button("film.large", "⛶", () => this.enlarge()), button("film.close", "✕", () => this.close()),
+      button("back", () => this.step(-1)), this.pauseButton, button("forward", () => this.step(1)), this.slider, this.clock,
+      button("large", () => this.enlarge()), button("close", () => this.close()),
     ); // prettier-ignore
     this.root = element(
       "div",
@@ -58,7 +68,7 @@ export class Player {
 
   setPlaying(on) {
     this.on = on;
-    update(this.pauseButton, "textContent", on ? "⏸" : "▶");
+    this.pauseButton.replaceChildren(svg(on ? ICONS.pause : ICONS.play));
     const words = t(on ? "film.pause" : "film.resume");
     update(this.pauseButton, "title", words);
     this.pauseButton.setAttribute("aria-label", words);

@@ -73,7 +73,9 @@ export const STYLE = `
 .vm-film-caption { position: absolute; left: 0; right: 0; top: 0; padding: 5px 8px 14px; font-size: 11.5px;
   background: linear-gradient(#000c, transparent); overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
 .vm-film-controls { display: flex; align-items: center; gap: 5px; flex: none; padding: 5px 8px; background: #161616; }
-.vm-film-controls .vm-film-button { color: #fff; background: #2a2a2a; border-color: #555; min-width: 28px; }
+.vm-film-controls .vm-film-button { display: grid; place-items: center; width: 28px; height: 24px; padding: 0; color: #fff;
+  background: #2a2a2a; border-color: #555; flex: none; }
+.vm-film-controls svg { width: 13px; height: 13px; }
 .vm-film-seek { flex: 1; min-width: 60px; accent-color: var(--vm-accent); }
 .vm-film-clock { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .vm-film-player:fullscreen { border-radius: 0; font-size: 16px; }

@@ -1,10 +1,10 @@
 /** One section in the strip: a still that moves under the pointer, or the live preview while it is sampled. */
 
-import { element, update, updateAttribute } from "../dom.mjs";
+import { element, svg, update, updateAttribute } from "../dom.mjs";
 import { t } from "../i18n.mjs";
 import { place } from "./time.mjs";
 
-const NS = "http://www.w3.org/2000/svg";
+const PADLOCK = "M4 7V5a4 4 0 0 1 8 0v2a2 2 0 0 1 2 2v5a1 1 0 0 1-1 1H3a1 1 0 0 1-1-1V9a2 2 0 0 1 2-2zm2 0h4V5a2 2 0 0 0-4 0z";
 
 export class Tile {
   /** `address(tile, still)` gives the address of a section's clip. `chosen(index)` is called on a click. */
@@ -13,7 +13,7 @@ export class Tile {
     this.moving = false;
     this.image = element("img", { alt: "", draggable: false, hidden: true });
     this.none = element("span", { class: "vm-film-dim", textContent: t("film.nopreview"), hidden: true });
-    this.lock = element("span", { class: "vm-film-lock", hidden: true }, padlock());
+    this.lock = element("span", { class: "vm-film-lock", hidden: true }, svg(PADLOCK));
     this.next = element("span", { class: "vm-film-next", hidden: true });
     this.progress = element("div", { class: "vm-film-progress" });
     this.state = element("div", { class: "vm-film-state" });
@@ -68,14 +68,4 @@ export class Tile {
       this.image.hidden = true;
     }
   }
-}
-
-function padlock() {
-  const icon = document.createElementNS(NS, "svg");
-  icon.setAttribute("viewBox", "0 0 16 16");
-  const path = document.createElementNS(NS, "path");
-  path.setAttribute("fill", "currentColor");
-  path.setAttribute("d", "M4 7V5a4 4 0 0 1 8 0v2a2 2 0 0 1 2 2v5a1 1 0 0 1-1 1H3a1 1 0 0 1-1-1V9a2 2 0 0 1 2-2zm2 0h4V5a2 2 0 0 0-4 0z");
-  icon.append(path);
-  return icon;
 }
