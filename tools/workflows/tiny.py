@@ -24,14 +24,14 @@ FIRST_SHOTS = (
     "Mira waves in the kitchen",
 )
 FIRST_NOTE = """
-Press **Run**. A minute or some later the film is in *Save Film*, on any computer, without a graphics card.
+Press **Run**. In a few minutes the film is in *Save Film*, on any computer, without a graphics card.
 
 The models are tiny and draw cartoons. Only the first shot says how Mira looks; the memory carries it into the others.
 
 - Change a shot in **Storyboard** and run again: what comes before it is kept.
 - Click a section in **Autoregressive Sampler**, then *Redo*: another take of it alone.
 
-For real pictures open another template, such as *Wan 2.2 5B*: everything but the models stays the same.
+For real pictures open another template, such as *02 Wan 2.2 5B*: everything but the models stays the same.
 """
 NOTE = """
 A whole film in minutes, without a graphics card. The models come with the pack's source and are trained; the pictures
