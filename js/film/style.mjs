@@ -80,9 +80,11 @@ export const STYLE = `
 .vm-film-clock { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .vm-film-player:fullscreen { border-radius: 0; font-size: 16px; }
 .vm-film-player:fullscreen .vm-film-caption { font-size: 18px; }
-.vm-film-grid .vm-film-strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); grid-auto-rows: 108px;
+.vm-film-grid .vm-film-strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(76px, 1fr)); grid-auto-rows: 56px;
   overflow: hidden auto; align-content: start; }
 .vm-film-grid .vm-film-tile { width: auto; height: auto; }
+.vm-film-grid .vm-film-text { position: absolute; bottom: 0; padding: 0 4px; background: #000b; color: #fff; }
+.vm-film-grid :is(.vm-film-text > :last-child, .vm-film-picture > .vm-film-dim) { display: none; }
 .vm-film-empty { flex: 1; min-height: 0; border: 1px dashed var(--border-color); border-radius: 6px; display: grid;
   place-content: center; text-align: center; gap: 2px; padding: 8px; }
 @media (prefers-reduced-motion: reduce) { .vm-film-state::before { animation: none !important; } }

@@ -34,7 +34,7 @@ export class FilmView {
     });
     const turn = (name, words) => element("button", {
       type: "button", class: "vm-film-button", textContent: words, title: t(`${name}.title`), "aria-pressed": "false",
-      onclick: () => (this.host.turn(name), this.show()),
+      onclick: () => (this.host.turn(name), this.show(), this.reveal()),
     }); // prettier-ignore
     this.turns = { "film.review": turn("film.review", t("film.review")), "film.grid": turn("film.grid", t("film.grid")), [PICTURES]: turn(PICTURES, "") };
     this.pictures = new Pictures((marks) => this.host.mark(marks));
