@@ -28,7 +28,7 @@ from memory_encoder.training import evaluate_command
 from memory_encoder.training.heldout import NOTHING, THIRDS, WITHOUT_MEMORY
 from memory_encoder.training.listener import LOSS_PICTURE, RECALL_PICTURE
 from memory_encoder.training.options import TrainOptions
-from memory_encoder.training.presets import preset_named
+from memory_encoder.training.presets import PRESETS, preset_named
 from memory_encoder.training.run_files import (
     ENCODER,
     HELD_OUT,
@@ -411,3 +411,15 @@ def test_ctrl_c_on_the_command_says_where_it_stopped_and_how_to_go_on(
     monkeypatch.undo()
     assert train(files, cached, tmp_path, "--stage", "retrieval") == 0
     assert "steps 1 to 3" in capsys.readouterr().out and len(read_losses(tmp_path / LOSSES)) == 3
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_trains(
+    files: dict[str, Path],  # noqa: F811
+    cached: Path,
+    tmp_path: Path,
+    preset: str,
+) -> None:
+    fixed = ["--stage", "continuation", "--from-scratch", "--preset", preset, "--steps", "1", "--mixed-precision", "no"]
+    assert train(files, cached, tmp_path, *fixed) == 0
+    assert len(read_losses(tmp_path / LOSSES)) == 1

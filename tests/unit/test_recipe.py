@@ -74,8 +74,8 @@ def test_every_preset_is_made_of_options_and_what_is_given_beside_it_comes_first
     options = parsed("--preset", name, stage=stage)
     chosen = preset_named(name).options(stage)
     assert {key: getattr(options, key) for key in chosen} == chosen
-    other = parsed("--preset", name, "--rank", "7", "--steps", "50", "--no-gradient-checkpointing", stage=stage)
-    assert (other.rank, other.steps, other.gradient_checkpointing) == (7, 50, False)
+    other = parsed("--preset", name, "--rank", "7", "--steps", "50", "--no-per-clip", stage=stage)
+    assert (other.rank, other.steps, other.per_clip) == (7, 50, False)
     assert other.cooldown == (10 if PRESETS[name].cools else 0)
 
 

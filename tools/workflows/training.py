@@ -12,6 +12,7 @@ from .films import BROWN, GREEN
 from .graph import Node, Workflow
 
 PRESET = "12gb-5b"
+PRESET_ALONE = ("offload_inputs", "resident_blocks")  # no inputs of the node
 
 SIZE: dict[str, Any] = {"width": 832, "height": 480}
 CLIPS = """
@@ -27,7 +28,8 @@ HARDWARE = """
 **Hardware.** Before the first step the node prints what it trains and an estimate of the memory that takes; it cuts a
 batch that does not fit into smaller steps, and makes sections as long as the card has room for. The values are those of
 the preset *12gb-5b*; lower `width`, `height` and `rank` for a smaller card, or choose another `preset`. Speed and
-memory of full-size runs have not been measured; what a run costs by our estimates is in `docs/training.md`.
+memory of full-size runs have not been measured; what a run costs by our estimates is in `docs/training.md`. With a
+`preset` its values count, whatever stands beside them; choose *none* to change them one by one.
 """
 
 
@@ -43,7 +45,8 @@ def _trainer(
         stride_seconds=0.0, heldout="0.1", on_bad="skip", scene_cuts=False, clip=loaded.clip[0],
     )  # fmt: skip
     report = add("PreviewAny", "What was encoded and what was left out", id=6, source=dataset[1])
-    recipe = preset_named(PRESET).options(stage) | {"mixed_precision": "auto"}
+    recipe = preset_named(PRESET).options(stage) | {"mixed_precision": "auto", "preset": PRESET}
+    recipe = {name: value for name, value in recipe.items() if name not in PRESET_ALONE}
     train = add(
         "VideoMemoryTrain", f"Train: {stage}", id=7, model=loaded.unet[0], memory_encoder=encoder[output],
         dataset=dataset[0], stage=stage, seed=0, vae=loaded.vae[0], **recipe, **settings,
