@@ -174,6 +174,7 @@ class VideoMemorySampler(io.ComfyNode):
         size = latent_size(host, codec, width, height)
         low_noise = None if model_low_noise is None else memory_encoder.attach(model_low_noise)
         start = memory_encoder.empty_memory(1) if memory is None else memory
+        memory_encoder.check_memory(start)
         check_unused(start, model, settings, low_noise_memory)
         own = own_memory(codec, model, low_noise, start)
         experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory, own)

@@ -39,7 +39,7 @@ def append_history(
 
     Raises ValueError when the memory was made by another encoder or the latents do not continue it.
     """
-    _check_maker(memory, encoder.config)
+    check_maker(memory, encoder.config)
     if memory.latents and memory.tokens.shape[0] != latents_BCTHW.shape[0]:
         raise ValueError(
             f"latent holds {latents_BCTHW.shape[0]} clips, memory {memory.tokens.shape[0]}; continue as many as it has"
@@ -71,7 +71,7 @@ def append_pictures(
     choice: PictureChoice | None = None,
 ) -> KeyframeMemory:
     """Appends normalised latents, a clip of its own, to a memory of pictures; see `KeyframeMemory.appended`."""
-    _check_maker(memory, config)
+    check_maker(memory, config)
     if latents_BCTHW.shape[0] != 1:
         raise ValueError(
             f"latent holds {latents_BCTHW.shape[0]} clips; a memory of keyframes is of one: pick it with Latent From "
@@ -82,7 +82,7 @@ def append_pictures(
     return memory.appended(pictures, latents_BCTHW.shape[2], size, prompt, seed, repeated, choice)
 
 
-def _check_maker(memory: Memory, config: EncoderConfig) -> None:
+def check_maker(memory: Memory, config: EncoderConfig) -> None:
     """Raises ValueError when a memory was made by an encoder with other settings."""
     if memory.config != config:
         raise ValueError(

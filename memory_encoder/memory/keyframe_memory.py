@@ -81,9 +81,12 @@ class KeyframeMemory:
 
     def bank(self, marks: PictureMarks | None = None) -> tuple[KeptPicture, ...]:
         """The pictures that the next section sees, oldest first."""
-        given = sum(len(clip.pictures) for clip in self.clips if clip.record.prompt == REFERENCES)
-        config = self.config
+        config, given = self.config, self._references()
         return bank(self.pictures, config.max_pictures, config.first_kept, marks or PictureMarks(), given)
+
+    def _references(self) -> frozenset[int]:
+        """Numbers of the pictures that were given and are of no clip."""
+        return frozenset(picture.number for clip in self.clips if not clip.record.latents for picture in clip.pictures)
 
     def closing(self, count: int) -> Tensor | None:
         """The film's last `count` frames [count,H,W,3] uint8, its last one repeated where there are fewer; None of
@@ -120,8 +123,8 @@ class KeyframeMemory:
                 f"latents of {size[0]}x{size[1]} cannot continue a memory of {self.size[0]}x{self.size[1]}; keep one "
                 "picture size for the whole film"
             )
-        choice, pixels = choice or PictureChoice(), as_bytes(pictures_THW3[repeated:])
-        marks = choice.marks
+        choice, clip = choice or PictureChoice(), as_bytes(pictures_THW3)
+        marks, pixels = choice.marks, clip[repeated:]
         pinned = marks.pinned_frames(len(self.clips))
         if pinned and pinned[-1] >= len(pixels):
             raise ValueError(
@@ -132,7 +135,7 @@ class KeyframeMemory:
         others = [picture.pixels for picture in (*self.bank(marks), *banned)]
         frames = chosen_frames(pixels, self.config.similarity, choice.look, others, pinned)
         kept = max(1, self.config.repeated_frames)
-        return self._with(pixels, frames, SectionRecord(self.latents, latents, 0, prompt, seed), size, pixels[-kept:])
+        return self._with(pixels, frames, SectionRecord(self.latents, latents, 0, prompt, seed), size, clip[-kept:])
 
     def with_references(self, pictures_NHW3: Tensor, size: tuple[int, int]) -> KeyframeMemory:
         """The memory with pictures [N,H,W,3] in 0..1 that a person gives; all of them stay.
@@ -140,7 +143,7 @@ class KeyframeMemory:
         Raises ValueError when there are more than the memory keeps.
         """
         pixels = as_bytes(pictures_NHW3)
-        known = sum(len(clip.pictures) for clip in self.clips if clip.record.prompt == REFERENCES)
+        known = len(self._references())
         if known + len(pixels) > self.config.max_pictures:
             raise ValueError(
                 f"references holds {len(pixels)} pictures{f' after {known} of the memory' if known else ''}, and this "
@@ -231,8 +234,9 @@ class KeyframeMemory:
 
 
 def as_bytes(pictures: Tensor) -> Tensor:
-    """Pictures in 0..1 as bytes in CPU memory."""
-    return (pictures[..., :3].detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    """Pictures in 0..1 as bytes in CPU memory; a few at a time, since floats of a whole clip are large."""
+    few = pictures[..., :3].detach().split(8)
+    return torch.cat([(part.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu() for part in few])
 
 
 def as_pictures(pixels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ a measure of focus in the place of its quality model. Not from the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -62,17 +62,21 @@ class PictureMarks:
 
 
 def bank(
-    pictures: Sequence[KeptPicture], most: int, first: int, marks: PictureMarks, references: int = 0
+    pictures: Sequence[KeptPicture],
+    most: int,
+    first: int,
+    marks: PictureMarks,
+    references: Collection[int] = (),
 ) -> tuple[KeptPicture, ...]:
     """The pictures that a section sees, oldest first: pinned ones, the references, the `first` ones, then the newest.
 
-    references: so many pictures at the beginning are references. Raises ValueError when more are pinned than `most`.
+    references: numbers of the pictures that are references. Raises ValueError when more are pinned than `most`.
     """
     allowed = [picture for picture in pictures if marks.name(picture) not in marks.banned]
     pinned = [picture for picture in allowed if marks.name(picture) in marks.pinned]
     if len(pinned) > most:
         raise ValueError(f"pictures: {len(pinned)} are pinned, and this memory keeps {most}; unpin some")
-    given = [picture for picture in allowed if picture.number <= references]
+    given = [picture for picture in allowed if picture.number in references]
     kept: dict[int, KeptPicture] = {}
     for picture in (*pinned, *given, *allowed[:first], *reversed(allowed)):
         if len(kept) < most:

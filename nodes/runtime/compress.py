@@ -61,11 +61,7 @@ def compress(
 
     repeated, choice: for a memory of pictures, see `KeyframeMemory.appended`.
     """
-    if len(encoder.parts) != len(memory.parts):
-        raise ValueError(
-            f"memory was made by {len(memory.parts)} encoders, memory_encoder holds {len(encoder.parts)}; "
-            "continue it with as many"
-        )
+    encoder.check_memory(memory)
     if holds_pictures(memory):
         return append_pictures(encoder.config, codec, memory, latents, prompt, seed, repeated, choice)
     # Several encoders look at the same pictures; the VAE that makes them may push an encoder off the device.

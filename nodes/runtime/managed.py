@@ -19,7 +19,8 @@ from ...memory_encoder.injection.fit import Kind, check_encoder, check_kind, nee
 from ...memory_encoder.injection.hosts import Host
 from ...memory_encoder.injection.hosts.encoder_file import fill, read_encoder, read_trained_on
 from ...memory_encoder.injection.selection import encoder_key
-from ...memory_encoder.memory.memory_file import empty_memory
+from ...memory_encoder.memory.compressor import check_maker
+from ...memory_encoder.memory.memory_file import Memory, empty_memory
 from ...memory_encoder.phi.config import EncoderConfig
 from ...memory_encoder.phi.encoder import MemoryEncoder
 from ...memory_encoder.phi.trained_on import TrainedOn
@@ -68,6 +69,16 @@ class ManagedEncoder:
         """A memory of nothing, which these encoders can append to."""
         first, *others = (empty_memory(part.config, batch, part.identity) for part in self.parts)
         return replace(first, others=tuple(others)) if others else first
+
+    def check_memory(self, memory: Memory) -> None:
+        """Raises ValueError when a memory was made by other encoders, so that these cannot append to it."""
+        if len(self.parts) != len(memory.parts):
+            raise ValueError(
+                f"memory was made by {len(memory.parts)} encoders, memory_encoder holds {len(self.parts)}; "
+                "continue it with as many"
+            )
+        for part, made in zip(self.parts, memory.parts, strict=True):
+            check_maker(made, part.config)
 
     def load(self) -> None:
         """Asks ComfyUI to bring the weights to the device."""

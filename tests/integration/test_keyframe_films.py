@@ -200,6 +200,8 @@ def test_what_is_about_tokens_is_refused(world: World, models: TinyModels) -> No
     for name, value in (("references", faces()), ("pictures", "1:0")):
         with pytest.raises(ValueError, match=f"{name}: a memory of variant proposed holds"):
             world.film("tokens", "a", **{name: value})
+    with pytest.raises(ValueError, match="memory was made by another encoder"):  # before anything is sampled
+        film(world, model, "other", memory=world.film("tokens", "a")[1])
     for text, message in (("9:1", "film has 3"), ("1:9", "frames 0 to 8"), ("0:3", "there are 2 pictures"),
                           ("a", "is no picture"), ("1:1, -1:1", "pinned and banned")):  # fmt: skip
         with pytest.raises(ValueError, match=message):

@@ -128,6 +128,12 @@ def test_references_stay_and_what_lies_before_the_film_is_numbered() -> None:
         KeyframeMemory(CONFIG).with_references(torch.cat([scene(n, 1) for n in range(5)]), SIZE)
 
 
+def test_references_after_a_memory_stay_too_and_a_shot_of_that_name_is_none() -> None:
+    memory = film(1, 2, 3).with_references(scene(7, 1), SIZE)
+    memory = memory.appended(scene(4), 2, SIZE, "references", 4).appended(scene(5), 2, SIZE, "", 5)
+    assert names(memory, PictureMarks(before=4)) == ["0:1", "0:2", "0:4", "2:2"]
+
+
 def test_a_cut_memory_is_the_earlier_one_and_a_joined_one_holds_both() -> None:
     whole, first = film(1, 2, 3), film(1, 2)
     assert same(cut(whole, 2), first) and same(cut(whole, -3), film())
@@ -161,6 +167,8 @@ def test_a_saved_memory_comes_back_to_the_bit(tmp_path: Path) -> None:
 def test_the_last_frames_are_kept_to_go_on_from() -> None:
     memory = film(1, config=replace(CONFIG, repeated_frames=5))
     assert equal(memory.closing(5), (scene(1) * 255).round().to(torch.uint8))
+    short = memory.appended(torch.cat([scene(1), scene(2, 4)]), 3, SIZE, repeated=5)  # adds four frames
+    assert equal(short.closing(5), (torch.cat([scene(1)[-1:], scene(2, 4)]) * 255).round().to(torch.uint8))
     one = KeyframeMemory(replace(CONFIG, repeated_frames=5)).appended(scene(1, 1), 1, SIZE)
     assert equal(one.closing(5), (scene(1, 1) * 255).round().to(torch.uint8).expand(5, -1, -1, -1))
     assert KeyframeMemory(CONFIG).with_references(scene(1, 1), SIZE).closing(1) is None
