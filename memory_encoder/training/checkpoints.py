@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..files import unreadable, write_atomically
 from ..frames import evenly
+from ..injection.hosts.base import BLOCKS
 from ..phi.config import EncoderConfig
 from .distributed.shards import is_main
 from .options import EARLIER, TrainOptions
@@ -25,13 +26,15 @@ _LOG = logging.getLogger("video_memory")
 GIB = 1024**3
 SAMPLED, SAMPLED_VALUES = 16, 256  # weights, and values of each, about
 ALIKE = 0.95
+ADAMW = {"adamw", "adamw8bit"}  # of these one may follow the other, with moments of its own
 FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 # What may be otherwise when a run goes on: how long and how fast it learns, what it reports, how a step is computed.
 # All else says what is learned. Of batch_size and accumulate the product counts.
 MAY_CHANGE = frozenset(
     (
         "steps", "learning_rate", "encoder_rate", "weight_decay", "warmup", "cooldown", "clip", "ema", "max_skipped",
-        "batch_size", "accumulate", "mixed_precision", "gradient_checkpointing", "ema_every",
+        "batch_size", "accumulate", "mixed_precision", "gradient_checkpointing",
+        "resident_blocks", "offload_inputs", "ema_every",
         "checkpoint_every", "keep_checkpoints", "heldout_every", "picture_every",
     )
 )  # fmt: skip
@@ -123,7 +126,10 @@ def weights_sample(model: nn.Module) -> dict[str, Tensor]:
     frozen = [
         (name.replace(".base_layer", ""), parameter)
         for name, parameter in model.named_parameters()
-        if not parameter.requires_grad and type(parameter.data) is Tensor and parameter.ndim > 1
+        if not parameter.requires_grad
+        and type(parameter.data) is Tensor
+        and parameter.ndim > 1
+        and not name.startswith(BLOCKS)  # which may lie elsewhere
     ]
     chosen = [frozen[place] for place in evenly(len(frozen), min(len(frozen), SAMPLED))]
     flat = {name: parameter.detach().flatten() for name, parameter in chosen}
@@ -175,6 +181,7 @@ def _check_settings(path: Path, state: Mapping[str, Any], settings: Mapping[str,
     # What an earlier version did not know yet is what it did then.
     then = {**asdict(TrainOptions()), **EARLIER, **{name: value for name, value in theirs.items() if name in mine}}
     wrong = [(n, then[n], mine[n]) for n in mine if n not in MAY_CHANGE and then[n] != mine[n]]
+    wrong = [one for one in wrong if not (one[0] == "optimizer" and {*one[1:]} <= ADAMW)]
     batches = [of["batch_size"] * of["accumulate"] for of in (then, mine)]
     if batches[0] != batches[1]:
         wrong.append(("batch_size x accumulate", *batches))
@@ -224,8 +231,10 @@ def _say(level: int, text: str) -> None:
 
 
 def floats(value: Any) -> Iterator[Tensor]:
-    """The tensors of real numbers inside of nested dicts and lists."""
-    if isinstance(value, Tensor):
+    """The tensors of real numbers inside of nested dicts and lists, and of tensors that are made of others (8 bits)."""
+    if hasattr(value, "__tensor_flatten__") and not hasattr(value, "to_local"):
+        yield from floats([getattr(value, name) for name in value.__tensor_flatten__()[0]])
+    elif isinstance(value, Tensor):
         if value.is_floating_point():
             yield value.dequantize() if hasattr(value, "codes") else value  # torchao's moments of 8 bits
     elif isinstance(value, Mapping):

@@ -107,6 +107,7 @@ class Trainer:
             prepared = self.accelerator.prepare(module, *optimizers)
         self.prepared: Any = prepared[0]
         self.optimizers: list[Any] = list(prepared[1:])
+        self.moments = [f"{type(one).__module__.split('.')[0]} {type(one).__name__}" for one in optimizers]
         self.ema = Ema(_trained(module), options.ema, options.ema_every)  # sharding has made other parameters
         self.batches = Prefetch(partial(self._rows, kind="train"), options.steps * options.accumulate)
         self.checkpoints = Checkpoints(folder, options.keep_checkpoints)
@@ -365,6 +366,7 @@ class Trainer:
             "run": self.run_id,
             "best": self.best,
             "skipped": self.skipped_in_all,
+            "moments": self.moments,
             **self.settings,
             **self.ema.state(),
             "optimizers": [optimizer_state(optimizer) for optimizer in self.optimizers],
@@ -436,8 +438,11 @@ class Trainer:
         if state is None:
             return
         self.ema.load(state)
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            load_optimizer_state(optimizer, saved)
+        if state.get("moments", self.moments) == self.moments:
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                load_optimizer_state(optimizer, saved)
+        elif self.accelerator.is_main_process:
+            _LOG.warning("the moments of %s begin anew: the run's are of %s", self.moments, state["moments"])
         self.first_step = self.done = self.saved = state["step"]
         self.run_id, self.best = state.get("run", self.run_id), state.get("best", self.best)
         self.skipped_in_all = state.get("skipped", 0)

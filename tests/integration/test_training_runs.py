@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,8 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from memory_encoder.injection.hosts.comfy_models import training_mode
-from memory_encoder.training.card_plan import MemoryPlan, Sharing
-from memory_encoder.training.checkpoints import Checkpoints, _same_weights
+from memory_encoder.training import optimizers
+from memory_encoder.training.card_plan import Sharing
+from memory_encoder.training.checkpoints import Checkpoints, _same_weights, floats
 from memory_encoder.training.interruption import Stopped
 from memory_encoder.training.listener import Listener
 from memory_encoder.training.run import split_as_begun
@@ -35,6 +37,7 @@ from memory_encoder.training.run_files import (
     facts_of,
     read_losses,
 )
+from memory_encoder.training.streaming import streamed_blocks
 from memory_encoder.training.trainer import Trainer
 
 from .test_training import variables
@@ -391,7 +394,8 @@ def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint_says_how_much_it_take
         {"mixed_precision": "bf16"},
         {"learning_rate": 1e-3, "encoder_rate": 0.5, "weight_decay": 0.1, "warmup": 3, "cooldown": 2, "clip": 0.5},
         {"ema": 0.5, "checkpoint_every": 3, "heldout_every": 2, "keep_checkpoints": 1, "max_skipped": 2},
-        {"gradient_checkpointing": True},
+        {"gradient_checkpointing": True, "offload_inputs": True},
+        {"ema_every": 2},
     ],
 )
 def test_a_run_goes_on_under_other_circumstances_and_says_what_changed(
@@ -423,10 +427,14 @@ def test_a_run_goes_on_under_other_circumstances_and_says_what_changed(
 def test_a_batch_goes_on_being_split_as_it_was_where_that_fits(
     asked: tuple[int, int], begun: tuple[int, ...], fitting: int, processes: int, expected: tuple[int, int]
 ) -> None:
-    plan = MemoryPlan(0, 0, 0, 0, 0, tokens=1, clip=1000, sharing=Sharing(processes))
+    plan: Any = SimpleNamespace(
+        sharing=Sharing(processes),
+        need=lambda clips, accumulate=False: clips,
+        clips_that_fit=lambda card, accumulate=False: card,
+    )
     options = options_of(batch_size=asked[0], accumulate=asked[1])
     run_options: dict[str, Any] = dict(zip(("batch_size", "accumulate"), begun, strict=False))
-    got = split_as_begun(options, run_options, plan, plan.fixed + 1000 * fitting)
+    got = split_as_begun(options, run_options, plan, fitting)
     assert (got.batch_size, got.accumulate) == expected
 
 
@@ -469,6 +477,50 @@ def test_another_encoder_and_other_data_are_refused_with_both_values(tmp_path: P
         Trainer(module, Named(8), options, tmp_path, cpu=True).run()
 
 
+def test_moments_of_another_adamw_begin_anew_and_of_another_kind_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class AdamW8bit(torch.optim.SGD):
+        """Of other state."""
+
+        def __init__(self, groups: Any, lr: float, **_: Any) -> None:
+            super().__init__(groups, lr=lr, momentum=0.9)
+
+    caplog.set_level("INFO", "video_memory")
+    monkeypatch.setattr(optimizers, "adamw_8bit", lambda card: AdamW8bit)
+    run(tmp_path, steps=2)
+    run(tmp_path, steps=4, optimizer="adamw8bit")
+    assert "optimizer adamw8bit from here on, adamw before" in caplog.text
+    assert re.search(r"moments of \['.* AdamW8bit'\] begin anew: the run's are of \['torch AdamW'\]", caplog.text)
+    caplog.clear()
+    run(tmp_path, steps=6, optimizer="adamw8bit")
+    assert "begin anew" not in caplog.text
+    with pytest.raises(ValueError, match="optimizer adamw8bit in the run, muon asked"):
+        run(tmp_path, steps=8, optimizer="muon")
+
+
+def test_the_numbers_inside_of_tensors_of_eight_bits_are_looked_at() -> None:
+    class Packed(torch.Tensor):
+        codes, scale = torch.zeros(2, dtype=torch.uint8), torch.tensor([float("nan")])
+
+        def __tensor_flatten__(self) -> Any:
+            return ["codes", "scale"], None
+
+    state = {"state": [torch.zeros(2).as_subclass(Packed), torch.ones(1, dtype=torch.int)]}
+    assert [bool(value.isnan().all()) for value in floats(state)] == [True]
+
+
+def test_a_run_goes_on_with_blocks_that_are_streamed(tmp_path: Path) -> None:
+    """Their weights are no parameters meanwhile, and what tells the host must not change with it."""
+    run(tmp_path / "whole", steps=4)
+    run(tmp_path / "cut", steps=2)
+    options = options_of(steps=4, resident_blocks=0)
+    module = tiny_module(options)
+    with streamed_blocks(module.diffusion_model, 0):
+        Trainer(module, OneClip(8), options, tmp_path / "cut", cpu=True).run()
+    assert same(tmp_path / "whole", tmp_path / "cut")
+
+
 def with_host(folder: Path, change: Any, steps: int) -> Trainer:
     """A run on a host whose weights are changed before."""
     options = options_of(steps=steps)
@@ -496,7 +548,7 @@ def test_the_host_of_a_run_may_have_another_precision_and_another_host_of_its_sh
     """Such as the other expert of Wan 2.2 14B."""
     with_host(tmp_path, lambda weight: weight, 2)
     state = torch.load(checkpoints_in(tmp_path)[0], weights_only=True)["host"]
-    assert 8 <= len(state) <= 16 and all(len(value) < 600 for value in state.values())
+    assert 4 <= len(state) <= 16 and all(len(value) < 600 for value in state.values())
     changed = {name: kept(value) for name, value in state.items()}
     assert _same_weights(state, changed) and _same_weights(state, state) and _same_weights({}, state)
     assert not _same_weights(state, {name: value + 1e-3 for name, value in state.items()})
