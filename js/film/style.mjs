@@ -33,8 +33,9 @@ export const STYLE = `
   text-align: left; }
 .vm-film-tile[aria-selected="true"] { border-color: var(--vm-accent); box-shadow: 0 0 0 1px var(--vm-accent); }
 .vm-film-tile[data-state="failed"] { border-color: var(--vm-bad); }
-.vm-film-picture { position: relative; width: 100%; flex: 1; min-height: 0; background: #00000055; display: grid;
+.vm-film-picture { position: relative; width: 100%; flex: 1; min-height: 0; background: #000000a0; display: grid;
   place-items: center; overflow: hidden; }
+.vm-film-picture > .vm-film-dim { color: #ddd; }
 .vm-film-picture img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
 .vm-film-tile:is([data-state="waiting"], [data-state="failed"], [data-state="stopped"], [data-state="stale"], [data-state="again"]) img { opacity: 0.35;
   filter: saturate(0.4); }
