@@ -66,7 +66,7 @@ class VideoMemoryDataset(io.ComfyNode):
                 fps_input(),
                 io.Float.Input(
                     "window_seconds",
-                    default=5.0,
+                    default=25.0,
                     min=0.1,
                     max=600.0,
                     step=0.05,

@@ -142,7 +142,7 @@ def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
     add("--width", type=int, default=832, help="of the clips in pixels, cropped to cover (default 832)")
     add("--height", type=int, default=480, help="of the clips in pixels (default 480)")
     add("--fps", type=float, default=16.0, help="16 for Wan 14B, 24 for Wan 5B and Hunyuan (default 16)")
-    add("--window-seconds", type=float, default=5.0, help="longest piece that is trained on at once (default 5)")
+    add("--window-seconds", type=float, default=25.0, help="longest piece trained on at once (default 25)")
     add("--stride-seconds", type=float, default=0.0, help="from one piece to the next; 0: end to end (default 0)")
     add("--rates", default="4x4x2", help="compression rates of the encoders to train, with commas (default 4x4x2)")
     add("--padding", choices=("ceil", "floor"), default="ceil", help="as in the encoder (default ceil)")

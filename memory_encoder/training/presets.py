@@ -59,7 +59,7 @@ PRESETS = {
     for preset in (
         Preset(
             "paper",
-            "the paper's run, as far as it is written: eight cards of 80 GB, 64 clips a step",
+            "the paper's run, as far as it is written: eight cards of 80 GB",
             "HunyuanVideo or Wan 2.1 14B, bf16",
             "832x480, 24 fps (Wan 14B: 16), windows of 25 s",
             100_000,
@@ -101,7 +101,7 @@ PRESETS = {
         ),
         Preset(
             "tiny",
-            "a memory of the tiny family, on two cores in an hour",
+            "a memory of the tiny family, on two CPU cores",
             "tiny_wan_host of demo/tiny_family, with --channels 48,96,192,256",
             "128x96, 16 fps, windows of 5 s",
             700,
