@@ -147,6 +147,8 @@ class Trainer:
         if self.accelerator.log_with and main:
             self.accelerator.init_trackers("tensorboard")
         if main:
+            count = self.accelerator.num_processes
+            _LOG.info("training in %s", "one process" if count == 1 else f"{count} processes")
             self.listener.started(self.first_step, self.options.steps)
         clock = Clock(self.options.steps, self.options.batch_size * self.options.accumulate)
         for step in range(self.first_step, self.options.steps):

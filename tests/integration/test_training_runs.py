@@ -409,7 +409,7 @@ def test_a_run_goes_on_under_other_circumstances_and_says_what_changed(
     for name, value in changes.items():
         if value != getattr(before, name):
             assert f"{name} {value} from here on, {getattr(before, name)} before" in caplog.text
-    assert "steps 4 from here on, 2 before" in caplog.text
+    assert "steps 4 from here on, 2 before" in caplog.text and "training in one process" in caplog.text
 
 
 @pytest.mark.parametrize(
