@@ -5,7 +5,7 @@
  */
 
 import { t } from "../i18n.mjs";
-import { isLinked, widgetOf } from "../panel.mjs";
+import { after, isLinked, widgetOf } from "../panel.mjs";
 import { setHidden } from "../storyboard/comfy.mjs";
 
 /** Widgets that belong to another input, by node: without it they change nothing. */
@@ -19,6 +19,10 @@ export class Shown {
     this.belongs = BELONGS[node.comfyClass] ?? {};
     this.advanced = node.widgets.filter((widget) => widget.options?.advanced);
     if (this.advanced.length) this.addButton();
+    for (const name of new Set(Object.values(this.belongs))) {
+      const widget = widgetOf(node, name);
+      if (widget) after(widget, "callback", () => this.update());
+    }
     this.update();
   }
 

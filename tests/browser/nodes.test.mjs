@@ -68,6 +68,13 @@ for (const renderer of RENDERERS) {
     }, id);
     await settle(page);
     assert.ok((await own()).includes("boundary") && (await own()).includes("low_noise_memory"));
+    await page.evaluate((number) => {
+      const widget = window.app.graph.getNodeById(number).widgets.find((one) => one.name === "branch_film");
+      widget.value = "an earlier film";
+      widget.callback?.(widget.value);
+    }, id);
+    await settle(page);
+    assert.ok((await own()).includes("branch_section"), "it belongs to branch_film");
     await picture(page, `sampler-advanced-${renderer}`);
     quiet();
     await close();
