@@ -156,6 +156,19 @@ class VideoMemoryTrain(io.ComfyNode):
                     "caption_dropout", default=0.1, min=0.0, max=1.0, step=0.01, optional=True,
                     tooltip="Share of clips whose caption is left out, which guidance needs.",
                 ),
+                io.Combo.Input(
+                    "optimizer", options=["adamw", "adamw8bit"], default="adamw", optional=True,
+                    tooltip="AdamW; adamw8bit keeps its moments in 8 bits and needs bitsandbytes or torchao.",
+                ),
+                io.Int.Input(
+                    "resident_blocks", default=-1, min=-1, max=1000, optional=True,
+                    tooltip="Blocks of the model that stay on the card; the others' weights come from RAM in their "
+                    "turn. -1: all.",
+                ),
+                io.Boolean.Input(
+                    "offload_inputs", default=False, optional=True,
+                    tooltip="What gradient checkpointing keeps waits in RAM.",
+                ),
             ],
             outputs=[
                 MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Trained encoder."),
@@ -187,6 +200,9 @@ class VideoMemoryTrain(io.ComfyNode):
             "ema",
             "shift",
             "caption_dropout",
+            "optimizer",
+            "resident_blocks",
+            "offload_inputs",
         )
 
     @classmethod
@@ -208,7 +224,7 @@ class VideoMemoryTrain(io.ComfyNode):
         listener = NodeListener(folder, decode, TrainingEvents(run, steps))
         own = random_state_kept(training.training_device())
         with own, torch.inference_mode(False), torch.enable_grad(), training_mode():
-            copy = training.model_for_training(model)
+            copy = training.model_for_training(model, in_ram=options.resident_blocks >= 0)
             defaults = training.host_defaults(model)
             encoders = [plain_encoder(part, copy.model.diffusion_model, options.seed) for part in memory_encoder.parts]
             losses = train(

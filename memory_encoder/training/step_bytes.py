@@ -28,7 +28,8 @@ class Inside:
     """Tensors as long as the sequence that one block has alive, as wide as the host (width) and as its feed-forward.
 
     kept: for the backward pass. on_the_way: gradients and what lies beside them in the widest moment of that pass.
-    text: tensors as long as the text, where the text is no part of the sequence.
+    text: tensors as long as the text, where the text is no part of the sequence. rotary_each: every block has positions
+    of its own.
     """
 
     kept_width: int
@@ -37,15 +38,15 @@ class Inside:
     on_the_way_hidden: int
     text: int
     words: int
-    rotary: int
+    rotary_each: bool
 
 
 # Wan: modulated input, q, k and their norms, v, attention and two repeated modulations around self-attention; norm, q
 # and its norm, attention and the sum around cross-attention; modulated input, modulations, both sides of GELU, the sum.
-CROSS_BLOCK = Inside(17, 2, 2, 1, text=3, words=512, rotary=1)
+CROSS_BLOCK = Inside(17, 2, 2, 1, text=3, words=512, rotary_each=False)
 # HunyuanVideo: copies of the norms' inputs, modulated input, q, k, v, turned q and k, attention and its output joined
 # with the feed-forward's; on the way the gradient of all that one projection gave.
-JOINT_BLOCK = Inside(10, 2, 6, 1, text=0, words=256, rotary=4)
+JOINT_BLOCK = Inside(10, 2, 6, 1, text=0, words=256, rotary_each=True)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def step_bytes(
         blocks=len(blocks),
         outside=sum(_encoder_bytes(config, options, latents, host.width) for config in configs)
         + one
-        + 8 * tokens * host.head_dim * inside.rotary,
+        + 8 * tokens * host.head_dim * (len(blocks) if inside.rotary_each else 1),
         once=8 * rank * wide + (size * largest if narrow else 0) + (2 * values if half else 0),
         checkpointed=options.gradient_checkpointing,
         offloaded=options.offload_inputs,

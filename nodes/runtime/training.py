@@ -35,9 +35,10 @@ def host_defaults(model: Any) -> HostDefaults:
 NOT_TRAINABLE = "load a bf16, fp16 or fp8 file with core's Load Diffusion Model for training"
 
 
-def model_for_training(model: Any) -> Any:
+def model_for_training(model: Any, in_ram: bool = False) -> Any:
     """A deep copy of a MODEL, wholly on the device, whose tensors may have gradients; the original is left alone.
 
+    in_ram: the copy lies in RAM, since not all of it will be on the device.
     Raises ValueError for a model that cannot be trained on, such as one of a GGUF file.
     """
     packed = [name for name, weight in host_of(model).model.named_parameters() if not weight.is_floating_point()]
@@ -49,6 +50,9 @@ def model_for_training(model: Any) -> Any:
         raise ValueError(
             f"model cannot be copied ({error}), as those of GGUF loaders cannot; {NOT_TRAINABLE}"
         ) from error
+    if in_ram:
+        copy.load_device = copy.offload_device
+        copy.model.to(copy.offload_device)
     mm.load_models_gpu([copy], force_full_load=True)
     return copy
 
