@@ -104,7 +104,7 @@ def test_batches_of_a_mixture_made_ahead_are_those_made_in_turn(folders: list[st
     source = DatasetBatches(open_datasets(folders), SPACE.encoder_config("2x2x2", "ceil"), options())
 
     def batch(step: int) -> Any:
-        return source.rows(step, 0, 2, "train", lambda frames: (0, frames))
+        return source.rows(step, 0, 2, "train", lambda frames, row: (0, frames))
 
     ahead = Prefetch(batch, 12)
     for step in [*range(12), 3, 4, 30]:  # also back, as a run that goes on, and past the end

@@ -25,7 +25,7 @@ from ...storyboard import Storyboard
 from .buckets import Buckets, plan_buckets
 from .captions import FolderCaptions, captions_of, read_folder_captions, within
 from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip
-from .disk_space import DiskSpace, disk_space
+from .disk_space import DiskSpace, disk_space, probed_of
 from .index import Findings
 from .settings import BadClip, CacheSettings, DatasetError, Geometry, LatentSpace, heldout_names
 from .share import WHOLE, Share
@@ -111,12 +111,14 @@ def build_cache(
     for stranger in strangers:
         bad.add(-1, stranger, f"is captioned in {folder_captions.path}, but is not among the clips")
     captions = _read_captions(share.of(names), folder_captions, settings, bad)
-    tasks = [
-        ClipTask(names[number], sources[names[number]], number, len(names), out, settings, plan, space)
-        for number in captions
-    ]
+
+    def task_of(number: int) -> ClipTask:
+        return ClipTask(names[number], sources[names[number]], number, len(names), out, settings, plan, space)
+
+    tasks = [task_of(number) for number in captions]
     prompts = {shot.prompt for storyboard in captions.values() for shot in _shots(storyboard)} if text else set()
-    needed = disk_space(tasks, prompts, out, share.count)
+    probed = [task_of(number) for number in probed_of(len(names))]
+    needed = disk_space(probed, len(names), prompts, out, share.count)
     before(needed) if before else needed.check(out)
     prompts = set()
     for task, record in _records(tasks, codec, jobs, watch):

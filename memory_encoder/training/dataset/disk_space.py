@@ -56,9 +56,16 @@ class DiskSpace:
             )
 
 
-def disk_space(tasks: Sequence[ClipTask], prompts: Iterable[str], out: Path, shares: int = 1) -> DiskSpace:
-    """An estimate for these clips and distinct prompts, times `shares`, that is for as many processes as have some."""
-    probed = [tasks[i] for i in evenly(len(tasks), min(len(tasks), MOST_PROBED))]
+def probed_of(clips: int) -> list[int]:
+    """Numbers of the clips that speak for so many."""
+    return evenly(clips, min(clips, MOST_PROBED))
+
+
+def disk_space(probed: Sequence[ClipTask], clips: int, prompts: Iterable[str], out: Path, shares: int = 1) -> DiskSpace:
+    """An estimate for `clips` clips, of which `probed` are looked at.
+
+    prompts: distinct ones of one of `shares` processes that share the clips.
+    """
     seconds = windows = latents = there = 0.0
     for task in probed:
         length = declared_seconds(task.path) or 0.0
@@ -66,12 +73,10 @@ def disk_space(tasks: Sequence[ClipTask], prompts: Iterable[str], out: Path, sha
         size = [window_bytes(frames, task.settings, task.buckets, task.space) for frames in lengths]
         seconds, windows, latents = seconds + length, windows + len(size), latents + sum(size)
         there += min(sum(size), _cached(record_path(task)))
-    part = shares * len(tasks) / max(1, len(probed))
-    width = tasks[0].space.text_width if tasks else 0
+    part = clips / max(1, len(probed))
+    width = probed[0].space.text_width if probed else 0
     text = shares * sum(1 + len(prompt) / CHARACTERS_A_TOKEN for prompt in prompts) * width * HALF
-    return DiskSpace(
-        len(tasks) * shares, seconds * part, round(windows * part), latents * part, text, there * part, _free(out)
-    )
+    return DiskSpace(clips, seconds * part, round(windows * part), latents * part, text, there * part, _free(out))
 
 
 def window_bytes(frames: int, settings: CacheSettings, buckets: Buckets, space: LatentSpace) -> int:
