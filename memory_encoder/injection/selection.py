@@ -118,8 +118,13 @@ def as_trained(configs: Sequence[EncoderConfig], settings: MemorySettings) -> Me
 
 
 def reading_of(model: Any, memory: VideoMemory) -> Reading:
-    """What the host was trained to have beside the memory; raises ValueError when the encoder has to be attached."""
+    """What the host was trained to have beside the memory; raises ValueError when some of it is not there."""
     config, scale = memory.config, None
+    if config.picture_width and memory.picture is None:
+        raise ValueError(
+            "memory was made without the film's first picture, which the model was trained to be shown throughout; "
+            "use the Autoregressive Sampler, with clip_vision, and the memory that it gives"
+        )
     if config.key_scale:
         scale = _attached(model, memory, "factors on keys").key_scale
     return Reading(config.section_start, memory.picture, config.skips_text, scale)

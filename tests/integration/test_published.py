@@ -56,9 +56,9 @@ def difference(got: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((got - wanted).abs().max())
 
 
-def framepack_forward(f1: Converted, x: torch.Tensor, film: torch.Tensor, picture: bool = True, **changes: Any):
+def framepack_forward(f1: Converted, x: torch.Tensor, film: torch.Tensor, **changes: Any) -> torch.Tensor:
     text, t = texts(), torch.full((1,), 600.0)
-    memory, phi = f1.memory(film, text["vision"] if picture else None, **changes)
+    memory, phi = f1.memory(film, text["vision"], **changes)
     guidance = torch.full((1,), 10.0)
     return f1.forward(x, memory, phi, timestep=t, context=text["words"], y=text["pooled"], guidance=guidance)
 
@@ -76,7 +76,7 @@ def test_framepack_gives_what_diffusers_gives(f1: Converted, height: int, width:
     [
         {"positions": "physical"},
         {"section_start": 0},
-        {"picture": False},
+        {"picture_width": 0},
         {"history_timestep": "zero"},
         {"anchor": False},
         {"fill": "repeat", "start": "nothing"},
@@ -87,6 +87,12 @@ def test_each_part_of_framepack_counts(f1: Converted, left_out: dict[str, Any]):
     x, film = random(1, 1, 16, SECTION, 12, 20), random(2, 1, 16, 12, 12, 20)
     wanted = framepack_output(f1.original, x, torch.full((1,), 600.0), film, texts())
     assert difference(framepack_forward(f1, x, film, **left_out), wanted) > SHOWS
+
+
+def test_a_memory_without_the_first_picture_is_not_read(f1: Converted):
+    memory, phi = f1.memory(random(2, 1, 16, 12, 12, 20))
+    with pytest.raises(ValueError, match="memory was made without the film's first picture"):
+        f1.injected(memory, phi)
 
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,8 +17,11 @@ FRAMEPACK = "1@1x1x1+2@2x2x2+16@4x4x4"
 WIDTH, CHANNELS = 12, 4
 
 
-def made(rate: str) -> MemoryEncoder:
-    config = EncoderConfig("wan", WIDTH, CHANNELS, rate=rate, variant="recent")
+TRAINED: dict[str, Any] = {"anchor": True, "fill": "zeros", "positions": "pooled"}  # as FramePack and Helios were
+
+
+def made(rate: str, **settings: Any) -> MemoryEncoder:
+    config = EncoderConfig("wan", WIDTH, CHANNELS, rate=rate, variant="recent", **settings)
     encoder = MemoryEncoder(config)
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(WIDTH, CHANNELS, 1, 2, 2, generator=generator)
@@ -57,9 +62,12 @@ def test_only_what_the_schedule_reaches_changes_the_tokens():
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.sampled_from(["3@1x1x1", FRAMEPACK, "2@2x2x2"]))
-def test_any_partition_of_a_film_gives_the_tokens_of_the_whole(sections: list[int], rate: str):
-    encoder, x = made(rate), latents(sum(sections))
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    st.sampled_from([("3@1x1x1", {}), (FRAMEPACK, {}), ("2@2x2x2", {}), (FRAMEPACK, TRAINED)]),
+)
+def test_any_partition_of_a_film_gives_the_tokens_of_the_whole(sections: list[int], kind: tuple[str, dict[str, Any]]):
+    encoder, x = made(kind[0], **kind[1]), latents(sum(sections))
     state, start, encoded = StreamState(), 0, None
     for count in sections:
         encoded = encoder.append(x[:, :, start : start + count], state=state)
@@ -97,3 +105,43 @@ def test_the_pieces_are_read_newest_first():
         (2, "2x2x2"),
         (16, "4x4x4"),
     ]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 19), st.integers(1, 19))
+def test_a_trained_history_has_as_many_tokens_for_a_film_of_any_length(count: int, height: int, width: int):
+    encoder, rows, columns = made(FRAMEPACK, **TRAINED), -(-height // 2), -(-width // 2)
+    encoded = encoder.append(latents(count, height, width))
+    half, quarter = (-(-rows // n) * -(-columns // n) for n in (2, 4))
+    assert encoded.tail.shape[1] == len(encoded.tail_coordinates) == 2 * rows * columns + half + 4 * quarter
+    times = encoded.tail_coordinates[..., 0] - count  # from the section's first latent
+    assert times.min() == -20 and times.max() == -1
+
+
+def test_the_anchor_is_the_films_first_latent_and_what_is_missing_is_zero():
+    encoder, x = made(FRAMEPACK, **TRAINED), latents(30)
+    other = x.clone()
+    other[:, :, 1:11] += 1  # neither the first nor among the last 19
+    assert torch.equal(encoder(other), encoder(x))
+    other[:, :, 0] += 1
+    changed = (encoder(other) != encoder(x)).any(dim=2)[0]
+    assert changed.nonzero().flatten().tolist() == list(range(24))  # the anchor's 4x6 come first
+    short = torch.cat([torch.zeros(1, CHANNELS, 7, 8, 12), x[:, :, :12]], dim=2)
+    assert torch.equal(encoder(short)[:, 24:], encoder(x[:, :, :12])[:, 24:])
+
+
+@settings(deadline=None)
+@given(st.integers(1, 19), st.integers(1, 19), st.sampled_from([2, 4]))
+def test_pooled_places_have_the_mean_rotation_of_all_cells_that_a_token_covers(height: int, width: int, rate: int):
+    """As FramePack pools: cosines on the grid of patches, its last row and column repeated, averaged over cells."""
+    encoder = made(f"1@1x1x1+{4 * rate}@{rate}x{rate}x{rate}", **TRAINED | {"anchor": False})
+    count = 1 + 4 * rate
+    places = encoder.append(latents(count, 2 * height, 2 * width)).tail_coordinates
+    frequency = torch.tensor([0.3, 0.7, 1.1])
+    got = (places * frequency).cos().mean(1)
+    axes = (torch.arange(4 * rate), torch.arange(height), torch.arange(width))
+    grid = torch.stack(torch.meshgrid(*(axis.float() for axis in axes), indexing="ij"))
+    cosines = (grid * frequency[:, None, None, None]).cos()[None]
+    padded = torch.nn.functional.pad(cosines, (0, -width % rate, 0, -height % rate, 0, 0), mode="replicate")
+    wanted = torch.nn.functional.avg_pool3d(padded, rate)[0].flatten(1).T
+    torch.testing.assert_close(got[: len(wanted)], wanted, atol=1e-5, rtol=1e-5)
