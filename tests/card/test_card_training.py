@@ -123,7 +123,7 @@ def test_cached_memory_leaves_nothing_behind_when_blocks_are_run_again(
 @pytest.mark.parametrize("name", SIZES)
 def test_recalled_pictures_are_drawn_on_the_card(training: Any, name: str, tmp_path: Path) -> None:
     run, _ = trainer(training, name, tmp_path, "retrieval", 2)
-    batch = run.source.rows(0, 0, 1, "train", lambda frames: (0, frames)).to(CARD)
+    batch = run.source.rows(0, 0, 1, "train", lambda frames, row: (0, frames)).to(CARD)
     with run.ema.applied():
         for with_memory in (True, False):
             drawn = recall(run.module, batch, 10, 4, with_memory, 0)

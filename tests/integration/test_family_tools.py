@@ -114,7 +114,7 @@ def test_the_table_shows_means_and_standard_errors_over_seeds() -> None:
     def score(name: str, psnr: float) -> ClipScore:
         values = {"psnr": psnr, "ssim": 0.5, "edges": 0.25}
         seen = torch.rand(9, 12, 16, 3, generator=torch.Generator().manual_seed(ord(name)))
-        shown = dict.fromkeys(("original", *KINDS), seen)
+        shown = {kind: seen for kind in ("original", *KINDS)}
         return ClipScore(name, {metric: dict.fromkeys(KINDS, value) for metric, value in values.items()}, shown, {})
 
     scores = {
