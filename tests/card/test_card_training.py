@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,9 @@ def training(card: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", str(CARD))
     monkeypatch.setattr(loop, "has_accelerator", lambda: True)
     monkeypatch.setattr(loop, "draw_rows", on_real_tensors(loop.draw_rows))
+    # Fake tensors are those of one thread, and what a card reads by itself is of a card that is there.
+    monkeypatch.setattr(loop, "Prefetch", functools.partial(loop.Prefetch, ahead=0))
+    monkeypatch.setattr(loop, "pinned", lambda value: value)
     PartialState._reset_state()
     with card.on(), training_mode():
         yield card
