@@ -84,10 +84,10 @@ def report() -> str:
     lines = [
         "# Memory of a training step",
         "",
-        f"{len(found)} cases, PyTorch {torch.__version__}. GiB of live tensors on the fake card of tests/card: the pack's "
-        "own step on fake tensors of real shapes. Not in them: context of the driver, work space of kernels, fragments; "
-        "the plan reserves 1.2 GiB for these, left out here. 832x480, encoder 4x4x2, LoRA rank 128, bf16, gradient "
-        "checkpointing. No number was measured on a real card.",
+        f"{len(found)} cases, PyTorch {torch.__version__}. GiB of live tensors on the fake card: the pack's "
+        "own step on tensors without data. Not in them: context of the driver, work space of kernels, "
+        "fragments; the plan reserves 1.2 GiB for these, left out here. 832x480, encoder 4x4x2, LoRA rank 128, bf16, "
+        "gradient checkpointing. No number was measured on a real card.",
         "",
         f"Plan against step: between {min(off):+.1f} and {max(off):+.1f} %.",
         "",
