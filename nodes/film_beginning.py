@@ -14,7 +14,7 @@ from ..memory_encoder.film.opening import Opening, OpeningSection, StoredFilmErr
 from ..memory_encoder.film.sections import SectionStore, section_key
 from ..memory_encoder.frames import frames_in
 from ..memory_encoder.memory.memory_file import Memory, holds_pictures
-from ..memory_encoder.memory.picture_choice import PictureChoice
+from ..memory_encoder.memory.picture_choice import PictureChoice, PictureMarks
 from ..memory_encoder.pictures.codec import CONTEXT, Codec
 from ..memory_encoder.storyboard import ONE_CLIP, Lattice
 from .film_inputs import check_size
@@ -205,6 +205,8 @@ def append_opening(
 
     as_seen: normalised latents of a piece as the memory gets them.
     """
+    if choice is not None:  # pins and bans name the pictures that come out of this, and do not change them
+        choice = replace(choice, marks=PictureMarks(before=choice.marks.before))
     before = None
     for latents, piece in opening.appended() if opening is not None else ():
         stop_if_interrupted()

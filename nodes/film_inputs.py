@@ -93,7 +93,7 @@ def check_size(opening: Any, memory: Memory | None, size: tuple[int, int, int]) 
     """Raises ValueError when the film's size differs from its history's."""
     for name, found in (
         ("history", None if opening is None else tuple(opening.shape[3:])),
-        ("memory", memory.size if memory is not None and memory.latents else None),
+        ("memory", memory.size if memory is not None and any(memory.size) else None),
     ):
         if found is not None and found != size[1:]:
             raise ValueError(

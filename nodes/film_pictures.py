@@ -71,6 +71,11 @@ def check_marks(choice: PictureChoice | None, memory: Memory, plan: Sequence[Sec
     """Raises ValueError that names a pinned or banned picture which the film cannot have."""
     if choice is None or not holds_pictures(memory):
         return
+    most, pinned = memory.config.max_pictures, choice.marks.pinned
+    given = {f"0:{number}" for number in memory.reference_numbers()} - pinned - choice.marks.banned
+    if len(pinned) + len(given) > most:
+        beside = f" beside {len(given)} references" if given else ""
+        raise ValueError(f"pictures: {len(pinned)} are pinned{beside}, and this memory keeps {most}; unpin some")
     for name in sorted(choice.marks.pinned | choice.marks.banned):
         section, frame = (int(part) for part in name.split(":"))
         if section > len(plan):

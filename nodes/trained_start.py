@@ -102,20 +102,26 @@ def _unbegun(encoder: ManagedEncoder, memory: VideoMemory, size: Sequence[int]) 
 
 
 def _anchored(config: EncoderConfig, memory: VideoMemory, model: Any, opening: Opening) -> VideoMemory:
-    """A memory of nothing whose anchor is the opening's first latent, as noisy as the model saw it in training."""
+    """A memory of nothing whose anchor is the opening's first latent: one that was given as noisy as in training."""
     first = normalised_history(model, {"samples": opening.latents[:, :, :1]}, "history")
-    anchor = _noisy(first, config, seed=0)
+    given = bool(opening.sections) and _was_given(opening.sections[0])
+    anchor = _noisy(first, config, seed=0) if given else first
     return replace(memory, state=StreamState(caches=(anchor[:, :, :0], anchor)))
 
 
 def _given(config: EncoderConfig, codec: Codec, seen: Tensor, part: OpeningSection, opening: Opening | None) -> Tensor:
     """Latents of an opening as the model was trained to see what it did not make itself."""
-    if not config.start_noise or part.prompt != HISTORY:
+    if not config.start_noise or not _was_given(part):
         return seen
     if opening is not None and opening.picture is not None:
         frames = frames_in(config.section_latents, codec.temporal)
         seen = codec.encode(opening.picture[None].repeat(1, frames, 1, 1, 1))[:, :, -1:]
     return _noisy(seen, config, seed=1)
+
+
+def _was_given(part: OpeningSection) -> bool:
+    """Whether a piece of an opening came from outside; what a sampler made has a seed, whatever its prompt is."""
+    return part.prompt == HISTORY and part.seed is None
 
 
 def _noisy(latents: Tensor, config: EncoderConfig, seed: int) -> Tensor:
@@ -124,8 +130,8 @@ def _noisy(latents: Tensor, config: EncoderConfig, seed: int) -> Tensor:
         return latents
     g = torch.Generator().manual_seed(seed)
     least, most = config.start_noise
-    amount = least + (most - least) * torch.rand(latents.shape[2], 1, 1, generator=g)
-    return amount * torch.randn(latents.shape, generator=g).to(latents) + (1 - amount.to(latents)) * latents
+    amount = (least + (most - least) * torch.rand(latents.shape[2], 1, 1, generator=g)).to(latents)
+    return amount * torch.randn(latents.shape, generator=g).to(latents) + (1 - amount) * latents
 
 
 def _picture_tokens(

@@ -173,7 +173,7 @@ def convert_loras(
         paths = [folder / f"{label}_lora.safetensors" for label in _labels(files, name)]
         _check_paths(paths, files)
         planned = [plan(one, known, scale, path) for one, path in zip(adapters, paths, strict=True)]
-        config = known.encoder(adapters[0].width, " ".join(str(file.resolve()) for file in files))
+        config = known.encoder(adapters[0].width, _gives_five_frames(files))
         for one in planned:
             write_streaming(one.made, one.adapter.checkpoint, one.path, {"format": "pt"})
         sizes = [size_of(one.made, one.adapter.checkpoint) / 2**30 for one in planned]
@@ -189,6 +189,20 @@ def convert_loras(
             "for models/memory_encoders and Load Memory Encoder"
         )
     return [*lines, f"Licence: {known.licence}."]
+
+
+def _gives_five_frames(files: Sequence[Path]) -> bool:
+    """Whether the files, by their names and the two folders around them, are of MM2V (five given frames), not MI2V."""
+    modes = set()
+    for file in files:
+        near = (file.name, *(parent.name for parent in file.resolve().parents[:2]))
+        found = (match[0] for name in near if (match := re.search(r"m[im]2v", name.lower())))
+        modes.add(next(found, "mi2v"))
+    if len(modes) > 1:
+        raise ConversionError(
+            "these are LoRAs of MI2V and of MM2V, which need a memory encoder each; convert one pair at a time"
+        )
+    return modes == {"mm2v"}
 
 
 def _labels(files: Sequence[Path], name: str) -> list[str]:

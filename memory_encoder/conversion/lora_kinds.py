@@ -22,8 +22,9 @@ class LoraKind:
     trained: tuple[int, float] | None = None
     picture_step: int | None = None
 
-    def encoder(self, width: int, folder: str) -> EncoderConfig | None:
-        """The memory encoder for a LoRA of a host of that width; `folder` tells how many frames a shot is given."""
+    def encoder(self, width: int, five_frames: bool) -> EncoderConfig | None:
+        """The memory encoder for a LoRA of a host of that width; five_frames: MM2V, a shot that goes on is given as
+        many."""
         if self.picture_step is None:
             return None
         return EncoderConfig(
@@ -32,7 +33,7 @@ class LoraKind:
             latent_channels=16,
             variant="keyframes",
             clips="section",
-            repeated_frames=5 if "mm2v" in folder.lower() else 1,
+            repeated_frames=5 if five_frames else 1,
             picture_step=self.picture_step,
         )
 

@@ -81,10 +81,10 @@ class KeyframeMemory:
 
     def bank(self, marks: PictureMarks | None = None) -> tuple[KeptPicture, ...]:
         """The pictures that the next section sees, oldest first."""
-        config, given = self.config, self._references()
+        config, given = self.config, self.reference_numbers()
         return bank(self.pictures, config.max_pictures, config.first_kept, marks or PictureMarks(), given)
 
-    def _references(self) -> frozenset[int]:
+    def reference_numbers(self) -> frozenset[int]:
         """Numbers of the pictures that were given and are of no clip."""
         return frozenset(picture.number for clip in self.clips if not clip.record.latents for picture in clip.pictures)
 
@@ -143,7 +143,7 @@ class KeyframeMemory:
         Raises ValueError when there are more than the memory keeps.
         """
         pixels = as_bytes(pictures_NHW3)
-        known = len(self._references())
+        known = len(self.reference_numbers())
         if known + len(pixels) > self.config.max_pictures:
             raise ValueError(
                 f"references holds {len(pixels)} pictures{f' after {known} of the memory' if known else ''}, and this "

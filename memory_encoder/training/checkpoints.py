@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import pickle
@@ -85,15 +86,16 @@ class Checkpoints:
         path = self.folder / checkpoint_name(state["step"])
         write_atomically(path, lambda temporary: _write(state, temporary))
         for other in (*[p for p in self.unusable if p != path], *checkpoints_in(self.folder)[self.keep :]):
-            other.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # on Windows, of a file that is open elsewhere: at the next save
+                other.unlink(missing_ok=True)
         self.unusable.clear()
 
     def make_room(self, need: int) -> None:
-        """Sees to `need` free bytes before anything is written, and gives all checkpoints but the newest for them.
+        """Sees to `need` free bytes before anything is written, and gives all checkpoints but the newest sound one.
 
         Raises OSError (ENOSPC) that says how much is needed and where, when that is not enough.
         """
-        for older in reversed(checkpoints_in(self.folder)[1:]):
+        for older in (*self.unusable, *reversed(self._sound()[1:])):
             if shutil.disk_usage(self.folder).free >= need:
                 return
             _say(logging.WARNING, f"the disk is nearly full: {older} is given up to save the next state")
@@ -101,9 +103,12 @@ class Checkpoints:
         if shutil.disk_usage(self.folder).free < need:
             raise self.full(need)
 
+    def _sound(self) -> list[Path]:
+        return [path for path in checkpoints_in(self.folder) if path not in self.unusable]
+
     def full(self, need: int) -> OSError:
         """The error of a disk that has no room for `need` bytes."""
-        held = [path.name for path in checkpoints_in(self.folder)[:1]]
+        held = [path.name for path in self._sound()[:1]]
         stays = f"; {held[0]} is as it was, and the same run goes on from it" if held else ""
         free = shutil.disk_usage(self.folder).free
         return OSError(
@@ -133,7 +138,7 @@ def weights_sample(model: nn.Module) -> dict[str, Tensor]:
     ]
     chosen = [frozen[place] for place in evenly(len(frozen), min(len(frozen), SAMPLED))]
     flat = {name: parameter.detach().flatten() for name, parameter in chosen}
-    return {name: values[:: max(1, len(values) // SAMPLED_VALUES)].cpu() for name, values in flat.items()}
+    return {name: values[:: max(1, len(values) // SAMPLED_VALUES)].clone().cpu() for name, values in flat.items()}
 
 
 def _same_weights(theirs: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> bool:
@@ -153,7 +158,11 @@ def _read(path: Path) -> dict[str, Any]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise unreadable(path, error) from error
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.PickleError) as error:
+    except RuntimeError as error:
+        if "memory" in str(error):  # of this machine: the file may be sound
+            raise
+        raise Unusable(f"it is damaged ({str(error)[:200]})") from error
+    except (EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.PickleError) as error:
         raise Unusable(f"it is damaged ({str(error)[:200]})") from error
     # Without these there is nothing to compare or to load.
     named = {"options": dict, "config": dict, "parameters": dict, "averages": dict, "optimizers": list, "step": int}

@@ -92,6 +92,15 @@ def section_of(options: TrainOptions, step: Step, kind: str, frames: int) -> int
     return length
 
 
+def drawn_for(options: TrainOptions, split: bool) -> TrainOptions:
+    """The options that batches are drawn with. split: weights are split over processes.
+
+    Those then exchange the gradients that are there: clips with tasks and dropouts of their own would leave a process
+    without some that others have, and the exchange would never end.
+    """
+    return replace(options, per_clip=False) if split else options
+
+
 def draw_rows(
     batch: Batch, options: TrainOptions, stride: int, step: int, first_row: int, kind: str = "train"
 ) -> Draw | tuple[Draw, ...]:

@@ -21,7 +21,6 @@ EARLIER: dict[str, Any] = {  # defaults of 0.1.0 that are others now, and what i
     "shorter_share": 0.0,
     "per_clip": False,
     "mixed_precision": "no",
-    "gradient_checkpointing": False,
 }
 
 

@@ -25,7 +25,7 @@ from .checkpoints import FULL, Checkpoints, floats, settings_of, weights_sample
 from .distributed.in_place import norm_inputs_kept
 from .distributed.sharding import in_forward, prepare_split, release, splits_weights
 from .distributed.shards import load_optimizer_state, optimizer_state, own_shard, whole_value
-from .draws import draw_rows, random_state_kept, target_of
+from .draws import draw_rows, drawn_for, random_state_kept, target_of
 from .heldout import heldout_parts
 from .interruption import Stopped, signals_noted
 from .listener import Listener, Phase
@@ -108,6 +108,7 @@ class Trainer:
         self.prepared: Any = prepared[0]
         self.optimizers: list[Any] = list(prepared[1:])
         self.moments = [f"{type(one).__module__.split('.')[0]} {type(one).__name__}" for one in optimizers]
+        self.drawing = drawn_for(options, self.sharded)
         self.ema = Ema(_trained(module), options.ema, options.ema_every)  # sharding has made other parameters
         self.batches = Prefetch(partial(self._rows, kind="train"), options.steps * options.accumulate)
         self.checkpoints = Checkpoints(folder, options.keep_checkpoints)
@@ -270,9 +271,9 @@ class Trainer:
         share = self.options.batch_size // self.accelerator.num_processes
         first = share * self.accelerator.process_index
         stride = self.module.stride
-        target = partial(target_of, self.options, stride, index, kind)
+        target = partial(target_of, self.drawing, stride, index, kind)
         batch = self.source.rows(index, first, first + share, kind, target)
-        rows = batch, draw_rows(batch, self.options, stride, index, first, kind)
+        rows = batch, draw_rows(batch, self.drawing, stride, index, first, kind)
         return pinned(rows) if self.accelerator.device.type == "cuda" else rows
 
     def _mean(self, loss: Tensor) -> Tensor:
@@ -437,6 +438,7 @@ class Trainer:
 
     def _restore(self) -> None:
         state = self.checkpoints.newest(self.settings, self.ema.parameters)
+        self._agree(0 if state is None else state["step"])
         if state is None:
             return
         self.ema.load(state)
@@ -448,6 +450,16 @@ class Trainer:
         self.first_step = self.done = self.saved = state["step"]
         self.run_id, self.best = state.get("run", self.run_id), state.get("best", self.best)
         self.skipped_in_all = state.get("skipped", 0)
+
+    def _agree(self, step: int) -> None:
+        """Raises ValueError where processes would not go on from the same step: each looks into its own folder."""
+        steps: Any = self.accelerator.gather(torch.tensor([float(step)], device=self.accelerator.device))
+        found = [int(value) for value in steps]
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"the processes would go on from steps {found}: each has to see the same {self.folder}; put it on a "
+                "disk that all machines share, or copy its newest checkpoint to each"
+            )
 
 
 def _trained(module: nn.Module) -> dict[str, nn.Parameter]:

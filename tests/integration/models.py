@@ -171,6 +171,12 @@ def random_weights(module: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
+def write_i2v(comfy: Any, path: Path) -> None:
+    """A file of a small Wan 2.2 image-to-video model, which core's loader reads."""
+    module, override = wan_skeleton(comfy, 36, 16, layers=2), {"text_dim": TEXT, "num_heads": WAN_HEADS}
+    save_tensors(random_weights(module), path, {"config": json.dumps({"transformer": override})})
+
+
 def load(
     comfy: Any, module: nn.Module, metadata: dict[str, str] | None = None, dtype: torch.dtype | None = None
 ) -> Any:
@@ -182,14 +188,19 @@ def load(
     return patcher
 
 
+def wan_skeleton(comfy: Any, in_dim: int, out_dim: int, model_type: str = "t2v", layers: int = 3) -> nn.Module:
+    """Core's class on the meta device."""
+    return comfy.module("comfy.ldm.wan.model").WanModel(
+        model_type=model_type, in_dim=in_dim, out_dim=out_dim, dim=WAN_DIM, ffn_dim=2 * WAN_DIM, text_dim=TEXT,
+        num_heads=WAN_HEADS, num_layers=layers, device="meta", operations=comfy.module("comfy.ops").disable_weight_init,
+    )  # fmt: skip
+
+
 def wan_patcher(
     comfy: Any, in_dim: int, out_dim: int, model_type: str = "t2v", dtype: torch.dtype | None = None, **override: Any
 ) -> Any:
     """`override` goes into the checkpoint's metadata, which core trusts more than the keys."""
-    skeleton = comfy.module("comfy.ldm.wan.model").WanModel(
-        model_type=model_type, in_dim=in_dim, out_dim=out_dim, dim=WAN_DIM, ffn_dim=2 * WAN_DIM, text_dim=TEXT,
-        num_heads=WAN_HEADS, num_layers=3, device="meta", operations=comfy.module("comfy.ops").disable_weight_init,
-    )  # fmt: skip
+    skeleton = wan_skeleton(comfy, in_dim, out_dim, model_type)
     override = {"text_dim": TEXT, "num_heads": WAN_HEADS} | override
     return load(comfy, skeleton, {"config": json.dumps({"transformer": override})}, dtype)
 

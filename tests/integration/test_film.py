@@ -20,7 +20,7 @@ from tools.comfy_server import ComfyInterrupted, ComfyServer
 from tools.environment import ROOT
 
 from .films import HOLD_NODE, PROMPTS, SAMPLER, changed, film, held, hold, latent_bytes, report, write_models
-from .models import trained_encoder
+from .models import trained_encoder, write_i2v
 
 TRAINED = Path("models") / "memory_encoders" / "trained.safetensors"
 
@@ -31,6 +31,7 @@ def server(comfy: Any, comfy_environment: Any, tmp_path_factory: pytest.TempPath
     work = tmp_path_factory.mktemp("film_server")
     write_models(work / "models")
     trained_encoder(SimpleNamespace(name="wan", width=128, latent_channels=16, patch=(1, 2, 2)), work / TRAINED)
+    write_i2v(comfy, work / "models" / "diffusion_models" / "i2v.safetensors")
     running = ComfyServer(
         work,
         environment=comfy_environment,
@@ -52,15 +53,20 @@ def at_step(message: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def with_encoder(prompt: dict[str, Any], kind: str) -> dict[str, Any]:
-    """A film with an encoder as it was trained for Helios, or with the paper's."""
+    """A film with an encoder as it was trained for Helios, with a memory of pictures, or with the paper's."""
     if kind == "paper":
         return prompt
+    if kind == "keyframes":
+        host = {"class_type": "UNETLoader", "inputs": {"unet_name": "i2v.safetensors", "weight_dtype": "default"}}
+        face = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 1, "color": 0xAA5533}}
+        with_pictures = changed(prompt, "encoder", variant="keyframes") | {"host": host, "face": face}
+        return changed(with_pictures, SAMPLER, references=["face", 0])
     loader = {"model": ["host", 0], "encoder_name": TRAINED.name, "lora_name": "none", "lora_strength": 1.0}
     loaded = prompt | {"encoder": {"class_type": "VideoMemoryEncoderLoader", "inputs": loader}}
     return changed(loaded, SAMPLER, model=["encoder", 0], memory_encoder=["encoder", 1])
 
 
-@pytest.mark.parametrize("kind", ["paper", "helios"])
+@pytest.mark.parametrize("kind", ["paper", "helios", "keyframes"])
 def test_film_killed_in_its_third_section_goes_on_to_the_same_bits(server: ComfyServer, kind: str) -> None:
     names = f"whole {kind}", f"cut {kind}"
     whole, cut = (held(with_encoder(film(name), kind)) for name in names)

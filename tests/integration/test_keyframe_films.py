@@ -258,3 +258,33 @@ def test_the_page_is_told_which_pictures_are_kept(
     ]
     world.film("tokens", "a")
     assert "pictures" not in routes.film_state("tokens")
+
+
+def test_more_pins_than_there_are_places_are_refused_before_anything_is_made(
+    world: World, models: TinyModels, tmp_path: Path
+) -> None:
+    """References that are neither pinned nor banned keep their places beside the pins."""
+    pins = "1:0, 1:4, 2:0, 2:4, 3:0"
+    with pytest.raises(ValueError, match="5 are pinned beside 2 references, and this memory keeps 6; unpin some"):
+        film(world, models["wan22_i2v"].patcher, "pinned", pictures=pins, max_pictures=6)
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_pins_do_not_change_what_an_opening_gave(world: World, models: TinyModels) -> None:
+    """Else 0:N would be another picture as soon as one of them is pinned."""
+    model = models["wan22_i2v"].patcher
+    film(world, model, "first")
+    kept = []
+    for pictures in ("", "0:3", "-0:3"):
+        _, memory, _ = film(world, model, "second", ("cut",), branch_film="first", branch_section=2, pictures=pictures)
+        kept.append([(one.section, one.frame, one.number) for one in memory.pictures if one.section < 3])
+    assert kept[0] == kept[1] == kept[2] and len(kept[0]) > 3
+
+
+def test_a_cast_alone_is_of_the_size_that_it_was_given_in(world: World, models: TinyModels) -> None:
+    model = models["wan22_i2v"].patcher
+    _, memory, _ = film(world, model, "first", ("cut",))
+    (cast,) = world.call("VideoMemoryCut", memory, 0)[:1]
+    assert not cast.latents and cast.pictures
+    with pytest.raises(ValueError, match="memory has latents of 8x6, but width and height give 12x6"):
+        film(world, model, "wide", memory=cast, references=None, width=96)

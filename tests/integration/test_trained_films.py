@@ -221,6 +221,16 @@ def test_a_branch_goes_on_as_the_film_did_to_the_bit(world: World):
     assert torch.equal(other.all_tokens(), memory.all_tokens())
 
 
+@pytest.mark.parametrize("kind", ["helios"], indirect=True)
+def test_a_branch_of_a_film_of_text_alone_has_the_first_latent_that_the_film_had(world: World):
+    """What the model made itself was seen clean, and is so again."""
+    whole, memory, _ = film(world, "whole", start=False)
+    board = shots(world, 1, first=2)
+    branch, other, _ = film(world, "branch", start=False, storyboard=board, branch_film="whole", branch_section=2)
+    assert torch.equal(branch["samples"], whole["samples"])
+    assert torch.equal(other.all_tokens(), memory.all_tokens())
+
+
 def test_a_film_that_was_stopped_goes_on_to_the_bit(world: World):
     class Stopped(Exception):
         pass

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from memory_encoder.injection.hosts.comfy_models import training_mode
 from memory_encoder.training import optimizers
 from memory_encoder.training.card_plan import Sharing
-from memory_encoder.training.checkpoints import Checkpoints, _same_weights, floats
+from memory_encoder.training.checkpoints import Checkpoints, _same_weights, floats, weights_sample
 from memory_encoder.training.interruption import Stopped
 from memory_encoder.training.listener import Listener
 from memory_encoder.training.run import split_as_begun
@@ -350,6 +350,43 @@ def test_older_checkpoints_are_given_for_the_next_one_and_the_newest_is_not(
         run(tmp_path, steps=6)
     assert [path.name for path in checkpoints_in(tmp_path)] == [checkpoint_name(4)]
     assert "checkpoint-000002.pt is given up" in caplog.text
+
+
+def test_a_full_disk_takes_a_damaged_checkpoint_and_leaves_the_sound_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, steps=4)
+    damaged = tmp_path / checkpoint_name(4)
+    damaged.write_bytes(damaged.read_bytes()[:-1000])
+    no_room(monkeypatch, 1000)
+    with pytest.raises(OSError, match=r"checkpoint-000002\.pt is as it was, and the same run goes on from it"):
+        run(tmp_path, steps=6)
+    assert [path.name for path in checkpoints_in(tmp_path)] == [checkpoint_name(2)]
+
+
+def test_an_old_checkpoint_that_is_open_elsewhere_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where a file that a scanner reads cannot be removed."""
+    run(tmp_path, steps=4)
+    unlink = Path.unlink
+
+    def held(self: Path, missing_ok: bool = False) -> None:
+        if self.name == checkpoint_name(2):
+            raise PermissionError("in use")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", held)
+    run(tmp_path, steps=6)
+    assert [path.name for path in checkpoints_in(tmp_path)] == [checkpoint_name(n) for n in (6, 4, 2)]
+    monkeypatch.undo()
+    run(tmp_path, steps=8)
+    assert [path.name for path in checkpoints_in(tmp_path)] == [checkpoint_name(n) for n in (8, 6)]
+
+
+def test_the_sample_of_a_host_is_no_view_of_its_weights() -> None:
+    """A view would take the whole weight into every checkpoint."""
+    host = torch.nn.Linear(1000, 1000).requires_grad_(False)
+    (sample,) = weights_sample(host).values()
+    assert sample.untyped_storage().nbytes() < 10_000
 
 
 @pytest.mark.parametrize("after", [0, 5000])

@@ -141,6 +141,16 @@ def test_pair_of_a_known_kind_gets_its_own_scale_and_its_memory_encoder(
     assert "scale 11.31 (rsLoRA: 128 / sqrt(128)" in said and licence in said
 
 
+def test_pairs_of_both_modes_are_converted_one_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [tmp_path / "mm2v_and_mi2v" / f"Wan2.2-{mode}-A14B" for mode in ("MI2V", "MM2V")]
+    for folder in folders:
+        put(folder / "backbone_high_noise.pth", pairs(rank=128, blocks=1))
+    assert convert(tmp_path / "out", *folders) == 2
+    assert "convert one pair at a time" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert convert(tmp_path / "out", folders[0]) == 0
+    assert read_config(tmp_path / "out" / "Wan2.2-MI2V-A14B_memory_encoder.safetensors").repeated_frames == 1
+
+
 def test_kind_can_be_said_where_no_name_tells_it(tmp_path: Path) -> None:
     source = put(tmp_path / "backbone_high_noise.safetensors", pairs(rank=128, blocks=1))
     assert convert(tmp_path / "out", source, kind="storymem", name="mine") == 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 import pytest
 
 from memory_encoder.training.dataset.cache import CacheReport, build_cache
-from memory_encoder.training.dataset.clips import Progress
+from memory_encoder.training.dataset.clips import Progress, file_hash
 from memory_encoder.training.dataset.dataset import MemoryDataset
+from memory_encoder.training.dataset.index import Findings, address_of
 from memory_encoder.training.dataset.settings import DatasetError
 from memory_encoder.training.dataset.share import Share
 from memory_encoder.training.dataset.text import TextEncoder
@@ -20,7 +21,7 @@ from tests.unit.dataset_clips import SETTINGS, SPACE, CountingCodec, Words, cach
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from memory_encoder.training.dataset.share import Share
 from tests.unit.test_dataset_shares import shared
 print(shared(Path(sys.argv[1]), Path(sys.argv[2]), Share.of_this_process()))
@@ -111,3 +112,33 @@ def test_a_share_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("RANK", "first")
     with pytest.raises(DatasetError, match="no numbers"):
         Share.of_this_process()
+
+
+def test_a_text_that_two_processes_made_counts_as_it_lies_on_the_disk(tmp_path: Path) -> None:
+    """Cards that round otherwise make other bytes of one prompt, and the last one to write wins."""
+    (tmp_path / "text").write_bytes(b"what the other card made")
+    findings = Findings()
+    findings.text("a prompt", "text", "00" * 32)
+    findings.texts_as_they_are(tmp_path)
+    assert findings.index().text("a prompt") == ("text", file_hash(tmp_path / "text"))
+
+
+@pytest.mark.parametrize(
+    "path,address",
+    [
+        (PurePosixPath("/data/a b.sqlite"), "file:///data/a%20b.sqlite"),
+        (PureWindowsPath("C:/data/a.sqlite"), "file:///C:/data/a.sqlite"),
+        (PureWindowsPath("//nas/data/a.sqlite"), "file:////nas/data/a.sqlite"),
+    ],
+)
+def test_sqlite_is_told_of_a_file_in_its_own_way(path: PurePath, address: str) -> None:
+    assert address_of(path) == f"{address}?mode=ro&immutable=1"
+
+
+def test_an_index_that_says_the_same_is_not_replaced_beneath_its_readers(tmp_path: Path) -> None:
+    findings = Findings()
+    findings.text("a prompt", "text", "00" * 32)
+    name = findings.write_index(tmp_path, "index")
+    before = (tmp_path / name).stat().st_ino
+    assert findings.write_index(tmp_path, "index") == name and (tmp_path / name).stat().st_ino == before
+    assert [path.name for path in tmp_path.glob("*.sqlite")] == [name]

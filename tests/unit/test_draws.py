@@ -13,7 +13,15 @@ from scipy import stats
 from memory_encoder.objectives.continuation import ContinuationDraw
 from memory_encoder.objectives.flow import cumulative
 from memory_encoder.objectives.retrieval import RetrievalDraw, cell_spans, clean_cells
-from memory_encoder.training.draws import MOST_CONTEXT, draw_rows, draw_together, section_of, target_of, task_of
+from memory_encoder.training.draws import (
+    MOST_CONTEXT,
+    draw_rows,
+    draw_together,
+    drawn_for,
+    section_of,
+    target_of,
+    task_of,
+)
 from memory_encoder.training.module import Batch
 from memory_encoder.training.options import TrainOptions
 
@@ -178,3 +186,9 @@ def test_a_batch_of_many_clips_has_as_many_places_histories_tasks_and_dropouts(s
     )
     assert not isinstance(draw_rows(clips, options, 2, 5, 0, "heldout"), tuple)
     assert not isinstance(draw_rows(clips, drawn_as(stage=stage, section=4), 2, 5, 0), tuple)
+
+
+def test_clips_of_split_weights_are_drawn_for_together() -> None:
+    """Their processes exchange the gradients that are there, and all of them need the same ones."""
+    options = TrainOptions(stage="continuation", per_clip=True, history_dropout=0.5, batch_size=8)
+    assert not drawn_for(options, True).per_clip and drawn_for(options, False) is options

@@ -63,6 +63,11 @@ def test_what_is_asked_for_is_not_what_the_run_began_with() -> None:
     assert parsed().going_on(begun | {"clean_share": 0.7}).clean_share == TrainOptions().clean_share
 
 
+def test_gradient_checkpointing_may_be_turned_on_in_a_run_that_began_without() -> None:
+    begun = TrainOptions(stage="continuation").that_shape_the_run() | EARLIER | {"gradient_checkpointing": False}
+    assert parsed("--offload-inputs").going_on(begun).offload_inputs  # which needs it
+
+
 def test_a_run_goes_on_with_the_section_that_its_first_card_had_room_for() -> None:
     begun = parsed().resolved(HOST, 24.0, 4, 151).that_shape_the_run() | {"section": 5}
     assert parsed().going_on(begun).section == 5

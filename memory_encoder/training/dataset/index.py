@@ -8,11 +8,12 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ...files import write_atomically
 from ...storyboard import Storyboard
+from .clips import file_hash
 from .settings import DatasetError, Split
 
 # What is found clip by clip, in any order and by any number of processes.
@@ -85,8 +86,11 @@ class Index:
         when it is not there or no index."""
         if not path.is_file():
             raise DatasetError(f"{path} is missing; run the cache again")
-        address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-        return cls(sqlite3.connect(address, uri=True, check_same_thread=False), str(path))
+        try:
+            connection = sqlite3.connect(address_of(path.absolute()), uri=True, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise DatasetError(f"{path} cannot be opened ({error}); copy the dataset to a local disk") from error
+        return cls(connection, str(path))
 
     def window(self, bucket: Bucket, place: int) -> Window:
         """Window number `place` of a bucket, found in a time that hardly grows with their number."""
@@ -157,6 +161,13 @@ class Findings:
         """Adds an encoded prompt."""
         self._insert("found_texts", (_prompt_key(prompt), file, bytes.fromhex(sha256), size))
 
+    def texts_as_they_are(self, folder: Path) -> None:
+        """Takes digests and sizes of encoded prompts from their files: several processes may have made the same one,
+        on cards that round otherwise, and the last one stands."""
+        for (file,) in self.rows("SELECT DISTINCT file FROM found_texts"):
+            values = (bytes.fromhex(file_hash(folder / file)), (folder / file).stat().st_size, file)
+            self.connection.execute("UPDATE found_texts SET sha256 = ?, bytes = ? WHERE file = ?", values)
+
     def skip(self, clip: int, source: str, reason: str) -> None:
         """Adds what cannot be used. clip: the number of the clip it belongs to, -1 for none."""
         self._insert("found_skipped", (clip, source, reason))
@@ -190,7 +201,11 @@ class Findings:
         write_atomically(path, self._made_index)
         with path.open("rb") as file:
             name = f"{stem}-{_digest(file)}.sqlite"
-        path.replace(folder / name)
+        made = folder / name  # its name is its content, and a reader may have it open, which Windows minds
+        if made.is_file() and _same_content(path, made):
+            path.unlink()
+        else:
+            path.replace(made)
         return name
 
     def _made_index(self, temporary: Path) -> None:
@@ -203,6 +218,19 @@ class Findings:
             self.connection.execute(statement, (str(path),))
         except sqlite3.OperationalError as error:
             raise OSError(None, f"cannot write {path}: {error}") from error
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    with one.open("rb") as first, other.open("rb") as second:
+        return _digest(first) == _digest(second)
+
+
+def address_of(path: PurePath) -> str:
+    """How SQLite is told of a file that is only read; a Windows share has its server's name in the path there."""
+    uri = path.as_uri()
+    if not uri.startswith("file:///"):
+        uri = "file:////" + uri.removeprefix("file://")
+    return f"{uri}?mode=ro&immutable=1"
 
 
 def _digest(file: Any) -> str:

@@ -70,6 +70,7 @@ class Share:
             for number, path in enumerate(paths):
                 if number != self.number:
                     findings.add(path)
+            findings.texts_as_they_are(out)
             yield None
             for path in paths:  # an error before this leaves them for the next run
                 path.unlink(missing_ok=True)
