@@ -49,6 +49,7 @@ class BeginningRequest:
     film: str
     branch_film: str
     branch_section: int
+    references: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def beginning_of(
         history = {"samples": vae.encode(picture)}
     clip = None if history is None else normalised_history(model, history, "history")
     check_size(clip, memory, size)
-    facts = facts_of(model, memory, *pixels, fps)
+    facts = facts_of(model, memory, *pixels, fps, request.references)
     branch = branch_of(folders.film_root(), request.film, facts, request.branch_film, request.branch_section, history)
     check_branch_size(branch, size)
     opening = opening_of(model, history, memory, branch, lattice)
@@ -105,8 +106,12 @@ def beginning_of(
     return Beginning(clip, picture, None if branch is None else branch.key, opening, facts)
 
 
-def facts_of(model: Any, memory: Memory | None, width: int, height: int, fps: float) -> FilmFacts:
-    digest = "" if memory is None else section_key("", {"tokens": memory.contents()})
+def facts_of(
+    model: Any, memory: Memory | None, width: int, height: int, fps: float, references: Tensor | None = None
+) -> FilmFacts:
+    seen = {} if memory is None else {"tokens": memory.contents()}
+    seen |= {} if references is None else {"references": references}
+    digest = section_key("", seen) if seen else ""
     return FilmFacts(width, height, fps, type(model.get_model_object("latent_format")).__name__, digest)
 
 
@@ -178,8 +183,11 @@ def branch_of(
             )
     continued = source.fact("memory")
     if continued is not None and continued != facts.memory:
-        cure = "connect the memory that it continues" if continued else "it continues no memory: disconnect memory"
-        raise StoredFilmError(f"branch_film: film {branch_film!r} was made after another memory; {cure}")
+        cure = "it has neither: disconnect memory and references"
+        cure = "connect the memory that it continues, and its references" if continued else cure
+        raise StoredFilmError(
+            f"branch_film: film {branch_film!r} was made after another memory or other references; {cure}"
+        )
     return source.until(branch_section)
 
 

@@ -178,7 +178,7 @@ class VideoMemorySampler(io.ComfyNode):
         check_unused(start, model, settings, low_noise_memory)
         own = own_memory(codec, model, low_noise, start)
         experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory, own)
-        request = BeginningRequest(history, memory, start_image, film, branch_film, branch_section)
+        request = BeginningRequest(history, memory, start_image, film, branch_film, branch_section, references)
         beginning = beginning_of(request, model, vae, size, (width, height), storyboard.fps, lattice)
         beginning = with_picture(beginning, memory_encoder.config)
         opening = beginning.opening

@@ -288,3 +288,12 @@ def test_a_cast_alone_is_of_the_size_that_it_was_given_in(world: World, models: 
     assert not cast.latents and cast.pictures
     with pytest.raises(ValueError, match="memory has latents of 8x6, but width and height give 12x6"):
         film(world, model, "wide", memory=cast, references=None, width=96)
+
+
+@pytest.mark.parametrize("seen", [None, faces(seed=1)])
+def test_a_branch_has_the_references_of_its_film(world: World, models: TinyModels, seen: Tensor | None) -> None:
+    """Without them its people would drift, and nobody would know why."""
+    model = models["wan22_i2v"].patcher
+    film(world, model, "first", ("cut",))
+    with pytest.raises(ValueError, match="other references; connect the memory that it continues, and its references"):
+        film(world, model, "second", ("cut",), branch_film="first", branch_section=1, references=seen)
