@@ -6,8 +6,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +32,17 @@ LONGEST = (
     "test_branching", "test_parity", "test_film_routes", "test_train_node", "test_saving", "test_training_workflows",
     "test_nodes", "test_storyboard", "test_comfy_starts",
 )  # fmt: skip
+
+
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    """Signals as a person's terminal gives them: a shell's background job ignores SIGINT, and nohup SIGHUP."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual |= {signal.SIGHUP: signal.SIG_DFL} if hasattr(signal, "SIGHUP") else {}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def import_pack(name: str = "video_memory_pack") -> ModuleType:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -117,6 +116,8 @@ def stretches(features_TF: Tensor, threshold: float, most: int = MOST) -> list[t
 
 def focus(pictures_THW3: Tensor) -> Tensor:
     """How sharp each picture of [T,H,W,3] uint8 is: the variance of its Laplacian, float64 [T]."""
+    import cv2  # here, since films of tokens do without it
+
     greys = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures_THW3.numpy())
     return torch.tensor([cv2.Laplacian(grey, cv2.CV_64F).var() for grey in greys], dtype=torch.float64)
 
@@ -138,6 +139,8 @@ class PictureChoice:
 
 
 def _look_at(picture: np.ndarray) -> Tensor:
+    import cv2
+
     small = cv2.resize(picture.astype(np.float32) / 255, (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_AREA)
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB) - np.array([50, 0, 0], dtype=np.float32)
     edges = np.hypot(*(cv2.Sobel(lab[..., 0], cv2.CV_32F, *axis, ksize=3) for axis in ((1, 0), (0, 1))))

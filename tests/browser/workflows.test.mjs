@@ -59,10 +59,12 @@ test("every API file loads as a graph and queues itself", async () => {
   await close();
 });
 
+const OF_NO_WORKFLOW = ["VideoMemoryDatasetCombine"]; // two datasets are nobody's first; its page shows the wiring
+
 test("every node of the pack is used in a workflow", async () => {
   const all = Object.keys(await (await fetch(`${SERVER}/object_info`)).json()).filter((id) => id.startsWith("VideoMemory"));
   const used = new Set(shipped.flatMap(({ prompt }) => Object.values(prompt).map((node) => node.class_type)));
-  assert.deepEqual(all.filter((id) => !used.has(id)), []);
+  assert.deepEqual(all.filter((id) => !used.has(id)), OF_NO_WORKFLOW);
 });
 
 test("the template browser lists exactly the workflows, each with its picture", async () => {

@@ -43,6 +43,8 @@ from memory_encoder.training.trainer import Trainer
 from .test_training import variables
 from .training import OneClip, tiny_module, tiny_options
 
+pytestmark = pytest.mark.usefixtures("usual_signals")
+
 
 @pytest.fixture(autouse=True)
 def as_in_training(comfy: Any) -> Iterator[None]:

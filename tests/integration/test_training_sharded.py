@@ -42,7 +42,9 @@ def train(environment: Any, folder: Path, split: bool, *more: str, steps: int = 
 
 
 def losses_of(folder: Path) -> list[float]:
-    return [value for entry in read_losses(folder / LOSSES) for name, value in entry.items() if name != "step"]
+    return [
+        value for entry in read_losses(folder / LOSSES) for name, value in entry.items() if name in ("loss", "heldout")
+    ]
 
 
 def farthest(first: Mapping[Any, torch.Tensor], second: Mapping[Any, torch.Tensor]) -> float:
