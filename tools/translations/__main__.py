@@ -1,4 +1,4 @@
-"""Write `locales/` from the nodes' own texts: python tools/environment.py run -m tools.translations"""
+"""Write `locales/` and the tables of translated help pages from the nodes' own texts: python tools/environment.py run -m tools.translations"""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tools.comfy_server import ComfyServer
 from tools.environment import prepare
 
 from .build import LANGUAGES, LOCALES, english, main_texts, node_texts, texts_of, translations
+from .pages import write_tables
 
 
 def main() -> int:
@@ -31,6 +32,7 @@ def main() -> int:
             folder.mkdir(parents=True, exist_ok=True)
             write(folder / "nodeDefs.json", node_texts(definitions, words))
             write(folder / "main.json", main_texts(words))
+    write_tables()
     return 1 if missing else 0
 
 
