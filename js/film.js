@@ -13,6 +13,7 @@ import { formatLocks, formatRedo, parseLocks, parseRedo } from "./film/takes.mjs
 import { FilmView } from "./film/view.mjs";
 import { followComfy, t } from "./i18n.mjs";
 import { addPanel, after, changed, hide, isLinked, setWidgets, textOf, widgetOf } from "./panel.mjs";
+import { said } from "./said.mjs";
 
 const NODE = "VideoMemorySampler";
 const WIDTH = 480; // three sections side by side
@@ -89,7 +90,7 @@ class FilmOnNode {
       if (film !== this.film) return;
       if (heard !== this.heard) delete data.run; // what was said meanwhile is newer
       if (answer.ok) this.view.show(withDisk(this.view.state, data), "");
-      else this.view.show(emptyFilm(film), data.error ?? `HTTP ${answer.status}`);
+      else this.view.show(emptyFilm(film), said(data.error) ?? `HTTP ${answer.status}`);
     } catch (error) {
       this.view.show(this.view.state, String(error.message ?? error));
     }
@@ -127,7 +128,7 @@ class FilmOnNode {
       this.heard += 1;
       if (what === "stopped" && this.pausing) what = "paused";
       this.pausing = false;
-      this.view.show(withEnd(this.view.state, what, text?.trim().split("\n")[0]));
+      this.view.show(withEnd(this.view.state, what, said(text?.trim().split("\n")[0])));
     }
   }
 

@@ -12,12 +12,17 @@ const VIEWS = [film, pictures, storyboard, widgets];
 export const DICTIONARIES = Object.fromEntries(
   ["en", "zh", "ja"].map((name) => [name, Object.assign({}, ...VIEWS.map((view) => view[name]))]),
 );
-let language = "en";
+let chosen = "en";
+
+/** The language that is shown now: en, zh or ja. */
+export function language() {
+  return chosen;
+}
 
 /** Chooses the language by a locale such as "zh-TW"; English for those that are not here. */
 export function setLanguage(locale) {
   const short = String(locale ?? "en").toLowerCase().split("-")[0];
-  language = short in DICTIONARIES ? short : "en";
+  chosen = short in DICTIONARIES ? short : "en";
 }
 
 /** Takes the language from ComfyUI's setting. Call it in an extension's `setup`; ComfyUI reloads when it changes. */
@@ -27,11 +32,11 @@ export function followComfy(app) {
 
 /** The text of a key, with {name} replaced by `values.name`; the key itself where there is none. */
 export function t(key, values = {}) {
-  const text = DICTIONARIES[language][key] ?? DICTIONARIES.en[key] ?? key;
+  const text = DICTIONARIES[chosen][key] ?? DICTIONARIES.en[key] ?? key;
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
 /** A number the way the language writes it. */
 export function number(value, digits = 0) {
-  return value.toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  return value.toLocaleString(chosen, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }

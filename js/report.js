@@ -5,6 +5,7 @@ import { app } from "/scripts/app.js";
 import { element, style, update } from "./dom.mjs";
 import { followComfy, t } from "./i18n.mjs";
 import { addPanel, after } from "./panel.mjs";
+import { said } from "./said.mjs";
 
 /** Nodes with a report and no other view, and the height that theirs takes. */
 const NODES = { VideoMemoryBudget: 180, VideoMemoryCut: 90, VideoMemoryJoin: 90, VideoMemorySave: 52 };
@@ -21,7 +22,7 @@ function attach(node) {
   const root = element("div", { class: "vm-report", role: "status", "data-capture-wheel": "true" });
   const show = (text) => {
     root.classList.toggle("vm-report-none", !text);
-    update(root, "textContent", text || t("report.none"));
+    update(root, "textContent", said(text) || t("report.none"));
   };
   const executed = (output) => output?.text && show([output.text].flat().join("\n"));
   show("");

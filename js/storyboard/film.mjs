@@ -13,7 +13,7 @@ const MOST_ENCODERS = 4;
 const LOADERS = /^(UNETLoader|UnetLoaderGGUF\w*|CheckpointLoader\w*|LoaderGGUF\w*)$/i;
 
 /**
- * `{ width, height, encoders, rates, padding, cached, host, bytes_per_weight, hasHistory, sampler }`, each only when known,
+ * `{ width, height, encoders, rates, untrained, padding, cached, host, bytes_per_weight, hasHistory, sampler }`, each only when known,
  * and for a memory of pictures without a file `max_pictures` and `repeated_frames`.
  * Sizes are numbers; `encoders` are files, which know their rates; `rates` are those of encoders without a file.
  */
@@ -109,6 +109,7 @@ function describeEncoders(nodes) {
     found.repeated_frames = valueOf(made[0], "repeated_frames");
   } else if (made.length) {
     found.rates = made.map((node) => valueOf(node, "rate")).join(" + ");
+    if (!loaded.length) found.untrained = true;
     found.padding = valueOf(made[0], "padding");
     found.cached = made.every((node) => valueOf(node, "memory_attention") === "cached");
   }

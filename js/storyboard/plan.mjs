@@ -1,5 +1,7 @@
 /** Asks the server what a storyboard becomes: one question at a time, the newest one counts. */
 
+import { said } from "../said.mjs";
+
 export const ROUTE = "/video_memory/plan";
 
 /** A person's own fields of the plan, kept in the node's properties under these names, with what they are at first. */
@@ -95,6 +97,14 @@ export async function askOnce(send, body) {
     const message = response && !response.ok ? `HTTP ${response.status}` : String(error.message ?? error);
     return { status: "error", message, field: "server" };
   }
-  if (response.ok && data.error === undefined) return { status: "ok", answer: data };
-  return { status: "error", message: data.error ?? `HTTP ${response.status}`, field: data.field ?? "server" };
+  if (response.ok && data.error === undefined) return { status: "ok", answer: inOurWords(data) };
+  return { status: "error", message: said(data.error) ?? `HTTP ${response.status}`, field: data.field ?? "server" };
+}
+
+/** The answer with its budget in the chosen language. */
+function inOurWords(answer) {
+  const told = { ...answer };
+  if (answer.budget) told.budget = { ...answer.budget, advice: answer.budget.advice.map(said), report: said(answer.budget.report) };
+  if (answer.budget_error) told.budget_error = said(answer.budget_error);
+  return told;
 }

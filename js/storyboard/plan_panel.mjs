@@ -19,6 +19,8 @@ export class PlanPanel {
     this.tokens = h("span");
     this.vram = h("span");
     this.advice = h("div", { class: "vm-sb-advice" });
+    this.untrained = h("div", { class: "vm-sb-advice", text: t("storyboard.untrained") });
+    this.untrained.hidden = true;
     this.list = h("tbody");
     this.fields = h("div", { class: "vm-sb-fields" });
     this.plannedFor = h("summary");
@@ -30,6 +32,7 @@ export class PlanPanel {
       this.gauge,
       h("div", { class: "vm-sb-row vm-sb-numbers" }, this.tokens, this.vram),
       this.advice,
+      this.untrained,
       h("details", { class: "vm-sb-details" }, this.plannedFor, this.fields),
       h("details", { class: "vm-sb-details vm-sb-list" }, h("summary", { text: t("storyboard.sections") }), this.#table()),
     );
@@ -42,6 +45,7 @@ export class PlanPanel {
     const key = answer.section_count === 1 ? "storyboard.sumOne" : "storyboard.sum";
     this.sum.textContent = t(key, { sections: number(answer.section_count), length: clock(answer.seconds), frames: number(answer.frames) });
     this.#showBudget(answer.budget, answer.budget_error);
+    this.untrained.hidden = !found.untrained;
     this.#showList(answer, selected);
   }
 

@@ -44,7 +44,7 @@ const FILM = {
 test("size, encoder and model are found through reroutes, patches and connected numbers", () => {
   assert.deepEqual(findFilm(graphOf(FILM)("board")), {
     sampler: "sampler", width: 1280, height: 704, hasHistory: false,
-    rates: "2x2x2", padding: "floor", cached: false, host: "wan-5b", bytes_per_weight: 1,
+    rates: "2x2x2", untrained: true, padding: "floor", cached: false, host: "wan-5b", bytes_per_weight: 1,
   }); // prettier-ignore
 });
 

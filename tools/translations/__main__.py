@@ -1,4 +1,5 @@
-"""Write `locales/` and the tables of translated help pages from the nodes' own texts: python tools/environment.py run -m tools.translations"""
+"""Write `locales/`, and the tables of translated help pages, from the nodes' own texts:
+python tools/environment.py run -m tools.translations"""
 
 from __future__ import annotations
 

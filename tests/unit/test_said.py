@@ -1,0 +1,75 @@
+"""What the server says to a film-maker has its translations: no error of the studio and no line of its plan is left out."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from memory_encoder.budget import HOSTS, Plan, advice, describe, estimate
+
+ROOT = Path(__file__).resolve().parents[2]
+SAID = ROOT / "js" / "strings" / "said.mjs"
+LIBRARY = ROOT / "memory_encoder"
+# Where the errors come from that a person meets while writing, making, saving and branching a film.
+STUDIO = [
+    *sorted((LIBRARY / "storyboard").rglob("*.py")),
+    *(LIBRARY / name for name in ("budget.py", "files.py", "film/plan.py", "film/takes.py", "film/opening.py")),
+    *(ROOT / "nodes" / f"{name}.py" for name in ("film_beginning", "film_pictures", "routes", "saving", "sampler")),
+]
+
+
+def translations(language: str) -> dict[str, str]:
+    found = re.search(rf"^const {language} = (\{{.*?^\}});$", SAID.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert found, f"{SAID.name} has no {language}"
+    return json.loads(found[1])
+
+
+def raised(path: Path) -> Iterator[str]:
+    """Texts of the errors that a module raises, as far as they are written out there."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+            parts = list(_parts(node.exc.args[0]))
+            if any(parts):
+                numbers = iter(range(len(parts)))
+                yield "".join(part or f"{{{next(numbers)}}}" for part in parts)
+
+
+def _parts(node: ast.expr) -> Iterator[str]:
+    """Pieces of a literal, an f-string or their sum; "" for a value."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.JoinedStr):
+        for value in node.values:
+            yield from _parts(value)
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        yield from _parts(node.left)
+        yield from _parts(node.right)
+    else:
+        yield ""
+
+
+def test_every_error_of_the_studio_is_translated() -> None:
+    texts = {text for path in STUDIO for text in raised(path)}
+    assert len(texts) > 100
+    for language in ("zh", "ja"):
+        missing = sorted(texts - set(translations(language)))
+        assert not missing, f"translate in {SAID.relative_to(ROOT)}, {language}: {missing}"
+
+
+def test_every_line_of_a_budget_is_translated() -> None:
+    """Plans that fit, that fit closely, that need streamed weights, that do not fit, with a cache, with pictures."""
+    patterns = [
+        re.compile("".join(re.escape(part) if i % 2 == 0 else "(.+)" for i, part in enumerate(re.split(r"(\{\d+\})", text))))
+        for text in translations("zh")
+    ]
+    seen = 0
+    for card in (4, 8, 12, 80):
+        for extra in ({}, {"cached": True}, {"rates": (), "pictures": 8}, {"history_seconds": 600.0}):
+            plan = Plan(HOSTS["wan-14b"], 832, 480, 16.0, **{"history_seconds": 20.0} | extra, card_gib=card)
+            for line in [*describe(plan, "wan-14b").splitlines(), *advice(plan, estimate(plan))]:
+                seen += 1
+                assert any(pattern.fullmatch(line) for pattern in patterns), line
+    assert seen > 60
