@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..memory_encoder.digests import section_key
 from ..memory_encoder.film.opening import Opening, OpeningSection, StoredFilmError, stored_film
-from ..memory_encoder.film.sections import SectionStore, section_key
+from ..memory_encoder.film.sections import SectionStore
 from ..memory_encoder.frames import frames_in
 from ..memory_encoder.memory.memory_file import Memory, holds_pictures
 from ..memory_encoder.memory.picture_choice import PictureChoice, PictureMarks

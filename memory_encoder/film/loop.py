@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..digests import section_key
 from ..memory.memory_file import Memory
 from ..storyboard import Section
 from .opening import repeated_of
-from .sections import SectionStore, StoredSection, is_finite, section_key
+from .sections import SectionStore, StoredSection, is_finite
 from .takes import apply_takes
 
 # Version of how a section is made of what is in its key; part of every key from 2 on (1: films of 0.1.0 stay usable).

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..digests import section_key
 from ..files import FolderNameError
 from ..frames import TEMPORAL, frames_in
 from ..pictures.decoding import Part, frames_of
-from .sections import SectionStore, section_key
+from .sections import SectionStore
 
 FACTS = ("width", "height", "fps", "latent_format", "memory")  # of a film, in each record of its manifest
 

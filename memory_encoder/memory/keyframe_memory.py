@@ -5,7 +5,6 @@ It holds pictures and no latents, so that any image-to-video model can go on fro
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import remove_abandoned, save_tensors
 from ..phi.config import EncoderConfig
 from .picture_choice import KeptPicture, PictureChoice, PictureMarks, bank, chosen_frames
-from .video_memory import SectionRecord
+from .video_memory import SectionRecord, check_records, save_memory
 
 KEYFRAMES_FORMAT = "video_memory_keyframes"
 KEYFRAMES_SCHEMA_VERSION = 1
@@ -187,7 +185,7 @@ class KeyframeMemory:
         return math.prod(-(-side // patch) for side, patch in zip(size, self.config.patch[1:], strict=True))
 
     def save(self, path: Path) -> None:
-        """Writes a safetensors file atomically: the pictures, and metadata with a schema version."""
+        """Writes a safetensors file atomically: the pictures, and metadata with schema version and checksum."""
         tensors = {}
         for name, parts in (
             ("pictures", [picture.pixels[None] for picture in self.pictures]),
@@ -206,18 +204,16 @@ class KeyframeMemory:
         config = {
             "encoder": asdict(self.config), "encoder_id": self.encoder_id, "size": self.size, "sections": sections
         }  # fmt: skip
-        metadata = {
-            "format": KEYFRAMES_FORMAT,
-            "schema_version": str(KEYFRAMES_SCHEMA_VERSION),
-            "config": json.dumps(config),
-        }
-        remove_abandoned(path.parent)
-        save_tensors(tensors, path, metadata)
+        save_memory(path, KEYFRAMES_FORMAT, KEYFRAMES_SCHEMA_VERSION, config, tensors)
 
     @classmethod
     def from_file(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str) -> KeyframeMemory:
         """What `save` wrote; raises KeyError, TypeError or ValueError when something is missing or wrong."""
         height, width = (int(side) for side in config["size"])
+        for name in ("pictures", "closing"):
+            found = tensors[name]
+            if found.ndim != 4 or found.shape[3] != 3 or found.dtype != torch.uint8 or not 0 <= height * width < 2**31:
+                raise ValueError(f"{name} is {found.dtype} of shape {tuple(found.shape)}, which are no pictures")
         memory = cls(EncoderConfig.from_dict(config["encoder"], source), str(config["encoder_id"]), (height, width))
         closing = tensors["closing"].split([section["closing"] for section in config["sections"]])
         pictures = iter(tensors["pictures"].unbind())
@@ -230,6 +226,7 @@ class KeyframeMemory:
             number += len(ours)
         if next(pictures, None) is not None:
             raise ValueError("it holds pictures of no section")
+        check_records(clip.record for clip in clips)
         return replace(memory, clips=tuple(clips))
 
 

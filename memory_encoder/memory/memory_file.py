@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..phi.config import EncoderConfig
 from .keyframe_memory import KEYFRAMES_FORMAT, KEYFRAMES_SCHEMA_VERSION, KeyframeMemory
-from .video_memory import MEMORY_FORMAT, MEMORY_SCHEMA_VERSION, VideoMemory, damage_named, read_memory
+from .video_memory import MEMORY_FORMAT, MEMORY_SCHEMA_VERSION, VideoMemory, memory_damage_named, read_memory
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -21,9 +21,9 @@ def load_memory(path: Path) -> Memory:
 
     Raises ValueError that names the file when it is damaged, foreign or too new, OSError when it cannot be read.
     """
-    kind, config, tensors = read_memory(path, FORMATS)
-    made = KeyframeMemory if kind == KEYFRAMES_FORMAT else VideoMemory
-    with damage_named(path):
+    with memory_damage_named(path):
+        kind, config, tensors = read_memory(path, FORMATS)
+        made = KeyframeMemory if kind == KEYFRAMES_FORMAT else VideoMemory
         return made.from_file(config, tensors, path.name)
 
 

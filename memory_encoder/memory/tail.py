@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from ..phi.config import EncoderConfig
 from ..phi.stream import StreamState
 
 T = TypeVar("T", bound="Tail")
 _TENSORS = ("tail", "tail_coordinates", "recent")
 _OPTIONAL = ("lr_frames", "tail_hidden")
 _OF_STATE = ("features", "lr")
+MOST_LATENTS = 1_000_000  # and the most tokens of one section: far beyond any film
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,26 @@ class Tail:
     def moved(self: T, latents: int) -> T:
         """The same end with `latents` latents put in front of its film."""
         return replace(self, tail_coordinates=later(self.tail_coordinates, latents), origin=self.origin + latents)
+
+    def check_end(self, config: EncoderConfig, batch: int) -> None:
+        """Raises ValueError for an end whose shapes, types and counts do not fit each other and the encoder."""
+        state, (height, width) = self.state, self.state.size
+        counts = (state.latents, height, width, self.origin)
+        if not all(0 <= count <= MOST_LATENTS for count in counts):
+            raise ValueError("its length or size is not possible")
+        check_shape("tail", self.tail, (batch, None, config.width))
+        check_shape(
+            "tail_coordinates", self.tail_coordinates, (self.tail.shape[1], *self.tail_coordinates.shape[1:-1], 3)
+        )
+        check_shape("recent", self.recent, (batch, config.latent_channels, None, height, width))
+        if self.tail_hidden is not None:
+            check_shape("tail_hidden", self.tail_hidden, (batch, self.tail.shape[1], None))
+        if self.lr_frames is not None:
+            check_shape("lr_frames", self.lr_frames, (batch, None, None, None, 3))
+        parts = {f"cache.{number}": cache for number, cache in enumerate(state.caches)}
+        for name, value in (parts | {name: getattr(state, name) for name in _OF_STATE}).items():
+            if value is not None:
+                check_shape(name, value, (batch, None, None, None, None))
 
     def end_to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and description, for a file."""
@@ -92,6 +114,13 @@ class Boundary(Tail):
     def from_tensors(cls, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Boundary:
         """What `to_tensors` gave; raises KeyError or TypeError when something is missing."""
         return cls(tokens=int(described["tokens"]), **end_from_tensors(described, tensors))
+
+
+def check_shape(name: str, value: Tensor, shape: tuple[int | None, ...]) -> None:
+    """Raises ValueError for a tensor that is not of floats or not of this shape; None is any length."""
+    fits = value.ndim == len(shape) and all(want in (None, size) for want, size in zip(shape, value.shape, strict=True))
+    if not fits or not value.is_floating_point():
+        raise ValueError(f"{name} is {value.dtype} of shape {tuple(value.shape)}, which does not fit")
 
 
 def later(coordinates: Tensor, latents: int) -> Tensor:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..files import remove_abandoned, save_tensors, unreadable
+from ..damage import check_finite, damage_named, read_tensors, shortened
+from ..digests import content_digest
+from ..files import remove_abandoned, save_tensors
 from ..frames import frames_in
 from ..phi.config import EncoderConfig, checked_json
 from ..phi.stream import Encoded, StreamState
-from .tail import Boundary, Tail, end_from_tensors, later
+from .tail import MOST_LATENTS, Boundary, Tail, check_shape, end_from_tensors, later
 
 MEMORY_FORMAT = "video_memory"
 MEMORY_SCHEMA_VERSION = 1
+DIGEST = "digest"  # of the metadata: of all the rest of the file
 _OPTIONAL = ("hidden", "picture")
 
 
@@ -153,19 +155,13 @@ class VideoMemory(Tail):
         )
 
     def save(self, path: Path) -> None:
-        """Writes a safetensors file atomically: tokens, stream state and metadata with a schema version."""
+        """Writes a safetensors file atomically: tokens, stream state and metadata with schema version and checksum."""
         tensors, config = self._to_tensors()
         for number, other in enumerate(self.others, 1):
             found, described = other._to_tensors()
             tensors |= {f"{number}.{name}": value for name, value in found.items()}
             config.setdefault("others", []).append(described)
-        metadata = {
-            "format": MEMORY_FORMAT,
-            "schema_version": str(MEMORY_SCHEMA_VERSION),
-            "config": json.dumps(config),
-        }
-        remove_abandoned(path.parent)
-        save_tensors(tensors, path, metadata)
+        save_memory(path, MEMORY_FORMAT, MEMORY_SCHEMA_VERSION, config, tensors)
 
     @classmethod
     def load(cls, path: Path) -> VideoMemory:
@@ -173,8 +169,8 @@ class VideoMemory(Tail):
 
         Raises ValueError that names the file when it is damaged, foreign or too new, OSError when it cannot be read.
         """
-        config, tensors = read_memory(path, {MEMORY_FORMAT: MEMORY_SCHEMA_VERSION})[1:]
-        with damage_named(path):
+        with memory_damage_named(path):
+            _, config, tensors = read_memory(path, {MEMORY_FORMAT: MEMORY_SCHEMA_VERSION})
             return cls.from_file(config, tensors, path.name)
 
     @classmethod
@@ -219,45 +215,67 @@ class VideoMemory(Tail):
             boundaries=tuple(boundaries),
             **end_from_tensors(config, tensors),
         )
-        counts = {
-            memory.tokens.shape[1] - memory.coordinates.shape[0],
-            memory.tail.shape[1] - len(memory.tail_coordinates),
-        }
-        if counts != {0} or memory.tokens.shape[-1] != memory.config.width:
-            raise ValueError(f"video memory {source} is inconsistent; compress the history again")
+        memory.check()
         return memory
+
+    def check(self) -> None:
+        """Raises ValueError for a memory whose shapes, types and counts do not fit each other and its encoder."""
+        config, batch, places = self.config, self.batch, ("tokens", "coordinates")
+        check_shape("tokens", self.tokens, (batch, None, config.width))
+        check_shape("coordinates", self.coordinates, (self.tokens.shape[1], *self.coordinates.shape[1:-1], 3))
+        if self.coordinates.ndim > 3:
+            raise ValueError(f"{' and '.join(places)} do not fit each other")
+        for name in _OPTIONAL:
+            if (value := getattr(self, name)) is not None:
+                check_shape(name, value, (batch, self.tokens.shape[1] if name == "hidden" else None, None))
+        self.check_end(config, batch)
+        check_records(self.sections)
+        for boundary in self.boundaries:
+            if boundary is not None:
+                boundary.check_end(config, batch)
+                if not 0 <= boundary.tokens <= self.tokens.shape[1]:
+                    raise ValueError("an end of a section lies outside of the tokens")
 
 
 def read_memory(path: Path, formats: Mapping[str, int]) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     """Format, description and tensors of a memory's file; `formats` are those known, with the newest schema of each.
 
-    Raises ValueError that names the file when it is damaged, foreign or too new, OSError when it cannot be read.
+    For use within `memory_damage_named`. Raises ValueError when it is damaged, foreign or too new.
     """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except (SafetensorError, LookupError, AttributeError, ValueError) as error:
-        raise ValueError(f"video memory {path.name} cannot be read ({error}); compress the history again") from error
+    tensors, metadata = read_tensors(path)
     kind = metadata.get("format", "")
     if kind not in formats:
         raise ValueError(f"{path.name} is not a video memory; choose a file made by Save Video Memory")
-    return kind, checked_json(metadata, formats[kind], path.name), tensors
+    config = checked_json(metadata, formats[kind], path.name)
+    said = metadata.pop(DIGEST, None)  # files of 0.1.0 have none
+    if said is not None and said != content_digest(tensors, metadata):
+        raise ValueError("its content does not match its checksum")
+    for name, tensor in tensors.items():
+        check_finite(shortened(name, 100), tensor)
+    return kind, config, tensors
 
 
-@contextlib.contextmanager
-def damage_named(path: Path) -> Iterator[None]:
-    """Turns what goes wrong while a memory is built from its file into ValueError that names the file."""
-    try:
-        yield
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-        if isinstance(error, ValueError) and path.name in str(error):
-            raise  # in our own words
-        raise ValueError(
-            f"video memory {path.name} is incomplete or damaged ({str(error)[:200]}); compress the history again"
-        ) from error
+def save_memory(path: Path, kind: str, version: int, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Writes a memory's file atomically, with a checksum. Raises OSError that names the file."""
+    metadata = {"format": kind, "schema_version": str(version), "config": json.dumps(config)}
+    remove_abandoned(path.parent)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_tensors(plain, path, metadata | {DIGEST: content_digest(plain, metadata)})
+
+
+def memory_damage_named(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Turns what goes wrong while a memory is read and built into one error that names the file."""
+    return damage_named(path, "video memory", "compress the history again")
+
+
+def check_records(records: Iterable[SectionRecord]) -> None:
+    """Raises ValueError for records that say of a section what cannot be."""
+    for record in records:
+        counts = (record.start_latent, record.latents, record.tokens)
+        if not all(type(count) is int and 0 <= count <= MOST_LATENTS for count in counts):
+            raise ValueError("a section has no possible place or length")
+        if not isinstance(record.prompt, str) or type(record.seed) not in (int, type(None)):
+            raise ValueError("a section's prompt is no text, or its seed no number")
 
 
 def concatenated(*parts: Tensor | None) -> Tensor | None:

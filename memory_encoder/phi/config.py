@@ -22,6 +22,15 @@ REPEATED_FRAMES = (0, 1, 5)  # they fill whole latents of every host there is, a
 Fill = Literal["repeat", "zeros"]
 Start = Literal["nothing", "picture", "zeros"]
 HistoryTimestep = Literal["zero", "same"]
+# A file may say anything: what is far beyond every model there is builds nothing.
+_TYPES = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+_TYPE_NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+_LEAST = dict.fromkeys(("width", "latent_channels", "channels", "heads", "head_dim", "patch"), 1)
+_MOST = {
+    "width": 65536, "latent_channels": 4096, "channels": 16384, "heads": 1024, "head_dim": 16384, "patch": 64,
+    "cross_blocks": 512,
+}  # fmt: skip
+_MOST_NUMBER, _MOST_ENTRIES, _MOST_CHARACTERS, _MOST_RECENT = 1_000_000, 16, 400, 10_000
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -150,6 +159,8 @@ class EncoderConfig:
     guidance: float = 0.0
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            _check_type(one.name, str(one.type), getattr(self, one.name))
         for name, value, allowed in (
             ("variant", self.variant, get_args(Variant)),
             ("attention", self.attention, get_args(AttentionScope)),
@@ -162,7 +173,7 @@ class EncoderConfig:
             ("start", self.start, get_args(Start)),
         ):
             if value not in allowed:
-                raise ValueError(f"{name} {value!r} is unknown; choose one of {', '.join(allowed)}")
+                raise ValueError(f"{name} {_short(value)} is unknown; choose one of {', '.join(allowed)}")
         if not self.channels or self.channels[-1] % self.heads:
             raise ValueError(f"channels {self.channels} must end in a multiple of heads = {self.heads}")
         if self.patch[0] != 1:
@@ -182,6 +193,8 @@ class EncoderConfig:
 
     def _check_recent(self) -> None:
         """Raises ValueError for settings of variant recent elsewhere, and for those that exclude each other."""
+        if self.variant == "recent" and sum(piece.latents for piece in self.schedule) > _MOST_RECENT:
+            raise ValueError(f"rate {self.rate!r}: it sees more than the last {_MOST_RECENT} latents")
         only_recent = self.chosen().keys() & {
             "anchor", "fill", "history_timestep", "section_start", "picture_width", "skips_text", "key_scale", "start",
             "start_noise", "guidance",
@@ -296,12 +309,33 @@ class EncoderConfig:
     def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> EncoderConfig:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ValueError(f"{source}: unknown setting {', '.join(unknown)}; update ComfyUI-VideoMemory to read it")
+            names = _short(", ".join(unknown))[1:-1]
+            raise ValueError(f"{source}: unknown setting {names}; update ComfyUI-VideoMemory to read it")
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         try:
             return cls(**values)
         except (TypeError, LookupError, ArithmeticError, AttributeError) as error:
             raise ValueError(f"{source}: incomplete encoder configuration ({error})") from error
+
+
+def _check_type(name: str, kind: str, value: object) -> None:
+    """Raises ValueError for a value that is not of its field's type, or beyond every model there is."""
+    several = kind.startswith("tuple[")
+    scalar = kind.removeprefix("tuple[").split(",")[0].rstrip("]")
+    allowed, entries = _TYPES.get(scalar, (str,)), value if isinstance(value, tuple) else (value,)
+    count = None if not several or "..." in kind else kind.count(",") + 1
+    fits = isinstance(value, tuple) == several and len(entries) <= _MOST_ENTRIES and count in (None, len(entries))
+    if not fits or not all(type(one) in allowed for one in entries):
+        raise ValueError(f"{name} is {_short(value)}; give {_TYPE_NAMES.get(scalar, 'a text')}{', several' * several}")
+    least, most = _LEAST.get(name, -_MOST_NUMBER), _MOST.get(name, _MOST_NUMBER)
+    for one in entries:
+        if len(one) > _MOST_CHARACTERS if isinstance(one, str) else not least <= one <= most:
+            raise ValueError(f"{name} is {_short(value)}, beyond what any model has")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def checked_json(metadata: Mapping[str, str], newest: int, source: str) -> dict[str, Any]:
@@ -310,9 +344,11 @@ def checked_json(metadata: Mapping[str, str], newest: int, source: str) -> dict[
         version = int(metadata["schema_version"])
         values = json.loads(metadata["config"])
     except (KeyError, ValueError, RecursionError) as error:
-        raise ValueError(f"{source}: metadata is damaged ({error}); download or save the file again") from error
+        raise ValueError(f"{source}: metadata is damaged ({_short(error)}); download or save the file again") from error
     if version > newest:
-        raise ValueError(f"{source}: schema version {version} is newer than {newest}; update ComfyUI-VideoMemory")
+        raise ValueError(
+            f"{source}: schema version {_short(version)} is newer than {newest}; update ComfyUI-VideoMemory"
+        )
     if not isinstance(values, dict):
         raise ValueError(f"{source}: metadata is damaged (config is no object); download or save the file again")
     return values

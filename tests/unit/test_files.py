@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from memory_encoder import files
+from memory_encoder.digests import section_key
 from memory_encoder.files import (
     NotPlainError,
     check_plain,
@@ -24,7 +25,7 @@ from memory_encoder.files import (
     write_atomically,
     write_bytes,
 )
-from memory_encoder.film.sections import SectionStore, section_key
+from memory_encoder.film.sections import SectionStore
 from memory_encoder.locks import BusyError, alone
 from memory_encoder.pictures.movie import write_movie
 

@@ -57,7 +57,7 @@ def test_foreign_newer_and_inconsistent_files_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="newer"):
         VideoMemory.load(path)
     save_file({"a": torch.zeros(1)}, str(path), {"format": "video_memory", "schema_version": "1", "config": "{}"})
-    with pytest.raises(ValueError, match="incomplete"):
+    with pytest.raises(ValueError, match="damaged"):
         VideoMemory.load(path)
 
 

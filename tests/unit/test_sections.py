@@ -21,9 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from memory_encoder.digests import section_key
 from memory_encoder.files import FolderNameError, NewerFileError, named_folder
 from memory_encoder.film import sections as sections_module
-from memory_encoder.film.sections import SectionStore, section_key
+from memory_encoder.film.sections import SectionStore
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY, OTHER = section_key("", {"n": 1}), section_key("", {"n": 2})
@@ -376,7 +377,8 @@ WRITER = """
 import os, sys
 from pathlib import Path
 import torch
-from memory_encoder.film.sections import SectionStore, section_key
+from memory_encoder.digests import section_key
+from memory_encoder.film.sections import SectionStore
 
 def write_for_ever():
     store = SectionStore(Path(sys.argv[1]), "film")

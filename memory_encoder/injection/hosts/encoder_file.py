@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load
 from torch import Tensor
 
+from ...damage import DamagedFileError, check_finite, damage_named, read_header, read_tensors, shortened
 from ...phi.config import EncoderConfig
 from ...phi.encoder import MemoryEncoder
 from ...phi.trained_on import TrainedOn
@@ -17,33 +18,52 @@ from . import Host
 
 
 def read_encoder(path: Path) -> tuple[EncoderConfig, dict[str, Tensor]]:
-    """Configuration and weights of an encoder file.
+    """Configuration and weights of an encoder file. Nothing is allocated before names and shapes are known to fit.
 
-    Raises ValueError that names the file when it is damaged, foreign or too new.
+    Raises DamagedFileError that names the file when it is damaged, foreign or too new, OSError when it cannot be read.
     """
-    config = read_config(path)
-    try:
-        return config, load(path.read_bytes())  # not mapped: Windows lets nobody replace a file that is
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"memory encoder {path.name} cannot be read ({error}); download the file again") from error
+    with _named(path):
+        shapes, metadata = read_header(path)
+        config = EncoderConfig.from_metadata(metadata, path.name)
+        _check_shapes(config, shapes)
+        weights, _ = read_tensors(path)
+        for name, weight in weights.items():
+            if not weight.is_floating_point():
+                raise ValueError(f"{name} holds {weight.dtype}, which are no weights")
+            check_finite(name, weight)
+        return config, weights
 
 
 def read_config(path: Path) -> EncoderConfig:
-    """Configuration of an encoder file, without its weights. Raises ValueError as `read_encoder` does."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return EncoderConfig.from_metadata(file.metadata(), path.name)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"memory encoder {path.name} cannot be read ({error}); download the file again") from error
+    """Configuration of an encoder file, without its weights. Raises as `read_encoder` does."""
+    with _named(path):
+        return EncoderConfig.from_metadata(read_header(path)[1], path.name)
 
 
 def read_trained_on(path: Path) -> TrainedOn | None:
     """What the encoder of a file was trained on, None where it does not say."""
     try:
-        with safe_open(str(path), framework="pt") as file:
-            return TrainedOn.from_metadata(file.metadata())
-    except (SafetensorError, OSError):
+        with _named(path):
+            return TrainedOn.from_metadata(read_header(path)[1])
+    except (DamagedFileError, OSError):
         return None
+
+
+def _named(path: Path) -> contextlib.AbstractContextManager[None]:
+    return damage_named(path, "memory encoder", "download the file again")
+
+
+def _check_shapes(config: EncoderConfig, found: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises ValueError when a file does not hold exactly the weights that its configuration speaks of."""
+    meant = MemoryEncoder(config, device=torch.device("meta")).state_dict()
+    shapes = {name: tuple(weight.shape) for name, weight in meant.items()}
+    wrong = [name for name in sorted(shapes.keys() | found.keys()) if shapes.get(name) != found.get(name)]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if wrong[1:] else ""
+        raise ValueError(
+            f"weights do not fit their configuration: {shortened(wrong[0], 100)}{more} is "
+            f"{found.get(wrong[0], 'missing')}, should be {shapes.get(wrong[0], 'none')}"
+        )
 
 
 def fill(encoder: MemoryEncoder, weights: dict[str, Tensor]) -> None:
@@ -56,7 +76,7 @@ def fill(encoder: MemoryEncoder, weights: dict[str, Tensor]) -> None:
 
 
 def load_encoder(path: Path) -> MemoryEncoder:
-    """The encoder of a file, float32, for training and evaluation. Raises ValueError as `read_encoder` does."""
+    """The encoder of a file, float32, for training and evaluation. Raises as `read_encoder` does."""
     config, weights = read_encoder(path)
     encoder = MemoryEncoder(config, dtype=torch.float32)
     fill(encoder, weights)

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ...digests import section_key
 from ...files import load_tensors, save_tensors, write_bytes
-from ...film.sections import section_key
 from ...frames import latents_in
 from ...pictures.codec import Codec
 from .buckets import Buckets

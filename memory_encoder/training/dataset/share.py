@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ...film.sections import section_key
+from ...digests import section_key
 from ...locks import BusyError, alone
 from .index import Findings
 from .settings import DatasetError

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...digests import section_key
 from ...files import load_tensors, save_tensors
-from ...film.sections import section_key
 from .clips import digest_of, file_hash, is_whole
 from .rows import MASK, Rows, together
 from .settings import DatasetError, LatentSpace
