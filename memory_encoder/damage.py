@@ -19,7 +19,7 @@ from .files import NewerFileError, NotPlainError, load_tensors, unreadable
 
 MOST_CHARACTERS = 600  # of a message; whatever a file holds may be in it
 # What reading, parsing and building from content that is not what it should be raises.
-_KINDS = (
+DAMAGE = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError,
     SafetensorError, pickle.PickleError, sqlite3.DatabaseError,
 )  # fmt: skip
@@ -45,7 +45,7 @@ def damage_named(
         raise
     except OSError as error:
         raise error if str(path) in str(error) and error.filename is None else unreadable(path, error) from error
-    except _KINDS as error:
+    except DAMAGE as error:
         text = str(error)
         if isinstance(error, RuntimeError) and "not enough memory" in text:
             raise MemoryError(shortened(f"{what} {path.name}: {text}; free memory")) from error

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..damage import damage_named
 from ..digests import section_key
 from ..files import FolderNameError
 from ..frames import TEMPORAL, frames_in
@@ -130,9 +131,10 @@ class StoredFilm:
         stored = _openings(self.store).get(key)
         if stored is None:
             raise StoredFilmError(f"film {self.name!r}: its opening is missing or damaged; queue its workflow again")
-        sections = tuple(OpeningSection(**section) for section in json.loads(stored.metadata["pieces"]))
-        lead, picture = int(stored.metadata.get("lead", 0)), stored.tensors.get("picture")
-        return Opening(stored.tensors["latents"], sections, lead, picture)
+        with damage_named(stored.path, f"opening of film {self.name!r}", "queue its workflow again", StoredFilmError):
+            sections = tuple(OpeningSection(**section) for section in json.loads(stored.metadata["pieces"]))
+            lead, picture = int(stored.metadata.get("lead", 0)), stored.tensors.get("picture")
+            return Opening(stored.tensors["latents"], sections, lead, picture)
 
     def section(self, index: int) -> Tensor:
         """Latents [1,C,T,h,w] of a section; raises StoredFilmError when it is missing, damaged or not finite."""

@@ -14,13 +14,12 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
+from ..damage import DAMAGE
 from ..digests import content_digest
 from ..files import (
     NewerFileError,
-    NotPlainError,
     check_space,
     cure,
     load_tensors,
@@ -129,7 +128,7 @@ class SectionStore:
                 continue
             except NewerFileError:
                 raise
-            except (NotPlainError, _Unusable, SafetensorError, ValueError, LookupError, RecursionError) as error:
+            except DAMAGE as error:
                 self._set_aside(path, str(error))
         return None
 
@@ -182,7 +181,7 @@ class SectionStore:
             return []
         except NewerFileError:
             raise
-        except (NotPlainError, ValueError, RecursionError) as error:
+        except DAMAGE as error:
             self._set_aside(path, str(error))
             return []
         return [record for record in records if is_record(record)]

@@ -25,7 +25,7 @@ HistoryTimestep = Literal["zero", "same"]
 # A file may say anything: what is far beyond every model there is builds nothing.
 _TYPES = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
 _TYPE_NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-_LEAST = dict.fromkeys(("width", "latent_channels", "channels", "heads", "head_dim", "patch"), 1)
+_LEAST: dict[str, int] = dict.fromkeys(("width", "latent_channels", "channels", "heads", "head_dim", "patch"), 1)
 _MOST = {
     "width": 65536, "latent_channels": 4096, "channels": 16384, "heads": 1024, "head_dim": 16384, "patch": 64,
     "cross_blocks": 512,
@@ -318,7 +318,7 @@ class EncoderConfig:
             raise ValueError(f"{source}: incomplete encoder configuration ({error})") from error
 
 
-def _check_type(name: str, kind: str, value: object) -> None:
+def _check_type(name: str, kind: str, value: Any) -> None:
     """Raises ValueError for a value that is not of its field's type, or beyond every model there is."""
     several = kind.startswith("tuple[")
     scalar = kind.removeprefix("tuple[").split(",")[0].rstrip("]")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import pickle
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
@@ -15,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..files import unreadable, write_atomically
+from ..damage import check_regular, damage_named
+from ..files import write_atomically
 from ..frames import evenly
 from ..injection.hosts.base import BLOCKS
 from ..phi.config import EncoderConfig
@@ -52,6 +52,15 @@ class Checkpoints:
         """keep: how many of the last ones stay."""
         self.folder, self.keep = folder, keep
         self.unusable: list[Path] = []
+        self.used: Path | None = None  # what `newest` gave
+
+    @staticmethod
+    def _named(path: Path) -> contextlib.AbstractContextManager[None]:
+        return damage_named(path, "checkpoint", "begin another run: choose another folder", Unusable)
+
+    def restoring(self) -> contextlib.AbstractContextManager[None]:
+        """While what `newest` gave is loaded: what does not fit raises Unusable that names the file."""
+        return contextlib.nullcontext() if self.used is None else self._named(self.used)
 
     def newest(self, settings: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """The newest state that can be gone on with, or None where a run begins.
@@ -63,13 +72,18 @@ class Checkpoints:
         reasons = []
         for path in checkpoints_in(self.folder):
             try:
-                state = _read(path)
-                changed = _check_settings(path, state, settings)
-                _check_values(state, parameters)
+                with self._named(path):
+                    state = _read(path)
+                    refused, changed = _differences(path, state, settings)
+                    refused = refused or _other_weights(state, parameters)
+                    _check_finite({} if refused else state)
             except Unusable as error:
                 reasons.append(f"{path} cannot be gone on with: {error}")
                 self.unusable.append(path)
                 continue
+            if refused:
+                raise ValueError(refused)
+            self.used = path
             if reasons:
                 _say(logging.WARNING, "; ".join([*reasons, f"going on from {path.name} instead, step {state['step']}"]))
             _say(logging.INFO, f"going on from step {state['step']}" + "".join(f"; {each}" for each in changed))
@@ -153,24 +167,16 @@ def _same_weights(theirs: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> b
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except RuntimeError as error:
-        if "memory" in str(error):  # of this machine: the file may be sound
-            raise
-        raise Unusable(f"it is damaged ({str(error)[:200]})") from error
-    except (EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.PickleError) as error:
-        raise Unusable(f"it is damaged ({str(error)[:200]})") from error
+    check_regular(path)
+    with path.open("rb") as file:
+        state = torch.load(file, map_location="cpu", weights_only=True)
     # Without these there is nothing to compare or to load.
     named = {"options": dict, "config": dict, "parameters": dict, "averages": dict, "optimizers": list, "step": int}
     for name, kind in named.items() if isinstance(state, dict) else [("state", dict)]:
         if not isinstance(state, dict) or not isinstance(state.get(name), kind):
-            raise Unusable(f"it is damaged (no {name})")
+            raise ValueError(f"it has no {name}")
     if not all(isinstance(one, dict) and isinstance(one.get("state"), dict) for one in state["optimizers"]):
-        raise Unusable("it is damaged (no moments)")
+        raise ValueError("it has no moments")
     return state
 
 
@@ -184,8 +190,8 @@ def _write(state: Mapping[str, Any], path: Path) -> None:
         raise
 
 
-def _check_settings(path: Path, state: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """What differs, and may. Raises ValueError that names what may not."""
+def _differences(path: Path, state: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """What differs and may not, in a message, empty for nothing; and what differs and may."""
     theirs, mine = state["options"], settings["options"]
     # What an earlier version did not know yet is what it did then.
     then = {**asdict(TrainOptions()), **EARLIER, **{name: value for name, value in theirs.items() if name in mine}}
@@ -206,32 +212,36 @@ def _check_settings(path: Path, state: Mapping[str, Any], settings: Mapping[str,
         wrong.append(("host", "has the weights of one model", "another"))
     if wrong:
         said = ", ".join(f"{name} {old} in the run, {new} asked" for name, old, new in wrong)
-        raise ValueError(
+        return (
             f"{path.parent} holds a run of other settings: {said}. Ask for the run's to go on with it; to train with "
             "others choose another folder, which may begin with this run's encoder and LoRA"
-        )
+        ), []
     if state["step"] > mine["steps"]:
-        raise ValueError(
+        return (
             f"{path.parent} holds a run that has done {state['step']} steps, and steps is {mine['steps']}: ask for "
             "more, or choose another folder"
-        )
-    return [f"{n} {mine[n]} from here on, {theirs[n]} before" for n in mine if n in theirs and mine[n] != theirs[n]]
+        ), []
+    return "", [f"{n} {mine[n]} from here on, {theirs[n]} before" for n in mine if n in theirs and mine[n] != theirs[n]]
 
 
-def _check_values(state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
-    """Raises ValueError for weights that are not those that are trained, Unusable for some that are not finite."""
+def _other_weights(state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> str:
+    """A message for weights that are not those that are trained, else empty."""
     for part in ("parameters", "averages"):
         shapes = {name: tuple(value.shape) for name, value in state[part].items() if isinstance(value, Tensor)}
         mine = {name: tuple(value.shape) for name, value in parameters.items()}
         for name in sorted(shapes.keys() | mine.keys()):
             if shapes.get(name) != mine.get(name):
-                raise ValueError(
+                return (
                     f"the run in this folder trains other weights: {name} is {shapes.get(name, 'not there')} in the "
                     f"run, {mine.get(name, 'not there')} here. Give its host, or choose another folder"
                 )
+    return ""
+
+
+def _check_finite(state: Mapping[str, Any]) -> None:
     for part in ("parameters", "averages", "optimizers"):
-        if not all(bool(torch.isfinite(value).all()) for value in floats(state[part])):
-            raise Unusable(f"its {part} hold NaN or infinite values")
+        if not all(bool(torch.isfinite(value).all()) for value in floats(state.get(part))):
+            raise ValueError(f"its {part} hold NaN or infinite values")
 
 
 def _say(level: int, text: str) -> None:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ..damage import DamagedFileError, check_finite, damage_named, read_header, read_tensors, shortened
 from ..files import save_tensors, unwritable, write_bytes
 from ..phi.encoder import MemoryEncoder
 from ..phi.trained_on import TrainedOn
@@ -79,19 +78,20 @@ def host_file(diffusion_model: nn.Module, metadata: Mapping[str, str], facts: Ma
 
 
 def read_lora(path: Path) -> dict[str, Tensor]:
-    """A LoRA written by `save_lora`. Raises ValueError that names the file when it cannot be read."""
-    try:
-        return {name: value.float() for name, value in safetensors.torch.load_file(path).items()}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"lora {path} cannot be read ({error}); give a LoRA that this pack has trained") from error
+    """A LoRA written by `save_lora`. Raises DamagedFileError that names the file, OSError when it cannot be read."""
+    with damage_named(path, "lora", "give a LoRA that this pack has trained"):
+        tensors, _ = read_tensors(path)
+        for name, value in tensors.items():
+            check_finite(shortened(name, 100), value)
+        return {name: value.float() for name, value in tensors.items()}
 
 
 def facts_of(path: Path) -> dict[str, Any]:
     """What a run wrote about itself into an encoder, LoRA or host; empty for any other file, and for none."""
     try:
-        with safe_open(str(path), framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("training", "null"))
-    except (SafetensorError, OSError, ValueError):
+        with damage_named(path, "file", ""):
+            facts = json.loads(read_header(path)[1].get("training", "null"))
+    except (DamagedFileError, OSError):
         return {}
     return facts if isinstance(facts, dict) else {}
 
@@ -134,10 +134,10 @@ class LossLog:
 def read_losses(path: Path) -> list[dict[str, Any]]:
     """Entries of a loss log with a step and finite values; a last line that a crash cut short is left out."""
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             break
         finite = isinstance(entry, dict) and all(math.isfinite(v) for v in entry.values() if isinstance(v, float))
         if finite and isinstance(entry.get("step"), int):

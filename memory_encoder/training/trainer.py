@@ -441,11 +441,12 @@ class Trainer:
         self._agree(0 if state is None else state["step"])
         if state is None:
             return
-        self.ema.load(state)
-        if state.get("moments", self.moments) == self.moments:
-            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                load_optimizer_state(optimizer, saved)
-        elif self.accelerator.is_main_process:
+        with self.checkpoints.restoring():
+            self.ema.load(state)
+            if state.get("moments", self.moments) == self.moments:
+                for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                    load_optimizer_state(optimizer, saved)
+        if state.get("moments", self.moments) != self.moments and self.accelerator.is_main_process:
             _LOG.warning("the moments of %s begin anew: the run's are of %s", self.moments, state["moments"])
         self.first_step = self.done = self.saved = state["step"]
         self.run_id, self.best = state.get("run", self.run_id), state.get("best", self.best)

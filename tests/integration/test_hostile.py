@@ -53,7 +53,7 @@ def refused(server: ComfyServer, prompt: dict[str, Any], node: str) -> str:
 
 
 @pytest.mark.parametrize(("name", "words"), [
-    ("damaged", "cannot be read"), ("foreign", "not a memory encoder"), ("newer", "update ComfyUI-VideoMemory"),
+    ("damaged", "is damaged"), ("foreign", "not a memory encoder"), ("newer", "update ComfyUI-VideoMemory"),
     ("empty", "do not fit"), ("wide", "width 256"),
 ])  # fmt: skip
 def test_encoder_file_that_does_not_fit(server: ComfyServer, name: str, words: str) -> None:

@@ -272,7 +272,7 @@ def test_a_corrupt_shard_is_named_when_it_is_read_passed_over_when_asked_and_mad
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "cannot be read"),
+        ("{", "is damaged"),
         ("[]", "not the index of a dataset"),
         ('{"format": "video_memory_dataset", "schema_version": 99}', "schema version 99"),
         ('{"format": "video_memory_dataset", "schema_version": 1}', "is damaged"),

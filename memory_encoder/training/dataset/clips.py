@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
+from ...damage import DAMAGE
 from ...digests import section_key
 from ...files import load_tensors, save_tensors, write_bytes
 from ...frames import latents_in
@@ -111,7 +111,7 @@ class ClipRecord:
             values = json.loads(path.read_text(encoding="utf-8"))
             lists = {name: tuple(values[name]) for name in ("windows", "changed", "lengths") if name in values}
             record = cls(**values | lists)
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, *DAMAGE):
             return None
         return record if record.key == key else None
 
@@ -236,7 +236,7 @@ def is_whole(content: bytes, name: str, key: str) -> bool:
         tensors, entries = load_tensors(content)
         metadata = json.loads(entries[name])
         return metadata["key"] == key and metadata["digest"] == digest_of(tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError):
+    except DAMAGE:
         return False
 
 

@@ -13,9 +13,10 @@ from typing import Any, Protocol, TypeVar
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
+from ...damage import damage_named
+from ...files import NotPlainError, read_plain
 from ...frames import evenly, first_frame
 from ...phi.config import EncoderConfig, Padding
 from ...storyboard import Storyboard
@@ -33,6 +34,10 @@ Content = TypeVar("Content")
 
 class CorruptShard(DatasetError):
     """A file of the cache whose bytes are not those that were written."""
+
+
+def _damage_named(path: Path) -> contextlib.AbstractContextManager[None]:
+    return damage_named(path, "index", "run the cache again", DatasetError)
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -70,15 +75,13 @@ class Shards:
     def _read(self, file: str, sha256: str, parse: Callable[[bytes], Content]) -> Content:
         path = inside(self.folder, file)
         try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise CorruptShard(f"{path} cannot be read ({error.strerror}); run the cache again") from error
+            content = read_plain(path)
+        except (OSError, NotPlainError) as error:
+            raise CorruptShard(f"{path} cannot be read ({error}); run the cache again") from error
         if hashlib.sha256(content).hexdigest() != sha256:
             raise CorruptShard(f"{path} is corrupt (its hash is not the index's); run the cache again")
-        try:
+        with damage_named(path, "shard", "run the cache again", CorruptShard):
             return parse(content)
-        except (SafetensorError, ValueError) as error:
-            raise CorruptShard(f"{path} is corrupt ({error}); run the cache again") from error
 
 
 @dataclass(frozen=True)
@@ -152,16 +155,17 @@ class MemoryDataset:
         """
         path = folder / INDEX
         try:
-            head = json.loads(path.read_text(encoding="utf-8"))
+            with _damage_named(path):
+                head = json.loads(read_plain(path))
         except FileNotFoundError as error:
             raise DatasetError(f"{folder} holds no {INDEX}; make it with: python -m memory_encoder cache") from error
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"{path} cannot be read ({error}); run the cache again") from error
+        except OSError as error:
+            raise DatasetError(str(error)) from error
         if not isinstance(head, dict) or head.get("format") != FORMAT:
             raise DatasetError(f"{path} is not the index of a dataset; choose a folder made by Cache Training Clips")
         if not isinstance(head.get("schema_version"), int) or head["schema_version"] > SCHEMA_VERSION:
             raise DatasetError(f"{path} has schema version {head.get('schema_version')}; update ComfyUI-VideoMemory")
-        try:
+        with _damage_named(path):
             space, settings = _space(head["space"]), head["settings"]
             if "windows" in head:
                 index = Index.open(inside(folder, head["windows"]))
@@ -179,10 +183,6 @@ class MemoryDataset:
                 on_bad=on_bad,
                 name=folder.name,
             )
-        except DatasetError:
-            raise
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise DatasetError(f"{path} is damaged ({error!r}); run the cache again") from error
 
     def __len__(self) -> int:
         return sum(bucket.windows for bucket in self.buckets)
@@ -193,6 +193,10 @@ class MemoryDataset:
         window = self.index.window(bucket, index - first)
         with torch.inference_mode(False):  # tensors that training may use
             tensors = {name: value.float() for name, value in self.store.window(window.file, window.sha256).items()}
+        shape = (self.space.channels, bucket.latents, bucket.height, bucket.width)
+        missing = {"hr", *(f"lr.{rate}" for rate in self.rates)} - tensors.keys()
+        if missing or tuple(tensors["hr"].shape) != shape:
+            raise CorruptShard(f"{window.file} of {self.name} is not what its index says; run the cache again")
         return Sample(
             source=window.source,
             start_seconds=window.start_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -9,8 +10,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, get_args
 
+from ...damage import damage_named
 from ...files import write_atomically
 from ...storyboard import Storyboard
 from .clips import file_hash
@@ -76,9 +78,9 @@ class Index:
     def __init__(self, connection: sqlite3.Connection, name: str) -> None:
         """name: of the file, for messages."""
         self.connection, self.name, self._lock = connection, name, threading.Lock()
-        self.buckets = tuple(
-            Bucket(*row) for row in self._rows("SELECT split, latents, height, width, windows FROM buckets")
-        )
+        rows = self._rows("SELECT split, latents, height, width, windows FROM buckets")
+        with self._named():
+            self.buckets = tuple(_bucket(*row) for row in rows)
 
     @classmethod
     def open(cls, path: Path) -> Index:
@@ -95,17 +97,21 @@ class Index:
     def window(self, bucket: Bucket, place: int) -> Window:
         """Window number `place` of a bucket, found in a time that hardly grows with their number."""
         where = (bucket.split, bucket.latents, bucket.height, bucket.width, place)
-        [(source, start, captions, file, sha256)] = self._rows(
+        rows = self._rows(
             "SELECT source, start, captions, file, sha256 FROM windows JOIN clips USING (clip) WHERE windows.split = ? "
             "AND latents = ? AND height = ? AND width = ? AND place = ?",
             where,
         )
-        return Window(source, start, Storyboard.from_json(captions) if captions else None, file, sha256.hex())
+        with self._named():
+            [(source, start, captions, file, sha256)] = rows
+            said = Storyboard.from_json(captions) if captions else None
+            return Window(str(source), float(start), said, str(file), sha256.hex())
 
     def text(self, prompt: str) -> tuple[str, str] | None:
         """File and SHA-256 of an encoded prompt, or None."""
         found = self._rows("SELECT file, sha256 FROM texts WHERE prompt = ?", (_prompt_key(prompt),))
-        return (found[0][0], found[0][1].hex()) if found else None
+        with self._named():
+            return (str(found[0][0]), found[0][1].hex()) if found else None
 
     def sources(self, split: Split | None = None) -> Iterator[str]:
         """Clips in their order, of one split or of both."""
@@ -122,11 +128,17 @@ class Index:
         return tuple(self._rows("SELECT source, reason FROM skipped ORDER BY number"))
 
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        try:
-            with self._lock:
-                return self.connection.execute(query, values).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise DatasetError(f"{self.name} is damaged ({error}); run the cache again") from error
+        with self._named(), self._lock:
+            return self.connection.execute(query, values).fetchall()
+
+    def _named(self) -> contextlib.AbstractContextManager[None]:
+        return damage_named(Path(self.name), "index", "run the cache again", DatasetError)
+
+
+def _bucket(split: Split, *counts: int) -> Bucket:
+    if split not in get_args(Split) or not all(type(count) is int and 0 < count < 2**40 for count in counts):
+        raise ValueError("it has windows of no possible shape")
+    return Bucket(split, *counts)
 
 
 class Findings:

@@ -1,0 +1,29 @@
+"""What came out, in one JSON file: benchmarks/results/faults.json, by kind of fault and case."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from memory_encoder.files import write_bytes
+
+from ..machine import cores, cpu_model, load_average
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "faults.json"
+log = logging.getLogger("faults")
+
+
+def results(path: Path = RESULTS) -> dict[str, dict[str, Any]]:
+    """Everything so far."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def add_result(kind: str, case: str, result: dict[str, Any], path: Path = RESULTS) -> None:
+    """Adds or replaces one case."""
+    found = results(path)
+    found.setdefault(kind, {})[case] = result
+    found["machine"] = {"cpu": cpu_model(), "cores": cores(), "load": load_average()}
+    write_bytes(path, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
+    log.info("%s, %s: %s", kind, case, {name: value for name, value in result.items() if name != "examples"})
