@@ -55,6 +55,7 @@ OPTIONS = {
     "resident_blocks": "blocks of the frozen host that stay on the card, the others come from RAM; -1 for all",
     "offload_inputs": "what gradient checkpointing keeps waits in RAM",
     "ema_every": "steps between updates of the averaged weights",
+    "reconstruction": "steps before the first in which the encoder alone learns to hold its latents; a few hundred",
 }  # help for the fields of TrainOptions
 
 

@@ -26,6 +26,9 @@ class Listener:
 
     def started(self, first_step: int, last_step: int) -> None: ...
 
+    def reconstruction(self, step: int, steps: int, loss: float) -> None:
+        """A step of `reconstruction.reconstruct`, before the first of the run."""
+
     def step(self, step: int, loss: float) -> None: ...
 
     def skipped(self, step: int) -> None:

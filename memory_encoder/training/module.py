@@ -128,6 +128,10 @@ class TrainingModule(nn.Module):
             torch.cat(tokens, dim=1), torch.cat(coordinates), self.history_timestep, cache, sum(cross, ())
         )
 
+    def tokens_of(self, encoder: MemoryEncoder, batch: Batch) -> Tensor:
+        """Memory tokens [B,M,D] of whole clips, of one of the encoders alone."""
+        return self._compress(encoder, batch.hr, batch.lr.get(encoder.config.rate))[0]
+
     def _compress(
         self, encoder: MemoryEncoder, hr: Tensor, lr: Tensor | None
     ) -> tuple[Tensor, Tensor, tuple[CrossMemory, ...]]:

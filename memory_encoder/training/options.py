@@ -60,6 +60,8 @@ class TrainOptions:
     retrieval_share: share of Stage II's steps that go on with retrieval, so that one encoder and one LoRA do both.
     window, window_share: the last `window` latents of the history stand uncompressed beside the memory in this share of
         Stage II's steps (paper section 4.5); in the others the memory is alone, as after a cut.
+    reconstruction: steps before the first in which the encoder alone learns that its tokens hold their cells' latents,
+        with no pass of the host; a few hundred save a good part of Stage I. Only at the beginning of a run.
     aligned: share of the sections that start where one of a film does, a whole number of sections after the first
         latent; in films whose shots have that length they start with a cut, and continue nothing but the memory.
     context: share of the steps of stage host that show other latents of the clip beside the section; a host trained so
@@ -126,6 +128,7 @@ class TrainOptions:
     offload_inputs: bool = False
     ema_every: int = 1
     per_clip: bool = True
+    reconstruction: int = 0
 
     def __post_init__(self) -> None:
         if self.stage not in get_args(Stage):
@@ -143,6 +146,8 @@ class TrainOptions:
         for name in ("section", "shift"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} must be positive, or 0 for the model's own")
+        if self.reconstruction < 0:
+            raise ValueError(f"reconstruction {self.reconstruction} must be a number of steps, or 0 for none")
         shares = ("history_dropout", "caption_dropout", "corruption", "clean_share", "retrieval_share", "context")
         for name in (*shares, "window_share", "shorter_share", "coarse", "aligned", "before", "ema"):
             if not 0 <= getattr(self, name) <= 1:

@@ -21,6 +21,7 @@ from .listener import PictureListener
 from .lora import add_lora, load_lora_state, remove_lora
 from .module import TrainingModule
 from .options import HostDefaults, TrainOptions
+from .reconstruction import reconstruct
 from .run_files import HELD_OUT, begun_with
 from .source import DatasetBatches
 from .streaming import streamed_blocks
@@ -85,6 +86,9 @@ def train(
             plan_text = describe_plan(plan, options, len(source.splits["train"]), card)
             listener.plan(f"{plan_text}\n{trained_on.describe_plan()}\n{held_out(dataset, folder)}")
             with streamed_blocks(diffusion_model, options.resident_blocks):
+                if options.reconstruction and not begun and options.train_encoder and options.stage != "host":
+                    device = next(diffusion_model.parameters()).device
+                    reconstruct(module, source, options, device, listener.reconstruction)
                 trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
                 trainer.trained_on = None if options.stage == "host" else trained_on
                 losses = trainer.run(last_picture=True)

@@ -98,6 +98,10 @@ class Teller(PictureListener):
         super().parts(step, parts)
         print(f"step {step + 1} held out: {describe_parts(parts)}", flush=True)
 
+    def reconstruction(self, step: int, steps: int, loss: float) -> None:
+        if (step + 1) % 50 == 0:
+            print(f"reconstruction, step {step + 1} of {steps}: loss {loss:.4f}", flush=True)
+
     def step(self, step: int, loss: float) -> None:
         self.losses.append((step, loss))
         if (step + 1) % 10 == 0:
