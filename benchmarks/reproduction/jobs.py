@@ -13,13 +13,15 @@ import numpy as np
 import torch
 
 from demo.tiny_family.prepare import TinyCodec, make_cache, make_videos
+from memory_encoder.evaluation.baselines import baselines
 from memory_encoder.files import write_bytes
+from memory_encoder.phi.config import EncoderConfig
 
 from .material import load_material, make_material
 from .measure import Judge, decoded, scored
 from .returns import PARTS
 from .runs import Workshop, train_host, trained
-from .settings import PROPOSED, RATES, ROWS, Protocol
+from .settings import BASELINE_ROWS, PROPOSED, RATES, ROWS, Protocol
 
 SHOWN = (0, 16, 32, 48)  # frames of a clip in the picture grid
 
@@ -49,6 +51,7 @@ def prepare(protocol: Protocol, workshop: Workshop, clips: Path, jobs: int, tell
     tell("clips and films to measure on")
     make_material(protocol, clips, workshop.material)
     measure_vae(protocol, workshop)
+    measure_baselines(protocol, workshop)
 
 
 def ready(workshop: Workshop, job: Job) -> bool:
@@ -89,6 +92,20 @@ def measure_vae(protocol: Protocol, workshop: Workshop) -> None:
     text = json.dumps({"retrieval": scored(clips, made)}).encode()
     for path in paths:
         write_bytes(path, text)
+
+
+def measure_baselines(protocol: Protocol, workshop: Workshop) -> None:
+    """Pictures that need no model, of the same clips; what a rate shows is measured at each rate of `RATES`."""
+    results = {row: workshop.result(row, protocol.seeds[0]) for row in BASELINE_ROWS}
+    if all(path.exists() for path in results.values()):
+        return
+    clips = load_material(workshop.material)["retrieval"]
+    for row, (kind, rate) in BASELINE_ROWS.items():
+        config = EncoderConfig("wan", protocol.width, clips.hr.shape[1], rate=rate)
+        made = [baselines(pictures.float() / 255, [config])[kind].numpy() for pictures in clips.pictures]
+        text = json.dumps({"retrieval": scored(clips, np.stack(made))}).encode()
+        for seed in protocol.seeds:
+            write_bytes(workshop.result(row, seed), text)
 
 
 def save_pictures(workshop: Workshop, job: Job, made: np.ndarray) -> None:

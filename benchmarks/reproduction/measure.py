@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from demo.tiny_family.prepare import TEXT_ENCODER, TinyCodec
-from memory_encoder.evaluation.metrics import lpips, lpips_available, psnr, ssim
+from memory_encoder.evaluation.metrics import edges, lpips, lpips_available, psnr, ssim
 from memory_encoder.evaluation.recall import draw_frames, draw_history
 from memory_encoder.injection.hosts.comfy_models import load_text_encoder
 from memory_encoder.phi.config import EncoderConfig
@@ -47,7 +47,7 @@ class Judge:
 
     @torch.no_grad()
     def retrieval(self, clips: Clips, without: bool = False) -> tuple[dict[str, list[float]], np.ndarray]:
-        """PSNR, SSIM and, where it can be had, LPIPS for each clip, and the pictures drawn; `without` the memory."""
+        """Metrics for each clip, see `scored`, and the pictures drawn; `without` the memory."""
         predict = partial(self.module.predict, conditioning=self.prompts([""] * len(clips.names)))
         memory = None if without else self.memory(clips, clips.hr.shape[2])
         generator = torch.Generator().manual_seed(self.seed)
@@ -102,8 +102,8 @@ def decoded(codec: Codec, latents: Tensor) -> np.ndarray:
 
 
 def scored(clips: Clips, made: np.ndarray) -> dict[str, list[float]]:
-    """Metrics of pictures against the true ones, for each clip."""
-    metrics: list[Callable[..., Tensor]] = [psnr, ssim, *([lpips] if lpips_available() else [])]
+    """PSNR, SSIM, edges and, where it can be had, LPIPS of pictures against the true ones, for each clip."""
+    metrics: list[Callable[..., Tensor]] = [psnr, ssim, edges, *([lpips] if lpips_available() else [])]
     true = clips.pictures.float() / 255
     return {
         metric.__name__: [float(metric(a, torch.from_numpy(b)).mean()) for a, b in zip(true, made, strict=True)]

@@ -15,7 +15,7 @@ from memory_encoder.files import write_bytes
 from .claims import Outcome, check, larger_error, person
 from .returns import CHOICES, PARTS
 from .runs import Workshop
-from .settings import ABLATIONS, PAIRS, PLANNED, SECONDS, TABLE_1, USE, USE_PAIRS, Protocol
+from .settings import ABLATIONS, BASELINE_ROWS, PAIRS, PLANNED, SECONDS, TABLE_1, USE, USE_PAIRS, Protocol
 
 PAPER = {  # Table 1: PSNR, SSIM, LPIPS
     "Large Patchifier 4x4x2": (12.93, 0.412, 0.365),
@@ -27,7 +27,7 @@ PAPER = {  # Table 1: PSNR, SSIM, LPIPS
     "Proposed 2x2x1": (20.19, 0.705, 0.121),
 }
 Found = dict[str, list[dict[str, Any]]]
-REPORTED = (*PLANNED, "VAE alone")  # what a seed is whole with
+REPORTED = (*PLANNED, *BASELINE_ROWS, "VAE alone")  # what a seed is whole with
 NEAR = (1, 2, 3, 4)  # seconds of history that windows of training hold
 USE_SHOWN = ("person", "object at 1 s", "object at 8 s")  # of the further rows of Stage II
 
@@ -72,7 +72,7 @@ def measures(found: Found) -> dict[str, dict[str, np.ndarray]]:
     """For each measure the values [seeds, clips] of each row."""
     result: dict[str, dict[str, np.ndarray]] = {}
     for name, seeds in found.items():
-        for metric in ("psnr", "ssim", "lpips"):
+        for metric in ("psnr", "ssim", "edges", "lpips"):
             for kind, row in (("retrieval", name), ("without", "No memory")):
                 if all(metric in seed.get(kind, {}) for seed in seeds):
                     result.setdefault(metric, {})[row] = np.array([seed[kind][metric] for seed in seeds])
@@ -97,13 +97,13 @@ def cell(values: np.ndarray | None, digits: int = 2, scale: float = 1.0) -> str:
 
 def table_1(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
     lines = [
-        "| memory | PSNR (dB) | SSIM | LPIPS | paper: PSNR | SSIM | LPIPS |",
-        "|---|---|---|---|---|---|---|",
+        "| memory | PSNR (dB) | SSIM | edges | LPIPS | paper: PSNR | SSIM | LPIPS |",
+        "|---" * 8 + "|",
     ]
-    for name in ("No memory", *(row.name for row in TABLE_1), "VAE alone"):
+    for name in ("No memory", *BASELINE_ROWS, *(row.name for row in TABLE_1), "VAE alone"):
         paper = PAPER.get(name)
         cells = [cell(found[metric].get(name), digits) if metric in found else "not measured"
-                 for metric, digits in (("psnr", 2), ("ssim", 3), ("lpips", 3))]  # fmt: skip
+                 for metric, digits in (("psnr", 2), ("ssim", 3), ("edges", 3), ("lpips", 3))]  # fmt: skip
         cells += [f"{value:g}" for value in paper] if paper else ["-"] * 3
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines

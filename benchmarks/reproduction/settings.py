@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from memory_encoder.evaluation.baselines import BEFORE, FLAT, LOW_RESOLUTION, THUMBNAIL
 from memory_encoder.training.options import TrainOptions
 
 RATES = ("4x4x2", "2x2x4", "2x2x2", "2x2x1")
@@ -131,6 +132,13 @@ USE = (
         changed=(("history_dropout", 1.0),)),
 )  # fmt: skip
 PLANNED = {row.name: row for row in (*TABLE_1, *ABLATIONS, *USE)}  # before the first run
+# Pictures without a model that a memory has to beat; those that show as much as a memory are there for each rate.
+BASELINE_ROWS = {
+    "Flat colour": (FLAT, RATES[0]),
+    "The frame before": (BEFORE, RATES[0]),
+    **{f"Thumbnail {rate}": (THUMBNAIL, rate) for rate in RATES},
+    **{f"LR picture {rate}": (LOW_RESOLUTION, rate) for rate in RATES},
+}
 BRANCHES = ("Only LR 4x4x2", "Without LR 4x4x2", PROPOSED)
 
 

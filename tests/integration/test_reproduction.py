@@ -12,7 +12,7 @@ import pytest
 from benchmarks.reproduction.jobs import Job, measure, prepare, ready
 from benchmarks.reproduction.report import USE_SHOWN, seeds_done, write_report
 from benchmarks.reproduction.runs import Workshop
-from benchmarks.reproduction.settings import CPU, PAIRS, QUICK, ROWS, SECONDS, USE_PAIRS
+from benchmarks.reproduction.settings import BASELINE_ROWS, CPU, PAIRS, QUICK, ROWS, SECONDS, USE_PAIRS
 
 DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "clips"
 TRAINED = ("Proposed 4x4x2", "Whole history", "Cross-attention", "Cached memory", "Memory 4x4x2", "Nothing")
@@ -65,6 +65,7 @@ def test_the_report_waits_for_a_whole_seed_and_holds_every_row(workshop: Worksho
         workshop.result(row.name, 0).write_text(json.dumps(found(workshop, like)))
     assert seeds_done(CPU, workshop) == [0]
     text = write_report(CPU, workshop, tmp_path, MACHINE)
+    assert all(f"\n| {name} | " in text and "edges" in found(workshop, name)["retrieval"] for name in BASELINE_ROWS)
     assert "Unfinished: 1 of 3 seeds" in text
     assert all(f"| {name.lower()} |" in text.lower() for name in ROWS)
     assert all(f"| {first} | {second} | psnr, dB |" in text for first, second in PAIRS)
