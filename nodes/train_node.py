@@ -169,6 +169,11 @@ class VideoMemoryTrain(io.ComfyNode):
                     "offload_inputs", default=False, optional=True,
                     tooltip="What gradient checkpointing keeps waits in RAM.",
                 ),
+                io.Int.Input(
+                    "reconstruction", default=0, min=0, max=1_000_000, optional=True,
+                    tooltip="Steps before the first in which the encoder alone learns to hold its latents. A few "
+                    "hundred make a new encoder learn faster.",
+                ),
             ],
             outputs=[
                 MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Trained encoder."),
@@ -203,6 +208,7 @@ class VideoMemoryTrain(io.ComfyNode):
             "optimizer",
             "resident_blocks",
             "offload_inputs",
+            "reconstruction",
         )
 
     @classmethod
@@ -265,6 +271,11 @@ class NodeListener(PictureListener):
         super().started(first_step, last_step)
         self.progress = TrainingProgress(first_step, last_step)
         self.events.started(first_step)
+
+    def reconstruction(self, step: int, steps: int, loss: float) -> None:
+        if self.progress is None:
+            self.progress = TrainingProgress(0, steps)
+        self.progress.step(step + 1)
 
     def step(self, step: int, loss: float) -> None:
         super().step(step, loss)

@@ -75,6 +75,10 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--from-scratch", action="store_true", help="in stage continuation: a new encoder, without stage retrieval")
     add("--lora", type=Path, help="LoRA file of this pack to go on from; without it a new one is made")
+    add(
+        "--teacher", type=Path,
+        help="trained encoder file of a finer rate, whose tokens a new encoder first learns to give (--reconstruction)",
+    )  # fmt: skip
     add("--rate", help="of a new encoder, beside those of --encoder; several with commas (4x4x2 without --encoder)")
     add(
         "--variant", default="proposed", choices=get_args(Variant),

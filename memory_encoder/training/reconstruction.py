@@ -7,8 +7,7 @@ of the time; the layer is thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from einops import rearrange
@@ -16,10 +15,10 @@ from torch import Tensor, nn
 
 from ..phi.config import EncoderConfig
 from ..phi.encoder import MemoryEncoder
-from ..phi.positions import grid_for
+from ..phi.positions import cells_for, grid_for
 from ..phi.trunk import reset_linear, whole_cells
 from .draws import generator_for
-from .module import TrainingModule
+from .module import Batch, TrainingModule
 from .options import TrainOptions
 from .source import BatchSource
 
@@ -27,11 +26,42 @@ LEARNING_RATE, WARMUP = 2e-3, 20
 
 
 def cells_of(latents_BCTHW: Tensor, config: EncoderConfig) -> Tensor:
-    """The latents [B,M,N] that each token covers; the first cell, which has one latent, has it in all its places."""
+    """The latents [B,M,C,N] that each token covers; the first cell, which has one latent, has it in all its places."""
     grid = grid_for(latents_BCTHW.shape[3], latents_BCTHW.shape[4], config)
-    clip, (time, height, width) = whole_cells(latents_BCTHW, grid, config), config.stride
-    clip = torch.cat([clip[:, :, :1].expand(-1, -1, time - 1, -1, -1), clip], dim=2)
-    return rearrange(clip, "b c (t st) (h sh) (w sw) -> b (t h w) (c st sh sw)", st=time, sh=height, sw=width)
+    return _cells(whole_cells(latents_BCTHW, grid, config), config.stride)
+
+
+def _cells(clip_BCTHW: Tensor, stride: tuple[int, int, int]) -> Tensor:
+    """Cells [B,M,C,N] of a clip of whole ones."""
+    time, height, width = stride
+    clip = torch.cat([clip_BCTHW[:, :, :1].expand(-1, -1, time - 1, -1, -1), clip_BCTHW], dim=2)
+    return rearrange(clip, "b c (t st) (h sh) (w sw) -> b (t h w) c (st sh sw)", st=time, sh=height, sw=width)
+
+
+def coarser(tokens_BMD: Tensor, teacher: EncoderConfig, config: EncoderConfig, latents: Tensor) -> Tensor:
+    """A teacher's tokens of `latents` [B,C,T,H,W], averaged over the cells [B,M,D] of an encoder of a coarser rate."""
+    frames, height, width = latents.shape[2:]
+    rows, columns = grid_for(height, width, teacher)
+    tokens = rearrange(tokens_BMD, "b (t h w) d -> b d t h w", h=rows, w=columns)
+    ratio = tuple(a // b for a, b in zip(config.stride, teacher.stride, strict=True))
+    cells = (cells_for(frames, config.stride[0])[1], *grid_for(height, width, config))
+    wanted = 1 + (cells[0] - 1) * ratio[0], cells[1] * ratio[1], cells[2] * ratio[2]
+    tokens = tokens[:, :, :, : wanted[1], : wanted[2]]
+    missing = [end for whole, found in zip(wanted, tokens.shape[2:], strict=True) for end in (whole - found, 0)]
+    return _cells(nn.functional.pad(tokens, missing[::-1], mode="replicate"), ratio).mean(dim=3)
+
+
+def check_teacher(teacher: EncoderConfig, configs: Sequence[EncoderConfig]) -> None:
+    """Raises ValueError for an encoder whose cells do not fill those of the encoders that shall learn from it."""
+    for config in configs:
+        parts = zip(config.stride, teacher.stride, strict=True)
+        same = (config.width, config.latent_channels) == (teacher.width, teacher.latent_channels)
+        if not same or teacher.variant != "proposed" or any(large % small for large, small in parts):
+            raise ValueError(
+                f"teacher of rate {teacher.rate} ({teacher.variant}, width {teacher.width}) cannot begin an encoder of "
+                f"rate {config.rate}, width {config.width}: give a trained encoder of the same host at a finer rate, "
+                "such as 2x2x1 for 2x2x2"
+            )
 
 
 def reconstruct(
@@ -40,10 +70,13 @@ def reconstruct(
     options: TrainOptions,
     device: torch.device,
     tell: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    teacher: MemoryEncoder | None = None,
 ) -> list[float]:
     """Trains the encoders of `module` that have an HR branch for `options.reconstruction` steps; returns the losses.
 
-    tell: (step, steps, loss) after each; may raise to stop. The same options give the same weights.
+    tell: (step, steps, loss) after each; may raise to stop. teacher: an encoder of a finer rate, see `check_teacher`;
+    tokens then learn to be the mean of its tokens in their cell, which a LoRA that was trained with it can read.
+    `source` gives its LR latents too. The same options give the same weights.
     """
     encoders = [encoder for encoder in module.encoders if encoder.attention is not None]
     if not encoders:
@@ -51,8 +84,19 @@ def reconstruct(
     generator = generator_for(options.seed, "reconstruction")
     module.encoder.to(device), module.others.to(device)
     readers = [reader_for(encoder, generator).to(device) for encoder in encoders]
+    if teacher is not None:
+        teacher.to(device).requires_grad_(False)
     trained = [p for part in (*encoders, *readers) for p in part.requires_grad_(True).parameters()]
     optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0, betas=(0.9, 0.99))
+
+    def lacking(encoder: MemoryEncoder, reader: nn.Linear, batch: Batch) -> Tensor:
+        tokens = module.tokens_of(encoder, batch)
+        if teacher is None:
+            return nn.functional.mse_loss(reader(tokens).float(), cells_of(batch.hr, encoder.config).flatten(2))
+        with torch.no_grad():
+            wanted = coarser(module.tokens_of(teacher, batch), teacher.config, encoder.config, batch.hr)
+        return nn.functional.mse_loss(tokens.float(), wanted.float())
+
     losses: list[float] = []
     for step in range(options.reconstruction):
         up, down = (step + 1) / WARMUP, 2 * (options.reconstruction - step) / options.reconstruction
@@ -60,13 +104,7 @@ def reconstruct(
             group["lr"] = LEARNING_RATE * min(1.0, up, down)
         batch = source.rows(-1 - step, 0, options.batch_size, "train", lambda frames, row: (0, frames)).to(device)
         with torch.autocast(device.type, torch.bfloat16, options.mixed_precision == "bf16"):
-            read: list[Any] = [
-                nn.functional.mse_loss(
-                    reader(module.tokens_of(encoder, batch)).float(), cells_of(batch.hr, encoder.config)
-                )
-                for encoder, reader in zip(encoders, readers, strict=True)
-            ]
-        loss = torch.stack(read).mean()
+            loss = torch.stack([lacking(*pair, batch) for pair in zip(encoders, readers, strict=True)]).mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(trained, options.clip)

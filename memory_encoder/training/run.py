@@ -21,7 +21,7 @@ from .listener import PictureListener
 from .lora import add_lora, load_lora_state, remove_lora
 from .module import TrainingModule
 from .options import HostDefaults, TrainOptions
-from .reconstruction import reconstruct
+from .reconstruction import check_teacher, reconstruct
 from .run_files import HELD_OUT, begun_with
 from .source import DatasetBatches
 from .streaming import streamed_blocks
@@ -43,12 +43,14 @@ def train(
     card_gib: float | None = None,
     others: Sequence[MemoryEncoder] = (),
     defaults: HostDefaults | None = None,
+    teacher: MemoryEncoder | None = None,
 ) -> list[dict[str, Any]]:
     """Trains and returns the losses; files are left in `folder`, and a run begun there is gone on with.
 
     card_gib: memory of the card that the batches are cut for, by default that of the card itself.
     others: further encoders of the same history, which share the host's LoRA (paper section 4.5).
     defaults: what automatic options become, unless the folder's run has begun with something else.
+    teacher: a trained encoder of a finer rate, whose tokens new ones first learn to give (`options.reconstruction`).
     lora: what the host's LoRA begins with, of the same rank; by default a new one. The host's weights must be ordinary
     tensors (no inference mode) on the device of training. A LoRA is taken out again at the end, also after an error,
     and the global random states are then what they were.
@@ -62,6 +64,8 @@ def train(
         raise ValueError(
             f"clips of {dataset.longest} latents have no history before a section of {options.section}; use longer"
         )
+    if teacher is not None:
+        check_teacher(teacher.config, [encoder.config, *(other.config for other in others)])
     source = DatasetBatches(dataset, encoder.config, options, [other.config for other in others])
     if not source.has_heldout:
         options = replace(options, heldout_every=0)
@@ -88,7 +92,9 @@ def train(
             with streamed_blocks(diffusion_model, options.resident_blocks):
                 if options.reconstruction and not begun and options.train_encoder and options.stage != "host":
                     device = next(diffusion_model.parameters()).device
-                    reconstruct(module, source, options, device, listener.reconstruction)
+                    seen = [other.config for other in (*others, *([teacher] if teacher else []))]
+                    clips = DatasetBatches(dataset, encoder.config, options, seen)
+                    reconstruct(module, clips, options, device, listener.reconstruction, teacher)
                 trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
                 trainer.trained_on = None if options.stage == "host" else trained_on
                 losses = trainer.run(last_picture=True)

@@ -64,6 +64,7 @@ def run_train(args: argparse.Namespace) -> None:
             print(f"datasets: {dataset}", flush=True)
         lora = None if args.lora is None else read_lora(args.lora)
         metadata = host_metadata(args.host)
+        teacher = None if args.teacher is None else load_encoder(args.teacher)
         train(
             model.diffusion_model,
             encoder,
@@ -75,6 +76,7 @@ def run_train(args: argparse.Namespace) -> None:
             lora=lora,
             card_gib=args.card_gib,
             others=others,
+            teacher=teacher,
             defaults=HostDefaults(sampling_shift(patcher), "bf16" if computes_in_bf16(patcher.load_device) else "no"),
         )
 
