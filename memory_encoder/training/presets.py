@@ -101,18 +101,19 @@ PRESETS = {
         ),
         Preset(
             "tiny",
-            "a memory of the tiny family, on two CPU cores",
-            "tiny_wan_host of demo/tiny_family, with --channels 48,96,192,256",
+            "a memory of the tiny family, on a CPU",
+            "tiny_wan_host of demo/tiny_family, with --channels 64,256 at 2x2x1 and 48,128,256 at 2x2x2",
             "128x96, 16 fps, windows of 5 s",
-            700,
+            2000,
             {
-                "batch_size": 16, "rank": 40, "learning_rate": 1e-3, "encoder_rate": 0.2, "clean_share": 0.7,
-                "shift": 3.0, "warmup": 20, "ema": 0.995, "caption_dropout": 0.4, "mixed_precision": "bf16",
+                "batch_size": 4, "rank": 64, "learning_rate": 3e-3, "encoder_rate": 1.0, "clean_share": 1.0,
+                "shift": 3.0, "warmup": 30, "ema": 0.995, "caption_dropout": 0.5, "mixed_precision": "bf16",
                 "gradient_checkpointing": False, "per_clip": False,
             },
+            retrieval={"reconstruction": 300},
             continuation={
-                "section": 4, "aligned": 0.7, "window_share": 0.25, "retrieval_share": 0.4, "history_dropout": 0.15,
-                "caption_dropout": 0.15, "shorter_share": 0.0,
+                "learning_rate": 2.5e-3, "section": 4, "aligned": 0.7, "window_share": 0.25, "retrieval_share": 0.6,
+                "history_dropout": 0.1, "caption_dropout": 0.3, "shorter_share": 0.0,
             },
         ),
     )
