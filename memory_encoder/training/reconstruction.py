@@ -43,7 +43,8 @@ def coarser(tokens_BMD: Tensor, teacher: EncoderConfig, config: EncoderConfig, l
     frames, height, width = latents.shape[2:]
     rows, columns = grid_for(height, width, teacher)
     tokens = rearrange(tokens_BMD, "b (t h w) d -> b d t h w", h=rows, w=columns)
-    ratio = tuple(a // b for a, b in zip(config.stride, teacher.stride, strict=True))
+    (time, high, wide), (fine_time, fine_high, fine_wide) = config.stride, teacher.stride
+    ratio = time // fine_time, high // fine_high, wide // fine_wide
     cells = (cells_for(frames, config.stride[0])[1], *grid_for(height, width, config))
     wanted = 1 + (cells[0] - 1) * ratio[0], cells[1] * ratio[1], cells[2] * ratio[2]
     tokens = tokens[:, :, :, : wanted[1], : wanted[2]]
@@ -82,7 +83,8 @@ def reconstruct(
     if not encoders:
         return []
     generator = generator_for(options.seed, "reconstruction")
-    module.encoder.to(device), module.others.to(device)
+    for encoder in encoders:
+        encoder.to(device)
     readers = [reader_for(encoder, generator).to(device) for encoder in encoders]
     if teacher is not None:
         teacher.to(device).requires_grad_(False)
