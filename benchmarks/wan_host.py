@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from benchmarks.flops import WanShape
 from benchmarks.settings import GUIDANCE, HEAD_WIDTH, SECOND_RATE, WINDOW
 from memory_encoder.budget import Plan, token_count
 from memory_encoder.injection.guidance import HistoryGuidance
+from memory_encoder.injection.hosts.comfy_models import PYTORCH_ATTENTION, load_comfy
 from memory_encoder.injection.inject import inject
 from memory_encoder.injection.selection import MemorySettings, encoder_key
 from memory_encoder.memory.video_memory import VideoMemory
@@ -26,8 +26,8 @@ from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.cross_attention import CrossAttention
 from memory_encoder.phi.encoder import StreamState
 from memory_encoder.phi.positions import cell_coordinates, grid_for
+from tools.environment import add_standins
 
-STANDINS = Path(__file__).resolve().parent.parent / "tools" / "standins"
 SIGMA_TIMESTEP = 700.0  # any timestep costs the same
 WEIGHT_GAIN = 0.5  # keeps activations small enough for half precision
 Step = Callable[[], Tensor]
@@ -58,17 +58,8 @@ def start_comfy(cpu: bool) -> Comfy:
         if not path or not (Path(path) / "comfy" / "ldm" / "wan" / "model.py").is_file():
             found = f"COMFYUI_PATH {path!r} holds no ComfyUI" if path else "COMFYUI_PATH is not set"
             raise SetupError(f"{found}; set it to the folder of a ComfyUI checkout, or run `make bench`")
-        sys.path.insert(0, str(Path(path).resolve()))
-        missing = [name for name in ("torchvision", "torchaudio") if importlib.util.find_spec(name) is None]
-        sys.path += [str(STANDINS / name) for name in missing]
-        arguments, sys.argv = sys.argv, ["main.py", "--use-pytorch-cross-attention", *(["--cpu"] if cpu else [])]
-        try:
-            options = importlib.import_module("comfy.options")
-            options.enable_args_parsing()
-            importlib.import_module("comfy.cli_args")
-            options.enable_args_parsing(False)
-        finally:
-            sys.argv = arguments
+        add_standins()
+        load_comfy(path, (*PYTORCH_ATTENTION, *(["--cpu"] if cpu else [])))
     return Comfy(
         wan=importlib.import_module("comfy.ldm.wan.model"),
         ops=importlib.import_module("comfy.ops"),

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import pytest
 
-from tools.environment import Environment, find
+from tools.environment import Environment, add_standins, find
 
 # Before torch is imported, and for all processes that tests start: the models are too small for more, and threads that
 # wait for each other are what makes a busy machine slow. Workers of pytest-xdist take the other cores.
@@ -112,17 +112,10 @@ def comfy(comfy_environment: Environment, tmp_path_factory: pytest.TempPathFacto
         unavailable(f"this Python ({sys.executable}) lacks what ComfyUI needs ({', '.join(missing)}); {HOW}")
     root, base = comfy_environment.comfy, tmp_path_factory.mktemp("comfy_base")
     sys.path[:0] = [str(root)]  # before the checkout, whose own `nodes` folder must not be taken for ComfyUI's module
-    for name in ("torchvision", "torchaudio"):
-        if importlib.util.find_spec(name) is None:
-            sys.path.append(str(ROOT / "tools" / "standins" / name))
-    arguments, sys.argv = sys.argv, ["main.py", "--cpu", "--use-pytorch-cross-attention", "--base-directory", str(base)]
-    try:
-        options = importlib.import_module("comfy.options")
-        options.enable_args_parsing()
-        importlib.import_module("comfy.cli_args")
-        options.enable_args_parsing(False)
-    finally:
-        sys.argv = arguments
+    from memory_encoder.injection.hosts.comfy_models import PYTORCH_ATTENTION, load_comfy
+
+    add_standins()
+    load_comfy(str(root), ("--cpu", *PYTORCH_ATTENTION, "--base-directory", str(base)))
     names = ("nodes", "folder_paths", "comfy.model_management")
     modules = [importlib.import_module(name) for name in names]
     for module in modules:

