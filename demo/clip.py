@@ -71,10 +71,10 @@ def read_frames(path: Path, fps: float, count: int, size: tuple[int, int], start
     raise ValueError(f"{path.name} is too short: {len(frames)} of {count} frames at {fps:g} fps from {start:g} s on")
 
 
-def write_frames(path: Path, frames: np.ndarray, fps: int) -> None:
-    """Writes frames [T,H,W,3] uint8 as an H.264 MP4 of high quality."""
+def write_frames(path: Path, frames: np.ndarray, fps: int, quality: int = 10) -> None:
+    """Writes frames [T,H,W,3] uint8 as an H.264 MP4; `quality` is x264's crf, lower is better."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "10"})
+        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": str(quality)})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for frame in frames:

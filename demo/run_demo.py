@@ -19,16 +19,14 @@ import cv2
 import numpy as np
 
 from demo.clip import find_clip, read_frames, write_frames
-from demo.tiny_family.install import install_models
-from demo.tiny_family.procedural import Film, make_film
+from demo.tiny_family.example_clips import drawn
 from tools.comfy_server import ComfyError, ComfyServer
 from tools.environment import ROOT, cache_folder, prepare
 
 WORKFLOW = ROOT / "workflows" / "api" / "tiny_demo.json"
 SIZE, FPS = (128, 96), 16
-OPENING_SEED, OPENING_SHOTS, OPENING_FRAMES = 1_500_207, 2, 33  # a film that no model was trained on
 REAL_FRAMES = 33
-SAMPLER_NODE = "14"
+SAMPLER_NODE, CLIP_NODE, CLIP_FRAMES_NODE = "14", "32", "33"
 ARGUMENTS = ["--use-pytorch-cross-attention"]  # what runs on cards; on the CPU it is the fastest too
 
 
@@ -44,17 +42,15 @@ def main() -> int:
     work = cache_folder() / "demo"  # outside the checkout, since ComfyUI's folder links back to it
     args.out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(work / "output", ignore_errors=True)
-    server = ComfyServer(work, environment=environment, custom_nodes=[ROOT / "demo" / "nodes"], extra_args=ARGUMENTS)
+    server = ComfyServer(work, environment=environment, extra_args=ARGUMENTS)
     try:
         server.input_dir.mkdir(parents=True, exist_ok=True)
-        install_models(server.models_dir)
-        write_frames(server.input_dir / "opening.mp4", opening().frames, FPS)
         clip = find_clip(environment.python)
         say(f"real clip: {clip.name}")
         write_frames(server.input_dir / "real.mp4", read_frames(clip, FPS, REAL_FRAMES, SIZE), FPS)
         with server:
             say(f"ComfyUI answers on port {server.port}; {import_time(server)}")
-            prompt = json.loads(WORKFLOW.read_text())
+            prompt = with_real_clip(json.loads(WORKFLOW.read_text()), "real.mp4")
             entry = server.wait(server.queue(prompt), timeout=1800, on_progress=Progress(prompt))
     except (ComfyError, ValueError, TimeoutError) as error:
         say(f"failed: {error}")
@@ -64,10 +60,11 @@ def main() -> int:
     return 0
 
 
-def opening() -> Film:
-    """The drawn shots that introduce the character; all that the model will know of the looks."""
-    width, height = SIZE
-    return make_film(OPENING_SEED, OPENING_SHOTS, width, height, frames_per_shot=FPS, fps=FPS, cast_size=1)
+def with_real_clip(prompt: dict[str, Any], name: str) -> dict[str, Any]:
+    """The workflow with a clip of `input` in the place of its second drawn one."""
+    prompt[CLIP_NODE] |= {"class_type": "LoadVideo", "inputs": {"file": name}}
+    prompt[CLIP_FRAMES_NODE]["inputs"]["video"] = [CLIP_NODE, 0]
+    return prompt
 
 
 class Progress:
@@ -96,8 +93,7 @@ def collect(server: ComfyServer, entry: dict[str, Any], prompt: dict[str, Any], 
     pictures = {"retrieval": "retrieval_report.png", "real_clip": "real_clip_recall.png"}
     for part, name in pictures.items():
         shutil.copyfile(next(path for path in files if part in path.name), out / name)
-    drawn = opening()
-    shots = [(f"opening (drawn): {shot.prompt}", shot.frames) for shot in drawn.shots]
+    shots = [(f"opening (drawn): {shot.prompt}", shot.frames) for shot in drawn("Max").shots]
     storyboard = json.loads(prompt["10"]["inputs"]["storyboard"])["shots"]
     shots += [(shot["prompt"], round((shot["end"] - shot["start"]) * FPS)) for shot in storyboard]
     count = sum(frames for _, frames in shots)

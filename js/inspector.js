@@ -26,7 +26,7 @@ class Inspector {
     this.timeline = node.comfyClass === RETRIEVE ? new Timeline((text) => this.choose(text)) : null;
     this.root = element("div", { class: "vm-inspect" }, this.timeline?.root, this.hint, this.scrubber.root);
     const height = SCRUBBER_HEIGHT + (this.timeline ? TIMELINE_HEIGHT : 0);
-    addPanel(node, "memory_inspector", this.root, { minWidth: 400, height });
+    addPanel(node, "memory_inspector", this.root, { minWidth: 400, height, label: t("inspector.view") });
     after(node, "onExecuted", (output) => this.executed(output));
     after(node, "onConfigure", () => setTimeout(() => this.restore()));
     after(node, "onRemoved", () => open.delete(this));

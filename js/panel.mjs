@@ -20,7 +20,7 @@ export function addPanel(node, name, root, { minWidth, height, label }) {
   after(node, "onAdded", () => takePlace(node, name, root));
   widget.serialize = false;
   widget.options.serialize = false;
-  if (label) widget.label = label;
+  widget.label = label;
   const least = node.computeSize();
   node.setSize([Math.max(node.size[0], minWidth, least[0]), Math.max(node.size[1], least[1])]);
   return widget;

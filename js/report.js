@@ -26,7 +26,7 @@ function attach(node) {
   };
   const executed = (output) => output?.text && show([output.text].flat().join("\n"));
   show("");
-  addPanel(node, "report_view", root, { minWidth: 340, height: NODES[node.comfyClass] });
+  addPanel(node, "report_view", root, { minWidth: 340, height: NODES[node.comfyClass], label: t("report.view") });
   after(node, "onExecuted", executed);
   // What ComfyUI has kept of the last run, as after a change of the workflow's tab.
   after(node, "onConfigure", () => setTimeout(() => executed(app.nodeOutputs?.[String(node.id)])));

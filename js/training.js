@@ -4,7 +4,7 @@ import { api } from "/scripts/api.js";
 import { app } from "/scripts/app.js";
 
 import { debounced, style } from "./dom.mjs";
-import { followComfy } from "./i18n.mjs";
+import { followComfy, t } from "./i18n.mjs";
 import { addPanel, after, isLinked, textOf, widgetOf } from "./panel.mjs";
 import { emptyRun, withDisk, withMessage } from "./training/losses.mjs";
 import { STYLE } from "./training/style.mjs";
@@ -18,7 +18,7 @@ class TrainingOnNode {
     this.run = null;
     this.running = null; // id of the node that trains this run
     this.view = new TrainingView((path) => api.apiURL(path), () => isLinked(node, "vae"));
-    addPanel(node, "training_view", this.view.root, { minWidth: 420, height: HEIGHT });
+    addPanel(node, "training_view", this.view.root, { minWidth: 420, height: HEIGHT, label: t("training.view") });
     this.refresh = debounced(() => this.read(), 150);
     const widget = widgetOf(node, "run");
     if (widget) after(widget, "callback", () => this.refresh());

@@ -1,4 +1,4 @@
-"""The demo's own nodes: trained tiny models that come with the pack, for a first film without a download."""
+"""The demo's own nodes: trained tiny models and drawn clips that come with the pack, for films without a download."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from pathlib import Path
 
 import comfy.sd
 import comfy.utils
-from comfy_api.latest import io
+from comfy_api.latest import InputImpl, io
 
 from ..demo.nodes import VideoMemoryDemoTextEncoder
 from ..demo.nodes.text_encoder import HashTextEncoder
 from .encoder_nodes import encoder_and_lora
 from .sockets import MemoryEncoderSocket
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "demo" / "tiny_family" / "weights"
+DEMO = Path(__file__).resolve().parents[1] / "demo"
+WEIGHTS, CLIPS = DEMO / "tiny_family" / "weights", DEMO / "nodes" / "clips"
 
 
 class VideoMemoryDemoModels(io.ComfyNode):
@@ -54,11 +55,49 @@ class VideoMemoryDemoModels(io.ComfyNode):
         return io.NodeOutput(model, memory_encoder, decoder, HashTextEncoder())
 
 
+class VideoMemoryDemoClip(io.ComfyNode):
+    """Stands where a person will put a clip or a picture, so that a template runs before there is one."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryDemoClip",
+            display_name="Demo Clip",
+            category="video memory/demo",
+            description="A drawn clip of two seconds that comes with the pack: 640x480 at 16 fps. It holds the place "
+            "of your own: put Load Video or Load Image there.",
+            inputs=[
+                io.Combo.Input(
+                    "who",
+                    options=["Max", "Mira"],
+                    default="Max",
+                    tooltip="Who is seen: Max on a beach and then in an office, or Mira on a street.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output(tooltip="The clip, for Clip for History; Load Video gives the same of a file."),
+                io.Image.Output(display_name="images", tooltip="All frames of the clip."),
+                io.Image.Output(
+                    display_name="picture", tooltip="Its first frame alone; Load Image gives the same of a file."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, who: str) -> io.NodeOutput:
+        video = InputImpl.VideoFromFile(str(_shipped(CLIPS / f"{who.lower()}.mp4", "Demo Clip")))
+        images = video.get_components().images
+        return io.NodeOutput(video, images, images[:1])
+
+
 def _weights(name: str) -> Path:
-    path = WEIGHTS / f"{name}.safetensors"
+    return _shipped(WEIGHTS / f"{name}.safetensors", "Demo Models")
+
+
+def _shipped(path: Path, node: str) -> Path:
     if not path.is_file():
-        raise FileNotFoundError(f"Demo Models: {path} is missing; install the pack again, whole")
+        raise FileNotFoundError(f"{node}: {path} is missing; install the pack again, whole")
     return path
 
 
-NODES = [VideoMemoryDemoModels, VideoMemoryDemoTextEncoder]
+NODES = [VideoMemoryDemoModels, VideoMemoryDemoClip, VideoMemoryDemoTextEncoder]

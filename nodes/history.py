@@ -146,23 +146,33 @@ class VideoMemoryLoad(io.ComfyNode):
             category=CATEGORY,
             description="Loads a memory from output/video_memories.",
             inputs=[
-                io.Combo.Input(
-                    "memory_name",
-                    options=sorted(path.name for path in memory_folder().glob("*.safetensors")),
-                    tooltip="File made by Save Video Memory.",
-                ),
+                # A text and no list: a workflow names the memory that another one will leave behind.
+                io.String.Input("memory_name", default="", tooltip="File made by Save Video Memory."),
             ],
             outputs=[VideoMemorySocket.Output(display_name="memory", tooltip="The saved history.")],
         )
 
     @classmethod
     def fingerprint_inputs(cls, memory_name: str) -> str:
-        status = (memory_folder() / Path(memory_name).name).stat()
+        try:
+            status = stored_memory(memory_name).stat()
+        except FileNotFoundError:
+            return ""  # the run itself will say what is wrong
         return f"{status.st_size}-{status.st_mtime_ns}"
 
     @classmethod
     def execute(cls, memory_name: str) -> io.NodeOutput:
-        return io.NodeOutput(load_memory(memory_folder() / Path(memory_name).name))
+        return io.NodeOutput(load_memory(stored_memory(memory_name)))
+
+
+def stored_memory(name: str) -> Path:
+    """The file of that name in output/video_memories; raises FileNotFoundError that names what is there."""
+    path = memory_folder() / Path(name.strip()).name
+    if not name.strip() or not path.is_file():
+        found = sorted(path.name for path in memory_folder().glob("*.safetensors"))
+        cure = f"choose one of {', '.join(found[-5:])}" if found else "make one with Save Video Memory first"
+        raise FileNotFoundError(f"memory_name: {name!r} is not in output/video_memories; {cure}")
+    return path
 
 
 def memory_name_fault(prefix: Any) -> str:

@@ -36,6 +36,7 @@ log = logging.getLogger("video_memory")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_BODY = 2 * 1024 * 1024  # a storyboard of 256 KiB, escaped in the worst way
 MAX_NAMES = 500  # offered in a list
+MEMORY = ".safetensors"
 MAX_POINTS = 1500  # of a loss curve; more than a node has pixels
 
 
@@ -120,15 +121,22 @@ def _config(name: str) -> EncoderConfig:
 
 
 def names() -> dict[str, list[str]]:
-    """Films, training runs and datasets that exist, each kind with the newest first."""
+    """Films, training runs, datasets and saved memories that exist, each kind with the newest first."""
     roots = {"films": folders.film_root(), "runs": folders.training_root(), "datasets": folders.dataset_root()}
-    return {kind: _newest(root) for kind, root in roots.items()}
+    found = {kind: _newest(root) for kind, root in roots.items()}
+    return found | {"memories": _newest(folders.memory_folder(), MEMORY)}
 
 
-def _newest(root: Path) -> list[str]:
+def _newest(root: Path, ending: str = "") -> list[str]:
+    """Names of the folders in `root`, or of the plain files that end so."""
+
+    def shown(entry: os.DirEntry[str]) -> bool:
+        kind = entry.is_file if ending else entry.is_dir
+        return kind(follow_symlinks=False) and entry.name[0] != "." and entry.name.endswith(ending)
+
     try:
         with os.scandir(root) as entries:
-            found = [entry for entry in entries if entry.is_dir(follow_symlinks=False) and entry.name[0] != "."]
+            found = [entry for entry in entries if shown(entry)]
             found.sort(key=lambda entry: entry.stat().st_mtime_ns, reverse=True)
     except OSError:
         return []  # nothing has been made yet

@@ -18,12 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 from safetensors.torch import save_file
 
-from demo.clip import write_frames
-from demo.run_demo import FPS, opening
 from demo.tiny_family.install import install_models
 from memory_encoder.phi.config import EncoderConfig
 from tools.browser import BrowserTools, find
@@ -37,13 +33,9 @@ TEST_NODES = ROOT / "tests" / "integration" / "hold_node.py"
 @contextlib.contextmanager
 def browser_server(work: Path, environment: Environment, custom_nodes: Sequence[Path] = ()) -> Iterator[ComfyServer]:
     """Runs ComfyUI in `work` with everything that the shipped workflows choose from, and further custom nodes."""
-    server = ComfyServer(work, environment=environment, custom_nodes=[ROOT / "demo" / "nodes", *custom_nodes])
+    server = ComfyServer(work, environment=environment, custom_nodes=custom_nodes)
     server.input_dir.mkdir(parents=True, exist_ok=True)
     install_models(server.models_dir)
-    frames = opening().frames
-    for name in ("opening.mp4", "real.mp4", "clip.mp4"):
-        write_frames(server.input_dir / name, frames, FPS)
-    write_picture(server.input_dir / "start.png", frames[0])
     for model in declared_models():
         path = server.models_dir / model["directory"] / model["name"]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,9 +50,6 @@ def browser_server(work: Path, environment: Environment, custom_nodes: Sequence[
         (server.models_dir / "loras" / f"storymem_mi2v_{name}_noise_lora.safetensors").touch()
     keyframes = EncoderConfig("wan", 5120, 16, variant="keyframes", clips="section", repeated_frames=1)
     write_settings(server.models_dir / "memory_encoders" / "storymem_mi2v_memory_encoder.safetensors", keyframes)
-    memories = server.output_dir / "video_memories"
-    memories.mkdir(parents=True, exist_ok=True)
-    (memories / "film_00001.safetensors").touch()
     with server:
         yield server
 
@@ -73,10 +62,6 @@ def write_settings(path: Path, config: EncoderConfig = WAN_5B) -> None:
     path.parent.mkdir(exist_ok=True)
     if not path.exists():
         save_file({}, path, config.to_metadata())
-
-
-def write_picture(path: Path, frame: np.ndarray) -> None:
-    cv2.imwrite(str(path), frame[..., ::-1])
 
 
 def declared_models() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-/** Names of films, training runs and datasets that exist, offered where one is typed; any other name may be typed too. */
+/** Names of films, training runs, datasets and memories that exist, offered where one is typed; any other name may be typed too. */
 
 import { element } from "../dom.mjs";
 
@@ -8,10 +8,11 @@ const KINDS = {
   VideoMemorySaveFilm: { film: "films" },
   VideoMemoryTrain: { run: "runs" },
   VideoMemoryDataset: { name: "datasets" },
+  VideoMemoryLoad: { memory_name: "memories" },
 };
 
 export class NameLists {
-  /** `ask()` gives a promise of `{ films, runs, datasets }`, each a list of names. */
+  /** `ask()` gives a promise of `{ films, runs, datasets, memories }`, each a list of names. */
   constructor(ask) {
     this.ask = ask;
     this.lists = {};

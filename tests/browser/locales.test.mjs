@@ -3,9 +3,12 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 
-import { addNode, clear, fit, openBrowser, openPage, picture } from "./page.mjs";
+import { textsOf } from "../../js/templates/words.mjs";
+import { shippedWorkflows } from "../../tools/workflows/shipped.mjs";
+import { addNode, clear, fit, loadWorkflow, openBrowser, openPage, picture } from "./page.mjs";
 
 const FOLDER = join(import.meta.dirname, "..", "..", "locales");
+const TEMPLATES = join(import.meta.dirname, "..", "..", "js", "templates");
 let browser;
 before(async () => {
   browser = await openBrowser();
@@ -30,10 +33,17 @@ for (const locale of ["en", "zh", "ja"]) {
         if (type === type.toUpperCase()) continue; // an output that is named after its type has core's word for it
         assert.equal(label, texts.outputs[index].name, `${name}, output ${type}`);
       }
+      assert.deepEqual(shown.unnamed, [], `${name}: a view without words for ComfyUI's app mode`);
       await fit(page, id);
       await picture(page, `locale-${locale}-${name}`);
       await clear(page);
     }
+    const [{ workflow }] = await shippedWorkflows();
+    const words = locale === "en" ? {} : JSON.parse(await readFile(join(TEMPLATES, `${locale}.json`), "utf8"));
+    const expected = textsOf(workflow).map((text) => words[text] ?? text); // before it is loaded, which may change it
+    await loadWorkflow(page, workflow, "a template");
+    const opened = await page.evaluate(() => window.app.graph.serialize());
+    assert.deepEqual(textsOf(opened).sort(), expected.sort(), "titles and notes of a template");
     quiet();
     await close();
   });
@@ -51,6 +61,7 @@ function described(id) {
     title: node.title,
     labels: { ...named(node.inputs ?? [], "localized_name"), ...named(widgets, "label") },
     tooltips: named(widgets, "tooltip"),
+    unnamed: (node.widgets ?? []).filter((w) => w.type === "VIDEO_MEMORY_VIEW" && (!w.label || w.label === w.name)).map((w) => w.name),
     outputs: (node.outputs ?? []).map(({ name, localized_name }, index) => ({ name, label: localized_name, index })),
   };
 }

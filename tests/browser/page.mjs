@@ -29,6 +29,8 @@ const NOT_OURS = [
   // With --disable-api-nodes the server forbids other hosts; core's front end tries them all the same.
   // Whether it was ours is seen by `watchPolicy`.
   /(Refused to connect|violates the following Content Security Policy|Content Security Policy directive)/,
+  // Core gives up its own question after a while, as on a busy machine.
+  /Failed to fetch remote config: AbortError/,
   // Core's own stores look at the graph before core has made it.
   /ComfyApp graph accessed before initialization/,
 ];

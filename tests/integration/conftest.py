@@ -10,8 +10,8 @@ from tools.comfy_server import ComfyServer
 from tools.environment import Environment
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def comfy_server(comfy_environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    """A running headless ComfyUI with this pack, one for each test module, in a temporary base directory."""
+    """A running headless ComfyUI with this pack as it is after an installation: no models, no files of a user."""
     with ComfyServer(tmp_path_factory.mktemp("comfy_server"), environment=comfy_environment) as server:
         yield server

@@ -238,7 +238,7 @@ def test_names_of_films_runs_and_datasets_are_offered_with_the_newest_first(
     (tmp_path / "films" / "a file").touch()
     (tmp_path / "films" / "a link").symlink_to(tmp_path)
     assert routes.names()["films"] == ["new", "ålter", "oldest"]
-    assert set(routes.names()) == {"films", "runs", "datasets"}
+    assert set(routes.names()) == {"films", "runs", "datasets", "memories"}
 
 
 def test_inspector_gets_psnr_of_every_frame_and_pictures_of_a_bounded_number(

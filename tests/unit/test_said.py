@@ -1,4 +1,4 @@
-"""What the server says to a film-maker has its translations: no error of the studio and no line of its plan is left out."""
+"""What the server says to a film-maker is translated: errors of the studio, and its plan."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from memory_encoder.budget import HOSTS, Plan, advice, describe, estimate
@@ -22,7 +23,8 @@ STUDIO = [
 
 
 def translations(language: str) -> dict[str, str]:
-    found = re.search(rf"^const {language} = (\{{.*?^\}});$", SAID.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    text = SAID.read_text(encoding="utf-8")
+    found = re.search(rf"^const {language} = (\{{.*?^\}});$", text, re.DOTALL | re.MULTILINE)
     assert found, f"{SAID.name} has no {language}"
     return json.loads(found[1])
 
@@ -62,13 +64,13 @@ def test_every_error_of_the_studio_is_translated() -> None:
 def test_every_line_of_a_budget_is_translated() -> None:
     """Plans that fit, that fit closely, that need streamed weights, that do not fit, with a cache, with pictures."""
     patterns = [
-        re.compile("".join(re.escape(part) if i % 2 == 0 else "(.+)" for i, part in enumerate(re.split(r"(\{\d+\})", text))))
-        for text in translations("zh")
+        re.compile("(.+)".join(re.escape(part) for part in re.split(r"\{\d+\}", text))) for text in translations("zh")
     ]
     seen = 0
     for card in (4, 8, 12, 80):
-        for extra in ({}, {"cached": True}, {"rates": (), "pictures": 8}, {"history_seconds": 600.0}):
-            plan = Plan(HOSTS["wan-14b"], 832, 480, 16.0, **{"history_seconds": 20.0} | extra, card_gib=card)
+        plain = Plan(HOSTS["wan-14b"], 832, 480, 16.0, 20.0, card_gib=card)
+        pictures = replace(plain, rates=(), pictures=8)
+        for plan in (plain, replace(plain, cached=True), pictures, replace(plain, history_seconds=600.0)):
             for line in [*describe(plan, "wan-14b").splitlines(), *advice(plan, estimate(plan))]:
                 seen += 1
                 assert any(pattern.fullmatch(line) for pattern in patterns), line

@@ -1,4 +1,4 @@
-"""Films that begin with something: a picture, a clip, a saved memory; and core's own sampler with a memory."""
+"""Films that begin with a picture, a clip, a saved memory or another film; and core's own sampler with a memory."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ from . import families, texts
 from .families import WAN5
 from .films import BROWN, GREEN, FilmParts
 from .graph import Node, Workflow
+from .tiny import SIZE, TinyFilm
+
+CLIP = """
+1. **Demo Clip** holds the place of your clip. Drop a video on the canvas, which makes a *Load Video*, and connect it in
+its place. **Clip for History** takes its last 5 seconds, brought to the film's 24 fps.
+"""
+TINY = """
+This runs at once, on any computer, with the film of *01 First film*: make that one first. In the workflow of your own
+film do the same with its own loaders.
+"""
 
 
 def load_clip(workflow: Workflow, vae: Node) -> tuple[list[Node], Node, Node]:
-    """The end of input/clip.mp4 at the film's rate and size: the nodes, its pictures and sound, and its latents."""
+    """The end of a clip at the film's rate and size: the nodes, its pictures and sound, and its latents."""
     add = workflow.add
-    video = add("LoadVideo", "The clip", file="clip.mp4")
+    video = add("VideoMemoryDemoClip", "Put your clip here")
     clip = add("VideoMemoryClip", "Its end, at the film's frame rate", video=video[0], fps=WAN5.fps, seconds=5.0)
     scaled = add(
         "ImageScale",
@@ -32,24 +42,24 @@ def image_to_film() -> Workflow:
     workflow = Workflow("image_to_film", "Image to film", line, "image")
     loaded = families.load_wan5(workflow)
     parts = FilmParts(workflow, WAN5, loaded, texts.FROM_PICTURE)
-    picture = workflow.add("LoadImage", "First frame", image="start.png")
-    film = parts.film(workflow.name, start_image=picture[0])
+    picture = workflow.add("VideoMemoryDemoClip", "First frame: put your picture here")
+    film = parts.film(workflow.name, start_image=picture[2])
     saved = parts.save(film, workflow.name)
     report = workflow.add("PreviewAny", "What was made and reused", source=film[2])
-    how = """
-1. Choose the picture. It is cropped to the film's size.
+    how = f"""
+{texts.PICTURE.strip()}
 2. Write the shots in **Storyboard**. The first one begins with the picture: say what happens in it.
-3. Run. Wan 2.2 5B begins the first section with the picture itself; later sections see it in the memory.
+3. Press **Run**. The first section begins with the picture itself; later ones see it in the memory.
 
-A shot whose transition is *continue* begins with the last frame of the shot before in the same way.
+A shot that is set to *Go on* begins with the last frame of the shot before in the same way.
 """
-    intro = workflow.note("A film from a picture", how)
+    intro = workflow.note("A film from a picture", "\n\n".join((texts.UNTRAINED_FIRST, how)))
     about = workflow.note("About the memory", texts.UNTRAINED)
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", parts.models_column())
     workflow.group("2  Picture, memory and sampling", [picture, *parts.encoders, parts.sampler, parts.sigmas])
     workflow.group("3  Story", [parts.storyboard, parts.negative])
-    workflow.group("4  Film", [film, parts.budget], color=GREEN)
+    workflow.group("4  Film", [film], color=GREEN)
     workflow.group("5  Result", [saved, report], color=GREEN)
     return workflow
 
@@ -66,19 +76,19 @@ def continue_video() -> Workflow:
         "VideoMemorySave", "Save the memory, to go on later", memory=film[1], filename_prefix=workflow.name
     )
     report = workflow.add("PreviewAny", "What was made and reused", source=film[2])
-    how = """
-1. Choose the clip, of any frame rate. **Clip for History** takes its last 5 seconds, brought to the model's 24 fps.
+    how = f"""
+{CLIP.strip()}
 2. Write what follows in **Storyboard**; its times count from the end of the clip. The first shot goes on from the clip.
-3. Run. The result holds the end of the clip with its sound and the new shots, decoded as one film.
+3. Press **Run**. The result holds the end of the clip with its sound and the new shots, decoded as one film.
 
-The memory of the whole film is saved too; the workflow *continue_memory* goes on from it.
+The memory of the whole film is saved too; *Continue a memory* shows how to go on from it.
 """
-    intro = workflow.note("Continue a video", how)
+    intro = workflow.note("Continue a video", "\n\n".join((texts.UNTRAINED_FIRST, how)))
     about = workflow.note("About the memory", texts.UNTRAINED)
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", parts.models_column())
     workflow.group("2  The clip", clip_nodes, color=GREEN)
-    workflow.group("3  Memory and sampling", [*parts.encoders, parts.budget, parts.sampler, parts.sigmas])
+    workflow.group("3  Memory and sampling", [*parts.encoders, parts.sampler, parts.sigmas])
     workflow.group("4  Story", [parts.storyboard, parts.negative])
     workflow.group("5  Film", [film, memory], color=GREEN)
     workflow.group("6  Result", [saved, report], color=GREEN)
@@ -86,67 +96,64 @@ The memory of the whole film is saved too; the workflow *continue_memory* goes o
 
 
 def continue_memory() -> Workflow:
-    """A saved memory takes the place of the film so far."""
+    """A saved memory takes the place of the film so far: cut, and joined with what a clip shows."""
     workflow = Workflow("continue_memory", "Continue a memory", "New shots from a memory that was saved", "memory")
-    loaded = families.load_wan5(workflow)
-    parts = FilmParts(workflow, WAN5, loaded, texts.CONTINUATION)
-    memory = workflow.add("VideoMemoryLoad", "The memory of the film so far", memory_name="film_00001.safetensors")
-    film = parts.film(workflow.name, memory=memory[0], sliding_window=3)
-    saved = parts.save(film, workflow.name)
-    longer = workflow.add("VideoMemorySave", "Save the longer memory", memory=film[1], filename_prefix=workflow.name)
-    report = workflow.add("PreviewAny", "What was made and reused", source=film[2])
+    add = workflow.add
+    parts = TinyFilm(workflow, ("Max waves in the kitchen", "Mira and Max talk in the garden"))
+    saved = add("VideoMemoryLoad", "Memory of the first film", memory_name="first_film_00001.safetensors")
+    cut = add("VideoMemoryCut", "Without its last section", memory=saved[0], section=-1)
+    clip = add("VideoMemoryDemoClip", "Who comes in: Max")
+    scaled = add("ImageScale", "At the film's size", image=clip[1], upscale_method="area", **SIZE, crop="center")
+    latents = add("VAEEncode", "As latents", pixels=scaled[0], vae=parts.models[2])
+    cast = add(
+        "VideoMemoryCompress", "Into memory", memory_encoder=parts.models[1], model=parts.shift[0],
+        vae=parts.models[2], latent=latents[0],
+    )  # fmt: skip
+    joined = add("VideoMemoryJoin", "Max, then the film", memory=cast[0], memory_after=cut[0])
+    film = parts.film(workflow.name, memory=joined[0])
+    result = parts.save(film, workflow.name)
+    longer = add("VideoMemorySave", "Save the longer memory", memory=film[1], filename_prefix=workflow.name)
     how = """
-1. Choose a memory that **Save Video Memory** wrote (`output/video_memories`). Press R if it is not in the list.
-2. It must come from the same model and the same kind of encoder, and from a film of the same picture size.
-3. Write what follows in **Storyboard** and run.
+1. **Load Video Memory** reads what *Save Video Memory* wrote at the end of a film. A film of the same model, the same
+kind of memory and the same picture size can go on from it, also without the film itself.
+2. **Cut Memory** forgets the last section, as if it had never been. **Join Memories** puts before the film what a clip
+shows, here Max. Leave out what you do not need: connect **Load Video Memory** to the sampler.
+3. Write what follows in **Storyboard** and press **Run**. The new film begins where the memory ends.
 
-The saved file begins where the film before ended, so that the two can be put one after the other.
+A film that is still on disk has a simpler way to another end: *Another ending*.
 """
-    intro = workflow.note("Go on from a saved memory", how)
-    about = workflow.note("About the memory", texts.UNTRAINED)
-    workflow.group("Read me", [intro, about], color=BROWN)
-    workflow.group("1  Models", parts.models_column())
-    workflow.group("2  Memory and sampling", [memory, *parts.encoders, parts.budget, parts.sampler, parts.sigmas])
-    workflow.group("3  Story", [parts.storyboard, parts.negative])
-    workflow.group("4  Film", [film, longer], color=GREEN)
-    workflow.group("5  Result", [saved, report], color=GREEN)
+    intro = workflow.note("Go on from a saved memory", "\n\n".join((TINY, how)))
+    workflow.group("Read me", [intro], color=BROWN)
+    workflow.group("1  Models", parts.column())
+    workflow.group("2  What is remembered", [saved, cut], [clip, scaled, latents, cast, joined], color=GREEN)
+    workflow.group("3  Write", [parts.storyboard])
+    workflow.group("4  Make", [film, longer], color=GREEN)
+    workflow.group("5  Watch", [result], color=GREEN)
     return workflow
 
 
 def another_ending() -> Workflow:
-    """Cut Memory and Join Memories before the sampler."""
-    workflow = Workflow(
-        "another_ending", "Another ending", "Forget the last section, add the cast, go on differently", "branch"
-    )
-    loaded = families.load_wan5(workflow)
-    parts = FilmParts(workflow, WAN5, loaded, texts.ENDING)
-    add = workflow.add
-    cast = add("VideoMemoryLoad", "Memory of the cast", memory_name="film_00001.safetensors")
-    earlier = add("VideoMemoryLoad", "Memory of the film", memory_name="film_00001.safetensors")
-    cut = add("VideoMemoryCut", "Without its last section", memory=earlier[0], section=-1)
-    joined = add("VideoMemoryJoin", "The cast, then the film", memory=cast[0], memory_after=cut[0])
-    holds = add("PreviewAny", "What the memory holds", size=(380, 200), source=joined[1])
-    film = parts.film(workflow.name, memory=joined[0])
-    saved = parts.save(film, workflow.name)
-    report = add("PreviewAny", "What was made and reused", source=film[2])
+    """A branch of a film on disk."""
+    line = "Keep the beginning of a film, tell its end differently"
+    workflow = Workflow("another_ending", "Another ending", line, "branch")
+    parts = TinyFilm(workflow, ("Leo talks in the garden", "Mira and Leo wave in the garden"))
+    film = parts.film(workflow.name, branch_film="first_film", branch_section=2)
+    result = parts.save(film, workflow.name)
     how = """
-1. **Memory of the film**: what *Save Video Memory* wrote at the end of a film. **Cut Memory** forgets its last section,
-   as if it had never been.
-2. **Memory of the cast**: a clip that shows the people, compressed and saved once. **Join Memories** puts it before the
-   film. Leave it out by connecting *Cut Memory* to the sampler.
-3. Write the other ending in **Storyboard** and run.
+1. `branch_film` of the sampler names the film that you have made, `branch_section` how many of its sections stay: they
+are taken from its folder and not made again. The old film is not touched.
+2. `film` is the name of the new one.
+3. Write in **Storyboard** what happens from there, and press **Run**. The new film is whole: the sections that stay,
+and the new ones.
 
-Both memories must come from the same encoder and the same picture size.
+Model, memory, picture size and frame rate must be those of the old film. Both inputs stand below *Show advanced
+inputs*; *Continue from here* in the strip of a film is another way: it makes the rest anew in the film itself.
 """
-    intro = workflow.note("Another ending", how)
-    about = workflow.note("About the memory", texts.UNTRAINED)
-    workflow.group("Read me", [intro, about], color=BROWN)
-    workflow.group("1  Models", parts.models_column())
-    workflow.group("2  What is remembered", [cast, earlier, cut, joined, holds], color=GREEN)
-    workflow.group("3  Memory and sampling", [*parts.encoders, parts.budget, parts.sampler, parts.sigmas])
-    workflow.group("4  Story", [parts.storyboard, parts.negative])
-    workflow.group("5  Film", [film], color=GREEN)
-    workflow.group("6  Result", [saved, report], color=GREEN)
+    intro = workflow.note("Another ending", "\n\n".join((TINY, how)))
+    workflow.group("Start here", [intro, *parts.column()], color=BROWN)
+    workflow.group("1  Write", [parts.storyboard])
+    workflow.group("2  Make", [film], color=GREEN)
+    workflow.group("3  Watch", [result], color=GREEN)
     return workflow
 
 
@@ -192,7 +199,7 @@ Decode clip and continuation together: decoded alone, the first new latent would
 
 The **Autoregressive Sampler** does all this for every section by itself; take this way for your own sampling graphs.
 """
-    intro = workflow.note("A memory for any sampler", how)
+    intro = workflow.note("A memory for any sampler", "\n\n".join((texts.UNTRAINED_FIRST, CLIP, how)))
     about = workflow.note("About the memory", texts.UNTRAINED)
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", [*loaded.nodes(), shift, encoder])

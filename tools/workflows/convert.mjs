@@ -6,6 +6,8 @@ import { join } from "node:path";
 import { SERVER, openBrowser, openPage, queuedPrompt, settle } from "../../tests/browser/page.mjs";
 
 const [plansFile, out] = process.argv.slice(2);
+/** Where a workflow opens: at its first note, large enough to read. */
+const VIEW = { scale: 0.8, offset: [110, 110] };
 const plans = JSON.parse(await readFile(plansFile, "utf8"));
 await mkdir(join(out, "api"), { recursive: true });
 const definitions = await (await fetch(`${SERVER}/object_info`)).json();
@@ -32,20 +34,32 @@ function withDefaults({ class_type: type, inputs }) {
 }
 
 /**
- * Notes the height that each node takes in Nodes 2.0, which draws widgets with more room than the canvas. Each plan has
- * a page of its own: in one page a node keeps the height of the node that had its number before.
+ * Notes the height that each node takes in Nodes 2.0, which draws widgets with more room than the canvas. The plans share a
+ * page, where a node keeps the height of the node that had its number before: so each has numbers of its own.
  */
 async function measure() {
-  for (const plan of plans) {
-    const { page, quiet, close } = await openPage(browser, { renderer: "nodes2" });
-    await page.evaluate(build, plan);
+  const { page, quiet, close } = await openPage(browser, { renderer: "nodes2" });
+  for (const [place, plan] of plans.entries()) {
+    const by = 10_000 * (place + 1);
+    await page.evaluate(build, numberedFrom(plan, by));
     // At full size: nodes that are far away are drawn without their contents.
     await page.evaluate(() => Object.assign(window.app.canvas.ds, { scale: 1, offset: [0, 0] }));
     await settle(page, 20);
-    plan.heights = await page.evaluate(heights);
-    quiet();
-    await close();
+    const found = await page.evaluate(heights);
+    plan.heights = Object.fromEntries(Object.entries(found).map(([id, height]) => [Number(id) - by, height]));
   }
+  quiet();
+  await close();
+}
+
+/** The plan with other numbers of nodes; `by` is added. */
+function numberedFrom(plan, by) {
+  const moved = (entries) => Object.fromEntries(Object.entries(entries).map(([id, entry]) => [Number(id) + by, entry]));
+  const link = (value) => (Array.isArray(value) ? [String(Number(value[0]) + by), value[1]] : value);
+  const inputs = (entry) => Object.fromEntries(Object.entries(entry.inputs).map(([name, value]) => [name, link(value)]));
+  const prompt = Object.entries(plan.prompt).map(([id, entry]) => [id, { ...entry, inputs: inputs(entry) }]);
+  const notes = plan.notes.map((note) => ({ ...note, id: note.id + by }));
+  return { ...plan, prompt: moved(Object.fromEntries(prompt)), nodes: moved(plan.nodes), notes };
 }
 
 /** Writes both files of each plan from the classic canvas, whose files both renderers read. */
@@ -57,7 +71,8 @@ async function convert() {
     await page.evaluate(arrange, plan);
     await settle(page);
     const workflow = await page.evaluate(async () => (await window.app.graphToPrompt()).workflow);
-    await save(join(out, `${plan.file}.json`), { ...workflow, ...plan.stamp, extra: { ...workflow.extra, name: plan.name } });
+    const extra = { ...workflow.extra, ds: VIEW, name: plan.name };
+    await save(join(out, `${plan.file}.json`), { ...workflow, ...plan.stamp, extra });
     await save(join(out, "api", `${plan.name}.json`), await queuedPrompt(page));
   }
   quiet();

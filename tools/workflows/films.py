@@ -60,18 +60,6 @@ class FilmParts:
         self.encoders = [] if self.trained else self._untrained(encoders.second_rate)
         self.encoder = self.trained[1] if self.trained else self.encoders[-1][0]
         text = story if isinstance(story, str) else texts.storyboard(tuple(story), family.section_seconds)
-        self.budget = add(
-            "VideoMemoryBudget",
-            "Memory Budget",
-            memory_encoder=self.encoder,
-            width=family.width,
-            height=family.height,
-            fps=family.fps,
-            history_seconds=20.0,
-            section_seconds=family.section_seconds,
-            card_gib=12.0,
-            bytes_per_weight=family.bytes_per_weight,
-        )
         self.storyboard = add(
             "VideoMemoryStoryboard",
             "Storyboard",
@@ -141,11 +129,12 @@ def _film(workflow: Workflow, title: str, parts: FilmParts, about_text: str, **s
     saved = parts.save(film, name)
     report = workflow.add("PreviewAny", "What was made and reused", source=film[2])
     memory = workflow.add("VideoMemorySave", "Save the memory, to go on later", memory=film[1], filename_prefix=name)
-    intro = workflow.note(title, texts.HOW_FILM.format(film=name) + "\n" + about_text)
+    first = texts.TRAINED_FIRST if parts.trained else texts.UNTRAINED_FIRST
+    intro = workflow.note(title, "\n\n".join((first, texts.HOW_FILM, texts.SEED, about_text)))
     about = workflow.note("About the memory", texts.TRAINED if parts.trained else texts.UNTRAINED)
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", parts.models_column())
-    workflow.group("2  Memory and sampling", [*parts.encoders, parts.budget, parts.sampler, parts.sigmas])
+    workflow.group("2  Memory and sampling", [*parts.encoders, parts.sampler, parts.sigmas])
     workflow.group("3  Story", [parts.storyboard, parts.negative])
     workflow.group("4  Film", [film, memory], color=GREEN)
     workflow.group("5  Result", [saved, report], color=GREEN)
@@ -164,12 +153,12 @@ and height to 832x480."""
 def wan_14b() -> Workflow:
     workflow = Workflow("wan22_14b_film", "Wan 2.2 14B", "High and low noise expert, fp8 or GGUF, 832 x 480")
     size = """832x480 at 16 fps in sections of 5 seconds, beside 20 seconds of history in 4,160 memory tokens: about
-7.6 GiB on a 12 GB card, with the weights streamed from system RAM (32 GB or more for the two experts in fp8).
+7.6 GiB on a 12 GB card, with the weights streamed from system RAM (32 GB or more for the two experts in fp8)."""
+    gguf = """
 
-**GGUF.** Replace the two expert loaders by *Unet Loader (GGUF)* of the pack ComfyUI-GGUF and set `bytes_per_weight` of
-the budget to 0.6 for Q4. Nothing else changes."""
+**GGUF.** Replace the two expert loaders by *Unet Loader (GGUF)* of the pack ComfyUI-GGUF. Nothing else changes."""
     parts = FilmParts(workflow, WAN14, families.load_wan14(workflow), texts.STORY)
-    return _film(workflow, "A film with Wan 2.2 14B", parts, texts.sizes(size))
+    return _film(workflow, "A film with Wan 2.2 14B", parts, texts.sizes(size) + gguf)
 
 
 def hunyuan() -> Workflow:
@@ -183,7 +172,7 @@ def hunyuan() -> Workflow:
 def two_memories() -> Workflow:
     workflow = Workflow("two_memories", "Two memories", "4x4x2 and 2x2x8 side by side, Wan 2.2 5B", "two")
     size = """The model sees the tokens of both memories: 4x4x2 is coarse in space and fine in time, 2x2x8 the other way
-round. 1280x704 at 24 fps in sections of 5 seconds: **Memory Budget** says what both take together."""
+round. 1280x704 at 24 fps in sections of 5 seconds."""
     parts = FilmParts(workflow, WAN5, families.load_wan5(workflow), texts.STORY, Encoders(second_rate="2x2x8"))
     return _film(workflow, "A film with two memories", parts, texts.sizes(size))
 
@@ -202,7 +191,7 @@ light go on. Shots 1 and 3 begin with a *Cut* and see the memory alone.
 nothing, other values take one more pass in every step, about half as long again. It makes returning characters
 clearer where the memory has been trained; with an untrained one try 0 or 1 first.
 """
-    size = """As *wan22_5b_film*: about 4.4 GiB with streamed weights, 9.1 GiB with all weights on the card; the window
+    size = """As *Wan 2.2 5B*: about 4.4 GiB with streamed weights, 9.1 GiB with all weights on the card; the window
 adds 2,640 tokens to a step."""
     parts = FilmParts(workflow, WAN5, families.load_wan5(workflow), story)
     title = "Going on, and guidance by the memory"
@@ -223,7 +212,7 @@ leave out. It adds nothing until it is trained.
 Each works without the other. Here nothing is to be set: **Load Memory Encoder** reads from the file what the encoder
 was trained for, and `attention_mode` *auto* of the sampler follows it.
 """
-    size = """As *wan22_5b_film*, and 2.5 GiB for keys and values: about 4.4 GiB with weights and cache in system RAM,
+    size = """As *Wan 2.2 5B*, and 2.5 GiB for keys and values: about 4.4 GiB with weights and cache in system RAM,
 11.6 GiB with all on the card. It fits an RTX 4070 with 12 GB."""
     parts = FilmParts(workflow, WAN5, families.load_wan5(workflow), texts.STORY, Encoders(trained="my_film_memory"))
     return _film(workflow, "Cached memory and cross-attention", parts, how + "\n" + texts.sizes(size))

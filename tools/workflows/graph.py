@@ -87,8 +87,9 @@ class Workflow:
     def note(self, title: str, text: str) -> Node:
         """A note in Markdown, as high as its text needs."""
         text = text.strip().replace("`", "**")  # Nodes 2.0 prints code in blue on blue, which no one can read here
-        paragraphs = re.split(r"\n\s*\n|\n(?=\d\.)", text)
-        height = 70 + sum(20 * math.ceil(len(paragraph) / CHARACTERS) + 14 for paragraph in paragraphs)
+        text = re.sub(r"\n\s*\n", "\n\n", text)
+        text = re.sub(r"(?<!\n)\n(?!\n|\d\. |- )\s*", " ", text)  # lines of one paragraph
+        height = 70 + sum(20 * math.ceil(len(paragraph) / CHARACTERS) + 14 for paragraph in pieces(text))
         node = Node(NOTE_ID + len(self.notes), "MarkdownNote", title, size=(NOTE_WIDTH, height), text=text)
         self.notes.append(node)
         return node
@@ -133,6 +134,12 @@ class Workflow:
         for group in self.groups:
             for column in group.columns:
                 yield from column
+
+
+def pieces(text: str) -> list[str]:
+    """Paragraphs and points of a list, each in one line and without its number: what is translated at once."""
+    found = re.split(r"\n\n|\n(?=\d\. |- )", text)
+    return [re.sub(r"^(\d\.|-) ", "", " ".join(piece.split())) for piece in found]
 
 
 # Room for what a node shows when it has run, and for reading long texts.

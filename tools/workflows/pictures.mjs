@@ -2,7 +2,7 @@
  * Pictures of every node for its help page, from real workflows in a real ComfyUI:
  * python tools/environment.py run -m tools.browser_server node tools/workflows/pictures.mjs js/docs/pictures
  *
- * With --run the tiny demo is queued first (minutes on a quiet machine), so that its nodes show what they made.
+ * With --run the films of the tiny family are queued first (minutes on a quiet machine), so that their nodes show what they made.
  * With --only WORKFLOW the nodes of that one alone are shown.
  * With --training FOLDER, Train Memory Encoder shows the losses and recalled frames of a run that has been made there.
  */
@@ -18,17 +18,19 @@ const training = options.includes("--training") ? options[options.indexOf("--tra
 const only = options.includes("--only") ? options[options.indexOf("--only") + 1] : null;
 const shipped = await shippedWorkflows();
 const MARGIN = 26;
-const STEPS = 5; // of the demo's 12, and shots half as long: enough to see what nodes show
+const RUN = ["first_film", "tiny_demo"];
+const STEPS = 8; // of their 12, and shots of a second: enough to see what nodes show
 /** Which workflow shows which node. */
 const SHOWN = {
-  tiny_demo: ["Storyboard", "Sampler", "EncoderLoader", "Compress", "Retrieve", "RetrievalReport", "Save", "Budget"],
-  first_film: ["DemoModels"],
+  first_film: ["Storyboard", "Sampler", "DemoModels", "DemoTextEncoder"],
+  tiny_demo: ["Compress", "Retrieve", "RetrievalReport", "Save", "Budget"],
   wan22_5b_film: ["EncoderNew", "SaveFilm"],
   two_memories: ["EncoderCombine"],
-  another_ending: ["Load", "Cut", "Join"],
+  continue_memory: ["Load", "Cut", "Join"],
   any_sampler: ["Apply"],
-  continue_video: ["Clip"],
+  continue_video: ["Clip", "DemoClip"],
   pretrain: ["Dataset", "Train", "DatasetCombine"],
+  finetune: ["EncoderLoader"],
 };
 
 await mkdir(out, { recursive: true });
@@ -40,7 +42,7 @@ try {
     const { workflow } = shipped.find((one) => one.name === name);
     if (name === "pretrain" && training) await showRun(workflow);
     await loadWorkflow(page, workflow, name);
-    if (name === "tiny_demo" && options.includes("--run")) await run(page);
+    if (RUN.includes(name) && options.includes("--run")) await run(page);
     for (const node of nodes) await nodePicture(page, `VideoMemory${node}`);
     if (name === "wan22_5b_film") await graphPicture(page, "workflow");
   }

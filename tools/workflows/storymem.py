@@ -13,26 +13,27 @@ from .graph import Node, Workflow
 CONVERTED = "storymem_mi2v"  # the name that the note gives to `convert`
 ENCODERS = Encoders(trained=f"{CONVERTED}_memory_encoder", lora=f"{CONVERTED}_high_noise_lora.safetensors")
 
-ABOUT = """
-**About the memory.** Each shot is made with up to 8 whole pictures of the film in front of it, which StoryMem's LoRAs
-have taught the model to look at: people and places come back. After each shot up to three of its pictures are chosen,
-sharp ones that differ; the first three and the newest stay. In the strip of the sampler they can be pinned and banned,
-or in `pictures`: **2:40, -3:16**.
-
-**Once.** Get StoryMem's MI2V pair of LoRAs and convert it, since core does not know its names and its scale:
-`python -m memory_encoder convert Wan2.2-MI2V-A14B --name storymem_mi2v --out converted`. Put the two LoRAs into
-**models/loras** and the memory encoder (a small file) into **models/memory_encoders**.
-
-**Licence.** StoryMem's weights are under the S-Lab License 1.0: **not for commercial use**. Nothing of them comes with
-this pack.
+FIRST = """
+**Know this first.** StoryMem's LoRAs have taught the model to look at up to 8 whole pictures of the film so far: people
+and places come back. Its weights are under the S-Lab License 1.0: **not for commercial use**. Nothing of them comes
+with this pack.
 """
-SIZE = """832x480 at 16 fps in sections of 5 seconds, with 8 pictures: Memory Budget says about 9.3 GiB with weights
-streamed from system RAM. 40 steps with both prompts: on a 12 GB card a section takes its time.
+ABOUT = """
+**Convert once.** Get StoryMem's MI2V pair of LoRAs and convert it, since core does not know its names and its scale:
 
-**GGUF.** Replace the two expert loaders by *Unet Loader (GGUF)* of the pack ComfyUI-GGUF, with Q4 files of Wan 2.2 I2V
-14B (about 9 GB each): less system RAM is needed. Nothing else changes."""
-PROMPTS = """A shot begins with a *Cut*, or goes on (*Go on*) from the last frame of the one before. Say in every shot
-again how people and places look: that is how StoryMem was trained."""
+`python -m memory_encoder convert Wan2.2-MI2V-A14B --name storymem_mi2v --out converted`
+
+Put the two LoRAs into **models/loras** and the memory encoder (a small file) into **models/memory_encoders**.
+
+**The pictures.** After each shot up to three of its pictures are chosen, sharp ones that differ; the first three and
+the newest stay. *Pictures* in the strip of the sampler pins and bans them, or its input `pictures`: **2:40, -3:16**.
+"""
+SIZE = """832x480 at 16 fps in sections of 5 seconds, with 8 pictures: about 9.3 GiB with weights streamed from system
+RAM. 40 steps with both prompts: on a 12 GB card a section takes its time."""
+GGUF = """**GGUF.** Replace the two expert loaders by *Unet Loader (GGUF)* of the pack ComfyUI-GGUF, with Q4 files of
+Wan 2.2 I2V 14B (about 9 GB each): less system RAM is needed. Nothing else changes."""
+CUTS = "A shot begins with a *Cut*, or goes on (*Go on*) from the last frame of the one before."
+KEPT = "Sections are kept, reused, locked and made again as in every film."
 
 
 def _load(workflow: Workflow) -> tuple[Loaded, list[Node]]:
@@ -63,11 +64,11 @@ def _film(
     title_of_memory = "Save the memory, to go on later"
     memory = workflow.add("VideoMemorySave", title_of_memory, memory=film[1], filename_prefix=workflow.name)
     report = workflow.add("PreviewAny", "What was made and reused", source=film[2])
-    intro = workflow.note(title, f"{how}\n{PROMPTS}\n\n{texts.sizes(SIZE)}")
+    intro = workflow.note(title, "\n\n".join((FIRST, how, CUTS, KEPT, texts.sizes(SIZE), GGUF)))
     about = workflow.note("About the memory", ABOUT)
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", [*lows, *parts.models_column()])
-    workflow.group("2  Pictures and sampling", [*pictures, parts.budget, parts.sampler, parts.sigmas])
+    workflow.group("2  Pictures and sampling", [*pictures, parts.sampler, parts.sigmas])
     workflow.group("3  Story", [parts.storyboard, parts.negative])
     workflow.group("4  Film", [film, memory], color=GREEN)
     workflow.group("5  Result", [saved, report], color=GREEN)
@@ -78,30 +79,31 @@ def film() -> Workflow:
     """A film whose first frame is given."""
     line = "People and places come back: whole pictures as memory"
     workflow = Workflow("storymem_film", "StoryMem", line, "memory")
-    picture = workflow.add("LoadImage", "First frame", image="start.png")
-    how = """
-1. Convert StoryMem's LoRAs once, see below.
-2. Choose the picture that the film begins with. It is cropped to the film's size.
-3. Write the shots in **Storyboard** and run. Sections are kept, reused, locked and made again as in every film.
+    picture = workflow.add("VideoMemoryDemoClip", "First frame: put your picture here")
+    how = f"""
+{texts.PICTURE.strip()}
+{texts.WRITE.strip()}
+3. Press **Run**.
 
-Instead of a picture the film may begin with a clip of Wan 2.2 **T2V** 14B: make the first shot with *wan22_14b_film* in
+Instead of a picture the film may begin with a clip of Wan 2.2 **T2V** 14B: make the first shot with *Wan 2.2 14B* in
 the same size and connect its LATENT to `history`.
 """
-    return _film(workflow, "A film with StoryMem", how, texts.FROM_PICTURE, [picture], start_image=picture[0])
+    return _film(workflow, "A film with StoryMem", how, texts.FROM_PICTURE, [picture], start_image=picture[2])
 
 
 def references() -> Workflow:
     """A film whose people and places are given."""
     line = "Faces and places are given, the film knows them"
     workflow = Workflow("storymem_references", "StoryMem with references", line, "image")
-    first = workflow.add("LoadImage", "A face", image="start.png")
-    second = workflow.add("LoadImage", "A place, or another face", image="start.png")
-    batch = workflow.add("ImageBatch", "Both as references", image1=first[0], image2=second[0])
-    how = """
-1. Convert StoryMem's LoRAs once, see below.
-2. Choose pictures of people, places or costumes. They are cropped to the film's size; further ones go in with further
-*Batch Images* nodes. All of them stay in the memory, so give few: 2 to 4 of 8.
-3. Write the shots in **Storyboard** and run. The first shot already knows the pictures, and begins with none of them.
+    first = workflow.add("VideoMemoryDemoClip", "A face: put your picture here")
+    second = workflow.add("VideoMemoryDemoClip", "A place, or another face", who="Mira")
+    batch = workflow.add("ImageBatch", "Both as references", image1=first[2], image2=second[2])
+    how = f"""
+1. **Demo Clip** holds the place of your pictures of people, places or costumes. Drop a picture on the canvas, which
+makes a *Load Image*, and connect it instead; more go in with further *Batch Images*. Give 2 to 4: all stay in the
+memory.
+{texts.WRITE.strip()}
+3. Press **Run**. The first shot already knows the pictures, and begins with none of them.
 """
     return _film(
         workflow, "A film from references", how, texts.FROM_PICTURE, [first, second, batch], references=batch[0]

@@ -52,47 +52,72 @@ def storyboard(prompts: tuple[str, ...], seconds: float, going_on: tuple[int, ..
     return Storyboard(tuple(shots)).to_json()
 
 
-UNTRAINED = """
-**About the memory.** No trained memory encoder for this model can be downloaded today. *New Memory Encoder* makes an
-untrained one: it hands the model a small, slow copy of the film so far, which the model has never learned to read.
-The film is made and saved as always, but do not expect a character to look the same when it comes back.
+# What decides a person's evening stands first in the first note.
+UNTRAINED_FIRST = """
+**Know this first.** There is no trained memory for this model to download. The film is made section by section and
+kept on disk, but people and places will **not** look the same when they come back.
+"""
 
-Train one with the workflows *pretrain* and *finetune*, then put **Load Memory Encoder** here: its `model` goes to the
-shift node and its `memory_encoder` to the places that this one feeds.
+UNTRAINED = """
+**New Memory Encoder** makes an untrained memory: it hands the model a small copy of the film so far, which the model
+has never learned to read.
+
+For a memory that is trained, open *StoryMem* or *FramePack-F1*; to see one at work in minutes, *First film*.
+
+To train your own, use *Pretrain* and *Finetune*, then put **Load Memory Encoder** here: its **model** goes to the shift
+node and its **memory_encoder** to the places that **New Memory Encoder** feeds.
+"""
+
+TRAINED_FIRST = """
+**Know this first.** `my_film_memory` is a memory that you train yourself: the templates *Pretrain* and *Finetune* leave
+it behind. There is none for this model to download.
 """
 
 TRAINED = """
-**About the memory.** There is no trained encoder for this model to download: `my_film_memory` is the one that the
-workflows *pretrain* and *finetune* leave behind. For a memory of this kind set `memory_attention` and
-`cross_attention` of **New Memory Encoder** in *pretrain*. On the command line stage 2 can still add them:
-`--memory-attention cached --cross-attention`.
+For a memory of this kind set `memory_attention` and `cross_attention` of **New Memory Encoder** in *Pretrain*.
+
+On the command line stage 2 can still add them: `--memory-attention cached --cross-attention`.
+"""
+
+FRAMEPACK_FIRST = """
+**Know this first.** FramePack-F1 is trained to go on from what it has made: it sees the last 2.5 seconds and the first
+frame. It is **no** memory of the whole film: who was away for longer looks as in the first frame, or new.
 """
 
 FRAMEPACK = """
-**About the memory.** FramePack-F1 is trained, and not by us: it goes on from what it has made. It sees the last 19
-latents, 2.5 seconds at 30 fps, coarser with age, and the first frame of the film. It is no memory of the whole film:
-who was away for longer looks as in the first frame, or new.
-
 **Convert it once.** Download FramePack-F1 (lllyasviel/FramePack_F1_I2V_HY_20250503), then
 
-python -m memory_encoder convert FOLDER --out converted --name framepack_f1
+`python -m memory_encoder convert FOLDER --out converted --name framepack_f1`
 
 and put `framepack_f1_model` into models/diffusion_models, `framepack_f1_memory_encoder` into models/memory_encoders.
 
 **Licence.** Its weights derive from HunyuanVideo: Tencent Hunyuan Community License, which excludes the European Union,
 the United Kingdom and South Korea.
+
+The history is 19 latents, coarser with age. How the model reads it comes from the encoder's file: 9 latents a section,
+no window, guidance 10, no weight of its own. What it was not trained for is refused.
 """
 
-HOW_FILM = """
-1. Get the models: ComfyUI offers the missing ones when the workflow opens.
-2. Write the shots in **Storyboard**. Repeat how people and places look in every shot.
-3. Run. Each section is on disk before the next one starts, in `output/video_memory/{film}`.
-4. Change a shot and run again: everything before it is reused.
+WRITE = """
+2. Write the shots in **Storyboard**. Say in every shot how people and places look, or once in its *Cast and look*.
+"""
 
-Keep the seed *fixed*: another seed is another film.
+HOW_FILM = f"""
+1. ComfyUI offers the model files that are missing when the workflow opens.
+{WRITE.strip()}
+3. Press **Run**. Each section is on disk before the next one starts, in `output/video_memory`.
+4. Change a shot and run again: what comes before it is kept.
+"""
+
+ESTIMATE = "These sizes are estimates: the plan in **Storyboard** makes them anew for your settings."
+SEED = "Keep the seed on *fixed*: another seed is another film."
+
+PICTURE = """
+1. **Demo Clip** holds the place of your picture. Drop a picture on the canvas, which makes a *Load Image*, and connect
+it in its place. It is cropped to the film's size.
 """
 
 
 def sizes(lines: str) -> str:
     """What the plan takes, as `python -m memory_encoder budget` estimates it."""
-    return f"**Size.** {lines.strip()} An estimate; **Memory Budget** makes it again for other settings."
+    return f"**Size.** {lines.strip()}\n\n{ESTIMATE}"

@@ -3,10 +3,12 @@ Node numbers of the demo are fixed: it names them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from memory_encoder.storyboard import Shot, Storyboard
 
+from . import texts
 from .films import BROWN, GREEN
 from .graph import Node, Workflow
 
@@ -34,16 +36,13 @@ The models are tiny and draw cartoons. Only the first shot says how Mira looks; 
 For real pictures open another template, such as *02 Wan 2.2 5B*: everything but the models stays the same.
 """
 NOTE = """
-A whole film in minutes, without a graphics card. The models come with the pack's source and are trained; the pictures
-are cartoons of 128x96 pixels.
-
-1. Copy the models: `python -m demo.tiny_family.install COMFYUI/models`, in the pack's folder.
-2. Link the folder `demo/nodes` into `custom_nodes`: it has the text encoder of the tiny family.
-3. Put the two clips of the demo into `input`, or choose your own: *opening.mp4* opens the film, *real.mp4* is a real
-   clip to be remembered. `make demo` makes both and runs this workflow by itself.
+Press **Run**: a whole film and what its memory holds, in minutes, without a graphics card and without a download. The
+pictures are cartoons of 128x96 pixels.
 
 Two drawn shots introduce Max, the model makes the four after them; their prompts give his name and nothing of his
-looks. Below, the film's memory is asked for the opening, and another memory for a real clip.
+looks. On the right the film's memory is asked for the opening, and a smaller memory for another clip.
+
+`make demo` in the pack's folder runs this workflow by itself, with a real clip in the place of the second one.
 """
 
 
@@ -64,7 +63,7 @@ def _recall(
         frame_indices="0-32", sampler=rest["sampler"][0], sigmas=rest["sigmas"][0], seed=11,
         positive=rest["negative"][0],
     )  # fmt: skip
-    frames = add("VAEDecode", "Remembered frames", id=decoded, samples=retrieved[0], vae=rest["vae"][0])
+    frames = add("VAEDecode", "Remembered frames", id=decoded, samples=retrieved[0], vae=rest["models"][2])
     report = add(
         "VideoMemoryRetrievalReport", "Original and remembered", id=compared, original=original, retrieved=frames[0]
     )
@@ -74,109 +73,120 @@ def _recall(
     return [retrieved, frames, report, picture]
 
 
+class TinyFilm:
+    """The nodes of a film of the tiny family, added to a workflow; shots of 1.5 seconds."""
+
+    def __init__(self, workflow: Workflow, shots: Sequence[str]) -> None:
+        self.add = add = workflow.add
+        self.models = models = add("VideoMemoryDemoModels", "Demo models, part of the pack")
+        self.shift = add("ModelSamplingSD3", "Shift of the noise schedule", model=models[0], shift=3.0)
+        self.storyboard = add(
+            "VideoMemoryStoryboard", "Storyboard", clip=models[3], storyboard=texts.storyboard(tuple(shots), 1.5),
+            fps=16.0, section_seconds=1.5,
+        )  # fmt: skip
+        self.negative = add("CLIPTextEncode", "Negative prompt", size=(420, 90), clip=models[3], text="")
+        self.sampler = add("KSamplerSelect", "Sampler", sampler_name="euler")
+        self.sigmas = add("BasicScheduler", "Sigmas", model=self.shift[0], scheduler="simple", steps=12, denoise=1.0)
+
+    def column(self) -> list[Node]:
+        return [self.models, self.shift, self.sampler, self.sigmas, self.negative]
+
+    def film(self, name: str, **optional: Any) -> Node:
+        return self.add(
+            "VideoMemorySampler", "Autoregressive Sampler", model=self.shift[0], memory_encoder=self.models[1],
+            vae=self.models[2], storyboard=self.storyboard[0], negative=self.negative[0], sampler=self.sampler[0],
+            sigmas=self.sigmas[0], cfg=4.0, seed=7, **SIZE, film=name, history_guidance=1.0, **optional,
+        )  # fmt: skip
+
+    def save(self, film: Node, name: str) -> Node:
+        return self.add(
+            "VideoMemorySaveFilm", "Save Film", vae=self.models[2], latent=film[0], filename_prefix=f"video/{name}"
+        )
+
+
 def first_film() -> Workflow:
     """The first five minutes: nothing to download, nothing to choose."""
     workflow = Workflow(
         "first_film", "First film", "Start here: a film with a memory in minutes, nothing to download", "first"
     )
-    add = workflow.add
-    models = add("VideoMemoryDemoModels", "Demo models, part of the pack")
-    shift = add("ModelSamplingSD3", "Shift of the noise schedule", model=models[0], shift=3.0)
-    story = Storyboard(tuple(Shot(prompt, 1.5 * i, 1.5 * i + 1.5) for i, prompt in enumerate(FIRST_SHOTS)))
-    storyboard = add(
-        "VideoMemoryStoryboard", "Storyboard", clip=models[3], storyboard=story.to_json(), fps=16.0, section_seconds=1.5
+    parts = TinyFilm(workflow, FIRST_SHOTS)
+    film = parts.film(workflow.name)
+    saved = parts.save(film, workflow.name)
+    memory = workflow.add(
+        "VideoMemorySave", "Save the memory, to go on later", memory=film[1], filename_prefix=workflow.name
     )
-    negative = add("CLIPTextEncode", "Negative prompt", size=(420, 90), clip=models[3], text="")
-    sampler = add("KSamplerSelect", "Sampler", sampler_name="euler")
-    sigmas = add("BasicScheduler", "Sigmas", model=shift[0], scheduler="simple", steps=12, denoise=1.0)
-    film = add(
-        "VideoMemorySampler", "Autoregressive Sampler", model=shift[0], memory_encoder=models[1], vae=models[2],
-        storyboard=storyboard[0], negative=negative[0], sampler=sampler[0], sigmas=sigmas[0], cfg=4.0, seed=7, **SIZE,
-        film="first_film", history_guidance=1.0,
-    )  # fmt: skip
-    saved = add("VideoMemorySaveFilm", "Save Film", vae=models[2], latent=film[0], filename_prefix="video/first_film")
     intro = workflow.note("Your first film", FIRST_NOTE)
-    workflow.group("Start here", [intro, models, shift, sampler, sigmas, negative], color=BROWN)
-    workflow.group("1  Write", [storyboard])
+    workflow.group("Start here", [intro, *parts.column()], color=BROWN)
+    workflow.group("1  Write", [parts.storyboard])
     workflow.group("2  Make", [film], color=GREEN)
-    workflow.group("3  Watch", [saved], color=GREEN)
+    workflow.group("3  Watch", [saved, memory], color=GREEN)
     return workflow
 
 
 def tiny_demo() -> Workflow:
     workflow = Workflow("tiny_demo", "Tiny demo", "A film with memory on the CPU, in minutes")
     add = workflow.add
-    host = add(
-        "UNETLoader", "Load the tiny host", id=1, size=(400, 110), unet_name="tiny_wan_host.safetensors",
-        weight_dtype="default",
-    )  # fmt: skip
-    encoder = add(
-        "VideoMemoryEncoderLoader", "Load memory encoder and LoRA", id=28, size=(400, 170), model=host[0],
-        encoder_name="tiny_memory_2x2x2.safetensors", lora_name="tiny_memory_2x2x2_lora.safetensors",
-        lora_strength=1.0,
-    )  # fmt: skip
-    shift = add("ModelSamplingSD3", "Shift of the noise schedule", id=2, model=encoder[0], shift=3.0)
-    vae = add("VAELoader", "Load the tiny Wan VAE", id=3, size=(400, 80), vae_name="tiny_wan_vae.safetensors")
-    clip = add("VideoMemoryDemoTextEncoder", "Tiny text encoder (demo only)", id=4)
-    video = add("LoadVideo", "Opening of the film", id=6, file="opening.mp4")
+    models = add("VideoMemoryDemoModels", "Demo models, part of the pack", id=1)
+    shift = add("ModelSamplingSD3", "Shift of the noise schedule", id=2, model=models[0], shift=3.0)
+    video = add("VideoMemoryDemoClip", "Opening of the film", id=6)
     parts = add("GetVideoComponents", "Its frames", id=7, video=video[0])
     scaled = add("ImageScale", "Film size", id=8, image=parts[0], upscale_method="area", **SIZE, crop="center")
-    opening = add("VAEEncode", "Opening as latents", id=9, pixels=scaled[0], vae=vae[0])
+    opening = add("VAEEncode", "Opening as latents", id=9, pixels=scaled[0], vae=models[2])
     # The first prompt leads elsewhere than the opening, so that its cut is said.
     story = Storyboard(tuple(Shot(prompt, 2 * i, 2 * i + 2, stated=True) for i, prompt in enumerate(SHOTS)))
     storyboard = add(
-        "VideoMemoryStoryboard", "Storyboard", id=10, clip=clip[0], storyboard=story.to_json(), fps=16.0,
+        "VideoMemoryStoryboard", "Storyboard", id=10, clip=models[3], storyboard=story.to_json(), fps=16.0,
         section_seconds=1.0,
     )  # fmt: skip
-    negative = add("CLIPTextEncode", "Negative prompt", id=11, clip=clip[0], text="")
+    negative = add("CLIPTextEncode", "Negative prompt", id=11, clip=models[3], text="")
     sampler = add("KSamplerSelect", "Sampler", id=12, sampler_name="euler")
     sigmas = add("BasicScheduler", "Sigmas", id=13, model=shift[0], scheduler="simple", steps=12, denoise=1.0)
     film = add(
-        "VideoMemorySampler", "Autoregressive Sampler", id=14, model=shift[0], memory_encoder=encoder[1], vae=vae[0],
+        "VideoMemorySampler", "Autoregressive Sampler", id=14, model=shift[0], memory_encoder=models[1], vae=models[2],
         storyboard=storyboard[0], negative=negative[0], sampler=sampler[0], sigmas=sigmas[0], cfg=4.0, seed=7, **SIZE,
         film="tiny_demo", history=opening[0], history_guidance=0.7,
     )  # fmt: skip
-    frames = add("VAEDecode", "Decode the film once", id=15, samples=film[0], vae=vae[0])
+    frames = add("VAEDecode", "Decode the film once", id=15, samples=film[0], vae=models[2])
     made = add("CreateVideo", "Film", id=16, images=frames[0], fps=16.0)
     saved = add("SaveVideo", "Save the film", id=17, video=made[0], filename_prefix="tiny_demo/film")
-    rest = {"sampler": sampler, "sigmas": sigmas, "negative": negative, "vae": vae}
+    rest = {"sampler": sampler, "sigmas": sigmas, "negative": negative, "models": models}
     recalled = _recall(
         workflow, (19, 20, 21, 22), shift, film[1], rest, scaled[0],
         ("Ask the film's memory for the opening", "retrieval"),
     )  # fmt: skip
     memory = add("VideoMemorySave", "Save the film's memory", id=23, memory=film[1], filename_prefix="tiny_demo")
     budget = add(
-        "VideoMemoryBudget", "Budget", id=24, memory_encoder=encoder[1], **SIZE, fps=16.0, history_seconds=6.0,
+        "VideoMemoryBudget", "Budget", id=24, memory_encoder=models[1], **SIZE, fps=16.0, history_seconds=6.0,
         section_seconds=1.0,
     )  # fmt: skip
     report = add("PreviewAny", "Report", id=25, source=film[2])
     numbers = add("PreviewAny", "Retrieval in numbers", id=26, source=recalled[2][1])
-    other = add(
-        "VideoMemoryEncoderLoader", "Load the smaller memory (4x4x2)", id=30, size=(400, 170), model=host[0],
-        encoder_name="tiny_memory_4x4x2.safetensors", lora_name="tiny_memory_4x4x2_lora.safetensors",
-        lora_strength=1.0,
-    )  # fmt: skip
+    other = add("VideoMemoryDemoModels", "The smaller memory", id=30, rate="4x4x2")
     other_shift = add("ModelSamplingSD3", "Shift of the noise schedule", id=31, model=other[0], shift=3.0)
-    real = add("LoadVideo", "A real clip, never trained on", id=32, file="real.mp4")
+    real = add("VideoMemoryDemoClip", "Another clip", id=32, who="Mira")
     real_parts = add("GetVideoComponents", "Its frames", id=33, video=real[0])
-    real_latents = add("VAEEncode", "As latents", id=34, pixels=real_parts[0], vae=vae[0])
+    real_scaled = add(
+        "ImageScale", "Film size", id=40, image=real_parts[0], upscale_method="area", **SIZE, crop="center"
+    )
+    real_latents = add("VAEEncode", "As latents", id=34, pixels=real_scaled[0], vae=models[2])
     real_memory = add(
-        "VideoMemoryCompress", "Into memory", id=35, memory_encoder=other[1], model=other_shift[0], vae=vae[0],
+        "VideoMemoryCompress", "Into memory", id=35, memory_encoder=other[1], model=other_shift[0], vae=models[2],
         latent=real_latents[0],
     )  # fmt: skip
     real_recalled = _recall(
-        workflow, (36, 37, 38, 39), other_shift, real_memory[0], rest, real_parts[0],
+        workflow, (36, 37, 38, 39), other_shift, real_memory[0], rest, real_scaled[0],
         ("Ask for its frames", "real_clip"),
     )  # fmt: skip
     intro = workflow.note("The tiny demo", NOTE)
     workflow.group("Read me", [intro], color=BROWN)
-    workflow.group("1  Models", [host, encoder, shift, vae, clip, budget])
+    workflow.group("1  Models", [models, shift, budget])
     workflow.group("2  Opening", [video, parts, scaled, opening, sampler, sigmas])
     workflow.group("3  Story", [storyboard, negative])
     workflow.group("4  Film", [film, memory], [frames, made, saved, report], color=GREEN)
     workflow.group("5  What the film's memory remembers", [*recalled, numbers], color=GREEN)
     workflow.group(
-        "6  A real clip, remembered", [other, other_shift, real, real_parts, real_latents, real_memory], real_recalled,
+        "6  Another clip, remembered", [other, other_shift, real, real_parts, real_scaled, real_latents, real_memory],
+        real_recalled,
     )  # fmt: skip
     return workflow
 

@@ -68,7 +68,7 @@ def pretrain() -> Workflow:
     workflow.note(
         "Stage 1: retrieval",
         "The encoder learns to keep frames, and a LoRA teaches the model to read them: it draws any frame of a clip "
-        "from the memory alone.\n" + CLIPS + RUN + "\nThen go on with the workflow *finetune*.",
+        "from the memory alone.\n" + CLIPS + RUN + "\nThen go on with *Finetune*.",
     )
     workflow.note("Hardware", HARDWARE)
     _trainer(workflow, encoder, 0, loaded, "retrieval", run="my_memory")
@@ -85,8 +85,8 @@ def finetune() -> Workflow:
     )  # fmt: skip
     workflow.note(
         "Stage 2: continuation",
-        "The model learns to make the next section of a film from its memory. It begins with the encoder of stage 1.\n"
-        "`retrieval_share` lets some steps go on with stage 1, so that the LoRA does both.\n" + CLIPS + RUN,
+        "The model learns to make the next section of a film from its memory. It begins with the encoder of stage 1."
+        "\n\n`retrieval_share` lets some steps go on with stage 1, so that the LoRA does both.\n" + CLIPS + RUN,
     )
     workflow.note("Hardware", HARDWARE)
     _trainer(workflow, encoder, 1, loaded, "continuation", run="my_film_memory")
@@ -105,9 +105,9 @@ def retrieval_check() -> Workflow:
         encoder_name="my_memory.safetensors", lora_name="my_memory.safetensors", lora_strength=1.0,
     )  # fmt: skip
     shift = add("ModelSamplingSD3", "Shift of the noise schedule", id=4, model=encoder[0], shift=3.0)
-    video = add("LoadVideo", "A clip never trained on", id=5, file="clip.mp4")
+    video = add("VideoMemoryDemoClip", "Put a clip here that was not trained on", id=5)
     parts = add("GetVideoComponents", "Its frames", id=6, video=video[0])
-    first = add("ImageFromBatch", "The first 81", id=7, image=parts[0], batch_index=0, length=81)
+    first = add("ImageFromBatch", "The first 33", id=7, image=parts[0], batch_index=0, length=33)
     scaled = add("ImageScale", "Size", id=8, image=first[0], upscale_method="area", **SIZE, crop="center")
     latents = add("VAEEncode", "As latents", id=9, pixels=scaled[0], vae=loaded.vae[0])
     memory = add(
@@ -123,7 +123,7 @@ def retrieval_check() -> Workflow:
     ):
         retrieved = add(
             "VideoMemoryRetrieve", f"Every frame, {what}", id=start, size=(360, 220), model=shift[0], memory=memory[0],
-            frame_indices="0-80", sampler=sampler[0], sigmas=sigmas[0], seed=0, strength=strength,
+            frame_indices="0-32", sampler=sampler[0], sigmas=sigmas[0], seed=0, strength=strength,
         )  # fmt: skip
         frames = add("VAEDecode", f"Frames {what}", id=start + 1, samples=retrieved[0], vae=loaded.vae[0])
         report = add(
@@ -140,9 +140,10 @@ def retrieval_check() -> Workflow:
         """The clip is compressed into a memory, and the model draws every frame of it again from the memory alone.
 The same once more without memory, which shows what the model would guess.
 
-1. Choose encoder and LoRA: what *pretrain* left.
-2. Choose a clip that was not trained on, `input/clip.mp4`.
-3. Run, and compare the two sheets and their PSNR and SSIM. The difference is what the memory knows.
+1. Choose encoder and LoRA: what *Pretrain* left.
+2. **Demo Clip** holds the place of your clip. Drop a video on the canvas, which makes a *Load Video*, and connect it in
+its place: one that was not trained on.
+3. Press **Run**, and compare the two sheets and their PSNR and SSIM. The difference is what the memory knows.
 """,
     )
     workflow.group("Read me", workflow.notes, color=BROWN)
