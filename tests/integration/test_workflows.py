@@ -109,7 +109,7 @@ def test_every_downloadable_model_is_declared_on_its_loader_with_address_and_fol
         for node in read(f"{FILES[name]}.json")["nodes"]:
             declared = {model["name"]: model for model in node["properties"].get("models", [])}
             values = [v for v in node.get("widgets_values") or [] if isinstance(v, str)]
-            files = [v for v in values if v.endswith(".safetensors") and not v.startswith((*OWN, "film_"))]
+            files = [v for v in values if v.endswith(".safetensors") and not v.startswith((*OWN, "first_film_"))]
             assert sorted(files) == sorted(declared), f"{name}, {node['type']}"
             for model in declared.values():
                 assert model["url"].startswith("https://") and model["url"].endswith(f"/{model['name']}")
