@@ -13,6 +13,7 @@ from torch import Tensor
 from ..memory_encoder.digests import section_key
 from ..memory_encoder.film.opening import Opening, OpeningSection, StoredFilmError, stored_film
 from ..memory_encoder.film.sections import SectionStore
+from ..memory_encoder.film.states import KeptStates, appended_section
 from ..memory_encoder.frames import frames_in
 from ..memory_encoder.memory.memory_file import Memory, holds_pictures
 from ..memory_encoder.memory.picture_choice import PictureChoice, PictureMarks
@@ -87,8 +88,9 @@ def beginning_of(
     pixels: tuple[int, int],
     fps: float,
     lattice: Lattice = ONE_CLIP,
+    states: KeptStates | None = None,
 ) -> Beginning:
-    """size: channels, height and width of the latents; pixels: width and height.
+    """size: channels, height and width of the latents; pixels: width and height. states: what the VAE made before.
 
     Raises ValueError that names the input for two openings, or for one that does not fit the film.
     """
@@ -96,7 +98,8 @@ def beginning_of(
     if request.start_image is not None:
         refuse_two_openings(history, memory, request.branch_film)
         picture = resized(request.start_image[:1], *pixels)
-        history = {"samples": vae.encode(picture)}
+        encoded = (states or KeptStates()).tensor({"picture": picture}, lambda: vae.encode(picture))
+        history = {"samples": encoded}
     clip = None if history is None else normalised_history(model, history, "history")
     check_size(clip, memory, size)
     facts = facts_of(model, memory, *pixels, fps, request.references)
@@ -209,23 +212,28 @@ def append_opening(
     opening: Opening | None,
     choice: PictureChoice | None = None,
     as_seen: Callable[[Tensor, OpeningSection], Tensor] = lambda latents, piece: latents,
+    states: KeptStates | None = None,
 ) -> Any:
     """The memory with the opening in it, appended piece by piece as its film did, which gives the same bits.
 
-    as_seen: normalised latents of a piece as the memory gets them.
+    as_seen: normalised latents of a piece as the memory gets them. states: those of the memory, which come along.
     """
     if choice is not None:  # pins and bans name the pictures that come out of this, and do not change them
         choice = replace(choice, marks=PictureMarks(before=choice.marks.before))
-    before = None
+    states, before = states or KeptStates(), None
     for latents, piece in opening.appended() if opening is not None else ():
         stop_if_interrupted()
-        seen = codec
-        normalised = as_seen(normalised_history(model, {"samples": latents}, "history"), piece)
+        normalised, seen = normalised_history(model, {"samples": latents}, "history"), codec
         if choice is not None and piece.repeated is None:  # pictures are of the clip that goes on
             seen = replace(codec, decode=partial(codec.decode_after, before))
-        repeated = piece.repeated or 0
-        memory = compress(encoder, seen, memory, normalised, piece.prompt, piece.seed, repeated, choice)
         before = normalised[:, :, -CONTEXT:]
+
+        def append(memory=memory, normalised=normalised, piece=piece, seen=seen) -> Any:
+            shown, repeated = as_seen(normalised, piece), piece.repeated or 0
+            return compress(encoder, seen, memory, shown, piece.prompt, piece.seed, repeated, choice)
+
+        facts = appended_section(latents, piece.prompt, piece.seed, piece.repeated)
+        memory = states.extended(memory, facts, append)
     return memory
 
 

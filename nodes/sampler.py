@@ -29,6 +29,7 @@ from .film_beginning import BeginningRequest, append_opening, beginning_of, open
 from .film_events import FilmEvents
 from .film_inputs import FilesOfFilms, describe_sampler, latent_size, models_of
 from .film_pictures import check_marks, check_unused, choice_of, seen_pictures, with_references
+from .film_states import KEPT_STATES, MemoryMaker, state_store
 from .keyframe_lead import lead_of
 from .runtime import folders
 from .runtime.compress import codec_for
@@ -122,6 +123,17 @@ class VideoMemorySampler(io.ComfyNode):
                 *branch_inputs(),
                 *image_inputs(),
                 *picture_inputs(),
+                io.Float.Input(
+                    "kept_states",
+                    default=KEPT_STATES,
+                    min=0.0,
+                    max=100000.0,
+                    step=1.0,
+                    optional=True,
+                    tooltip="GB of disk for the memory after each section, so that a later run decodes and encodes "
+                    "none of the finished ones. 20 GB hold more than an hour of 832x480; above that, what other runs "
+                    "left goes first. 0: keep none.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The whole film; decode it once."),
@@ -142,6 +154,7 @@ class VideoMemorySampler(io.ComfyNode):
             "branch_film",
             "branch_section",
             "pictures",
+            "kept_states",
         )
 
     @classmethod
@@ -161,7 +174,7 @@ class VideoMemorySampler(io.ComfyNode):
         sliding_window: int = 3, attention_mode: str = "auto", boundary: float = 0.875, low_noise_memory: bool = True,
         history_guidance: float = 0.0, redo: str = "", locks: str = "", branch_film: str = "", branch_section: int = 1,
         start_image: torch.Tensor | None = None, clip_vision=None, references: torch.Tensor | None = None,
-        pictures: str = "",
+        pictures: str = "", kept_states: float = KEPT_STATES,
     ) -> io.NodeOutput:  # fmt: skip
         settings = settings_from(strength, history_timestep, sliding_window, attention_mode, history_guidance)
         settings = as_trained([part.config for part in memory_encoder.parts], settings)
@@ -178,12 +191,6 @@ class VideoMemorySampler(io.ComfyNode):
         check_unused(start, model, settings, low_noise_memory)
         own = own_memory(codec, model, low_noise, start)
         experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory, own)
-        request = BeginningRequest(history, memory, start_image, film, branch_film, branch_section, references)
-        beginning = beginning_of(request, model, vae, size, (width, height), storyboard.fps, lattice)
-        beginning = with_picture(beginning, memory_encoder.config)
-        opening = beginning.opening
-        start = with_references(start, references, width, height, size[1:])
-        choice = choice_of(start, pictures, opening, clip_vision)
         store = SectionStore(folders.film_root(), film)
         negative = with_guidance(storyboard.negative or negative, memory_encoder.config)
         positive = {
@@ -192,6 +199,14 @@ class VideoMemorySampler(io.ComfyNode):
         models = models_of(cls.hidden, [positive, negative])
         if models is None:
             log.warning("film %s: %s", film, UNKNOWN)
+        maker = MemoryMaker(models, memory_encoder, state_store(store, models, kept_states, branch_film))
+        request = BeginningRequest(history, memory, start_image, film, branch_film, branch_section, references)
+        made_before = maker.of_vae()
+        beginning = beginning_of(request, model, vae, size, (width, height), storyboard.fps, lattice, made_before)
+        beginning = with_picture(beginning, memory_encoder.config)
+        opening = beginning.opening
+        start = with_references(start, references, width, height, size[1:])
+        choice = choice_of(start, pictures, opening, clip_vision)
 
         # Films of 0.1.0, whose second expert read the film through the first one's projection, are made anew there.
         read_own = ["own projection"] if own is not None and low_noise_memory else []
@@ -210,9 +225,11 @@ class VideoMemorySampler(io.ComfyNode):
             "branch": beginning.branch,
             "picture": beginning.picture,
         }
-        start = opened_memory(memory_encoder, codec, start, model, opening, size, clip_vision, choice)
+        states = maker.of_memory(start, opening)
         if own is not None:
-            own.memory = append_opening(memory_encoder, own.codec, own.memory, model, opening)
+            own.states = maker.of_memory(own.memory, opening, "model_low_noise")
+            own.memory = append_opening(memory_encoder, own.codec, own.memory, model, opening, states=own.states)
+        start = opened_memory(memory_encoder, codec, start, model, opening, size, clip_vision, choice, states)
         plan, steps = storyboard.plan(lattice, start.latents, **beginning.history(lattice)), len(sigmas) - 1
         check_marks(choice, start, plan)
         asked = asked_of(plan, storyboard.fps, codec.temporal, sliding_window, sampling_shift(model))
@@ -225,7 +242,7 @@ class VideoMemorySampler(io.ComfyNode):
         lead = lead_of(choice, host, codec, vae, beginning.picture, clip_vision)
         renderer = SectionRenderer(
             experts, memory_encoder, codec, settings, positive, negative, cfg, sampler, size, progress, events, lead,
-            choice,
+            choice, states,
         )  # fmt: skip
 
         def of_section(section: Section) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..memory_encoder.film.states import KeptStates, appended_section
 from ..memory_encoder.injection.section_times import with_times
 from ..memory_encoder.injection.selection import MemorySettings
 from ..memory_encoder.memory.picture_choice import PictureChoice
@@ -33,6 +35,7 @@ class OwnMemory:
 
     codec: Codec
     memory: VideoMemory
+    states: KeptStates = field(default_factory=KeptStates)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class SectionRenderer:
     events: FilmEvents
     lead: LeadPicture | KeyframeLead | None = None
     choice: PictureChoice | None = None
+    states: KeptStates = field(default_factory=KeptStates)
 
     def sample(self, section: Section, seed: int, memory: Any) -> Tensor:
         """Latents [1,C,T,H,W] of a section in VAE space."""
@@ -135,17 +139,23 @@ class SectionRenderer:
         return self.settings if section.transition == "continue" else replace(self.settings, sliding_window=0)
 
     def append(self, memory: Any, latents: Tensor, section: Section, seed: int) -> Any:
-        """The memory with the section in it."""
+        """The memory with the section in it; of one that was appended before nothing is computed."""
         stop_if_interrupted()
         latent = normalised_history(self.experts[0].model, {"samples": latents}, "section")
         codec = self.events.watch_decoding(section, self.codec)
         codec = replace(codec, decode=decode_once(codec.decode))
+        marks = None if self.choice is None else self.choice.marks.until(len(memory.sections))
+        facts = appended_section(latents, section.prompt, seed, section.repeated, marks)
+
+        def compressed(memory: Any, codec: Codec) -> Any:
+            repeated = section.repeated or 0
+            return compress(self.encoder, codec, memory, latent, section.prompt, seed, repeated, self.choice)
+
         for expert in self.experts:
             if (own := expert.own) is not None and expert.sees_memory:
                 other = replace(own.codec, decode=codec.decode)
-                own.memory = compress(self.encoder, other, own.memory, latent, section.prompt, seed)
-        repeated = section.repeated or 0
-        memory = compress(self.encoder, codec, memory, latent, section.prompt, seed, repeated, self.choice)
+                own.memory = own.states.extended(own.memory, facts, partial(compressed, own.memory, other))
+        memory = self.states.extended(memory, facts, partial(compressed, memory, codec))
         if self.choice is not None:
             self.events.pictures(memory, self.choice.marks)
         return memory

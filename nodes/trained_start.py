@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..memory_encoder.film.opening import Opening, OpeningSection
+from ..memory_encoder.film.states import KeptStates
 from ..memory_encoder.frames import frames_in
 from ..memory_encoder.injection.selection import MemorySettings
 from ..memory_encoder.memory.picture_choice import PictureChoice
@@ -52,21 +53,28 @@ def opened_memory(
     size: Sequence[int],
     clip_vision: Any,
     choice: PictureChoice | None = None,
+    states: KeptStates | None = None,
 ) -> Any:
     """The memory with the film's opening in it, as the model was trained to see a film begin; size as of the latents.
+
+    states: those of the memory, which come along.
 
     Raises ValueError when CLIP vision is needed and absent, or another one.
     """
     config = encoder.config
     if config.start == "nothing":
-        return append_opening(encoder, codec, memory, model, opening, choice)
+        return append_opening(encoder, codec, memory, model, opening, choice, states=states)
     if not memory.latents:
         memory = _unbegun(encoder, memory, size) if opening is None else _anchored(config, memory, model, opening)
     memory = append_opening(
-        encoder, codec, memory, model, opening, None, lambda seen, part: _given(config, codec, seen, part, opening)
-    )
+        encoder, codec, memory, model, opening, None, lambda seen, part: _given(config, codec, seen, part, opening),
+        states,
+    )  # fmt: skip
     if config.picture_width and memory.picture is None:
-        memory = replace(memory, picture=_picture_tokens(encoder, codec, memory, opening, clip_vision))
+        tokens = (states or KeptStates()).tensor(
+            {"of": "picture"}, lambda: _picture_tokens(encoder, codec, memory, opening, clip_vision)
+        )
+        memory = replace(memory, picture=tokens)
     return memory
 
 

@@ -161,6 +161,7 @@ class _Loop:
                 made = self._kept(record, section)
                 if record is not None and made is not None:
                     key, status, take = record["key"], "locked", record.get("take", 0)
+                    seed = record["seed"] if type(record.get("seed")) is int else seed  # it was made with
                     chain = section_key(chain, {"locked": key})  # what follows sees other pictures than the key says
             if made is None:
                 made, status = self._sampled(section, seed, memory, key), "stored"

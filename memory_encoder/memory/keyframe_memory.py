@@ -167,7 +167,7 @@ class KeyframeMemory:
             )
             for clip in second.clips
         )
-        return replace(self, clips=(*self.clips, *moved))
+        return replace(self, size=second.size, clips=(*self.clips, *moved))
 
     def _with(
         self, pixels: Tensor, frames: Sequence[int], record: SectionRecord, size: tuple[int, int], closing: Tensor
@@ -184,8 +184,8 @@ class KeyframeMemory:
     def _cells(self, size: tuple[int, int]) -> int:
         return math.prod(-(-side // patch) for side, patch in zip(size, self.config.patch[1:], strict=True))
 
-    def save(self, path: Path) -> None:
-        """Writes a safetensors file atomically: the pictures, and metadata with schema version and checksum."""
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and description, for a file."""
         tensors = {}
         for name, parts in (
             ("pictures", [picture.pixels[None] for picture in self.pictures]),
@@ -201,14 +201,18 @@ class KeyframeMemory:
             }
             for clip in self.clips
         ]
-        config = {
+        return tensors, {
             "encoder": asdict(self.config), "encoder_id": self.encoder_id, "size": self.size, "sections": sections
         }  # fmt: skip
+
+    def save(self, path: Path) -> None:
+        """Writes a safetensors file atomically: the pictures, and metadata with schema version and checksum."""
+        tensors, config = self.to_tensors()
         save_memory(path, KEYFRAMES_FORMAT, KEYFRAMES_SCHEMA_VERSION, config, tensors)
 
     @classmethod
     def from_file(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str) -> KeyframeMemory:
-        """What `save` wrote; raises KeyError, TypeError or ValueError when something is missing or wrong."""
+        """What `to_tensors` gave; raises KeyError, TypeError or ValueError when something is missing or wrong."""
         height, width = (int(side) for side in config["size"])
         for name in ("pictures", "closing"):
             found = tensors[name]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +59,15 @@ class PictureMarks:
         prefix = f"{section - self.before + 1}:"
         ours = [name for name in self.pinned if name.startswith(prefix)] if section >= self.before else []
         return sorted(int(name.removeprefix(prefix)) for name in ours)
+
+    def until(self, record: int) -> list[Any] | None:
+        """All of it that decides on the pictures of the memory up to this record, for a key; None when nothing does."""
+        last = record - self.before + 1
+        names = [
+            sorted(name for name in marked if int(name.partition(":")[0]) <= last)
+            for marked in (self.pinned, self.banned)
+        ]
+        return [self.before, *names] if any(names) else None
 
 
 def bank(

@@ -49,7 +49,9 @@ def test_branch_keeps_the_first_sections_and_their_memory_and_makes_only_what_is
     name = f"first {opened}"
     latent, memory, _ = world.film(name, "a door", "rain", "a garden", history=clip)
     before = content(world.out / "video_memory" / name)
+    world.vae_calls()
     other, branched, report = world.film(f"second {opened}", "an empty street", branch_film=name, branch_section=2)
+    assert world.vae_calls() <= 3, "more than the new section was decoded and encoded"
     assert report.count("made") == 1 and "1 sections, 0 reused" in report
     kept = other["samples"].shape[2] - 2
     assert kept == latent["samples"].shape[2] - 2
@@ -61,6 +63,7 @@ def test_branch_keeps_the_first_sections_and_their_memory_and_makes_only_what_is
     assert content(world.out / "video_memory" / name) == before, "the film that was branched off has changed"
     again = world.film(f"second {opened}", "an empty street", branch_film=name, branch_section=2)
     assert "reused" in again[2].splitlines()[0] and torch.equal(again[0]["samples"], other["samples"])
+    assert world.vae_calls() == 0
 
 
 def test_branch_of_a_branch_survives_the_first_film(world: World, comfy: Any) -> None:

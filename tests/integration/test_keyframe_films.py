@@ -94,7 +94,10 @@ def test_every_section_is_a_clip_with_the_pictures_in_front(world: World, models
 def test_a_film_can_be_changed_like_any_other(world: World, models: TinyModels, way: str) -> None:
     model = models["wan22_i2v"].patcher
     first, memory, _ = film(world, model, "first")
-    parts = first["samples"].split(3, dim=2)
+    parts, _ = first["samples"].split(3, dim=2), world.vae_calls()
+    again, same, _ = film(world, model, "first")
+    assert world.vae_calls() == 0 and torch.equal(again["samples"], first["samples"])
+    assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(same.pictures, memory.pictures, strict=True))
     if way == "redo":
         again, _, report = film(world, model, "first", redo='{"2": 1}')
         assert "3 sections, 1 reused" in report and torch.equal(again["samples"][:, :, :3], parts[0])

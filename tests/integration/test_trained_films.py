@@ -196,9 +196,13 @@ def test_another_timestep_of_the_history_is_refused(world: World):
 @pytest.mark.parametrize("transition", ["continue", "cut"])
 def test_a_finished_film_is_reused_and_one_section_made_again(world: World, transition: str):
     board = shots(world, 3, transition)
-    first = film(world, storyboard=board)[0]["samples"]
-    again, _, report = film(world, storyboard=board)
+    made, memory, _ = film(world, storyboard=board)
+    first, _, seen = made["samples"], world.vae_calls(), len(world.inputs["clip_vision"].cropped)
+    again, remembered, report = film(world, storyboard=board)
     assert "3 sections, 3 reused" in report and torch.equal(again["samples"], first)
+    assert world.vae_calls() == 0 and len(world.inputs["clip_vision"].cropped) == seen
+    assert torch.equal(remembered.all_tokens(), memory.all_tokens())
+    assert (memory.picture is None) or torch.equal(remembered.picture, memory.picture)
     redone, _, report = film(world, storyboard=board, redo='{"2": 1}')
     assert "3 sections, 1 reused" in report
     assert torch.equal(redone["samples"][:, :, : 1 + SECTION], first[:, :, : 1 + SECTION])

@@ -15,6 +15,24 @@ import torch
 from .films import storyboard, write_models
 
 
+class CountedVae:
+    """Core's VAE, which counts how often it works."""
+
+    def __init__(self, vae: Any) -> None:
+        self.vae, self.calls = vae, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.vae, name)
+
+    def decode(self, *args: Any, **values: Any) -> Any:
+        self.calls += 1
+        return self.vae.decode(*args, **values)
+
+    def encode(self, *args: Any, **values: Any) -> Any:
+        self.calls += 1
+        return self.vae.encode(*args, **values)
+
+
 @dataclass
 class World:
     """Untrained models of two blocks, and the sampler node on them.
@@ -39,6 +57,12 @@ class World:
         """A node's outputs."""
         return self.run(node, *args, **values).result
 
+    def vae_calls(self) -> int:
+        """How often the VAE has decoded or encoded since it was asked last."""
+        vae = self.inputs["vae"]
+        calls, vae.calls = vae.calls, 0
+        return calls
+
     def run(self, node: str, *args: Any, **values: Any) -> Any:
         """All that a node returns, its ui as well."""
         with torch.inference_mode():
@@ -62,7 +86,7 @@ def make_world(comfy: Any, load_pack: Callable[..., ModuleType], pack: str, out:
     inputs = {
         "model": model,
         "memory_encoder": encoder,
-        "vae": vae,
+        "vae": CountedVae(vae),
         "negative": clip.encode_from_tokens_scheduled(clip.tokenize("")),
         "sampler": comfy.module("comfy.samplers").sampler_object("euler"),
         "sigmas": torch.linspace(1, 0, 3),
