@@ -22,6 +22,7 @@ from memory_encoder.memory.delta import added, ingredients
 from memory_encoder.memory.keyframe_memory import KeyframeMemory
 from memory_encoder.memory.memory_file import Memory, empty_memory, holds_pictures
 from memory_encoder.memory.picture_choice import PictureMarks
+from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
 
@@ -133,8 +134,7 @@ def test_memory_of_states_is_the_computed_one_to_the_bit_and_nothing_is_computed
 
 def test_a_memory_that_is_gone_on_with_in_another_type_has_the_types_of_the_computed_one(tmp_path: Path) -> None:
     sections = sections_of(3, 4, 2)
-    half = replace(PAPER.config)
-    memory = append_history(PAPER, CODEC, empty_memory(half), sections[0], dtype=torch.float32)
+    memory = append_history(PAPER, CODEC, VideoMemory.empty(PAPER.config), sections[0], dtype=torch.float32)
     model = encoder_of().to(torch.bfloat16)
     after = append_history(model, CODEC, memory, sections[1])
     assert after.tokens.dtype == torch.bfloat16
