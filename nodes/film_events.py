@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ class FilmEvents:
         self.previewer, self.strip = previewer, PictureStrip(store.film)
         self.section: Section | None = None
         self.frames: list[Image.Image] = []  # of the section that was decoded last
+        self.again: Callable[[], Any] | None = None  # decodes it
         self.message_time, self.preview_time, self.preview_cost = 0.0, 0.0, 0.0
 
     def locked(self, section: Section) -> bool:
@@ -142,8 +144,11 @@ class FilmEvents:
         write_bytes(self.store.folder / PICTURES, self.strip.content(pictures))
         self._send("pictures", pictures=pictures)
 
-    def watch_decoding(self, section: Section, codec: Codec) -> Codec:
-        """The codec; what it decodes of a section on the way into the memory is kept for its preview clip."""
+    def watch_decoding(self, section: Section, codec: Codec, again: Callable[[Codec], Any]) -> Codec:
+        """The codec; what it decodes of a section on the way into the memory is kept for its preview clip.
+
+        again: decodes the section once more, for a clip that is not there though nothing was decoded.
+        """
         self.section, self.frames = section, []
 
         def decode(latents: Tensor) -> Tensor:
@@ -151,7 +156,9 @@ class FilmEvents:
             self._keep(pictures)
             return pictures
 
-        return replace(codec, decode=decode)
+        watched = replace(codec, decode=decode)
+        self.again = partial(again, watched)
+        return watched
 
     @_harmless
     def done(self, section: Section, latents: Tensor) -> None:
@@ -160,7 +167,7 @@ class FilmEvents:
         record = next((r for r in self.store.manifest() if r.get("index") == section.index), None)
         if record is not None:
             self._write_clip(section, latents, clip_path(self.store, record))
-        self.section, self.frames = None, []
+        self.section, self.frames, self.again = None, [], None
         self._send("done", index=section.index, took=took, left=self._left(section.index + 1))
 
     @_harmless
@@ -172,6 +179,8 @@ class FilmEvents:
     def _write_clip(self, section: Section, latents: Tensor, path: Path) -> None:
         if path.is_file():
             return
+        if not self.frames and self.again is not None:
+            self.again()
         frames = self.frames
         if not frames and self.previewer is not None:
             shown = latents[:, :, latents_in(section.repeated) if section.repeated else 0 :]

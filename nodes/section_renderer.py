@@ -13,6 +13,7 @@ from torch import Tensor
 from ..memory_encoder.film.states import KeptStates, appended_section
 from ..memory_encoder.injection.section_times import with_times
 from ..memory_encoder.injection.selection import MemorySettings
+from ..memory_encoder.memory.compressor import pictures_for
 from ..memory_encoder.memory.picture_choice import PictureChoice
 from ..memory_encoder.memory.video_memory import VideoMemory
 from ..memory_encoder.pictures.codec import Codec
@@ -142,23 +143,23 @@ class SectionRenderer:
         """The memory with the section in it; of one that was appended before nothing is computed."""
         stop_if_interrupted()
         latent = normalised_history(self.experts[0].model, {"samples": latents}, "section")
-        codec = self.events.watch_decoding(section, self.codec)
+        codec = self.events.watch_decoding(section, self.codec, lambda codec: pictures_for(memory, codec, latent))
         codec = replace(codec, decode=decode_once(codec.decode))
         marks = None if self.choice is None else self.choice.marks.until(len(memory.sections))
         facts = appended_section(latents, section.prompt, seed, section.repeated, marks)
 
-        def compressed(memory: Any, codec: Codec) -> Any:
+        def compressed(before: Any, codec: Codec) -> Any:
             repeated = section.repeated or 0
-            return compress(self.encoder, codec, memory, latent, section.prompt, seed, repeated, self.choice)
+            return compress(self.encoder, codec, before, latent, section.prompt, seed, repeated, self.choice)
 
         for expert in self.experts:
             if (own := expert.own) is not None and expert.sees_memory:
                 other = replace(own.codec, decode=codec.decode)
                 own.memory = own.states.extended(own.memory, facts, partial(compressed, own.memory, other))
-        memory = self.states.extended(memory, facts, partial(compressed, memory, codec))
+        after = self.states.extended(memory, facts, partial(compressed, memory, codec))
         if self.choice is not None:
-            self.events.pictures(memory, self.choice.marks)
-        return memory
+            self.events.pictures(after, self.choice.marks)
+        return after
 
     def _callback(self, before: int) -> Callable[[int, Tensor, Tensor, int], None]:
         def step(index: int, denoised: Tensor, x: Tensor, total: int) -> None:

@@ -14,7 +14,7 @@ from ..phi.low_resolution import downsample, encode_cells, lr_frame_indices
 from ..phi.positions import cells_for, grid_for
 from ..pictures.codec import CONTEXT, Codec
 from .keyframe_memory import KeyframeMemory
-from .memory_file import Memory
+from .memory_file import Memory, holds_pictures
 from .picture_choice import PictureChoice
 from .video_memory import VideoMemory
 
@@ -91,12 +91,22 @@ def check_maker(memory: Memory, config: EncoderConfig) -> None:
         )
 
 
+def pictures_for(memory: Memory, codec: Codec, latents: Tensor) -> Tensor | None:
+    """Pictures [B,T,H,W,3] of normalised latents as appending them decodes them; None when it decodes nothing."""
+    if holds_pictures(memory):
+        return codec.decode(latents)
+    return _decoded(memory, codec, latents) if any(part.config.has_lr for part in memory.parts) else None
+
+
+def _decoded(memory: VideoMemory, codec: Codec, latents: Tensor) -> Tensor:
+    return codec.decode_after(memory.recent[:, :, -CONTEXT:].to(latents) if memory.state.latents else None, latents)
+
+
 def _low_resolution(config: EncoderConfig, codec: Codec, memory: VideoMemory, latents: Tensor) -> tuple[Tensor, Tensor]:
     """LR tokens [B,D,t,h,w] of the cells that the latents touch, and the LR frames that the next append needs."""
     before, step = memory.state.latents, codec.temporal
     grid = grid_for(latents.shape[3], latents.shape[4], config)
-    context = memory.recent[:, :, -CONTEXT:].to(latents) if before else None
-    pictures = codec.decode_after(context, latents)
+    pictures = _decoded(memory, codec, latents)
     keep = lr_frame_indices(first_frame(before, step), pictures.shape[1], config.stride[0])
     frames = downsample(pictures[:, keep], grid, config, codec.spatial)
     if memory.lr_frames is not None:
