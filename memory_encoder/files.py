@@ -108,6 +108,21 @@ def write_atomically(path: Path, write: Callable[[Path], None], sleep: Callable[
         raise unwritable(path, error) from error
 
 
+def write_together(copies: Mapping[Path, Path]) -> None:
+    """Copies files of which none is of use without the others: path to the file that it becomes a copy of.
+
+    All lie beside their places before the first is moved there. Raises as `write_atomically`.
+    """
+    if copies:
+        (path, source), *others = copies.items()
+
+        def write(temporary: Path) -> None:
+            shutil.copyfile(source, temporary)
+            write_together(dict(others))
+
+        write_atomically(path, write)
+
+
 def unwritable(path: Path, error: OSError) -> OSError:
     """An error of writing in words that name the file."""
     return OSError(error.errno, f"cannot write {path}: {error.strerror or error}{cure(error)}")

@@ -77,6 +77,12 @@ class VideoMemoryEncoderLoader(io.ComfyNode):
         model, loaded = encoder_and_lora(model, Path(encoder), lora and Path(lora), lora_strength)
         about = UNTOLD if loaded.trained_on is None else loaded.trained_on.describe()
         log.info("%s: %s", encoder_name, about)
+        from ..memory_encoder.training.run_files import not_a_pair
+
+        strangers = not_a_pair(Path(encoder), Path(lora)) if lora and lora_strength else None
+        if strangers:
+            log.warning("%s", strangers)
+            about = f"{about}\n{strangers}"
         return io.NodeOutput(model, loaded, ui={"text": [about]})
 
 

@@ -174,6 +174,14 @@ class VideoMemoryTrain(io.ComfyNode):
                     tooltip="Steps before the first in which the encoder alone learns to hold its latents. A few "
                     "hundred make a new encoder learn faster.",
                 ),
+                io.Int.Input(
+                    "keep_checkpoints", default=2, min=1, max=1000, optional=True,
+                    tooltip="How many of the last checkpoints stay.",
+                ),
+                io.Int.Input(
+                    "max_skipped", default=5, min=1, max=1_000_000, optional=True,
+                    tooltip="Steps in a row, left out since their loss is not finite, that end the run.",
+                ),
             ],
             outputs=[
                 MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Trained encoder."),
@@ -209,6 +217,8 @@ class VideoMemoryTrain(io.ComfyNode):
             "resident_blocks",
             "offload_inputs",
             "reconstruction",
+            "keep_checkpoints",
+            "max_skipped",
         )
 
     @classmethod

@@ -80,6 +80,11 @@ class MemoryEncoder(nn.Module):
             if part is not None:
                 part.reset_parameters(generator)
 
+    @property
+    def untrained(self) -> bool:
+        """Whether the HR branch adds nothing yet, as it does before the first step of training."""
+        return self.attention is not None and not bool(self.out.weight.any())
+
     def forward(self, latents_BCTHW: Tensor, lr_BDthw: Tensor | None = None) -> Tensor:
         """Memory tokens [B,M,D] of a whole clip, as Figure 3 draws it.
 

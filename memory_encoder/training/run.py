@@ -28,6 +28,10 @@ from .streaming import streamed_blocks
 from .trainer import Trainer
 
 SHOWN = 8  # names in a line
+UNTRAINED = (
+    "the encoder has not been trained: stage continuation usually goes on with the encoder and the LoRA of stage "
+    "retrieval, and learns to keep frames from the next section alone otherwise"
+)
 
 
 def train(
@@ -88,7 +92,10 @@ def train(
             source.options = options
             trained_on = what_is_trained(dataset, options)
             plan_text = describe_plan(plan, options, len(source.splits["train"]), card)
-            listener.plan(f"{plan_text}\n{trained_on.describe_plan()}\n{held_out(dataset, folder)}")
+            said = [plan_text, trained_on.describe_plan(), held_out(dataset, folder)]
+            if options.stage == "continuation" and not begun and any(e.untrained for e in (encoder, *others)):
+                said.append(UNTRAINED)
+            listener.plan("\n".join(said))
             with streamed_blocks(diffusion_model, options.resident_blocks):
                 if options.reconstruction and not begun and options.train_encoder and options.stage != "host":
                     device = next(diffusion_model.parameters()).device

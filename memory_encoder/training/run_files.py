@@ -101,6 +101,41 @@ def run_of(path: Path) -> str | None:
     return facts_of(path).get("run")
 
 
+def published_files(folder: Path, name: str, encoders: int) -> dict[str, dict[str, Path]]:
+    """What a run has to offer: by "encoders" and "loras" its files, by the names that they have beside others'.
+
+    The last ones are called by the run's name, further encoders NAME_2 and so on, and those with the lowest held-out
+    loss NAME_best, NAME_best_2.
+    """
+    found: dict[str, dict[str, Path]] = {"encoders": {}, "loras": {}}
+    own = run_of(folder / LORA)
+    for place, called in ((folder, name), (folder / BEST, f"{name}_best")):
+        if place != folder and (own is None or run_of(place / LORA) != own):
+            continue  # no clip is held out, or they are of an earlier run of this folder
+        for file in map(encoder_name, range(1, encoders + 1)):
+            found["encoders"][file.replace("encoder", called, 1)] = place / file
+        found["loras"][LORA.replace("lora", called, 1)] = place / LORA
+    return found
+
+
+def not_a_pair(encoder: Path, lora: Path) -> str | None:
+    """What an encoder and a LoRA say of themselves where they were not trained together, or were not saved together;
+    None where they were, and where one does not say."""
+    one, two = facts_of(encoder), facts_of(lora)
+    if not one.get("run") or not two.get("run"):
+        return None
+    if one["run"] != two["run"]:
+        return (
+            f"{encoder.name} and {lora.name} are of two training runs: take the LoRA that was trained with the encoder"
+        )
+    if one.get("steps") != two.get("steps"):
+        return (
+            f"{encoder.name} is of step {one.get('steps')} of its run and {lora.name} of step {two.get('steps')}: take "
+            "both of one step"
+        )
+    return None
+
+
 def begun_with(folder: Path) -> dict[str, Any]:
     """The options of the run in a folder, as `TrainOptions.that_shape_the_run` gave them; empty where there is none."""
     return facts_of(folder / ENCODER) if checkpoints_in(folder) else {}

@@ -12,10 +12,10 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...memory_encoder.files import write_bytes
+from ...memory_encoder.files import write_together
 from ...memory_encoder.injection.hosts.comfy_models import computes_in_bf16, sampling_shift
 from ...memory_encoder.training.options import HostDefaults
-from ...memory_encoder.training.run_files import LORA, encoder_name, run_of
+from ...memory_encoder.training.run_files import LORA, published_files, run_of
 from .folders import ENCODERS
 from .sampling import host_of
 
@@ -70,22 +70,20 @@ def plain_lora(lora: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
 def publish_run(folder: Path, run: str, encoders: int) -> str:
     """Copies a run's encoders and LoRA to where the loaders' lists find them; returns the name that they have there.
 
-    It is the run's, and for further encoders run_2, run_3, ... Where such a file is not of this run, or another program
-    holds it open (Windows), all of them take the next name: run-2, then run-3.
+    It is the run's, and as `published_files` calls further encoders and the best ones. Where such a file is not of this
+    run, or another program holds it open (Windows), all of them take the next name: run-2, then run-3.
     """
     output, own = Path(folder_paths.get_output_directory()), run_of(folder / LORA)
+    places = {"encoders": output / ENCODERS, "loras": output / "loras"}
     names = [run, *(f"{run}-{number}" for number in range(2, MOST_NAMES + 1))]
     refusal: PermissionError | None = None
     for name in names:
-        files = {output / "loras" / f"{name}.safetensors": LORA}
-        for number in range(1, encoders + 1):
-            file = encoder_name(number)
-            files[output / ENCODERS / file.replace("encoder", name)] = file
-        if any(path.exists() and (own is None or run_of(path) != own) for path in files):
+        offered = published_files(folder, name, encoders)
+        copies = {places[kind] / file: path for kind, files in offered.items() for file, path in files.items()}
+        if any(path.exists() and (own is None or run_of(path) != own) for path in copies):
             continue
         try:
-            for path, file in files.items():
-                write_bytes(path, (folder / file).read_bytes())
+            write_together(copies)
         except PermissionError as error:
             refusal = error
             continue

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,7 +21,7 @@ from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.pictures.codec import Codec
 from memory_encoder.training import evaluate_command
 from memory_encoder.training.evaluate_command import Judge
-from memory_encoder.training.run_files import LORA, encoder_file, encoder_name, run_of
+from memory_encoder.training.run_files import BEST, LORA, encoder_file, encoder_name, facts_of, run_of
 
 from .models import TinyModel, wan_t2v
 
@@ -69,8 +71,8 @@ def test_evaluation_runs_where_the_host_lies(comfy: Any, monkeypatch: pytest.Mon
     assert set(score.psnr) == set(KINDS) and decoded == ["cpu"] * 5
 
 
-def make_run(folder: Path, run: str | None, encoders: int = 1) -> Path:
-    facts = {} if run is None else {"run": run}
+def make_run(folder: Path, run: str | None, encoders: int = 1, steps: int = 0) -> Path:
+    facts = {} if run is None else {"run": run, "steps": steps}
     made = MemoryEncoder(EncoderConfig("wan", 16, 4, channels=(8, 8, 8, 8)))
     for number in range(1, encoders + 1):
         encoder_file(made, facts).write(folder / encoder_name(number))
@@ -99,6 +101,68 @@ def test_publishing_replaces_files_of_the_same_run_and_of_no_other(
     assert len(list(places.iterdir())) == 3
 
 
+def test_the_best_ones_are_published_beside_the_last_ones_and_have_names_of_their_own(
+    runtime: ModuleType, output: Path, tmp_path: Path
+) -> None:
+    make_run(make_run(tmp_path / "a", "one", 2, 9) / BEST, "one", 2, 4)
+    assert runtime.publish_run(tmp_path / "a", "mine", 2) == "mine"
+    stems = {"mine": 9, "mine_2": 9, "mine_best": 4, "mine_best_2": 4}
+    found = {path.stem: facts_of(path)["steps"] for path in (output / "memory_encoders").iterdir()}
+    assert found == stems
+    loras = {path.stem: facts_of(path)["steps"] for path in (output / "loras").iterdir()}
+    assert loras == {"mine": 9, "mine_best": 4}
+    make_run(tmp_path / "a" / BEST, "of an earlier run of this folder", 2)
+    make_run(tmp_path / "a", "two", 2)
+    assert runtime.publish_run(tmp_path / "a", "other", 2) == "other"
+    assert not list(output.rglob("other_best*"))
+
+
+def test_a_publishing_that_ends_half_way_leaves_the_files_of_before(
+    runtime: ModuleType, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as on a full disk, or killed: no LoRA of one step stands beside an encoder of another."""
+    make_run(tmp_path / "a", "one", steps=1)
+    runtime.publish_run(tmp_path / "a", "mine", 1)
+    before = {path: path.read_bytes() for path in output.rglob("*.safetensors")}
+    make_run(make_run(tmp_path / "a", "one", steps=2) / BEST, "one", steps=2)
+    real, left = shutil.copyfile, [3]
+
+    def copy(source: Path, target: Path) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    with pytest.raises(OSError, match="free space on the disk"):
+        runtime.publish_run(tmp_path / "a", "mine", 1)
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+
+
+def test_an_encoder_and_a_lora_of_two_runs_or_steps_are_told_when_they_are_loaded(
+    pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes = importlib.import_module(f"{PACK}.nodes.encoder_nodes")
+    for run, steps in (("one", 1), ("one", 2), ("two", 2), (None, 0)):
+        make_run(tmp_path / f"{run}{steps}", run, steps=steps)
+    monkeypatch.setattr(
+        nodes.folder_paths, "get_full_path_or_raise",
+        lambda kind, name: str(tmp_path / name / (LORA if kind == "loras" else encoder_name(1))),
+    )  # fmt: skip
+    monkeypatch.setattr(nodes, "encoder_and_lora", lambda *_: (None, SimpleNamespace(trained_on=None)))
+
+    def said(encoder: str, lora: str, strength: float = 1.0) -> str:
+        caplog.clear()
+        shown = nodes.VideoMemoryEncoderLoader.execute(None, encoder, lora, strength).ui["text"][0]
+        assert all(record.getMessage() in shown for record in caplog.records if record.levelname == "WARNING")
+        return shown
+
+    assert "two training runs" in said("one2", "two2")
+    assert "is of step 2 of its run and lora.safetensors of step 1" in said("one2", "one1")
+    for fine in (("one2", "one2"), ("one2", "none"), ("None0", "one2"), ("one2", "None0"), ("one2", "two2", 0.0)):
+        assert said(*fine) == nodes.UNTOLD
+
+
 @pytest.mark.parametrize("own", ["one", None])
 def test_a_lora_of_somebody_else_stays(runtime: ModuleType, output: Path, tmp_path: Path, own: str | None) -> None:
     (output / "loras").mkdir(parents=True)
@@ -112,17 +176,18 @@ def test_a_file_that_is_open_elsewhere_makes_the_next_name(
 ) -> None:
     """As Windows refuses to replace a file that another program holds open."""
     folder = make_run(tmp_path / "run", "one")
-    real: Callable[[Path, bytes], None] = runtime.write_bytes
+    real: Callable[[Any], None] = runtime.write_together
+    held = {"mine"}
 
-    def write(path: Path, content: bytes) -> None:
-        if path.name == "mine.safetensors" and path.parent.name == "memory_encoders":
-            raise PermissionError(13, f"cannot write {path}")
-        real(path, content)
+    def write(copies: dict[Path, Path]) -> None:
+        if any(path.stem in held and path.parent.name == "memory_encoders" for path in copies):
+            raise PermissionError(13, f"cannot write {min(copies)}")
+        real(copies)
 
-    monkeypatch.setattr(runtime, "write_bytes", write)
+    monkeypatch.setattr(runtime, "write_together", write)
     assert runtime.publish_run(folder, "mine", 1) == "mine-2"
     assert run_of(output / "memory_encoders" / "mine-2.safetensors") == "one"
-    monkeypatch.setattr(runtime, "write_bytes", lambda path, content: write(path.with_stem("mine"), content))
+    held |= {"other", *(f"other-{number}" for number in range(2, runtime.MOST_NAMES + 1))}
     with pytest.raises(PermissionError):
         runtime.publish_run(folder, "other", 1)
 
