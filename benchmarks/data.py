@@ -2,7 +2,8 @@
 
 The index of millions of clips is made without their files: time to open, time of a draw and of finding its windows,
 and the memory of a process that does it. Batches: a small dataset of 20 s windows on disk, read beside a step that
-only waits, as a CPU waits for a card.
+only waits, as a CPU waits for a card. Packed: LitData's part of a dataset of millions of windows in large files, of
+which only those are there that are drawn; where LitData is installed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,12 @@ import torch
 
 from memory_encoder.files import save_tensors
 from memory_encoder.phi.config import EncoderConfig
-from memory_encoder.training.dataset.cache import FORMAT, INDEX, SCHEMA_VERSION
+from memory_encoder.training.dataset.cache import FORMAT, SCHEMA_VERSION
 from memory_encoder.training.dataset.clips import file_hash
 from memory_encoder.training.dataset.dataset import MemoryDataset
-from memory_encoder.training.dataset.index import Findings
+from memory_encoder.training.dataset.index import INDEX, Findings
+from memory_encoder.training.dataset.pack import CHUNK_MIB
+from memory_encoder.training.dataset.packed import Chunks
 from memory_encoder.training.dataset.settings import LatentSpace
 from memory_encoder.training.options import TrainOptions
 from memory_encoder.training.prefetch import Prefetch
@@ -50,6 +54,7 @@ WINDOWS = f"""{_COUNT} INSERT INTO found_windows SELECT i, {{start}}, {_SIZES},
     printf('shards/%03d/clip_%08d_%d.safetensors', i % 1000, i, {{start}}), zeroblob(32), 1 FROM n"""
 STEP_SECONDS = (0.2, 0.5, 1.0)
 BATCH, BATCHES = 4, 12
+WINDOW_BYTES = 24_000_000  # of 25 seconds at 832x480
 
 
 def write_dataset(folder: Path, findings: Findings, rates: tuple[str, ...]) -> None:
@@ -143,6 +148,46 @@ def prefetch(folder: Path) -> list[dict[str, float]]:
     return results
 
 
+def packed(folder: Path, clips: int, draws: int = 20) -> dict[str, float]:
+    """Time to open the large files of so many clips with two windows of 24 MB, and to read one of them."""
+    from litdata.streaming.cache import Cache
+
+    windows, each = 2 * clips, CHUNK_MIB * 2**20 // WINDOW_BYTES
+    writer = Cache(str(folder), chunk_bytes=CHUNK_MIB << 20)
+    for number in range(each):
+        writer[number] = bytes(WINDOW_BYTES)
+    writer.done()
+    writer.merge(1)
+    index = json.loads((folder / INDEX).read_text())
+    [chunk] = index["chunks"]
+    index["chunks"] = [chunk | {"filename": f"chunk-0-{number}.bin"} for number in range(windows // each)]
+    chosen = torch.randint(windows // each * each, (draws,), generator=torch.Generator().manual_seed(0)).tolist()
+    for number in {0, *(place // each for place in chosen)}:
+        path = folder / f"chunk-0-{number}.bin"
+        if not path.exists():
+            path.hardlink_to(folder / chunk["filename"])
+    (folder / INDEX).write_text(json.dumps(index))
+    command = [sys.executable, "-m", "benchmarks.data", "--read", str(folder), "--places", *map(str, chosen)]
+    used = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return {"clips": clips, "chunks": windows // each, **{name: round(value, 3) for name, value in used.items()}}
+
+
+def read(folder: Path, places: list[int]) -> dict[str, float]:
+    """Reads windows of a packed dataset; to be run in a process of its own, whose memory is measured."""
+    chunks, before = Chunks(str(folder)), _memory()
+    started = time.perf_counter()
+    chunks("0")
+    opened, times = time.perf_counter(), []
+    for place in places:
+        begin = time.perf_counter()
+        chunks(str(place))
+        times.append(time.perf_counter() - begin)
+    grown = (_memory() - before) / 1e6
+    return {
+        "open_ms": 1000 * (opened - started), "read_ms": 1000 * statistics.median(times), "memory_grown_mb": grown
+    }  # fmt: skip
+
+
 def _rate(make: Callable[[int], Any], seconds: float) -> float:
     started = time.perf_counter()
     for step in range(BATCHES):
@@ -156,9 +201,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file of the result")
     parser.add_argument("--clips", type=int, nargs="+", default=[50_000, 5_000_000], help="of the simulated datasets")
     parser.add_argument("--use", type=Path, help=argparse.SUPPRESS)  # the process that is measured
+    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--places", type=int, nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--only-packed", action="store_true", help="the rest of the result stays")
     args = parser.parse_args()
+    if args.read:
+        print(json.dumps(read(args.read, args.places)))
+        return
     if args.use:
         print(json.dumps(use(args.use)))
+        return
+    machine = {"cpu": cpu_model(), "cores": cores(), "load_average": load_average(), "torch": torch.__version__}
+    large: dict[str, Any] = {}
+    if find_spec("litdata"):
+        with tempfile.TemporaryDirectory() as folder:
+            large = {"packed": {"machine": machine, **packed(Path(folder), max(args.clips))}}
+        print(large, flush=True)
+    if args.only_packed:
+        args.out.write_text(json.dumps(json.loads(args.out.read_text()) | large, indent=1) + "\n")
         return
     index = []
     for clips in args.clips:
@@ -171,8 +231,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         batches = prefetch(Path(folder))
     print(batches, flush=True)
-    machine = {"cpu": cpu_model(), "cores": cores(), "load_average": load_average(), "torch": torch.__version__}
-    result = {"machine": machine, "index": index, "samples_per_second": batches}
+    result = {"machine": machine, "index": index, "samples_per_second": batches, **large}
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n")
 

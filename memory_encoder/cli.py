@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from .budget import HOSTS, Plan, describe, named_host, token_count
 from .conversion.convert_command import add_convert_arguments, run_convert
-from .training.arguments import add_cache_arguments, add_evaluate_arguments, add_train_arguments
+from .training.arguments import add_cache_arguments, add_evaluate_arguments, add_pack_arguments, add_train_arguments
 from .training.interruption import Stopped
 
 
@@ -45,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     cache = commands.add_parser("cache", help="encode a folder of videos and captions once, for training")
     add_cache_arguments(cache)
     cache.set_defaults(run=_cache)
+    pack = commands.add_parser("pack", help="put a cached dataset into large files, for object storage")
+    add_pack_arguments(pack)
+    pack.set_defaults(run=_pack)
     train = commands.add_parser("train", help="train an encoder and the host's LoRA, or a small host itself")
     add_train_arguments(train)
     train.set_defaults(run=_train)
@@ -61,6 +64,12 @@ def _cache(args: argparse.Namespace) -> None:
     from .training.dataset.cache_command import run_cache
 
     run_cache(args)
+
+
+def _pack(args: argparse.Namespace) -> None:
+    from .training.dataset.pack import run_pack
+
+    run_pack(args)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -63,7 +63,8 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--dataset", action="append", required=True, metavar="FOLDER[:SHARE]",
-        help="folder made by the cache command; several: each with a share of the batches, by its windows if not given",
+        help="folder made by the cache or pack command, or the address of a packed one; several: each with a share of "
+        "the batches, by its windows if not given",
     )  # fmt: skip
     add("--host", type=Path, required=True, help="diffusion model file")
     add("--out", type=Path, required=True, help="folder of the run; run the same command again to go on")
@@ -166,3 +167,10 @@ def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
     add("--estimate", action="store_true", help="say what it will take on disk, and stop")
     add("--ignore-space", action="store_true", help="go on where the disk seems too small")
     add("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
+
+
+def add_pack_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--dataset", type=Path, required=True, help="folder made by the cache command")
+    add("--out", type=Path, required=True, help="empty folder for the large files; copy it where you like")
+    add("--chunk-mib", type=int, default=1024, help="size of a large file, which packing takes in RAM (default 1024)")

@@ -89,9 +89,9 @@ def test_datasets_that_do_not_fit_are_refused_with_what_differs(folders: list[st
 
 def test_a_share_is_read_behind_the_folder_and_drives_and_odd_names_stay_folders(tmp_path: Path) -> None:
     (tmp_path / "clips:0.5").mkdir()
-    assert parse_share("data/b:0.3") == (Path("data/b"), 0.3)
-    assert parse_share("C:\\data") == (Path("C:\\data"), None) and parse_share("data") == (Path("data"), None)
-    assert parse_share(str(tmp_path / "clips:0.5")) == (tmp_path / "clips:0.5", None)
+    assert parse_share("data/b:0.3") == ("data/b", 0.3)
+    assert parse_share("C:\\data") == ("C:\\data", None) and parse_share("data") == ("data", None)
+    assert parse_share(str(tmp_path / "clips:0.5")) == (str(tmp_path / "clips:0.5"), None)
 
 
 def options(**changes: Any) -> Any:

@@ -26,15 +26,15 @@ from .buckets import Buckets, plan_buckets
 from .captions import FolderCaptions, captions_of, read_folder_captions, within
 from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip
 from .disk_space import DiskSpace, disk_space, probed_of
-from .index import Findings
+from .index import INDEX, Findings
 from .settings import BadClip, CacheSettings, DatasetError, Geometry, LatentSpace, heldout_names
 from .share import WHOLE, Share
 from .text import NO_ENCODER, TEXTS, TextEncoder, encode_prompts
 from .video import EXTENSIONS
 
-INDEX, WINDOWS = "index.json", "index"
+WINDOWS = "index"
 FORMAT = "video_memory_dataset"
-SCHEMA_VERSION = 2  # 1: everything in index.json
+SCHEMA_VERSION, PACKED_SCHEMA_VERSION = 2, 3  # 1: everything in index.json; packed: windows in large files
 CROPPED = 0.9  # of a picture: clips of which less is kept are named in the report
 NAMED = 5  # clips that one line of the report names
 

@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import safetensors.torch
@@ -20,9 +20,10 @@ from ...files import NotPlainError, read_plain
 from ...frames import evenly, first_frame
 from ...phi.config import EncoderConfig, Padding
 from ...storyboard import Storyboard
-from .cache import FORMAT, INDEX, SCHEMA_VERSION
+from .cache import FORMAT, PACKED_SCHEMA_VERSION
 from .captions import prompt_at
-from .index import Bucket, Findings, Index
+from .index import INDEX, Bucket, Findings, Index, inside
+from .packed import Chunks, fetched, is_address
 from .settings import DatasetError, LatentSpace, OnBad, Split
 from .text import EMPTY, NO_ENCODER, Conditioning, parse_text
 
@@ -40,14 +41,6 @@ def _damage_named(path: Path) -> contextlib.AbstractContextManager[None]:
     return damage_named(path, "index", "run the cache again", DatasetError)
 
 
-def inside(folder: Path, name: str) -> Path:
-    """A file of the dataset; an index from elsewhere may not name files outside of its folder."""
-    parts = PurePosixPath(name)
-    if parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name:
-        raise DatasetError(f"the index in {folder} names the file {name!r} outside of its folder; do not use it")
-    return folder / parts
-
-
 class Store(Protocol):
     """Where a dataset's tensors lie. Raises CorruptShard for what cannot be read."""
 
@@ -62,9 +55,13 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Shards:
-    """Files in the folder of a dataset; their bytes are checked whenever they are read."""
+    """Files in the folder of a dataset, or items of large files; their bytes are checked whenever they are read.
+
+    packed: reads an item by its number, where the dataset is packed.
+    """
 
     folder: Path
+    packed: Chunks | None = None
 
     def window(self, file: str, sha256: str) -> dict[str, Tensor]:
         return self._read(file, sha256, safetensors.torch.load)
@@ -72,16 +69,28 @@ class Shards:
     def text(self, file: str, sha256: str) -> Conditioning:
         return self._read(file, sha256, parse_text)
 
-    def _read(self, file: str, sha256: str, parse: Callable[[bytes], Content]) -> Content:
+    def checked(self, file: str, sha256: str) -> bytes:
+        """The bytes of a file. Raises CorruptShard when they are not those that were written."""
         path = inside(self.folder, file)
         try:
-            content = read_plain(path)
+            content = read_plain(path) if self.packed is None else self.packed(file)
         except (OSError, NotPlainError) as error:
             raise CorruptShard(f"{path} cannot be read ({error}); run the cache again") from error
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise CorruptShard(f"{path} is corrupt (its hash is not the index's); run the cache again")
-        with damage_named(path, "shard", "run the cache again", CorruptShard):
+            raise CorruptShard(f"{self._named(file)} is corrupt (its hash is not the index's); {self._cure}")
+        return content
+
+    def _read(self, file: str, sha256: str, parse: Callable[[bytes], Content]) -> Content:
+        content = self.checked(file, sha256)
+        with damage_named(Path(self._named(file)), "shard", self._cure, CorruptShard):
             return parse(content)
+
+    def _named(self, file: str) -> str:
+        return str(inside(self.folder, file)) if self.packed is None else f"{self.packed.source}, item {file},"
+
+    @property
+    def _cure(self) -> str:
+        return "run the cache again" if self.packed is None else "pack or copy the dataset again"
 
 
 @dataclass(frozen=True)
@@ -148,11 +157,13 @@ class MemoryDataset:
     name: str = "dataset"
 
     @classmethod
-    def open(cls, folder: Path, on_bad: OnBad = "refuse") -> MemoryDataset:
-        """Opens a cache folder; shards are read and verified when they are used.
+    def open(cls, source: str | Path, on_bad: OnBad = "refuse") -> MemoryDataset:
+        """Opens a folder that was cached or packed, or the address of a packed one; windows are read and verified when
+        they are used.
 
         Raises DatasetError that names the index when it is missing, damaged, foreign or too new.
         """
+        folder = fetched(str(source)) if is_address(source) else Path(source)
         path = folder / INDEX
         try:
             with _damage_named(path):
@@ -163,7 +174,7 @@ class MemoryDataset:
             raise DatasetError(str(error)) from error
         if not isinstance(head, dict) or head.get("format") != FORMAT:
             raise DatasetError(f"{path} is not the index of a dataset; choose a folder made by Cache Training Clips")
-        if not isinstance(head.get("schema_version"), int) or head["schema_version"] > SCHEMA_VERSION:
+        if not isinstance(head.get("schema_version"), int) or head["schema_version"] > PACKED_SCHEMA_VERSION:
             raise DatasetError(f"{path} has schema version {head.get('schema_version')}; update ComfyUI-VideoMemory")
         with _damage_named(path):
             space, settings = _space(head["space"]), head["settings"]
@@ -173,7 +184,7 @@ class MemoryDataset:
                 index = index_of_version_1(head, space)
             return cls(
                 index=index,
-                store=Shards(folder),
+                store=Shards(folder, chunks_of(head, source, folder)),
                 space=space,
                 rates=tuple(settings["rates"]),
                 padding=settings["padding"],
@@ -319,6 +330,18 @@ class MemoryDataset:
             raise DatasetError(
                 f"dataset was cached with padding {self.padding}, the encoder pads by {config.padding}; use the same"
             )
+
+
+def chunks_of(head: dict[str, Any], source: str | Path, folder: Path) -> Chunks | None:
+    """The large files of a packed dataset; None for any other. folder: where its head lies on this machine."""
+    if "chunks" not in head:
+        if is_address(source):
+            raise DatasetError(
+                f"{source} is not packed; pack the dataset (python -m memory_encoder pack) and copy that"
+            )
+        return None
+    local = inside(folder, head["chunks"])
+    return Chunks(f"{source}/{head['chunks']}" if is_address(source) else str(local))
 
 
 def index_of_version_1(head: dict[str, Any], space: LatentSpace) -> Index:

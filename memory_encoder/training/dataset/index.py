@@ -7,9 +7,9 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, get_args
 
 from ...damage import damage_named
@@ -18,6 +18,7 @@ from ...storyboard import Storyboard
 from .clips import file_hash
 from .settings import DatasetError, Split
 
+INDEX = "index.json"  # the head of a dataset
 # What is found clip by clip, in any order and by any number of processes.
 _FOUND = """
 CREATE TABLE found_clips (clip INTEGER PRIMARY KEY, source TEXT, split TEXT, seconds REAL, captions TEXT, kept REAL,
@@ -134,6 +135,30 @@ class Index:
     def _named(self) -> contextlib.AbstractContextManager[None]:
         return damage_named(Path(self.name), "index", "run the cache again", DatasetError)
 
+    def total(self) -> tuple[int, int]:
+        """How many files there are, and their bytes, as far as they are known."""
+        files = "SELECT DISTINCT file, bytes FROM windows UNION SELECT file, bytes FROM texts"
+        return self._rows(f"SELECT count(*), ifnull(sum(bytes), 0) FROM ({files})")[0]
+
+    def with_other_files(self, folder: Path, stem: str, name: Callable[[str, str], str]) -> str:
+        """Writes this index with other names of its files; see `Findings.write_index`.
+
+        name: says the other name of a file, by its name and SHA-256; called once for each, windows in their order.
+        """
+
+        def write(temporary: Path) -> None:
+            self.connection.execute("VACUUM INTO ?", (str(temporary),))
+            with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as made:
+                made.executescript("PRAGMA journal_mode = OFF; CREATE TABLE names (old TEXT PRIMARY KEY, new TEXT);")
+                for table in ("windows", "texts"):
+                    for file, sha256 in self.connection.execute(f"SELECT file, sha256 FROM {table}"):
+                        if not made.execute("SELECT 1 FROM names WHERE old = ?", (file,)).fetchone():
+                            made.execute("INSERT INTO names VALUES (?, ?)", (file, name(file, sha256.hex())))
+                    made.execute(f"UPDATE {table} SET file = (SELECT new FROM names WHERE old = file)")
+                made.executescript("DROP TABLE names; VACUUM;")
+
+        return _named_by_content(folder, stem, write)
+
 
 def _bucket(split: Split, *counts: int) -> Bucket:
     if split not in get_args(Split) or not all(type(count) is int and 0 < count < 2**40 for count in counts):
@@ -209,16 +234,7 @@ class Findings:
 
     def write_index(self, folder: Path, stem: str) -> str:
         """Writes the index into a file of its own, whose name follows from what it says; returns that name."""
-        path = folder / f"{stem}.sqlite"
-        write_atomically(path, self._made_index)
-        with path.open("rb") as file:
-            name = f"{stem}-{_digest(file)}.sqlite"
-        made = folder / name  # its name is its content, and a reader may have it open, which Windows minds
-        if made.is_file() and _same_content(path, made):
-            path.unlink()
-        else:
-            path.replace(made)
-        return name
+        return _named_by_content(folder, stem, self._made_index)
 
     def _made_index(self, temporary: Path) -> None:
         self._into(temporary, "ATTACH ? AS made")
@@ -230,6 +246,27 @@ class Findings:
             self.connection.execute(statement, (str(path),))
         except sqlite3.OperationalError as error:
             raise OSError(None, f"cannot write {path}: {error}") from error
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file of the dataset; an index from elsewhere may not name files outside of its folder."""
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name:
+        raise DatasetError(f"the index in {folder} names the file {name!r} outside of its folder; do not use it")
+    return folder / parts
+
+
+def _named_by_content(folder: Path, stem: str, write: Callable[[Path], None]) -> str:
+    path = folder / f"{stem}.sqlite"
+    write_atomically(path, write)
+    with path.open("rb") as file:
+        name = f"{stem}-{_digest(file)}.sqlite"
+    made = folder / name  # its name is its content, and a reader may have it open, which Windows minds
+    if made.is_file() and _same_content(path, made):
+        path.unlink()
+    else:
+        path.replace(made)
+    return name
 
 
 def _same_content(one: Path, other: Path) -> bool:

@@ -139,19 +139,19 @@ def mixed(datasets: Sequence[tuple[Data, float | None]]) -> Data:
 
 
 def open_datasets(names: Sequence[str]) -> Data:
-    """Folders of datasets, such as "data/films" or "data/faces:0.3", where 0.3 is the share of the batches."""
-    return mixed([(MemoryDataset.open(folder), share) for folder, share in map(parse_share, names)])
+    """Datasets such as "data/films" or "s3://bucket/faces:0.3", where 0.3 is the share of the batches."""
+    return mixed([(MemoryDataset.open(source), share) for source, share in map(parse_share, names)])
 
 
-def parse_share(text: str) -> tuple[Path, float | None]:
+def parse_share(text: str) -> tuple[str, float | None]:
     """Reads "FOLDER" or "FOLDER:SHARE"; a folder whose own name ends so is meant where there is one."""
     name, colon, share = str(text).rpartition(":")
     try:
         if colon and not Path(text).is_dir():
-            return Path(name), float(share)
+            return name, float(share)
     except ValueError:
-        pass  # the colon of a drive
-    return Path(text), None
+        pass  # the colon of a drive, or of an address
+    return str(text), None
 
 
 def _check_together(one: MemoryDataset, other: MemoryDataset) -> None:
