@@ -159,7 +159,8 @@ def test_an_encoder_and_a_lora_of_two_runs_or_steps_are_told_when_they_are_loade
 
     assert "two training runs" in said("one2", "two2")
     assert "is of step 2 of its run and lora.safetensors of step 1" in said("one2", "one1")
-    for fine in (("one2", "one2"), ("one2", "none"), ("None0", "one2"), ("one2", "None0"), ("one2", "two2", 0.0)):
+    assert said("one2", "two2", 0.0) == nodes.UNTOLD
+    for fine in (("one2", "one2"), ("one2", "none"), ("None0", "one2"), ("one2", "None0")):
         assert said(*fine) == nodes.UNTOLD
 
 
