@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ...damage import damage_named
+from ...damage import damage_named, shortened
 from ...files import NotPlainError, read_plain
 from ...frames import evenly, first_frame
 from ...phi.config import EncoderConfig, Padding
@@ -175,7 +175,8 @@ class MemoryDataset:
         if not isinstance(head, dict) or head.get("format") != FORMAT:
             raise DatasetError(f"{path} is not the index of a dataset; choose a folder made by Cache Training Clips")
         if not isinstance(head.get("schema_version"), int) or head["schema_version"] > PACKED_SCHEMA_VERSION:
-            raise DatasetError(f"{path} has schema version {head.get('schema_version')}; update ComfyUI-VideoMemory")
+            version = shortened(str(head.get("schema_version")), 20)
+            raise DatasetError(f"{path} has schema version {version}; update ComfyUI-VideoMemory")
         with _damage_named(path):
             space, settings = _space(head["space"]), head["settings"]
             if "windows" in head:
