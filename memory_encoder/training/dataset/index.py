@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, get_args
 
-from ...damage import damage_named
+from ...damage import damage_named, shortened
 from ...files import write_atomically
 from ...storyboard import Storyboard
 from .clips import file_hash
@@ -252,7 +252,8 @@ def inside(folder: Path, name: str) -> Path:
     """A file of the dataset; an index from elsewhere may not name files outside of its folder."""
     parts = PurePosixPath(name)
     if parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name:
-        raise DatasetError(f"the index in {folder} names the file {name!r} outside of its folder; do not use it")
+        named = shortened(repr(name), 100)
+        raise DatasetError(f"the index in {folder} names the file {named} outside of its folder; do not use it")
     return folder / parts
 
 
