@@ -1,9 +1,10 @@
-"""Memory of whole training steps on a card that is not there, beside the plan: the table of results/training_bytes.md.
+"""Memory of whole training steps on a card that is not there, beside the plan: the tables of results/training_bytes.md.
 
-    python tools/environment.py run benchmarks/training_bytes.py [--only WORD]
+    python tools/environment.py run -m benchmarks.training_bytes [--only WORD] [--report]
 
-Each case takes seconds (four blocks) to minutes (all of them); a run that was stopped goes on. `--only` takes cases
-whose line of JSON contains WORD; `--report` writes the table of what is there.
+A case takes seconds; a run that was stopped goes on. `--only` takes cases whose line of JSON contains WORD; `--report`
+writes the tables of what is there. Most cases are told from steps of few blocks (tests/card/full_step.py), which some
+that run all of them prove; these take minutes.
 """
 
 from __future__ import annotations
@@ -14,135 +15,115 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from memory_encoder.training.card_plan import GIB, RESERVED
+from memory_encoder.training.presets import PRESETS
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "training_bytes"
-BLOCKS = 4  # of a host in the wide table; all in the others
-HOSTS = ("wan_1.3b", "wan_5b", "wan_14b", "hunyuan")
+HOSTS = {"wan_1.3b": "Wan 2.1 1.3B", "wan_5b": "Wan 2.2 5B", "wan_14b": "Wan 14B", "hunyuan": "HunyuanVideo"}
+DEPTH = {"wan_1.3b": 30, "wan_5b": 30, "wan_14b": 40, "hunyuan": 60}
 STAGES = [("retrieval", 4), *(("continuation", section) for section in (2, 3, 8, 30))]
-REMEDIES: list[dict[str, Any]] = [
-    {"gradient_checkpointing": False},
-    {"optimizer": "adamw8bit"},
-    {"offload_inputs": True},
-    {"resident_blocks": 2},
-    {"rank": 64},
-]
-CARDS = [  # all blocks, 20 s of history, sections of 3 latents, rank 128
-    ("12 GB", 10.8, {"host": "wan_5b", "fp8": True}),
-    ("12 GB", 10.8, {"host": "wan_5b", "options": {"resident_blocks": 10}}),
-    ("24 GB", 22.8, {"host": "wan_14b", "fp8": True}),
-    ("24 GB", 22.8, {"host": "wan_14b", "fp8": True, "options": {"optimizer": "adamw8bit"}}),
-    ("24 GB", 22.8, {"host": "wan_14b", "fp8": True, "options": {"resident_blocks": 20}}),
-    (
-        "24 GB",
-        22.8,
-        {"host": "wan_14b", "fp8": True, "options": {"optimizer": "adamw8bit", "offload_inputs": True}},
-    ),
-    ("80 GB", 78.1, {"host": "hunyuan", "clips": 8}),
-    ("80 GB", 78.1, {"host": "hunyuan", "clips": 8, "fp8": True}),
-    ("80 GB", 78.1, {"host": "hunyuan", "clips": 8, "options": {"offload_inputs": True}}),
-]
+EIGHT = {"optimizer": "adamw8bit"}
+SAVING = ("rank", "gradient_checkpointing", "offload_inputs", "resident_blocks")  # of a preset
+SECONDS_25 = {"wan_5b": 151, "wan_14b": 101}  # latents of a window, at 24 and 16 frames a second
+
+
+def preset(name: str, **more: Any) -> dict[str, Any]:
+    """What a preset does to the memory of a step."""
+    options = PRESETS[name].options("continuation")
+    found = {key: options[key] for key in SAVING if key in options and options[key] != 128}
+    return {key: value for key, value in found.items() if (key, value) != ("gradient_checkpointing", True)} | more
+
+
+# Name, GB of the card, and a case: 20 s of history, sections of 3 latents, rank 128.
+CARDS: list[tuple[str, int, dict[str, Any]]] = [
+    ("as it is", 12, {"host": "wan_5b", "fp8": True}),
+    ("several steps an update", 12, {"host": "wan_5b", "fp8": True, "options": {"accumulate": 2}}),
+    ("preset `12gb-5b`", 12, {"host": "wan_5b", "fp8": True, "clips": 4, "options": preset("12gb-5b")}),
+    ("bf16 file, preset `12gb-5b`", 12, {"host": "wan_5b", "clips": 4, "options": preset("12gb-5b")}),
+    ("as it is", 24, {"host": "wan_14b", "fp8": True}),
+    ("`--optimizer adamw8bit`", 24, {"host": "wan_14b", "fp8": True, "options": EIGHT}),
+    ("`--offload-inputs`, `--optimizer adamw8bit`", 24, {
+        "host": "wan_14b", "fp8": True, "options": {**EIGHT, "offload_inputs": True},
+    }),
+    ("`--resident-blocks 20`", 24, {"host": "wan_14b", "fp8": True, "options": {"resident_blocks": 20}}),
+    ("preset `24gb-14b`", 24, {"host": "wan_14b", "fp8": True, "clips": 4, "options": preset("24gb-14b")}),
+    ("preset `paper`", 80, {"host": "hunyuan", "clips": 8, "options": preset("paper")}),
+    ("preset `paper`, `--no-per-clip`", 80, {"host": "hunyuan", "clips": 8, "options": {"per_clip": False}}),
+    ("preset `paper`, `--no-per-clip --offload-inputs`", 80, {
+        "host": "hunyuan", "clips": 8, "options": {"offload_inputs": True, "per_clip": False},
+    }),
+    ("preset `paper`, fp8 file, `--no-per-clip`", 80, {
+        "host": "hunyuan", "clips": 8, "fp8": True, "options": {"per_clip": False},
+    }),
+]  # fmt: skip
+
+
+def remedies(host: str) -> list[dict[str, Any]]:
+    """What can be done to the memory of a step, one by one, and several clips."""
+    ways: list[dict[str, Any]] = [
+        {"gradient_checkpointing": False}, EIGHT, {"offload_inputs": True}, {"resident_blocks": 0},
+        {"resident_blocks": DEPTH[host] // 2}, {"offload_inputs": True, "resident_blocks": 0}, {"rank": 64},
+        {"accumulate": 2}, {"accumulate": 2, "offload_inputs": True, "resident_blocks": 0},
+    ]  # fmt: skip
+    return ways
 
 
 def cases() -> list[dict[str, Any]]:
-    """What people's cards are for, then remedies, then the wide table."""
-    made = [case for _, _, case in CARDS]
-    made += [{"host": host, "layers": BLOCKS, "options": one} for one in REMEDIES for host in ("wan_5b", "hunyuan")]
-    for clips, fp8, history, (stage, section), host in itertools.product(
-        (1, 2), (False, True), (121, 31), STAGES, HOSTS
-    ):
-        case = {"host": host, "stage": stage, "section": section, "history": history, "clips": clips, "fp8": fp8}
-        made.append(case | {"layers": BLOCKS})
-    return made
+    """What people's cards are for, what proves that few blocks tell of all, remedies, then the wide table."""
+    plain: dict[str, Any] = {"stage": "continuation", "section": 3, "history": 121, "clips": 1, "fp8": False}
+
+    def made(case: dict[str, Any], whole: bool = False) -> dict[str, Any]:
+        return {"case": {**plain, "layers": None, "options": {}, **case}, "whole": whole}
+
+    found = [made(case) for _, _, case in CARDS]
+    found += [entry | {"whole": whole} for whole in (True, False) for entry in measured() if entry["whole"]]
+    found += [
+        made({"host": host, "stage": stage, "section": section, "history": history})
+        for history, (stage, section), host in itertools.product((121, 31), STAGES, HOSTS)
+    ]
+    found += [made({"host": host, "options": options}) for host in HOSTS for options in remedies(host)]
+    for more in ({"fp8": True}, {"clips": 2}, {"clips": 2, "options": {"per_clip": False}}):
+        found += [made({"host": host} | more) for host in HOSTS]
+    found += [made(case) for row in costs() for case in row]
+    found.append(made({"host": "wan_5b", "fp8": True, "clips": 2, "options": preset("12gb-5b")}, True))
+    return list({_key(entry): {"case": entry["case"], "whole": entry["whole"]} for entry in found}.values())
+
+
+def costs() -> list[list[dict[str, Any]]]:
+    """Rows of the table of what a run costs in docs/training.md: windows of 25 seconds, one clip a step of several."""
+    rows = []
+    for host, name in (("wan_5b", "12gb-5b"), ("wan_14b", "24gb-14b")):
+        for options in ({}, preset(name), preset(name, **EIGHT)):
+            row = []
+            for stage, section in (STAGES[0], *STAGES[2:]):
+                history = SECONDS_25[host] - (section if stage == "continuation" else 0)
+                case = {"host": host, "fp8": True, "stage": stage, "section": section, "history": history}
+                row.append(case | {"options": {"accumulate": 2, **options}})
+            rows.append(row)
+    return rows
 
 
 def measure(only: str) -> None:
     lines = [line for line in map(json.dumps, cases()) if only in line]
-    RESULTS.with_suffix(".txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    environment = os.environ | {"VIDEO_MEMORY_STEP_CASES": str(RESULTS.with_suffix(".txt"))}
-    test = "tests/card/test_card_plan.py::test_table"
-    subprocess.run([sys.executable, "-m", "pytest", "-q", "--timeout=0", test], cwd=ROOT, env=environment, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        asked = Path(folder) / "cases.jsonl"
+        asked.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        named = {"VIDEO_MEMORY_STEP_CASES": str(asked), "VIDEO_MEMORY_STEP_RESULTS": str(RESULTS.with_suffix(".jsonl"))}
+        command = [sys.executable, "-m", "pytest", "-q", "--timeout=0", "tests/card/steps_table.py"]
+        subprocess.run(command, cwd=ROOT, env=os.environ | named, check=True)
 
 
-def entries() -> list[dict[str, Any]]:
-    text = RESULTS.with_suffix(".jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+def measured() -> list[dict[str, Any]]:
+    path = RESULTS.with_suffix(".jsonl")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def report() -> str:
-    """The tables, in Markdown."""
-    found = entries()
-    off = [100 * (one["plan"] / one["peak"] - 1) for one in found]
-    full = [one for one in found if one["case"]["layers"] is None]
-    others = [one for one in found if one["case"]["layers"] is not None]
-    limits = {json.dumps(case.get("options", {})) + case["host"] + str(case.get("fp8", False)): (card, limit)
-              for card, limit, case in CARDS}  # fmt: skip
-    lines = [
-        "# Memory of a training step",
-        "",
-        f"{len(found)} cases, PyTorch {torch.__version__}. GiB of live tensors on the fake card: the pack's "
-        "own step on tensors without data. Not in them: context of the driver, work space of kernels, "
-        "fragments; the plan reserves 1.2 GiB for these, left out here. 832x480, encoder 4x4x2, LoRA rank 128, bf16, "
-        "gradient checkpointing. No number was measured on a real card.",
-        "",
-        f"Plan against step: between {min(off):+.1f} and {max(off):+.1f} %.",
-        "",
-        "## Cards that people have",
-        "",
-        "All blocks, 20 s of history, sections of 3 latents. A card has room for its size less 1.2 GiB.",
-        "",
-        "| card | host | clips | options | step | plan | |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for one in full:
-        case = one["case"]
-        card, limit = limits.get(json.dumps(case["options"]) + case["host"] + str(case["fp8"]), ("", 0.0))
-        verdict = f"fits ({limit})" if one["peak"] <= limit else f"does not fit ({limit})" if limit else ""
-        lines.append(
-            f"| {card} | {_host(case)} | {case['clips']} | {_options(case)} | {one['peak']:.2f} | {one['plan']:.2f} "
-            f"| {verdict} |"
-        )
-    lines += [
-        "",
-        f"## {BLOCKS} blocks of each host",
-        "",
-        "Whole width and length; few blocks, so that weights hide nothing.",
-        "",
-        "| host | stage | target | history | clips | options | step | plan | % |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for one in others:
-        case = one["case"]
-        percent = 100 * (one["plan"] / one["peak"] - 1)
-        lines.append(
-            f"| {_host(case)} | {case['stage']} | {case['section']} | {case['history']} | {case['clips']} "
-            f"| {_options(case)} | {one['peak']:.2f} | {one['plan']:.2f} | {percent:+.1f} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _host(case: dict[str, Any]) -> str:
-    return f"{case['host']} {'fp8' if case['fp8'] else 'bf16'}"
-
-
-def _options(case: dict[str, Any]) -> str:
-    named = (f"--{name.replace('_', '-')} {value}" for name, value in case["options"].items())
-    return " ".join(named).replace("--gradient-checkpointing False", "--no-gradient-checkpointing").replace(" True", "")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cases whose line of JSON contains this")
-    parser.add_argument("--report", action="store_true", help="measure nothing")
-    args = parser.parse_args()
-    if not args.report:
-        measure(args.only)
-    RESULTS.with_suffix(".md").write_text(report(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+def _key(entry: dict[str, Any]) -> str:
+    return json.dumps([entry["case"], entry["whole"]], sort_keys=True)

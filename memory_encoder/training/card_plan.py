@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..injection.hosts.base import host_blocks
+from .draws import drawn_for
 from .module import TrainingModule
 from .options import TrainOptions
 from .step_bytes import StepBytes, sequence, step_bytes
@@ -91,7 +92,8 @@ class MemoryPlan:
         """
         first, last = self.step.activations(clips)
         first += self.gradients if accumulate else 0
-        last += self.gradients * (1 if accumulate else 1 - 1 / self.step.blocks)
+        complete = accumulate or (self.step.apart and clips > 1)  # before the last block of the last clip
+        last += self.gradients * (1 if complete else 1 - 1 / self.step.blocks)
         return self.held + self.trained - self.gradients + max(first, last, self.gradients) + RESERVED
 
     def clips_that_fit(self, card: float, accumulate: bool = False) -> int:
@@ -119,7 +121,7 @@ def plan_memory(module: TrainingModule, options: TrainOptions, latents: tuple[in
         encoder_values=encoder,
         trained_values=trained + (host if options.train_host else 0),
         tokens=sequence(configs, options, latents),
-        step=step_bytes(model, configs, options, latents, encoder),
+        step=step_bytes(model, configs, drawn_for(options, sharing.split), latents, encoder),
         moments=MOMENTS[options.optimizer],
         blocks=tuple(_bytes(p for p in block.parameters() if not p.requires_grad) for block in host_blocks(model)),
         resident=options.resident_blocks,

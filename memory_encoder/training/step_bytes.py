@@ -28,8 +28,7 @@ class Inside:
     """Tensors as long as the sequence that one block has alive, as wide as the host (width) and as its feed-forward.
 
     kept: for the backward pass. on_the_way: gradients and what lies beside them in the widest moment of that pass.
-    text: tensors as long as the text, where the text is no part of the sequence. rotary_each: every block has positions
-    of its own.
+    text: tensors as long as the text, where the text is no part of the sequence.
     """
 
     kept_width: int
@@ -38,15 +37,14 @@ class Inside:
     on_the_way_hidden: int
     text: int
     words: int
-    rotary_each: bool
 
 
 # Wan: modulated input, q, k and their norms, v, attention and two repeated modulations around self-attention; norm, q
 # and its norm, attention and the sum around cross-attention; modulated input, modulations, both sides of GELU, the sum.
-CROSS_BLOCK = Inside(17, 2, 2, 1, text=3, words=512, rotary_each=False)
+CROSS_BLOCK = Inside(17, 2, 2, 1, text=3, words=512)
 # HunyuanVideo: copies of the norms' inputs, modulated input, q, k, v, turned q and k, attention and its output joined
 # with the feed-forward's; on the way the gradient of all that one projection gave.
-JOINT_BLOCK = Inside(10, 2, 6, 1, text=0, words=256, rotary_each=True)
+JOINT_BLOCK = Inside(10, 2, 6, 1, text=0, words=256)
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,8 @@ class StepBytes:
 
     inputs: of all blocks, kept from the forward pass until a block's backward pass (gradient checkpointing).
     input: of one of them. kept: by one block for its backward pass. on_the_way: gradients in it. blocks: how many.
-    outside: encoder, embeddings and positions. once: casts of weights and gradients of one layer.
+    outside: encoder, embeddings and positions. once: casts of weights and gradients of one layer. apart: each clip has
+    passes of its own, so that only one is in a block.
     """
 
     inputs: int = 0
@@ -67,14 +66,19 @@ class StepBytes:
     once: int = 0
     checkpointed: bool = True
     offloaded: bool = False
+    apart: bool = False
 
     def activations(self, clips: int) -> tuple[int, int]:
-        """The highest of a step's backward pass: in its first block, without gradients; in its last, with them all."""
-        around = self.once + clips * (self.outside + self.on_the_way + self.kept)
+        """The highest of a step's backward pass: in its first block, without gradients; in the last of the clips that
+        come first, with them all."""
+        within = min(clips, 1) if self.apart else clips
+        around = self.once + clips * self.outside + within * (self.on_the_way + self.kept)
         if not self.checkpointed:
-            return around + clips * (self.blocks - 1) * self.kept, around
-        first = (2 if self.offloaded else 1) * self.input  # the next one is on its way
-        return around + clips * (first if self.offloaded else self.inputs), around + clips * first
+            waiting = (clips - within) * self.blocks * self.kept
+            return around + waiting + within * (self.blocks - 1) * self.kept, around + waiting
+        waiting = 0 if self.offloaded else (clips - within) * self.inputs
+        last = within * (2 if self.offloaded else 1) * self.input  # the next one is on its way
+        return around + waiting + (last if self.offloaded else within * self.inputs), around + waiting + last
 
 
 def step_bytes(
@@ -102,10 +106,11 @@ def step_bytes(
         blocks=len(blocks),
         outside=sum(_encoder_bytes(config, options, latents, host.width) for config in configs)
         + one
-        + 8 * tokens * host.head_dim * (len(blocks) if inside.rotary_each else 1),
+        + 8 * tokens * host.head_dim,
         once=8 * rank * wide + (size * largest if narrow else 0) + (2 * values if half else 0),
         checkpointed=options.gradient_checkpointing,
         offloaded=options.offload_inputs,
+        apart=options.per_clip and options.stage != "host",
     )  # fmt: skip
 
 

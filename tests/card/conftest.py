@@ -51,7 +51,9 @@ class Card:
             self._models[key] = self.new_model(*key)
         return self._models[key]
 
-    def new_model(self, name: str, dtype: torch.dtype = torch.bfloat16, layers: int | None = None) -> FullModel:
+    def new_model(
+        self, name: str, dtype: torch.dtype = torch.bfloat16, layers: int | Sequence[int] | None = None
+    ) -> FullModel:
         return build(self.comfy, name, dtype, layers)
 
 

@@ -1,10 +1,15 @@
-"""A whole training step at full size on the fake card, with the bytes of each part of it."""
+"""A whole training step at full size on the fake card, with the bytes of each part of it.
+
+Blocks of one kind are alike, so that the most that is alive in a given block of a given phase is linear in how many
+there are: two steps of a few blocks tell what a step of all of them takes (`deep`).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from memory_encoder.injection.hosts.base import BLOCKS
 from memory_encoder.objectives import retrieval
 from memory_encoder.objectives.continuation import ContinuationDraw
 from memory_encoder.objectives.retrieval import RetrievalDraw
@@ -25,9 +31,10 @@ from memory_encoder.training.module import Batch, TrainingModule
 from memory_encoder.training.options import TrainOptions
 from memory_encoder.training.streaming import streamed_blocks
 
-from .hosts import FullModel
+from .hosts import FullModel, depths
 from .meter import Meter
 
+FEWEST = 2  # blocks of a kind
 OMEGA = 4  # latents: the most that retrieval asks for
 FP8 = torch.float8_e4m3fn
 
@@ -42,7 +49,7 @@ class Case:
     history: int = 121
     clips: int = 1
     fp8: bool = False
-    layers: int | None = None
+    layers: Any = None  # of all kinds of blocks or a list with one of each; None for all
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -96,8 +103,15 @@ class Clips:
         return Batch(torch.zeros(count, channels, frames, height, width), {self.config.rate: lr}, conditioning)
 
 
-def drawn(case: Case, batch: Batch) -> RetrievalDraw | ContinuationDraw:
-    """The random numbers of the longest step that the case can have."""
+def drawn(case: Case, batch: Batch) -> Any:
+    """The random numbers of the longest step that the case can have, as `draw_rows` gives them."""
+    if not case.train_options().per_clip:
+        return drawn_together(case, batch)
+    return tuple(drawn_together(case, batch.rows(row, row + 1)) for row in range(batch.hr.shape[0]))
+
+
+def drawn_together(case: Case, batch: Batch) -> RetrievalDraw | ContinuationDraw:
+    """One draw for all rows."""
     count, channels, _, height, width = batch.hr.shape
     size = (count, channels, case.section, height, width)
     if case.stage == "continuation":
@@ -116,6 +130,7 @@ class StepMeter(Meter):
         super().__init__()
         self.phase, self.tag = "before", "other"
         self.phases: dict[str, tuple[int, str, dict[str, int]]] = {}
+        self.entered: dict[str, int] = {}  # times that blocks have run in this phase
         self._tags: dict[int, tuple[str, int]] = {}
 
     def add(self, tensor: Tensor, name: str = "given") -> None:
@@ -151,25 +166,35 @@ class StepMeter(Meter):
         return result
 
 
-@contextmanager
-def run_of(card: Any, case: Case, folder: Path) -> Iterator[tuple[loop.Trainer, StepMeter, MemoryPlan]]:
-    """A run of the pack's own loop that is about to begin, a meter that knows its weights, and the plan."""
+def module_of(card: Any, case: Case) -> tuple[FullModel, TrainingModule]:
+    """Host with its LoRA, and an encoder, as a run gets them."""
     model = card.new_model(case.host, FP8 if case.fp8 else torch.bfloat16, case.layers)
     if case.fp8:
         fp8_host(model.diffusion_model)
     encoder, options = MemoryEncoder(model.config(), dtype=torch.float32), case.train_options()
     add_lora(model.diffusion_model, options.rank, 0)
-    module = TrainingModule(
-        encoder, model.diffusion_model, gradient_checkpointing=options.gradient_checkpointing,
-        offload_inputs=options.offload_inputs,
-    )  # fmt: skip
-    plan = plan_memory(module, options, (model.latent[0], case.frames, *model.latent[2:]))
-    meter = StepMeter()
+    checkpointing = options.gradient_checkpointing
+    return model, TrainingModule(
+        encoder, model.diffusion_model, gradient_checkpointing=checkpointing, offload_inputs=options.offload_inputs
+    )
+
+
+def plan_of(model: FullModel, module: TrainingModule, case: Case) -> MemoryPlan:
+    """What the run of such a module is told."""
+    return plan_memory(module, case.train_options(), (model.latent[0], case.frames, *model.latent[2:]))
+
+
+@contextmanager
+def run_of(card: Any, case: Case, folder: Path) -> Iterator[tuple[loop.Trainer, StepMeter, MemoryPlan]]:
+    """A run of the pack's own loop that is about to begin, a meter that knows its weights, and the plan."""
+    model, module = module_of(card, case)
+    options, plan, meter = case.train_options(), plan_of(model, module, case), StepMeter()
     with streamed_blocks(model.diffusion_model, options.resident_blocks), pytest.MonkeyPatch.context() as patch:
         if options.optimizer == "adamw8bit":
             patch.setattr(optimizers, "adamw_8bit", lambda card: EightBit)
-        run = loop.Trainer(module, Clips(case, model, encoder), options, folder)
+        run = loop.Trainer(module, Clips(case, model, module.encoder), options, folder)
         _label(meter, module)
+        _tell_blocks(meter, model.diffusion_model)
         yield run, meter, plan
 
 
@@ -179,6 +204,23 @@ def _label(meter: StepMeter, module: TrainingModule) -> None:
         meter.label(parameter, kind)
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda p: meter.label(p.grad, "gradients"))
+
+
+def _tell_blocks(meter: StepMeter, model: torch.nn.Module) -> None:
+    """The phase says in which block it is: those of the first half of a kind by their number, others from the end.
+
+    And which time it runs there, as it does for each clip of its own.
+    """
+    for kind in BLOCKS:
+        blocks = list(getattr(model, kind.rstrip("."), ()))
+        for index, block in enumerate(blocks):
+            place = index if 2 * index < len(blocks) else index - len(blocks)
+
+            def enter(*_: Any, place: str = f"{kind}{place}") -> None:
+                times = meter.entered[place] = meter.entered.get(place, 0) + 1
+                meter.phase = f"{meter.tag} {place} {times}"
+
+            block.register_forward_pre_hook(enter, prepend=True)
 
 
 class EightBit(torch.optim.Optimizer):
@@ -205,18 +247,49 @@ def measure(card: Any, case: Case, folder: Path) -> Measured:
             for value in [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]:
                 meter.label(value, "moments")
         patch.setattr(loop, "draw_rows", lambda batch, *_: drawn(case, batch))
-        backward, clip = run.accelerator.backward, run.accelerator.clip_grad_norm_
 
         def enter(phase: str, function: Any) -> Any:
             def call(*args: Any, **kwargs: Any) -> Any:
-                meter.phase = meter.tag = phase
+                meter.phase, meter.tag, meter.entered = phase, phase, {}
                 return function(*args, **kwargs)
 
             return call
 
-        patch.setattr(run.accelerator, "backward", enter("backward", backward))
-        patch.setattr(run.accelerator, "clip_grad_norm_", enter("optimizer", clip))
-        meter.phase = meter.tag = "forward"
+        for owner, name, phase in (
+            (run, "_loss", "forward"),
+            (run.accelerator, "backward", "backward"),
+            (run.accelerator, "clip_grad_norm_", "optimizer"),
+        ):
+            patch.setattr(owner, name, enter(phase, getattr(owner, name)))
         with meter:
             run._step(0)
     return Measured(meter.phases, plan)
+
+
+def shallow(case: Case) -> tuple[int, list[Case]]:
+    """Two cases of few blocks, and how many times their difference lies between the first and the whole.
+
+    Each has the whole's shares of the kinds of blocks, and of those that stay on the card.
+    """
+    whole = list(depths(case.host).values())
+    resident, parts = case.options.get("resident_blocks", -1), math.gcd(*whole)
+    step = parts // math.gcd(parts, resident) if resident > 0 else 1
+    first = step * -(-FEWEST // step)
+
+    def of(count: int) -> Case:
+        kept = {} if resident < 0 else {"resident_blocks": resident * count // parts}
+        return replace(case, layers=[n * count // parts for n in whole], options=case.options | kept)
+
+    return (parts - first) // step, [of(first), of(first + step)]
+
+
+def whole(card: Any, case: Case, folder: Path) -> dict[str, int]:
+    """Highest live bytes of a step by phase and block."""
+    return {name: size for name, (size, _, _) in measure(card, case, folder).phases.items()}
+
+
+def deep(card: Any, case: Case, folder: Path) -> dict[str, int]:
+    """The same of a step of all blocks, from two steps of a few."""
+    times, cases = shallow(case)
+    few, more = (whole(card, one, folder) for one in cases)
+    return {name: few[name] + times * (more[name] - few[name]) for name in few if name in more}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,17 +128,24 @@ class Steps:
         return noise
 
 
-def build(comfy: Any, name: str, dtype: torch.dtype, layers: int | None = None) -> FullModel:
+DEPTHS = ("num_layers", "depth", "depth_single_blocks")
+
+
+def depths(name: str) -> dict[str, int]:
+    """How many blocks of each kind a model of SIZES has."""
+    return {key: SIZES[name].sizes[key] for key in DEPTHS if SIZES[name].sizes.get(key)}
+
+
+def build(comfy: Any, name: str, dtype: torch.dtype, layers: int | Sequence[int] | None = None) -> FullModel:
     """A model of SIZES, made as core's loader makes it from the keys of a checkpoint; call it within the card.
 
-    layers: fewer blocks than it has, for what takes time by block and is the same in each.
+    layers: fewer blocks than it has, of all kinds or of each, for what takes time by block and is the same in each.
     """
     size = SIZES[name]
     sizes = dict(size.sizes)
     if layers is not None:
-        for key in ("num_layers", "depth", "depth_single_blocks"):
-            if sizes.get(key):
-                sizes[key] = layers
+        whole = depths(name)
+        sizes |= zip(whole, [layers] * len(whole) if isinstance(layers, int) else layers, strict=True)
     ops = comfy.module("comfy.ops").disable_weight_init
     if size.kind == "wan":
         made = comfy.module("comfy.ldm.wan.model").WanModel

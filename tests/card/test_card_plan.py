@@ -16,8 +16,6 @@ from .full_step import Case, measure
 from .meter import GIB
 from .test_card_training import training  # noqa: F401 - a fixture
 
-CASES = os.environ.get("VIDEO_MEMORY_STEP_CASES")  # a file of cases, one a line, for benchmarks/training_bytes.py
-
 CELLS = [
     Case("wan_5b", section=3, layers=4),
     Case("wan_5b", section=2, history=31, fp8=True, layers=2, options={"gradient_checkpointing": False}),
@@ -47,25 +45,3 @@ def test_wan_5b_in_fp8_trains_at_rank_128_on_a_12_gb_card_with_20_s_of_history(t
     assert measured.peak <= 10.8 * GIB
 
 
-@pytest.mark.skipif(CASES is None, reason="benchmarks/training_bytes.py gives the cases")
-def test_table(training: Any, tmp_path: Path) -> None:  # noqa: F811
-    """Adds a line of JSON to the file for each case that has none yet."""
-    assert CASES is not None
-    results = Path(CASES).with_suffix(".jsonl")
-    done = (
-        {json.dumps(json.loads(line)["case"]) for line in results.read_text().splitlines()} if results.exists() else ()
-    )
-    for line in Path(CASES).read_text().splitlines():
-        case = Case(**json.loads(line))
-        if json.dumps(asdict(case)) in done:
-            continue
-        measured = measure(training, case, tmp_path)
-        phases = {name: size / GIB for name, (size, _, _) in measured.phases.items()}
-        entry = {
-            "case": asdict(case),
-            "peak": measured.peak / GIB,
-            "plan": planned(measured, case) / GIB,
-            "phases": phases,
-        }
-        with results.open("a") as file:
-            file.write(json.dumps(entry) + "\n")

@@ -148,10 +148,11 @@ class _HunyuanMemoryPass:
 
 
 class _HunyuanPatch:
-    """The patches of all blocks for one forward pass."""
+    """The patches of all blocks for one forward pass; positions are laid out at the first block."""
 
     def __init__(self, memory: MemoryTokens, to_zero: Tensor | None) -> None:
         self.memory, self.to_zero = memory, to_zero
+        self._pe: tuple[Tensor, int, Tensor] | None = None
         self.words: int | None = None  # length of the text stream as core makes it
 
     def double(self, args: BlockArgs, block: Block) -> BlockArgs:
@@ -184,7 +185,16 @@ class _HunyuanPatch:
         before = 0 if reading.picture is None else reading.picture.shape[1]
         if mask is not None:  # additive, zero where attention is allowed
             mask = torch.nn.functional.pad(mask, (before, self.memory.tokens.shape[1]))
-        pe = args["pe"]  # core gives each row of the batch its own copy
+        if self._pe is None or self._pe[0] is not args["pe"] or self._pe[1] != before:
+            self._pe = args["pe"], before, self._positions(args["pe"], before)
+        return {
+            "img": torch.cat([args["img"], self.memory.tokens], dim=1),
+            "pe": self._pe[2],
+            "attention_mask": mask,
+        }
+
+    def _positions(self, pe: Tensor, before: int) -> Tensor:
+        """Core's positions, each row of the batch with its own copy, with those of the memory and `before` words."""
 
         def rows(rotary: Tensor) -> Tensor:
             return rotary.to(pe).expand(pe.shape[0], -1, -1, -1, -1, -1)
@@ -194,11 +204,7 @@ class _HunyuanPatch:
             parts[:1] = pe[:, :, : -self.memory.video.shape[2]], rows(self.memory.video)
         if before:  # a place like the text's, which is not rotated
             parts.insert(0, torch.eye(2).to(pe).expand(*pe.shape[:2], before, pe.shape[3], 2, 2))
-        return {
-            "img": torch.cat([args["img"], self.memory.tokens], dim=1),
-            "pe": torch.cat(parts, dim=2),
-            "attention_mask": mask,
-        }
+        return torch.cat(parts, dim=2)
 
     def _split(self, out: BlockArgs, length: int) -> BlockArgs:
         self.memory.tokens = out["img"][:, length:]
