@@ -29,6 +29,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "training_bytes"
 HOSTS = {"wan_1.3b": "Wan 2.1 1.3B", "wan_5b": "Wan 2.2 5B", "wan_14b": "Wan 14B", "hunyuan": "HunyuanVideo"}
 DEPTH = {"wan_1.3b": 30, "wan_5b": 30, "wan_14b": 40, "hunyuan": 60}
 STAGES = [("retrieval", 4), *(("continuation", section) for section in (2, 3, 8, 30))]
+USUAL: dict[str, Any] = {"stage": "continuation", "section": 3, "history": 121, "clips": 1, "fp8": False}
+ROOM = {12: 12.0, 24: 24.0, 80: 79.3}  # GiB of a card of so many GB
 EIGHT = {"optimizer": "adamw8bit"}
 SAVING = ("rank", "gradient_checkpointing", "offload_inputs", "resident_blocks")  # of a preset
 SECONDS_25 = {"wan_5b": 151, "wan_14b": 101}  # latents of a window, at 24 and 16 frames a second
@@ -67,21 +69,20 @@ CARDS: list[tuple[str, int, dict[str, Any]]] = [
 
 def remedies(host: str) -> list[dict[str, Any]]:
     """What can be done to the memory of a step, one by one, and several clips."""
-    ways: list[dict[str, Any]] = [
+    return [
         {"gradient_checkpointing": False}, EIGHT, {"offload_inputs": True}, {"resident_blocks": 0},
         {"resident_blocks": DEPTH[host] // 2}, {"offload_inputs": True, "resident_blocks": 0}, {"rank": 64},
-        {"accumulate": 2}, {"accumulate": 2, "offload_inputs": True, "resident_blocks": 0},
+        {"accumulate": 2},
     ]  # fmt: skip
-    return ways
+
+
+def made(case: dict[str, Any], whole: bool = False) -> dict[str, Any]:
+    """A line of cases: this one with what is as usual. whole: all blocks run."""
+    return {"case": {**USUAL, "layers": None, "options": {}, **case}, "whole": whole}
 
 
 def cases() -> list[dict[str, Any]]:
     """What people's cards are for, what proves that few blocks tell of all, remedies, then the wide table."""
-    plain: dict[str, Any] = {"stage": "continuation", "section": 3, "history": 121, "clips": 1, "fp8": False}
-
-    def made(case: dict[str, Any], whole: bool = False) -> dict[str, Any]:
-        return {"case": {**plain, "layers": None, "options": {}, **case}, "whole": whole}
-
     found = [made(case) for _, _, case in CARDS]
     found += [entry | {"whole": whole} for whole in (True, False) for entry in measured() if entry["whole"]]
     found += [
@@ -127,3 +128,145 @@ def measured() -> list[dict[str, Any]]:
 
 def _key(entry: dict[str, Any]) -> str:
     return json.dumps([entry["case"], entry["whole"]], sort_keys=True)
+
+
+class Found:
+    """What has been measured, by case."""
+
+    def __init__(self) -> None:
+        self.entries = measured()
+        self.by_key = {_key(entry): entry for entry in self.entries}
+
+    def of(self, case: dict[str, Any], whole: bool = False) -> dict[str, Any] | None:
+        return self.by_key.get(_key(made(case, whole)))
+
+    def percent(self) -> list[float]:
+        return [_percent(entry) for entry in self.entries]
+
+
+def cards_table(found: Found) -> str:
+    """For docs/training.md too."""
+    lines = ["| card | model | options | clips a step | GiB of a step | plan | |", "|---|---|---|---|---|---|---|"]
+    for name, card, case in CARDS:
+        entry, room = found.of(case), (ROOM[card] * GIB - RESERVED) / GIB
+        if entry is not None:
+            kind = f"{HOSTS[case['host']]}, {'fp8' if case.get('fp8') else 'bf16'}"
+            fits = "fits" if entry["peak"] / GIB <= room else f"more than {room:.1f}"
+            figures = f"{case.get('clips', 1)} | {entry['peak'] / GIB:.1f} | {entry['plan'] / GIB:.1f}"
+            lines.append(f"| {card} GB | {kind} | {name} | {figures} | {fits} |")
+    return "\n".join(lines)
+
+
+def costs_table(found: Found) -> str:
+    """For docs/training.md: GiB that a step takes of a card, with what the card needs beside."""
+    names = ["all on the card", "preset", "preset and `--optimizer adamw8bit`"]
+    lines = [
+        "| | host | stage I | stage II, sections of 3 latents | 8 latents | 5 seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for number, row in enumerate(costs()):
+        host = {"wan_5b": "Wan 2.2 5B, fp8, 24 fps", "wan_14b": "Wan 2.2 14B, fp8, 16 fps"}[row[0]["host"]]
+        cells = [found.of(case) for case in row]
+        shown = ["" if one is None else f"{(one['peak'] + RESERVED) / GIB:.1f}" for one in cells]
+        lines.append(
+            f"| {host if number % len(names) == 0 else ''} | {names[number % len(names)]} | {' | '.join(shown)} |"
+        )
+    return "\n".join(lines)
+
+
+def report() -> str:
+    """The tables, in Markdown."""
+    found = Found()
+    off = found.percent()
+    far = sum(abs(value) > 10 for value in off)
+    lines = [
+        "# Memory of a training step",
+        "",
+        f"{len(off)} cases, PyTorch {torch.__version__}. GiB of live tensors on the fake card: the pack's own step on "
+        "tensors without data. Not in them: context of the driver, work space of kernels, fragments; the plan reserves "
+        "1.2 GiB for these, left out here. 832x480, encoder 4x4x2, LoRA rank 128, bf16, gradient checkpointing, all "
+        "blocks. No number was measured on a real card.",
+        "",
+        f"Plan against step: between {min(off):+.1f} and {max(off):+.1f} %; {far} of {len(off)} cases are off by more "
+        "than 10 %.",
+        "",
+        "## Cards that people have",
+        "",
+        "20 s of history, sections of 3 latents. A card has room for its size less 1.2 GiB.",
+        "",
+        cards_table(found),
+        "",
+        "## Few blocks tell of all",
+        "",
+        "The most that lives in a given block, in a given phase, is linear in the number of blocks: two steps of 2 and "
+        "3 (HunyuanVideo 2+4 and 3+6) give the step of all. Against steps in which all ran, in bytes:",
+        "",
+        "| host | options | all blocks | told from few | difference |",
+        "|---|---|---|---|---|",
+    ]
+    for entry in found.entries:
+        few = found.of(entry["case"])
+        if entry["whole"] and few is not None:
+            case = entry["case"]
+            figures = f"{entry['peak']:,} | {few['peak']:,} | {few['peak'] - entry['peak']:,}"
+            lines.append(f"| {_host(case)}, {_clips(case)} | {_options(case)} | {figures} |")
+    lines += ["", "## What saves memory", "", "20 s of history, one clip, sections of 3 latents: step / plan.", ""]
+    lines += ["| options | " + " | ".join(HOSTS.values()) + " |", "|---" * (len(HOSTS) + 1) + "|"]
+    for options in [{}, *remedies("wan_5b")]:
+        cells = []
+        for host in HOSTS:
+            resident = options.get("resident_blocks")
+            own = options | ({"resident_blocks": DEPTH[host] // 2} if resident else {})
+            cells.append(_cell(found.of({"host": host, "options": own})))
+        lines.append(f"| {_options({'options': options}).replace(' 15', ' of a half')} | {' | '.join(cells)} |")
+    lines += ["", "## Stages, sections and histories", "", "bf16 host, one clip: step / plan (difference in %).", ""]
+    lines += ["| history | stage | target | " + " | ".join(HOSTS.values()) + " |", "|---" * (len(HOSTS) + 3) + "|"]
+    for history, (stage, section) in itertools.product((121, 31), STAGES):
+        case = {"stage": stage, "section": section, "history": history}
+        cells = [_cell(found.of(case | {"host": host})) for host in HOSTS]
+        lines.append(f"| {history} | {stage} | {section} | {' | '.join(cells)} |")
+    lines += ["", "Sections of 3 latents, 20 s of history:", ""]
+    lines += ["| | " + " | ".join(HOSTS.values()) + " |", "|---" * (len(HOSTS) + 1) + "|"]
+    together = {"clips": 2, "options": {"per_clip": False}}
+    others = {"fp8": {"fp8": True}, "2 clips": {"clips": 2}, "2 clips, --no-per-clip": together}
+    for name, more in others.items():
+        lines.append(f"| {name} | {' | '.join(_cell(found.of({'host': host} | more)) for host in HOSTS)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _percent(entry: dict[str, Any]) -> float:
+    return 100 * (entry["plan"] / entry["peak"] - 1)
+
+
+def _cell(entry: dict[str, Any] | None) -> str:
+    return "" if entry is None else f"{entry['peak'] / GIB:.2f} / {entry['plan'] / GIB:.2f} ({_percent(entry):+.1f})"
+
+
+def _host(case: dict[str, Any]) -> str:
+    return f"{HOSTS[case['host']]} {'fp8' if case['fp8'] else 'bf16'}"
+
+
+def _clips(case: dict[str, Any]) -> str:
+    return "1 clip" if case["clips"] == 1 else f"{case['clips']} clips"
+
+
+def _options(case: dict[str, Any]) -> str:
+    named = (f"--{name.replace('_', '-')} {value}" for name, value in case["options"].items())
+    found = " ".join(named).replace(" True", "")
+    return found.replace("--gradient-checkpointing False", "--no-gradient-checkpointing").replace(
+        "--per-clip False", "--no-per-clip"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="cases whose line of JSON contains this")
+    parser.add_argument("--report", action="store_true", help="measure nothing")
+    args = parser.parse_args()
+    if not args.report:
+        measure(args.only)
+    RESULTS.with_suffix(".md").write_text(report(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

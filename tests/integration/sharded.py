@@ -35,11 +35,11 @@ TOLD_AT = 5  # held-out losses and pictures, one directly after the other
 
 
 def split_on_cpu() -> None:
-    """Accelerate takes its FSDP configuration to heart on cards only; told that these processes have some, it does the
-    same with processes on CPUs. The environment is what `accelerate launch` makes of its configuration file."""
+    """Accelerate takes its FSDP configuration, which its launcher has laid into the environment, to heart on cards
+    only; told that these processes have some, it does the same with processes on CPUs."""
     from accelerate import DistributedType, PartialState
 
-    os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2", FSDP_AUTO_WRAP_POLICY="TRANSFORMER_BASED_WRAP")
+    assert (os.environ["ACCELERATE_USE_FSDP"], os.environ["FSDP_VERSION"]) == ("true", "2")
     PartialState(cpu=True)
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 

@@ -32,6 +32,7 @@ from memory_encoder.training.run_files import (
     read_losses,
 )
 from memory_encoder.training.trainer import Trainer
+from tests.launching import launched
 from tools.environment import ROOT
 
 from .training import OneClip, tiny_encoder, tiny_host, tiny_module, tiny_options
@@ -109,12 +110,12 @@ def test_killed_run_resumes_to_the_same_losses(comfy_environment: Any, tmp_path:
     assert losses["whole"] == losses["cut"] and len(losses["cut"]) == 24
 
 
-def test_two_processes_share_a_batch_to_the_same_losses(comfy_environment: Any, tmp_path: Path) -> None:
+def test_two_processes_of_the_launcher_share_a_batch_to_the_same_losses(comfy_environment: Any, tmp_path: Path) -> None:
     for processes in (1, 2):
-        # `accelerate launch --cpu` starts one process only, whatever it is told.
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command = [*launch, SCRIPT, str(tmp_path / str(processes)), "20", "retrieval"]
-        done = subprocess.run(command, env=variables(comfy_environment), capture_output=True, timeout=1000)
+        launch = launched("--multi_gpu") if processes == 2 else []
+        command = [sys.executable, *launch, SCRIPT, str(tmp_path / str(processes)), "20", "retrieval"]
+        own = variables(comfy_environment) | {"ACCELERATE_USE_CPU": "true"}
+        done = subprocess.run(command, env=own, capture_output=True, timeout=1000)
         assert done.returncode == 0, done.stderr.decode()[-3000:]
         assert f"{processes} processes" in done.stdout.decode()
     one, two = ([entry["loss"] for entry in read_losses(tmp_path / str(n) / LOSSES)] for n in (1, 2))

@@ -20,6 +20,7 @@ from memory_encoder.injection.hosts.comfy_models import training_mode
 from memory_encoder.training.interruption import Stopped
 from memory_encoder.training.listener import Listener
 from memory_encoder.training.run_files import LOSSES, checkpoint_name, checkpoints_in, read_losses
+from tests.launching import launched
 
 from .runs import run, same, weights
 from .test_training import variables
@@ -102,12 +103,9 @@ def test_an_error_in_a_step_finds_the_steps_before_it_saved(made: Any, tmp_path:
 
 def script(environment: Any, folder: Path, steps: int, *more: str, processes: int = 0) -> subprocess.Popen[str]:
     """The training script, alone or with as many processes by `accelerate launch`."""
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)] if processes else []
-    place = ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1"]
-    command = [sys.executable, *launch, *(place if processes else []), "-m", "tests.integration.training"]
-    command = command if not processes else [*command[:-2], "--module", command[-1]]
+    launch = [*launched("--multi_gpu", processes=processes), "--module"] if processes else ["-m"]
     return subprocess.Popen(
-        [*command, str(folder), str(steps), "retrieval", *more],
+        [sys.executable, *launch, "tests.integration.training", str(folder), str(steps), "retrieval", *more],
         env=variables(environment) | {"ACCELERATE_USE_CPU": "true"} if processes else variables(environment),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

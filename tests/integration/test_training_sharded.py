@@ -22,6 +22,7 @@ from memory_encoder.training.distributed.sharding import choose_units, splits_we
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.listener import RECALL_PICTURE
 from memory_encoder.training.run_files import ENCODER, LORA, LOSSES, checkpoints_in, read_losses
+from tests.launching import launched
 from tools.environment import ROOT
 
 from .sharded import KEPT, KEPT_AT, TOLD_AT, HunyuanClips, hunyuan_module
@@ -32,9 +33,9 @@ NEAR = 2e-4  # losses of other orders of summation
 
 
 def train(environment: Any, folder: Path, split: bool, *more: str, steps: int = STEPS) -> dict[str, Any]:
-    """A run to the last step, in one process or split over two; what its script says of itself."""
+    """A run to the last step, in one process or split over two by `accelerate launch`; what its script says."""
     own = {"COMFYUI_PATH": str(environment.comfy), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"] if split else []
+    launch = launched("--use_fsdp", "--fsdp_version", "2") if split else []
     command = [sys.executable, *launch, SCRIPT, str(folder), str(steps), *(["split"] if split else []), *more]
     done = subprocess.run(command, env=os.environ | own, capture_output=True, timeout=1000)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
