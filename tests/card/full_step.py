@@ -289,7 +289,19 @@ def whole(card: Any, case: Case, folder: Path) -> dict[str, int]:
 
 
 def deep(card: Any, case: Case, folder: Path) -> dict[str, int]:
-    """The same of a step of all blocks, from two steps of a few."""
+    """The same of a step of all blocks, from two steps of a few.
+
+    Where each of many clips has passes of its own, what waits while the first backward pass runs is linear in them.
+    """
+    options = case.train_options()
+    if options.per_clip and case.clips > 2 and not options.offload_inputs:
+        few, more = (deep(card, replace(case, clips=clips), folder) for clips in (1, 2))
+        return _further(few, more, case.clips - 1)
     times, cases = shallow(case)
     few, more = (whole(card, one, folder) for one in cases)
+    return _further(few, more, times)
+
+
+def _further(few: dict[str, int], more: dict[str, int], times: int) -> dict[str, int]:
+    """So many times as far from the first as the second is, where both have been."""
     return {name: few[name] + times * (more[name] - few[name]) for name in few if name in more}

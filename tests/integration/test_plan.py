@@ -123,6 +123,18 @@ def test_what_makes_a_run_fit_is_named_with_its_memory_the_cheapest_first(comfy:
     assert "whatever waits in RAM" in describe_plan(plan_memory(module, options, shape), options, 7, 2 * GIB)
 
 
+def test_of_clips_that_pass_one_by_one_only_one_is_in_a_block_at_a_time() -> None:
+    """What waits for their backward passes is that of all."""
+    together = StepBytes(inputs=40, input=1, kept=10, on_the_way=5, blocks=40, outside=2, once=3)
+    apart = replace(together, apart=True)
+    assert apart.activations(1) == together.activations(1) == (60, 21)
+    assert apart.activations(8) == (3 + 8 * 2 + 15 + 8 * 40, 3 + 8 * 2 + 15 + 7 * 40 + 1)
+    assert together.activations(8) == (3 + 8 * (2 + 15 + 40), 3 + 8 * (2 + 15 + 1))
+    offloaded, whole = replace(apart, offloaded=True), replace(apart, checkpointed=False)
+    assert offloaded.activations(8) == (3 + 8 * 2 + 15 + 2, 3 + 8 * 2 + 15 + 2)
+    assert whole.activations(8) == (3 + 8 * 2 + 5 + 8 * 40 * 10, 3 + 8 * 2 + 15 + 7 * 40 * 10)
+
+
 @pytest.mark.parametrize(
     ("card", "expected"), [(None, (12, 1)), (100.0, (12, 1)), (7.5, (6, 2)), (5.0, (4, 3)), (1.0, (1, 12))]
 )

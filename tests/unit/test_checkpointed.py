@@ -11,6 +11,8 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
+from memory_encoder.injection.hosts import MemoryTokens
+from memory_encoder.injection.hosts.hunyuan import _HunyuanPatch
 from memory_encoder.injection.inject import checkpointed
 
 
@@ -107,3 +109,17 @@ def test_an_input_lives_no_longer_than_what_was_made_of_it() -> None:
         assert watch() is None
     finally:
         gc.enable()
+
+
+def test_hunyuans_blocks_share_the_positions_of_a_pass() -> None:
+    """Checkpointed blocks keep what they are given: positions of their own would be kept once a block."""
+    patch, seen = _HunyuanPatch(MemoryTokens(torch.zeros(2, 3, 8), torch.zeros(1, 1, 3, 4, 2, 2), "same"), None), []
+
+    def block(args: dict[str, Any]) -> dict[str, Any]:
+        seen.append(args["pe"])
+        return args
+
+    for pe in [torch.zeros(2, 1, 5, 4, 2, 2)] * 2 + [torch.ones(2, 1, 5, 4, 2, 2)]:
+        patch.single({"img": torch.zeros(2, 5, 8), "vec": torch.zeros(2, 8), "pe": pe}, block)
+    assert seen[0] is seen[1] and seen[0].shape == (2, 1, 8, 4, 2, 2)
+    assert bool((seen[2][:, :, :5] == 1).all())  # another pass, other positions
