@@ -115,10 +115,9 @@ class Setting:
     def module(self, options: TrainOptions, half: bool) -> TrainingModule:
         if self.size == "tiny":
             module = tiny.tiny_module(options, options.gradient_checkpointing)
-            for layer in module.diffusion_model.modules() if half else ():
-                for name, value in layer._parameters.items():
-                    if value is not None and not value.requires_grad:
-                        layer._parameters[name] = torch.nn.Parameter(value.bfloat16(), False)
+            for name, value in module.diffusion_model.named_parameters() if half else ():
+                if not (value.requires_grad or name.startswith("patch_embedding.")):  # Wan's stays float32
+                    value.data = value.data.bfloat16()
             module.offload_inputs = options.offload_inputs
             return module
         host = self._wan()
@@ -141,7 +140,7 @@ class Setting:
         )  # fmt: skip
         for name, value in list(model.named_parameters()):
             parent, _, leaf = name.rpartition(".")
-            made = torch.randn(value.shape, device=self.device, dtype=torch.bfloat16) * value[0].numel() ** -0.5
+            made = torch.randn(value.shape, device=self.device, dtype=value.dtype) * value[0].numel() ** -0.5
             made = made if value.ndim > 1 else torch.full_like(made, float("norm" in name and leaf == "weight"))
             narrow = self.fp8 and value.ndim == 2 and "blocks." in name
             made = made.to(torch.float8_e4m3fn) if narrow else made
