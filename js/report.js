@@ -13,9 +13,9 @@ const NODES = { VideoMemoryBudget: 180, VideoMemoryCut: 90, VideoMemoryJoin: 90,
 const STYLE = `
 .vm-report { box-sizing: border-box; width: 100%; height: 100%; padding: 8px; overflow: auto; border-radius: 8px;
   border: 1px solid var(--border-color); background: var(--comfy-menu-bg); color: var(--input-text);
-  font: 12px/1.4 system-ui, sans-serif; white-space: pre-wrap; overflow-wrap: anywhere; user-select: text;
+  font: 13px/1.4 system-ui, sans-serif; white-space: pre-wrap; overflow-wrap: anywhere; user-select: text;
   scrollbar-width: thin; }
-.vm-report-none { display: grid; place-content: center; text-align: center; color: var(--descrip-text); }
+.vm-report-none { display: grid; place-content: center; text-align: center; color: color-mix(in srgb, var(--descrip-text, #999) 55%, var(--input-text, #ddd)); }
 `;
 
 function attach(node) {

@@ -7,6 +7,7 @@ import { followComfy, t } from "./i18n.mjs";
 import { addPanel } from "./panel.mjs";
 import { after, onChange, shareWithCanvas } from "./storyboard/comfy.mjs";
 import { StoryboardEditor } from "./storyboard/editor.mjs";
+import { Pictures } from "./storyboard/pictures.mjs";
 import { ROUTE } from "./storyboard/plan.mjs";
 
 const NODE = "VideoMemoryStoryboard";
@@ -27,7 +28,7 @@ function addStyles() {
 function attach(node) {
   const widget = node.widgets?.find((candidate) => candidate.name === "storyboard");
   if (!widget) return; // another version of the node
-  const editor = new StoryboardEditor(app, node, widget, send);
+  const editor = new StoryboardEditor(app, node, widget, send, new Pictures(api));
   shareWithCanvas(app, editor.element);
   const panel = addPanel(node, "storyboard_editor", editor.element, { minWidth: WIDTH, height: HEIGHT, label: t("storyboard.editor") });
   const refresh = soon(() => node.graph && editor.refresh());

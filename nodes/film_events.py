@@ -27,7 +27,7 @@ from ..memory_encoder.film.loop import ExpectedSection
 from ..memory_encoder.film.sections import SectionStore, is_record
 from ..memory_encoder.frames import latents_in
 from ..memory_encoder.memory.keyframe_memory import KeyframeMemory
-from ..memory_encoder.memory.picture_choice import PictureMarks
+from ..memory_encoder.memory.picture_choice import PictureChoice
 from ..memory_encoder.pictures.codec import Codec
 from ..memory_encoder.storyboard import Section, Shot
 from . import preview_clips
@@ -138,9 +138,9 @@ class FilmEvents:
             self._send("preview", index=self.section.index, image=image)
 
     @_harmless
-    def pictures(self, memory: KeyframeMemory, marks: PictureMarks) -> None:
-        """Which pictures the next section sees, of a memory of pictures: written beside the plan, and sent."""
-        pictures = self.strip.pictures(memory, marks)
+    def pictures(self, memory: KeyframeMemory, choice: PictureChoice, following: int) -> None:
+        """Which pictures the section `following` sees, of a memory of pictures: written beside the plan, and sent."""
+        pictures = self.strip.pictures(memory, choice, following)
         write_bytes(self.store.folder / PICTURES, self.strip.content(pictures))
         self._send("pictures", pictures=pictures)
 

@@ -72,10 +72,15 @@ def check_marks(choice: PictureChoice | None, memory: Memory, plan: Sequence[Sec
     if choice is None or not holds_pictures(memory):
         return
     most, pinned = memory.config.max_pictures, choice.marks.pinned
-    given = {f"0:{number}" for number in memory.reference_numbers()} - pinned - choice.marks.banned
-    if len(pinned) + len(given) > most:
-        beside = f" beside {len(given)} references" if given else ""
-        raise ValueError(f"pictures: {len(pinned)} are pinned{beside}, and this memory keeps {most}; unpin some")
+    references = {f"0:{number}" for number in memory.reference_numbers()} - pinned
+    for section in plan if choice.absent else plan[:1]:
+        given = references - choice.for_section(section.index).banned
+        if len(pinned) + len(given) > most:
+            beside = f" beside {len(given)} references" if given else ""
+            where = f"section {section.index + 1} sees {len(given)} references: " if choice.absent else ""
+            raise ValueError(
+                f"pictures: {where}{len(pinned)} are pinned{beside}, and this memory keeps {most}; unpin some"
+            )
     for name in sorted(choice.marks.pinned | choice.marks.banned):
         section, frame = (int(part) for part in name.split(":"))
         if section > len(plan):
@@ -89,11 +94,12 @@ def check_marks(choice: PictureChoice | None, memory: Memory, plan: Sequence[Sec
             )
 
 
-def seen_pictures(choice: PictureChoice | None, memory: Memory) -> dict[str, Any]:
+def seen_pictures(choice: PictureChoice | None, memory: Memory, section: Section) -> dict[str, Any]:
     """What a section's key says of the pictures that it sees."""
     if choice is None or not holds_pictures(memory):
         return {}
-    return {"pictures": [choice.marks.name(picture) for picture in memory.bank(choice.marks)]}
+    marks = choice.for_section(section.index)
+    return {"pictures": [marks.name(picture) for picture in memory.bank(marks)]}
 
 
 class ClipLook:

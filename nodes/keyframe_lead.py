@@ -6,7 +6,8 @@ Memento's way. A section that goes on is given its first frames, the end of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import node_helpers
@@ -17,32 +18,37 @@ from ..memory_encoder.frames import frames_in, latents_in
 from ..memory_encoder.injection.hosts import Host
 from ..memory_encoder.injection.section_times import times_before
 from ..memory_encoder.memory.keyframe_memory import KeyframeMemory, as_pictures
-from ..memory_encoder.memory.picture_choice import PictureChoice, PictureMarks
+from ..memory_encoder.memory.picture_choice import PictureChoice
 from ..memory_encoder.pictures.codec import Codec
 from ..memory_encoder.storyboard import Section
 from .lead import GREY, LeadPicture, SectionInputs, lead_picture
 
 EMPTY = (
     "section {number}: the memory has no picture yet, and the model is an image-to-video one, which begins with one; "
-    "connect references (faces, places), a start_image, as history a clip that a text-to-video model made, or a memory"
+    "connect references (faces, places), a start_image, as history a clip that a text-to-video model made, or a "
+    "memory, or give the shot or someone whom it names a picture in the storyboard"
 )
 
 
 @dataclass(frozen=True)
 class KeyframeLead:
-    """How a section is given the memory's pictures. start: the film's first frame [1,H,W,3] in 0..1, if it is given."""
+    """How a section is given the memory's pictures. start: the film's first frame [1,H,W,3] in 0..1, if it is given.
+
+    begins: by a section's index, the picture that its shot begins with.
+    """
 
     vae: Any
     codec: Codec
-    marks: PictureMarks
+    choice: PictureChoice
     start: Tensor | None = None
+    begins: Mapping[int, Tensor] = field(default_factory=dict)
 
     def inputs(
         self, section: Section, memory: KeyframeMemory, latent: Tensor, positive: Any, negative: Any
     ) -> SectionInputs:
         """latent: zeros [1,C,T,h,w] of the section in VAE space. Raises ValueError when there is no picture at all."""
         given = self._given(section, memory)
-        kept = memory.bank(self.marks)
+        kept = memory.bank(self.choice.for_section(section.index))
         if not kept and given is None:
             raise ValueError(EMPTY.format(number=section.index + 1))
         size = [self.codec.spatial * side for side in latent.shape[3:]]
@@ -63,6 +69,8 @@ class KeyframeLead:
 
     def _given(self, section: Section, memory: KeyframeMemory) -> Tensor | None:
         """The first frames [k,H,W,3] of the section's clip, in 0..1, or None."""
+        if section.index in self.begins:
+            return self.begins[section.index].float().cpu()
         if section.index == 0 and self.start is not None:
             return self.start.float().cpu()
         closing = memory.closing(section.repeated) if section.repeated else None
@@ -70,9 +78,16 @@ class KeyframeLead:
 
 
 def lead_of(
-    choice: PictureChoice | None, host: Host, codec: Codec, vae: Any, start: Tensor | None, clip_vision: Any
+    choice: PictureChoice | None,
+    host: Host,
+    codec: Codec,
+    vae: Any,
+    start: Tensor | None,
+    clip_vision: Any,
+    begins: Mapping[int, Tensor],
 ) -> LeadPicture | KeyframeLead | None:
     """How this film's sections are given pictures: those of its memory, or the one that its model begins with."""
     if choice is not None:
-        return KeyframeLead(vae, codec, choice.marks, start)
-    return lead_picture(host, codec, vae, start, clip_vision)
+        return KeyframeLead(vae, codec, choice, start, begins)
+    lead = lead_picture(host, codec, vae, start, clip_vision)
+    return None if lead is None else replace(lead, begins=begins)

@@ -6,7 +6,8 @@ that latent is dropped, so that no join of the film has passed through the VAE t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import comfy.utils
@@ -49,6 +50,7 @@ class LeadPicture:
     fill: bool
     start: Tensor | None = None
     clip_vision: Any = None
+    begins: Mapping[int, Tensor] = field(default_factory=dict)  # pictures of shots, by index of the section
 
     def inputs(
         self, section: Section, memory: VideoMemory, latent: Tensor, positive: Any, negative: Any
@@ -69,7 +71,9 @@ class LeadPicture:
         return SectionInputs(latent, *conds, lead=lead)
 
     def _picture(self, section: Section, memory: VideoMemory) -> Tensor | None:
-        """[1,H,W,3] in 0..1, or None after a cut."""
+        """[1,H,W,3] in 0..1, or None after a cut to a shot without a picture."""
+        if section.index in self.begins:
+            return self.begins[section.index]
         if section.index == 0 and self.start is not None:
             return self.start
         if section.transition != "continue" or memory.recent.shape[2] == 0:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from ..memory_encoder.files import read_plain
 from ..memory_encoder.memory.keyframe_memory import KeyframeMemory
-from ..memory_encoder.memory.picture_choice import KeptPicture, PictureMarks
+from ..memory_encoder.memory.picture_choice import KeptPicture, PictureChoice, PictureMarks
 
 PICTURES = "pictures.json"
 PICTURES_VERSION = 1
@@ -35,10 +35,10 @@ class PictureStrip:
         self.film = film
         self.images: dict[int, str] = {}
 
-    def pictures(self, memory: KeyframeMemory, marks: PictureMarks) -> list[dict[str, Any]]:
-        """All pictures of a memory, as JSON values."""
-        kept = {picture.number for picture in memory.bank(marks)}
-        return [self._described(picture, marks, picture.number in kept) for picture in memory.pictures]
+    def pictures(self, memory: KeyframeMemory, choice: PictureChoice, following: int) -> list[dict[str, Any]]:
+        """All pictures of a memory, as JSON values. following: index of the next section."""
+        kept = {picture.number for picture in memory.bank(choice.for_section(following))}
+        return [self._described(picture, choice.marks, picture.number in kept) for picture in memory.pictures]
 
     def content(self, pictures: list[dict[str, Any]]) -> bytes:
         """What is in PICTURES."""

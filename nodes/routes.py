@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ..memory_encoder.files import NotPlainError, check_plain, named_folder, rea
 from ..memory_encoder.film.opening import unbroken
 from ..memory_encoder.film.plan import PlanError, PlanRequest, film_plan
 from ..memory_encoder.film.sections import SectionStore
+from ..memory_encoder.film.versions import versions
 from ..memory_encoder.injection.hosts.encoder_file import read_config
 from ..memory_encoder.phi.config import EncoderConfig
 from ..memory_encoder.storyboard import StoryboardError
@@ -31,10 +33,12 @@ from .film_events import PLAN, PLAN_VERSION, RUNNING, clip_path
 from .picture_strip import stored_pictures
 from .preview_clips import poster
 from .runtime import folders
+from .shot_pictures import is_there
 
 log = logging.getLogger("video_memory")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_BODY = 2 * 1024 * 1024  # a storyboard of 256 KiB, escaped in the worst way
+PLACE = len("section_0000")  # of a file's name: where in the film it is
 MAX_NAMES = 500  # offered in a list
 MEMORY = ".safetensors"
 MAX_POINTS = 1500  # of a loss curve; more than a node has pixels
@@ -51,6 +55,7 @@ def register_routes() -> None:
         server.routes.get("/video_memory/names")(answering(_names))
         server.routes.get("/video_memory/film/{film}")(answering(_film))
         server.routes.get("/video_memory/film/{film}/clip/{index}")(answering(_clip))
+        server.routes.get("/video_memory/film/{film}/takes/{index}")(answering(_takes))
         server.routes.get("/video_memory/training/{run}")(answering(_training))
         server.routes.get("/video_memory/training/{run}/recalled")(answering(_recalled))
 
@@ -103,7 +108,7 @@ def plan_of(body: bytes) -> dict[str, Any]:
         raise PlanError("the request is no JSON; send an object with a storyboard", "request") from error
     try:
         request = PlanRequest.from_dict(data)
-        return film_plan(request, [_config(name) for name in request.encoders])
+        return film_plan(request, [_config(name) for name in request.encoders], is_there)
     except StoryboardError as error:
         raise PlanError(str(error), "storyboard") from error
 
@@ -152,15 +157,18 @@ def film_state(film: str) -> dict[str, Any]:
 
     run: the last message of the run that is making the film, None when none is.
     pictures: those of a memory of pictures, for films that have one.
+    versions: how often a section is on disk, see `takes`.
     Sections that do not follow the ones before them, since they are of an earlier run, have the status "stale".
     """
     store = _reader(film)
     records = store.manifest()
     following = unbroken(records)
+    clips = Counter(path.name[:PLACE] for path in store.folder.glob("section_*.webp"))
     sections = []
     for number, record in enumerate(records):
         stale = {"status": "stale"} if number >= following else {}
-        sections.append(record | stale | {"clip": _is_there(clip_path(store, record))})
+        path = clip_path(store, record)
+        sections.append(record | stale | {"clip": _is_there(path), "versions": clips[path.name[:PLACE]]})
     running = RUNNING.get(film)
     run = None if running is None else running.last
     return {"film": film, "plan": _plan(store.folder / PLAN), "sections": sections, "run": run} | _pictures(
@@ -206,6 +214,20 @@ async def _clip(request: web.Request) -> web.StreamResponse:
     # With the section's key in the address the answer never changes.
     cache = "no-cache" if key is None else "private, max-age=86400"
     return web.Response(body=content, content_type="image/webp", headers={"Cache-Control": cache})
+
+
+def takes(film: str, index: int) -> dict[str, Any]:
+    """What is on disk of a section and has a preview, oldest first: its key, take (null: unknown) and time."""
+    store = _reader(film)
+    found = [
+        version for version in versions(store, index) if _is_there(clip_path(store, {"index": index} | vars(version)))
+    ]
+    return {"film": film, "index": index, "takes": [vars(version) for version in found]}
+
+
+async def _takes(request: web.Request) -> web.StreamResponse:
+    index = _whole_number(request.match_info["index"])
+    return as_json(await asyncio.to_thread(takes, request.match_info["film"], index))
 
 
 def _clip_content(film: str, index: int, key: str | None, still: bool) -> bytes:

@@ -38,6 +38,7 @@ from .runtime.progress import FilmProgress
 from .runtime.sampling import host_of
 from .saving import film_latent, film_stamp
 from .section_renderer import SectionRenderer, own_memory, split_experts
+from .shot_pictures import ShotPictures
 from .sockets import (
     CATEGORY,
     StoryboardSocket,
@@ -200,12 +201,16 @@ class VideoMemorySampler(io.ComfyNode):
         if models is None:
             log.warning("film %s: %s", film, UNKNOWN)
         maker = MemoryMaker(models, memory_encoder, state_store(store, models, kept_states, branch_film))
-        request = BeginningRequest(history, memory, start_image, film, branch_film, branch_section, references)
+        opened = history is not None or memory is not None or bool(branch_film.strip())
+        shown = ShotPictures.of(storyboard.storyboard, storyboard.pictures, start_image, (width, height), opened)
+        request = BeginningRequest(history, memory, shown.start, film, branch_film, branch_section, references)
         made_before = maker.of_vae()
         beginning = beginning_of(request, model, vae, size, (width, height), storyboard.fps, lattice, made_before)
         beginning = with_picture(beginning, memory_encoder.config)
         opening = beginning.opening
         start = with_references(start, references, width, height, size[1:])
+        given = start.contents() if memory is not None or references is not None else None
+        start, shown = shown.with_cast(start, size[1:])
         choice = choice_of(start, pictures, opening, clip_vision)
 
         # Films of 0.1.0, whose second expert read the film through the first one's projection, are made anew there.
@@ -220,7 +225,7 @@ class VideoMemorySampler(io.ComfyNode):
             "size": [width, height],
             "negative": hashable(negative),
             "history": beginning.clip,
-            "memory": start.contents() if memory is not None or references is not None else None,
+            "memory": given,
             "experts": [boundary, low_noise_memory, *read_own] if model_low_noise is not None else None,
             "branch": beginning.branch,
             "picture": beginning.picture,
@@ -231,6 +236,9 @@ class VideoMemorySampler(io.ComfyNode):
             own.memory = append_opening(memory_encoder, own.codec, own.memory, model, opening, states=own.states)
         start = opened_memory(memory_encoder, codec, start, model, opening, size, clip_vision, choice, states)
         plan, steps = storyboard.plan(lattice, start.latents, **beginning.history(lattice)), len(sigmas) - 1
+        shown, choice = shown.planned(plan), shown.chosen(choice, plan)
+        lead = lead_of(choice, host, codec, vae, beginning.picture, clip_vision, shown.begins)
+        shown.check_taken(plan, lead is not None)
         check_marks(choice, start, plan)
         asked = asked_of(plan, storyboard.fps, codec.temporal, sliding_window, sampling_shift(model))
         beyond = remarks([part.trained_on for part in memory_encoder.parts], asked)
@@ -239,14 +247,13 @@ class VideoMemorySampler(io.ComfyNode):
         takes, locked = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))
         progress = FilmProgress(model, len(plan), steps)
         events = FilmEvents(store, plan, model, steps, storyboard.storyboard.shots, locked, progress.previewer)
-        lead = lead_of(choice, host, codec, vae, beginning.picture, clip_vision)
         renderer = SectionRenderer(
             experts, memory_encoder, codec, settings, positive, negative, cfg, sampler, size, progress, events, lead,
             choice, states,
         )  # fmt: skip
 
         def of_section(section: Section) -> dict[str, Any]:
-            return {"positive": hashable(positive[section.prompt])}
+            return {"positive": hashable(positive[section.prompt])} | shown.facts(section)
 
         with store.making(), events.going_on():
             facts = beginning.write_opening(store)

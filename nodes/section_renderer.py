@@ -106,7 +106,7 @@ class SectionRenderer:
         inputs = SectionInputs(latent, self.conditioning[section.prompt], self.negative)
         self.events.sampling(section)
         if self.choice is not None and section.index == 0:
-            self.events.pictures(memory, self.choice.marks)
+            self.events.pictures(memory, self.choice, 0)
         if self.lead is not None:
             inputs = self.lead.inputs(section, memory, inputs.latent, inputs.positive, inputs.negative)
         latent = inputs.latent
@@ -145,12 +145,13 @@ class SectionRenderer:
         latent = normalised_history(self.experts[0].model, {"samples": latents}, "section")
         codec = self.events.watch_decoding(section, self.codec, lambda codec: pictures_for(memory, codec, latent))
         codec = replace(codec, decode=decode_once(codec.decode))
-        marks = None if self.choice is None else self.choice.marks.until(len(memory.sections))
+        choice = None if self.choice is None else self.choice.of_section(section.index)
+        marks = None if choice is None else choice.marks.until(len(memory.sections))
         facts = appended_section(latents, section.prompt, seed, section.repeated, marks)
 
         def compressed(before: Any, codec: Codec) -> Any:
             repeated = section.repeated or 0
-            return compress(self.encoder, codec, before, latent, section.prompt, seed, repeated, self.choice)
+            return compress(self.encoder, codec, before, latent, section.prompt, seed, repeated, choice)
 
         for expert in self.experts:
             if (own := expert.own) is not None and expert.sees_memory:
@@ -158,7 +159,7 @@ class SectionRenderer:
                 own.memory = own.states.extended(own.memory, facts, partial(compressed, own.memory, other))
         after = self.states.extended(memory, facts, partial(compressed, memory, codec))
         if self.choice is not None:
-            self.events.pictures(after, self.choice.marks)
+            self.events.pictures(after, self.choice, section.index + 1)
         return after
 
     def _callback(self, before: int) -> Callable[[int, Tensor, Tensor, int], None]:

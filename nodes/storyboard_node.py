@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..memory_encoder.frames import TEMPORAL
 from ..memory_encoder.storyboard import (
@@ -14,11 +15,13 @@ from ..memory_encoder.storyboard import (
     Section,
     Shot,
     Storyboard,
+    StoryboardError,
     describe_schedule,
     plan_sections,
     read_storyboard,
 )
 from .runtime.managed import ManagedEncoder
+from .shot_pictures import load_pictures, stamps_of
 from .sockets import CATEGORY, StoryboardSocket, encoder_input, fps_input
 
 EXAMPLE = Storyboard(
@@ -32,7 +35,7 @@ EXAMPLE = Storyboard(
 
 @dataclass(frozen=True)
 class EncodedStoryboard:
-    """What travels through a STORYBOARD socket: shots, lengths and one conditioning per prompt."""
+    """What travels through a STORYBOARD socket: shots, lengths, one conditioning per prompt, and pictures by name."""
 
     storyboard: Storyboard
     fps: float
@@ -40,6 +43,7 @@ class EncodedStoryboard:
     total_seconds: float | None
     conditioning: dict[str, Any]
     negative: Any = None
+    pictures: dict[str, Tensor] = field(default_factory=dict)
 
     def plan(self, lattice: Lattice, history_latents: int = 0, **history: Any) -> tuple[Section, ...]:
         """Sections of the film after `history_latents` latents; `history` says more of them, see `plan_sections`."""
@@ -105,6 +109,14 @@ class VideoMemoryStoryboard(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, storyboard: Any = "", **_: Any) -> str:
+        """Changes when a picture that the storyboard names does."""
+        try:
+            return str(stamps_of(Storyboard.from_json(storyboard)))
+        except (StoryboardError, OSError):  # another format, which names none, or one that the run will refuse
+            return ""
+
+    @classmethod
     def execute(
         cls,
         clip,
@@ -130,6 +142,7 @@ class VideoMemoryStoryboard(io.ComfyNode):
             total_seconds=total_seconds or None,
             conditioning={},
             negative=_encode(clip, parsed.negative) if parsed.negative else None,
+            pictures=load_pictures(parsed),
         )
         parts = () if memory_encoder is None else memory_encoder.parts
         sections = encoded.plan(Lattice.of([part.config for part in parts], TEMPORAL))

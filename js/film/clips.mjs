@@ -6,6 +6,11 @@ export function clipPath(film, tile, still = false) {
   return still ? `${path}&still=1` : path;
 }
 
+/** Address of what is on disk of a section. */
+export function takesPath(film, index) {
+  return `${filmPath(film)}/takes/${index}`;
+}
+
 export function filmPath(film) {
   return `/video_memory/film/${encodeURIComponent(film)}`;
 }

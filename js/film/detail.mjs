@@ -4,20 +4,23 @@ import { element, update, updateAttribute } from "../dom.mjs";
 import { t } from "../i18n.mjs";
 import { finishedOf } from "./state.mjs";
 import { sectionsText } from "./status.mjs";
-import { continueFrom, previousTake, redo, toggleLock, unlocked } from "./takes.mjs";
+import { continueFrom, previousTake, redo, takeOf, toggleLock, unlocked } from "./takes.mjs";
 import { place } from "./time.mjs";
 
 export class Detail {
-  /** `change({takes, locks})` is called with what the user has chosen; `leave()` gives the focus back to the strip. */
-  constructor(change, leave) {
-    this.change = change;
-    this.leave = leave;
+  /**
+   * `change({takes, locks})` is called with what the user has chosen; `leave()` gives the focus back to the strip;
+   * `compare(tile)` shows what else is on disk of a section.
+   */
+  constructor(change, leave, compare) {
+    Object.assign(this, { change, leave });
     this.prompt = element("div", { class: "vm-film-prompt" });
     this.facts = element("div", { class: "vm-film-status vm-film-dim" });
     const button = (name, act) => plainButton(t(name), t(`${name}.title`), act);
     this.buttons = {
       redo: button("film.redo", () => this.choose(redo(this.choices, this.tile.index, finishedOf(this.state)))),
       back: button("film.undo", () => this.choose(previousTake(this.choices, this.tile.index))),
+      compare: button("film.compare", () => compare(this.tile)),
       lock: button("film.lock", () => this.change(toggleLock(this.choices, this.tile.index))),
       from: button("film.continue", () => this.choose(continueFrom(this.choices, this.tile.index, madeOf(this.state)))),
     };
@@ -47,11 +50,17 @@ export class Detail {
     const { redo: again, back, lock, from } = this.buttons;
     const shotLock = tile.locked && !tile.lockedHere;
     again.disabled = from.disabled = !usable || shotLock;
+    update(this.buttons.compare, "hidden", tile.versions < 2);
     back.disabled = !usable || shotLock || tile.nextTake === 0;
     lock.disabled = !usable || shotLock || (!tile.key && !tile.lockedHere);
     update(lock, "textContent", t(tile.locked ? "film.unlock" : "film.lock"));
     update(lock, "title", shotLock ? t("film.lock.shot") : t(tile.locked ? "film.unlock.title" : "film.lock.title"));
     updateAttribute(lock, "aria-pressed", String(tile.locked));
+  }
+
+  /** Another take that is on disk. */
+  take(index, take) {
+    this.choose(takeOf(this.choices, index, take, finishedOf(this.state)));
   }
 
   /** What a key does: "redo" or "lock". */

@@ -62,7 +62,7 @@ function newRun(node) {
 }
 
 /**
- * One tile per section: `{index, state, prompt, start, seconds, key, clip, take, nextTake, locked, lockedHere, live, progress}`.
+ * One tile per section: `{index, state, prompt, start, seconds, key, clip, versions, take, nextTake, locked, lockedHere, live, progress}`.
  *
  * `state` is waiting, sampling, stored, reused, locked, failed, stopped, or stale: on disk, but of an earlier run of the
  * film. While a run has not come to a section, it is "kept" when it stays as it is, "again" when it will be made anew, and
@@ -83,6 +83,7 @@ export function tilesOf(state, takes, locks) {
       seconds: plan.seconds ?? 0,
       key: record?.key ?? "",
       clip: Boolean(record?.clip),
+      versions: record?.versions ?? 0,
       take: (ahead ? plan.take : record?.take) ?? 0,
       nextTake: takes.get(index) ?? 0,
       locked: locks.has(index) || Boolean(planned.get(index)?.locked),

@@ -3,23 +3,23 @@
 export const STYLE = `
 .vm-film { --vm-accent: var(--p-primary-color, #3b82f6); --vm-ok: var(--p-green-500, #22c55e);
   --vm-lock: var(--p-amber-500, #f59e0b); --vm-bad: var(--p-red-500, #ef4444);
+  --vm-solid: #2563eb; --vm-quiet: color-mix(in srgb, var(--descrip-text, #999) 55%, var(--input-text, #ddd));
   display: flex; flex-direction: column; gap: 8px; box-sizing: border-box; width: 100%; height: 100%; padding: 8px;
   overflow: hidden; border-radius: 8px; background: var(--comfy-menu-bg); color: var(--input-text);
-  border: 1px solid var(--border-color); font: 12px/1.35 system-ui, sans-serif; }
+  border: 1px solid var(--border-color); font: 13px/1.35 system-ui, sans-serif; }
 .vm-film * { box-sizing: border-box; }
 .vm-film [hidden] { display: none !important; }
 .vm-film-head, .vm-film-detail-row, .vm-film-pending { display: flex; align-items: center; gap: 8px; min-width: 0; }
 .vm-film-status { flex: 1; min-width: 0; overflow: hidden; white-space: nowrap; text-overflow: ellipsis;
   font-variant-numeric: tabular-nums; }
 .vm-film-status b { font-weight: 600; }
-.vm-film-dim { color: var(--descrip-text); }
+.vm-film-dim { color: var(--vm-quiet); }
 .vm-film button { font: inherit; color: var(--input-text); cursor: pointer; }
 .vm-film .vm-film-button { padding: 3px 9px; border: 1px solid var(--border-color); border-radius: 6px;
   background: var(--comfy-input-bg); white-space: nowrap; }
 .vm-film .vm-film-button:hover:not(:disabled) { border-color: var(--vm-accent); }
 .vm-film .vm-film-button:disabled { opacity: 0.45; cursor: default; }
-.vm-film .vm-film-button.primary { background: var(--vm-accent); border-color: var(--vm-accent);
-  color: var(--p-primary-contrast-color, #fff); }
+.vm-film .vm-film-button.primary { background: var(--vm-solid); border-color: var(--vm-solid); color: #fff; }
 .vm-film .vm-film-button[aria-pressed="true"] { border-color: var(--vm-lock);
   background: color-mix(in srgb, var(--vm-lock) 22%, var(--comfy-input-bg)); }
 .vm-film :focus-visible { outline: 2px solid var(--vm-accent); outline-offset: 1px; }
@@ -45,11 +45,11 @@ export const STYLE = `
   background: #000a; color: var(--vm-lock); }
 .vm-film-lock svg { width: 100%; height: 100%; display: block; }
 .vm-film-next { position: absolute; right: 4px; bottom: 4px; padding: 0 5px; border-radius: 4px;
-  background: var(--vm-accent); color: var(--p-primary-contrast-color, #fff); font-size: 10.5px; }
+  background: var(--vm-solid); color: #fff; font-size: 11.5px; }
 .vm-film-progress { position: absolute; left: 0; bottom: 0; height: 3px; background: var(--vm-accent); }
 .vm-film-text { padding: 3px 6px 4px; min-width: 0; width: 100%; flex: none; }
 .vm-film-text > div { overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
-.vm-film-state { display: flex; align-items: center; gap: 5px; font-size: 11px; }
+.vm-film-state { display: flex; align-items: center; gap: 5px; font-size: 12px; }
 .vm-film-state::before { content: ""; width: 7px; height: 7px; border-radius: 50%; background: var(--descrip-text);
   flex: none; }
 :is([data-state="waiting"], [data-state="again"]) .vm-film-state::before { background: transparent; border: 1.5px solid var(--descrip-text); }
@@ -66,12 +66,18 @@ export const STYLE = `
 .vm-film-ask { padding: 3px 3px 3px 8px; border-radius: 6px; background: color-mix(in srgb, var(--vm-lock) 20%, transparent); }
 .vm-film-pending { padding: 4px 4px 4px 8px; border-radius: 6px; flex: none; min-height: 34px;
   background: color-mix(in srgb, var(--vm-accent) 16%, transparent); }
-.vm-film-pending[data-level="none"] { padding-inline: 0; background: none; color: var(--descrip-text); }
+.vm-film-pending[data-level="none"] { padding-inline: 0; background: none; color: var(--vm-quiet); }
 .vm-film-pending[data-level="bad"] { background: color-mix(in srgb, var(--vm-bad) 18%, transparent); }
 .vm-film-player { position: relative; flex: 1; min-height: 0; display: flex; flex-direction: column; border-radius: 6px;
   background: #000; color: #fff; overflow: hidden; }
 .vm-film-screen { flex: 1; min-height: 0; width: 100%; object-fit: contain; }
-.vm-film-caption { position: absolute; left: 0; right: 0; top: 0; padding: 5px 8px 14px; font-size: 11.5px;
+.vm-film-pair { display: flex; flex: 1; gap: 4px; min-height: 0; }
+.vm-film-side { display: flex; flex: 1; flex-direction: column; min-width: 0; }
+.vm-film-side-row { display: flex; gap: 5px; padding: 4px 6px; background: #161616; }
+.vm-film-side-row :is(select, .vm-film-button) { height: 24px; color: #fff; background: #2a2a2a; border: 1px solid #555; border-radius: 6px; font: inherit; }
+.vm-film-side-row select { flex: 1; min-width: 0; }
+.vm-film-side-row .vm-film-button { padding-block: 0; }
+.vm-film-caption { position: absolute; left: 0; right: 0; top: 0; padding: 5px 8px 14px; font-size: 12.5px;
   background: linear-gradient(#000c, transparent); overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
 .vm-film-controls { display: flex; align-items: center; gap: 5px; flex: none; padding: 5px 8px; background: #161616; }
 .vm-film-controls .vm-film-button { display: grid; place-items: center; width: 28px; height: 24px; padding: 0; color: #fff;

@@ -69,6 +69,14 @@ export function redo({ takes, locks }, index, finished) {
   return { takes: changed, locks: kept };
 }
 
+/** A certain take of one section, which is on disk; the finished sections after it stay, as with `redo`. */
+export function takeOf(choices, index, take, finished) {
+  const { takes, locks } = redo(choices, index, finished);
+  if (take) takes.set(index, take);
+  else takes.delete(index);
+  return { takes, locks };
+}
+
 /** The take before; what it made is still on disk. */
 export function previousTake({ takes, locks }, index) {
   const changed = new Map(takes);

@@ -2,7 +2,8 @@
 
 import { element, ownWheel, update, updateAttribute } from "../dom.mjs";
 import { t } from "../i18n.mjs";
-import { clipPath } from "./clips.mjs";
+import { clipPath, takesPath } from "./clips.mjs";
+import { Compare } from "./compare.mjs";
 import { Detail } from "./detail.mjs";
 import { Pictures } from "./pictures.mjs";
 import { Player } from "./player.mjs";
@@ -53,7 +54,12 @@ export class FilmView {
     this.emptyTitle = element("div");
     const hint = element("div", { class: "vm-film-dim", textContent: t("film.idle.hint") });
     this.empty = element("div", { class: "vm-film-empty" }, this.emptyTitle, hint);
-    this.detail = new Detail((choices) => this.host.choose(choices), () => this.select(this.selected));
+    this.detail = new Detail((choices) => this.host.choose(choices), () => this.select(this.selected), (tile) => this.openCompare(tile));
+    this.compare = new Compare(
+      async (tile, key) => (await fetch(this.clipAddress({ ...tile, key }, false))).blob(),
+      (index, take) => (this.compare.close(), this.detail.take(index, take)),
+      () => (this.show(), this.select(this.selected)),
+    );
     this.pendingText = element("div", { class: "vm-film-status" });
     this.clearButton = element("button", {
       type: "button", class: "vm-film-button", textContent: t("film.clear"), title: t("film.clear.title"),
@@ -64,7 +70,7 @@ export class FilmView {
       onclick: () => this.host.queue(),
     });
     this.pending = element("div", { class: "vm-film-pending" }, this.pendingText, this.clearButton, this.runButton);
-    const parts = [head, this.bar, this.player.root, this.empty, this.pictures.root, this.strip, this.detail.root, this.pending];
+    const parts = [head, this.bar, this.player.root, this.compare.root, this.empty, this.pictures.root, this.strip, this.detail.root, this.pending];
     this.root = element("div", { class: "vm-film" }, ...parts);
     // After a reload the chosen section is known before there is room to show it in.
     this.observer = new ResizeObserver(() => this.reveal());
@@ -81,7 +87,7 @@ export class FilmView {
     this.error = error;
     const { takes, locks, linked, pictures, picturesLinked } = this.host.choices();
     this.shown = tilesOf(state, takes ?? new Map(), locks ?? new Set());
-    if (reached && !this.player.active && !this.strip.contains(document.activeElement)) this.selected = state.run.index;
+    if (reached && !this.player.active && !this.compare.active && !this.strip.contains(document.activeElement)) this.selected = state.run.index;
     if (paused) this.selected = state.run.index - 1; // what is to be looked at
     this.selected = Math.max(0, Math.min(this.selected, this.shown.length - 1));
     this.showTiles();
@@ -93,12 +99,13 @@ export class FilmView {
     update(this.empty, "hidden", this.shown.length > 0);
     update(this.emptyTitle, "textContent", state.film ? t("film.idle") : t("film.unknown"));
     update(this.playButton, "textContent", this.player.active ? `◼ ${t("film.stop")}` : `▶ ${t("film.play")}`);
+    update(this.playButton, "hidden", this.compare.active);
     update(this.playButton, "disabled", !this.player.active && !this.playable().length);
     this.pictures.show(state.pictures, pictures, picturesLinked);
     const useless = { "film.grid": this.shown.length < 4, [PICTURES]: !this.pictures.shown.length };
     for (const [name, button] of Object.entries(this.turns)) {
       updateAttribute(button, "aria-pressed", String(this.host.turned(name)));
-      update(button, "hidden", this.player.active || Boolean(useless[name]));
+      update(button, "hidden", this.player.active || this.compare.active || Boolean(useless[name]));
     }
     update(this.turns[PICTURES], "textContent", t(PICTURES, { count: this.pictures.shown.length }));
     this.root.classList.toggle("vm-film-grid", this.host.turned("film.grid"));
@@ -106,7 +113,8 @@ export class FilmView {
     this.detail.show(this.shown[this.selected], { takes, locks }, this.state, usable);
     this.showPending(takes, locks, linked);
     // The player takes the place of the strip and what is below it, the memory's pictures that of strip and section.
-    const nothing = this.player.active || this.shown.length === 0;
+    const playing = this.player.active || this.compare.active;
+    const nothing = playing || this.shown.length === 0;
     const looking = this.host.turned(PICTURES) && this.pictures.shown.length > 0;
     update(this.pending, "hidden", nothing);
     update(this.pictures.root, "hidden", nothing || !looking);
@@ -204,6 +212,16 @@ export class FilmView {
     this.show();
   }
 
+  async openCompare(tile) {
+    const answer = await fetch(this.host.address(takesPath(this.state.film, tile.index)));
+    const { takes = [] } = answer.ok ? await answer.json() : {};
+    if (takes.length < 2 || tile.index !== this.selected) return;
+    const { takes: chosen, locks, linked } = this.host.choices();
+    const locked = tile.locked && !tile.lockedHere; // in the storyboard
+    this.compare.open(tile, takes, chosen !== null && locks !== null && !linked && !locked);
+    this.show();
+  }
+
   clipAddress(tile, still) {
     return this.host.address(clipPath(this.state.film, tile, still));
   }
@@ -211,6 +229,7 @@ export class FilmView {
   /** Ends what goes on by itself; the node is gone. */
   close() {
     this.player.stop();
+    this.compare.close();
     this.observer.disconnect();
     this.leaveWheel();
   }

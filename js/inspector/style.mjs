@@ -4,7 +4,7 @@ export const STYLE = `
 .vm-inspect { --vm-accent: var(--p-primary-color, #3b82f6); display: flex; flex-direction: column; gap: 8px;
   box-sizing: border-box; width: 100%; height: 100%; padding: 8px; overflow: hidden; border-radius: 8px;
   border: 1px solid var(--border-color); background: var(--comfy-menu-bg); color: var(--input-text);
-  font: 12px/1.35 system-ui, sans-serif; }
+  font: 13px/1.35 system-ui, sans-serif; }
 .vm-inspect * { box-sizing: border-box; }
 .vm-inspect [hidden] { display: none !important; }
 .vm-inspect :focus-visible { outline: 2px solid var(--vm-accent); outline-offset: 1px; }
@@ -15,7 +15,7 @@ export const STYLE = `
   overflow: hidden; background: #000; }
 .vm-inspect-pair img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
 .vm-inspect-pair figcaption { position: absolute; left: 5px; top: 5px; padding: 0 6px; border-radius: 4px;
-  background: #000a; color: #fff; font-size: 11px; }
+  background: #000a; color: #fff; font-size: 12px; }
 .vm-inspect-gone { position: absolute; inset: 0; display: grid; place-content: center; padding: 12px;
   text-align: center; background: #000c; color: #fff; border-radius: 6px; }
 .vm-inspect-row { display: flex; align-items: center; gap: 8px; flex: none; }
@@ -24,7 +24,7 @@ export const STYLE = `
 .vm-inspect-scrubber > .vm-inspect-text, .vm-inspect-memory > .vm-inspect-text { flex: none; }
 .vm-inspect-memory > .vm-inspect-text { white-space: normal; display: -webkit-box; -webkit-line-clamp: 2;
   -webkit-box-orient: vertical; }
-.vm-inspect-dim { color: var(--descrip-text); }
+.vm-inspect-dim { color: color-mix(in srgb, var(--descrip-text, #999) 55%, var(--input-text, #ddd)); }
 .vm-inspect input[type="range"] { width: 100%; margin: 0; flex: none; accent-color: var(--vm-accent); }
 .vm-inspect-button { font: inherit; color: var(--input-text); cursor: pointer; padding: 2px 9px;
   border: 1px solid var(--border-color); border-radius: 6px; background: var(--comfy-input-bg); white-space: nowrap; }
@@ -34,14 +34,14 @@ export const STYLE = `
   background: var(--comfy-input-bg); border-radius: 4px; touch-action: none; }
 .vm-inspect-mark { stroke: var(--input-text); opacity: 0.7; }
 .vm-inspect-axis { display: flex; flex-direction: column; justify-content: space-between; text-align: right;
-  font-size: 10px; line-height: 1; color: var(--descrip-text); min-width: 32px; padding: 1px 0; }
+  font-size: 11px; line-height: 1; color: color-mix(in srgb, var(--descrip-text, #999) 55%, var(--input-text, #ddd)); min-width: 32px; padding: 1px 0; }
 .vm-inspect-empty { flex: 1; display: grid; place-content: center; text-align: center; min-height: 60px; padding: 8px;
-  border: 1px dashed var(--border-color); border-radius: 6px; color: var(--descrip-text); }
+  border: 1px dashed var(--border-color); border-radius: 6px; color: color-mix(in srgb, var(--descrip-text, #999) 55%, var(--input-text, #ddd)); }
 .vm-inspect-memory { display: flex; flex-direction: column; gap: 4px; flex: none; }
 .vm-inspect-timeline { position: relative; height: 34px; border-radius: 6px; overflow: hidden; cursor: crosshair;
   background: var(--comfy-input-bg); touch-action: none; user-select: none; }
-.vm-inspect-section { position: absolute; top: 0; bottom: 0; padding: 2px 5px; font-size: 10.5px; overflow: hidden;
-  white-space: nowrap; text-overflow: ellipsis; border-right: 1px solid var(--border-color); color: var(--descrip-text); }
+.vm-inspect-section { position: absolute; top: 0; bottom: 0; padding: 2px 5px; font-size: 11.5px; overflow: hidden;
+  white-space: nowrap; text-overflow: ellipsis; border-right: 1px solid var(--border-color); color: color-mix(in srgb, var(--descrip-text, #999) 55%, var(--input-text, #ddd)); }
 .vm-inspect-chosen { position: absolute; inset: 0; pointer-events: none; }
 .vm-inspect-range { position: absolute; top: 0; bottom: 0; min-width: 3px; border: 1.5px solid var(--vm-accent);
   border-radius: 4px; background: color-mix(in srgb, var(--vm-accent) 30%, transparent); }

@@ -18,6 +18,15 @@ export function parseCast(text) {
   return cast;
 }
 
+/** The lines with the pictures that they had before: those of the same name or look, else of the same place. */
+export function keepPictures(cast, before) {
+  const same = cast.map((line) => before.find((other) => (line.name ? other.name === line.name : !other.name && other.look === line.look)));
+  return cast.map((line, i) => {
+    const was = same[i] ?? (same.includes(before[i]) ? undefined : before[i]);
+    return { ...line, picture: was?.picture ?? "" };
+  });
+}
+
 /** The text of a cast. */
 export function formatCast(cast) {
   return cast.map(({ name, look }) => (name ? `${name}: ${look}` : LINE.test(look) ? `Style: ${look}` : look)).join("\n");

@@ -1,7 +1,7 @@
 /** Dragging on the timeline: an edge makes a shot longer or shorter, a block goes to another place. */
 
 import { t } from "../i18n.mjs";
-import { boundaries, moveBoundary, moveShot, resizeShot, snap, tidy } from "./edits.mjs";
+import { boundaries, moveBoundary, moveShots, resizeShot, snap, tidy } from "./edits.mjs";
 import { clock, dropIndex } from "./scale.mjs";
 
 const CLICK = 4; // pixels that a hand moves without meaning to drag
@@ -11,16 +11,19 @@ export function followDrag(timeline, event) {
   if (event.button !== 0) return;
   const edge = event.target.closest("[data-edge]");
   const block = event.target.closest("[data-index]");
-  const { storyboard, times, editable } = timeline.state;
+  const { storyboard, times, editable, chosen } = timeline.state;
   const time = timeline.timeAt(event);
   const index = block ? Number(block.dataset.index) : indexAt(times, time);
   timeline.scroller.focus({ preventScroll: true });
-  timeline.actions.select(index, time);
   event.preventDefault(); // no text is selected, no image is dragged
-  if (!editable || (edge && storyboard.shots[index].locked)) return; // another length would make a locked shot anew
+  const [range, more] = [event.shiftKey && !edge, (event.ctrlKey || event.metaKey) && !edge];
+  const group = !edge && !range && !more && chosen.length > 1 && chosen.includes(index);
+  if (!group) timeline.actions.select(index, time, { range, more }); // one of several chosen ones may begin a drag of all
+  if (!editable || range || more) return;
   const film = timeline.actions.film();
-  const start = { storyboard, times, film, index, time, x: event.clientX, moved: false };
-  listen(timeline, event, edge ? edgeDrag(timeline, start) : blockDrag(timeline, start));
+  const start = { storyboard, times, film, index, time, x: event.clientX, chosen: group ? chosen : [index] };
+  if (edge) listen(timeline, event, edgeDrag(timeline, { ...start, index: Number(edge.dataset.edge), left: edge.dataset.side === "start" }));
+  else listen(timeline, event, blockDrag(timeline, start));
 }
 
 function indexAt(times, time) {
@@ -52,44 +55,54 @@ function listen(timeline, event, drag) {
   window.addEventListener("keydown", onKey, { ...options, capture: true });
 }
 
-/** Without Shift all later shots move along; with it only the boundary to the next shot moves. */
-function edgeDrag(timeline, { storyboard, times, film, index, time }) {
+/**
+ * The boundary behind the shot `index`. At a shot's right edge all later shots move along, and with Shift the boundary
+ * alone moves; at its `left` edge it is the other way round. Another length would make a locked shot anew.
+ */
+function edgeDrag(timeline, { storyboard, times, film, index, time, left }) {
   let result = storyboard;
   const offset = times[index + 1] - time;
+  const seen = left ? index + 1 : index;
   return {
     move(event) {
+      const alone = event.shiftKey !== left;
+      const locked = (alone ? [index, index + 1] : [index]).find((i) => storyboard.shots[i]?.locked);
       const at = timeline.timeAt(event) + offset;
       const length = snap(at - times[index], film.step);
-      result = event.shiftKey
-        ? moveBoundary(storyboard, index, tidy(times[index] + length), film)
-        : resizeShot(storyboard, index, length, film);
+      if (locked !== undefined) result = storyboard;
+      else if (alone) result = moveBoundary(storyboard, index, tidy(times[index] + length), film);
+      else result = resizeShot(storyboard, index, length, film);
       const now = boundaries(result, film);
-      const seconds = now[index + 1] - now[index];
+      const seconds = now[seen + 1] - now[seen];
       const words = t("storyboard.lengthNow", { length: clock(seconds), frames: Math.round(seconds * film.fps) });
-      timeline.say(event.shiftKey ? words : `${words} · ${t("storyboard.shiftHint")}`, now[index + 1]);
+      const what = event.shiftKey ? t(alone ? "storyboard.alone" : "storyboard.along") : t("storyboard.withShift", { what: t(alone ? "storyboard.along" : "storyboard.alone") });
+      timeline.say(locked === undefined ? `${words} · ${what}` : t("storyboard.guarded", { number: locked + 1 }), now[index + 1]);
       timeline.actions.preview(result);
     },
-    end: (keep) => timeline.actions.commit(keep ? result : storyboard, index),
+    end: (keep) => timeline.actions.commit(keep ? result : storyboard, seen),
   };
 }
 
-function blockDrag(timeline, { storyboard, times, film, index, time, x }) {
-  let to = index;
-  let moved = false;
+/** A shot, or all chosen ones, to another place. A press that moves nothing chooses the one shot. */
+function blockDrag(timeline, { storyboard, times, film, index, time, x, chosen }) {
+  const others = storyboard.shots.map((_, i) => i).filter((i) => !chosen.includes(i));
+  let [to, moved] = [chosen[0], false];
   return {
     move(event) {
       moved ||= Math.abs(event.clientX - x) > CLICK;
       if (!moved) return;
       const now = timeline.timeAt(event);
       const middle = (times[index] + times[index + 1]) / 2 + now - time;
-      to = dropIndex(times, index, middle);
-      const at = to <= index ? times[to] : times[to + 1];
-      timeline.drop = { from: index, time: at, shift: (now - time) * timeline.scale };
+      to = dropIndex(times, chosen, middle);
+      const at = to < others.length ? times[others[to]] : times.at(-1);
+      timeline.drop = { from: chosen, time: to === chosen[0] ? times[to] : at, shift: (now - time) * timeline.scale };
       timeline.draw();
     },
     end(keep) {
-      const place = keep && moved ? to : index;
-      timeline.actions.commit(place === index ? storyboard : moveShot(storyboard, index, place, film), place);
+      if (!keep || !moved) return moved ? timeline.actions.commit(storyboard, index, chosen) : timeline.actions.select(index, time);
+      const places = chosen.map((_, i) => to + i);
+      const result = moveShots(storyboard, chosen, to, film);
+      return timeline.actions.commit(result, places[chosen.indexOf(index)], places);
     },
   };
 }

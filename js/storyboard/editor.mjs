@@ -13,6 +13,8 @@ import { actionOf, takesKey } from "./keys.mjs";
 import { NegativeField } from "./negative_field.mjs";
 import { Notices } from "./notices.mjs";
 import { PastePanel } from "./paste_panel.mjs";
+import { PicturePanel } from "./picture_panel.mjs";
+import { bringsFiles, imagesOf } from "./pictures.mjs";
 import { OWN_FIELDS, PlanClient, askOnce, planRequest } from "./plan.mjs";
 import { PlanPanel } from "./plan_panel.mjs";
 import { ShotPanel } from "./shot_panel.mjs";
@@ -23,11 +25,18 @@ import { Toolbar } from "./toolbar.mjs";
 /** Actions that would lose what a lock keeps: a locked shot has to be unlocked first. */
 const GUARDED = new Set(["split", "delete", "shorter", "longer"]);
 
+/** Shots that were copied from an editor, among what else a clipboard holds. */
+const SHOTS = "application/x-video-memory-shots";
+
+const span = (a, b) => Array.from({ length: Math.abs(b - a) + 1 }, (_, i) => Math.min(a, b) + i);
+
 export class StoryboardEditor {
-  /** `send(body)` posts a question to the server's plan route. */
-  constructor(app, node, widget, send) {
+  /** `send(body)` posts a question to the server's plan route; `pictures` are those of pictures.mjs. */
+  constructor(app, node, widget, send, pictures) {
     Object.assign(this, { app, node, widget, send });
+    const url = (name) => pictures.url(name);
     this.selected = 0;
+    this.others = new Set(); // shots that are chosen beside it
     this.mark = null; // where a split would cut, in seconds; null is the middle of the shot
     this.showText = false;
     this.plan = null; // the last good answer
@@ -36,24 +45,28 @@ export class StoryboardEditor {
     this.focused = false;
     this.client = new PlanClient(send, (state) => this.#planned(state));
     this.timeline = new Timeline({
-      select: (index, time) => this.select(index, time),
+      select: (index, time, how) => this.select(index, time, how),
       preview: (storyboard) => this.#show((this.preview = storyboard)),
-      commit: (storyboard, index) => this.commit(storyboard, index),
+      commit: (storyboard, index, chosen) => this.commit(storyboard, index, chosen),
       film: () => this.film(),
+      url,
     });
+    this.picturePanel = new PicturePanel(pictures, () => this.timeline.scroller.focus());
     this.shotPanel = new ShotPanel({
       type: (values) => this.#type(values),
       finish: () => this.#finishTyping(),
       change: (values) => this.commit(edits.changeShot(this.storyboard, this.selected, values)),
       resize: (seconds) => this.commit(edits.resizeShot(this.storyboard, this.selected, seconds, this.film())),
       leave: () => this.timeline.scroller.focus(),
-    });
+      picture: () => this.picturePanel.open(this.#shotPicture(this.selected)),
+    }, url);
     this.negative = new NegativeField({ type: (negative) => this.#typeFor({ negative }), finish: () => this.#finishTyping() });
     this.cast = new CastField({
       type: (cast) => this.#typeFor({ cast }),
       finish: () => this.#finishTyping(),
       leave: () => this.timeline.scroller.focus(),
-    });
+      picture: (index) => this.picturePanel.open(this.#castPicture(index)),
+    }, url);
     this.planPanel = new PlanPanel({ select: (shot) => this.select(shot), set: (field, value) => this.#setOwn(field, value) });
     this.pastePanel = new PastePanel({
       read: (text) => askOnce(send, JSON.stringify(planRequest(text, this.numbers(), {}, {}))),
@@ -66,12 +79,14 @@ export class StoryboardEditor {
     this.element = h(
       "div",
       { class: "vm-sb", role: "group", "aria-label": t("storyboard.editor") },
-      this.toolbar.element, this.notices.element, this.pastePanel.element, this.timeline.scroller, this.timeline.map, this.shotPanel.element, this.cast.element, this.negative.element, this.planPanel.element,
+      this.toolbar.element, this.notices.element, this.pastePanel.element, this.timeline.scroller, this.timeline.map, this.picturePanel.element, this.shotPanel.element, this.cast.element, this.negative.element, this.planPanel.element,
     ); // prettier-ignore
     this.element.addEventListener("keydown", (event) => this.#key(event));
     this.element.addEventListener("focusin", () => (this.focused = true));
     this.element.addEventListener("focusout", () => queueMicrotask(() => this.#blurred()));
+    for (const type of ["copy", "cut"]) this.element.addEventListener(type, (event) => this.#copy(event));
     this.element.addEventListener("paste", (event) => this.#paste(event));
+    for (const type of ["dragenter", "dragover", "dragleave", "drop"]) this.element.addEventListener(type, (event) => this.#dropped(event));
   }
 
   /** The Storyboard node's own numbers. */
@@ -120,10 +135,23 @@ export class StoryboardEditor {
     return this.plan?.of === this.text ? this.plan.answer.read_as : null;
   }
 
-  /** Selects a shot, and puts the mark of the next split where the pointer was. */
-  select(index, time = null) {
+  /** Indices of all chosen shots, in their order. */
+  get chosen() {
+    return [...new Set([...this.others, this.selected])].filter((i) => i < (this.shown?.shots.length ?? 0)).sort((a, b) => a - b);
+  }
+
+  /**
+   * Selects a shot, and puts the mark of the next split where the pointer was. `range`: all between the last one and this
+   * one are chosen; `more`: this one is chosen beside the others, or no longer.
+   */
+  select(index, time = null, { range = false, more = false, chosen = null } = {}) {
     const shown = this.shown;
     if (!shown) return;
+    const before = this.chosen;
+    if (more && before.length > 1 && before.includes(index)) {
+      this.others = new Set(before.filter((i) => i !== index));
+      if (index === this.selected) [index] = this.others;
+    } else this.others = new Set(chosen ?? (range ? span(this.selected, index) : more ? [...before, index] : []));
     this.selected = Math.max(0, Math.min(index, shown.shots.length - 1));
     const times = edits.boundaries(shown, this.film());
     const [start, end] = [times[this.selected], times[this.selected + 1]];
@@ -135,12 +163,12 @@ export class StoryboardEditor {
   }
 
   /** One edit, one step of undo; the same storyboard again only draws anew. */
-  commit(storyboard, index = this.selected) {
+  commit(storyboard, index = this.selected, chosen = null) {
     this.preview = null;
     if (!this.editable) return;
     if (formatStoryboard(storyboard) !== formatStoryboard(this.storyboard)) asOneEdit(this.app, () => this.#write(storyboard));
     this.shown = this.storyboard; // not what was shown while it was dragged
-    this.select(index, index === this.selected ? this.mark : null);
+    this.select(index, index === this.selected ? this.mark : null, { chosen });
   }
 
   /** Another storyboard in the place of whatever is there. */
@@ -152,12 +180,15 @@ export class StoryboardEditor {
   /** What buttons and keys ask for, by name. */
   act(action) {
     const film = this.film();
-    const { storyboard: now, selected: at } = this;
+    const { storyboard: now, selected: at, chosen } = this;
     const anytime = {
       previous: () => this.select(at - 1),
       next: () => this.select(at + 1),
       first: () => this.select(0),
       last: () => this.select(Infinity),
+      chooseBack: () => this.select(at - 1, null, { chosen: [...chosen, at, Math.max(0, at - 1)] }),
+      chooseOn: () => this.select(at + 1, null, { chosen: [...chosen, at, at + 1] }),
+      chooseAll: () => this.shown && this.select(at, this.mark, { chosen: span(0, this.shown.shots.length - 1) }),
       zoomIn: () => this.timeline.setZoom(this.timeline.zoom * 1.5),
       zoomOut: () => this.timeline.setZoom(this.timeline.zoom / 1.5),
       zoomFit: () => this.timeline.setZoom(1),
@@ -166,19 +197,24 @@ export class StoryboardEditor {
     };
     if (action in anytime) return anytime[action]();
     if (!this.editable) return undefined;
-    if (GUARDED.has(action) && now.shots[at].locked) return this.notices.say(t("storyboard.guarded", { number: at + 1 }));
+    if (action === "transition" && now.shots[at].picture) return this.notices.say(t("storyboard.pictureIsCut"));
+    const guarded = (action === "delete" ? chosen : [at]).find((i) => now.shots[i].locked);
+    if (GUARDED.has(action) && guarded !== undefined) return this.notices.say(t("storyboard.guarded", { number: guarded + 1 }));
+    const move = (to) => this.commit(edits.moveShots(now, chosen, to, film), to + chosen.indexOf(at), chosen.map((_, i) => to + i));
+    const locked = !chosen.every((i) => now.shots[i].locked);
     const length = () => edits.lengths(now, film)[at];
     const edit = {
       write: () => this.shotPanel.write(),
+      picture: () => this.picturePanel.open(this.#shotPicture(at)),
       insert: () => (this.commit(edits.insertShot(now, at + 1, film), at + 1), this.shotPanel.write()),
       split: () => this.#split(film),
-      duplicate: () => this.commit(edits.duplicateShot(now, at, film), at + 1),
-      delete: () => this.commit(edits.deleteShot(now, at, film), Math.min(at, Math.max(now.shots.length - 2, 0))),
-      moveBack: () => at > 0 && this.commit(edits.moveShot(now, at, at - 1, film), at - 1),
-      moveOn: () => at + 1 < now.shots.length && this.commit(edits.moveShot(now, at, at + 1, film), at + 1),
+      duplicate: () => this.#insert(edits.pickShots(now, chosen, film), film),
+      delete: () => this.commit(edits.deleteShots(now, chosen, film), Math.max(0, Math.min(chosen[0], now.shots.length - chosen.length - 1))),
+      moveBack: () => chosen[0] > 0 && move(chosen[0] - 1),
+      moveOn: () => chosen.at(-1) + 1 < now.shots.length && move(chosen.at(-1) - chosen.length + 2),
       shorter: () => this.commit(edits.resizeShot(now, at, edits.snap(length() - film.step, film.step), film)),
       longer: () => this.commit(edits.resizeShot(now, at, edits.snap(length() + film.step, film.step), film)),
-      lock: () => this.commit(edits.changeShot(now, at, { locked: !now.shots[at].locked })),
+      lock: () => this.commit(chosen.reduce((board, i) => edits.changeShot(board, i, { locked }), now), at, chosen),
       transition: () => this.commit(edits.changeShot(now, at, { transition: now.shots[at].transition === "continue" ? "cut" : "continue" })),
       markBack: () => this.select(at, this.mark - film.step),
       markOn: () => this.select(at, this.mark + film.step),
@@ -188,13 +224,13 @@ export class StoryboardEditor {
 
   /** What a person sees beside the text: kept over an undo, which makes the node anew. */
   view() {
-    const { selected, mark, showText, focused, timeline } = this;
-    return { selected, mark, showText, zoom: timeline.zoom, scroll: timeline.scroller.scrollLeft, focused };
+    const { selected, chosen, mark, showText, focused, timeline } = this;
+    return { selected, others: new Set(chosen), mark, showText, zoom: timeline.zoom, scroll: timeline.scroller.scrollLeft, focused };
   }
 
   /** Takes over what another editor of the same node showed. */
-  adopt({ selected, mark, showText, zoom }) {
-    Object.assign(this, { selected, mark, showText });
+  adopt({ selected, others, mark, showText, zoom }) {
+    Object.assign(this, { selected, others, mark, showText });
     this.timeline.zoom = zoom;
     this.refresh();
   }
@@ -235,11 +271,11 @@ export class StoryboardEditor {
     const times = edits.boundaries(storyboard, this.film());
     if (this.mark === null || this.mark < times[this.selected] || this.mark > times[this.selected + 1]) this.mark = this.#middle(times);
     const sections = this.preview ? [] : (this.plan?.answer.sections ?? []);
-    const { selected, mark, editable } = this;
-    this.timeline.show({ storyboard, times, sections, selected, mark, editable });
+    const { selected, mark, editable, chosen } = this;
+    this.timeline.show({ storyboard, times, sections, selected, chosen, mark, editable });
     const seconds = edits.tidy(times[selected + 1] - times[selected]);
     const own = sections.filter((section) => section.shot === selected);
-    this.shotPanel.show({ shot: storyboard.shots[selected], index: selected, seconds, sections: own, editable, first: selected === 0 && this.found.hasHistory === false });
+    this.shotPanel.show({ shot: storyboard.shots[selected], index: selected, seconds, sections: own, editable, first: selected === 0 && this.found.hasHistory === false, count: chosen.length });
     this.cast.show(storyboard.cast, editable);
     this.negative.show(storyboard.negative, editable);
     this.planPanel.show({ answer: this.plan?.answer, found: this.found, own: this.#own(), selected });
@@ -315,6 +351,12 @@ export class StoryboardEditor {
     else this.notices.say(t("storyboard.cannotSplit"));
   }
 
+  /** Shots of a storyboard after the last chosen one; they are chosen then. */
+  #insert(others, film) {
+    const at = this.chosen.at(-1) + 1;
+    this.commit(edits.insertShots(this.storyboard, at, others, film), at, others.shots.map((_, i) => at + i));
+  }
+
   #toggleText() {
     this.showText = !this.showText;
     this.refresh();
@@ -370,8 +412,61 @@ export class StoryboardEditor {
     this.act(action);
   }
 
+  /** What the picture panel needs to know of a shot. */
+  #shotPicture(index) {
+    const take = (name) => this.editable && this.commit(edits.setPicture(this.storyboard, index, name), index);
+    return { title: t("storyboard.pictureOf", { whose: t("storyboard.shotTitle", { number: index + 1 }) }), name: this.storyboard.shots[index].picture, take };
+  }
+
+  /** The same for a line of the cast, which is found by its name once a picture has been uploaded. */
+  #castPicture(index) {
+    const { name, look, picture } = this.storyboard.cast[index];
+    const same = (line) => (name ? line.name === name : line.look === look);
+    const take = (file) => this.editable && this.commit({ ...this.storyboard, cast: this.storyboard.cast.map((line) => (same(line) ? { ...line, picture: file } : line)) });
+    return { title: t("storyboard.pictureOf", { whose: name || t("storyboard.wholeFilm") }), name: picture, take };
+  }
+
+  /** Images that are dropped: on a shot, on a line of the cast, on the open panel, or else for the chosen shot. */
+  #dropped(event) {
+    if (!this.editable || !bringsFiles(event.dataTransfer)) return;
+    event.preventDefault();
+    event.stopPropagation(); // ComfyUI would open what is dropped as a workflow
+    this.element.classList.toggle("vm-sb-dropping", event.type === "dragover" || event.type === "dragenter");
+    if (event.type !== "drop") return;
+    const [file] = imagesOf(event.dataTransfer);
+    if (!file) return this.notices.say(t("storyboard.noImage"));
+    const line = event.target.closest("[data-cast]");
+    const shot = event.target.closest("[data-index]");
+    if (line) return this.picturePanel.take(file, this.#castPicture(Number(line.dataset.cast)));
+    if (this.picturePanel.target && this.picturePanel.element.contains(event.target)) return this.picturePanel.take(file);
+    return this.picturePanel.take(file, this.#shotPicture(shot ? Number(shot.dataset.index) : this.selected));
+  }
+
+  /** The chosen shots as a storyboard of their own, for this or another Storyboard and for any text field. */
+  #copy(event) {
+    if (takesKey(event.target, "c") || !this.storyboard) return;
+    const text = formatStoryboard(edits.pickShots(this.storyboard, this.chosen, this.film()));
+    event.clipboardData.setData("text/plain", text);
+    event.clipboardData.setData(SHOTS, text);
+    event.preventDefault();
+    event.stopPropagation(); // ComfyUI would copy the node
+    if (event.type === "cut") this.act("delete");
+  }
+
   #paste(event) {
+    const [file] = this.editable ? imagesOf(event.clipboardData) : [];
+    if (file) {
+      event.preventDefault();
+      event.stopPropagation();
+      return this.picturePanel.take(file, this.picturePanel.target ?? this.#shotPicture(this.selected));
+    }
     if (takesKey(event.target, "v")) return;
+    const shots = this.editable ? parseStoryboard(event.clipboardData?.getData(SHOTS) ?? "") : null;
+    if (shots) {
+      event.preventDefault();
+      event.stopPropagation();
+      return this.#insert(shots, this.film());
+    }
     const text = event.clipboardData?.getData("text/plain") ?? "";
     if (!text.trim() || this.linked) return;
     event.preventDefault();

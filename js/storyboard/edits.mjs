@@ -46,6 +46,12 @@ export function changeShot(storyboard, index, values) {
   return { ...storyboard, shots: storyboard.shots.map((shot, i) => (i === index ? { ...shot, ...values } : shot)) };
 }
 
+/** Another picture for a shot ("" for none). A shot that begins with a picture is a cut. */
+export function setPicture(storyboard, index, picture) {
+  const cut = picture && storyboard.shots[index].transition === "continue" ? { transition: "cut" } : {};
+  return changeShot(storyboard, index, { picture, ...cut });
+}
+
 /** The same storyboard with some words where a prompt is missing. */
 export function withPrompts(storyboard, words) {
   return { ...storyboard, shots: storyboard.shots.map((shot) => (shot.prompt.trim() ? shot : { ...shot, prompt: words })) };
@@ -71,10 +77,10 @@ export function moveBoundary(storyboard, index, time, film) {
   return { ...storyboard, shots };
 }
 
-/** Takes a shot out and puts it back so that it has the index `to`; every shot keeps its length. */
-export function moveShot(storyboard, from, to, film) {
-  const order = storyboard.shots.map((_, i) => i);
-  order.splice(to, 0, ...order.splice(from, 1));
+/** Takes shots out and puts them back, in their order, so that the first of them has the index `to`; each keeps its length. */
+export function moveShots(storyboard, chosen, to, film) {
+  const order = storyboard.shots.map((_, i) => i).filter((i) => !chosen.includes(i));
+  order.splice(to, 0, ...chosen);
   const all = lengths(storyboard, film);
   return inARow(
     storyboard,
@@ -94,16 +100,23 @@ export function splitShot(storyboard, index, time, film) {
   if (at - start < film.step * 0.99 || end - at < film.step * 0.99) return storyboard;
   const all = lengths(storyboard, film);
   const shot = storyboard.shots[index];
-  const second = { ...shot, transition: "continue", name: "" };
+  const second = { ...shot, transition: "continue", name: "", picture: "" };
   const shots = storyboard.shots.toSpliced(index, 1, shot, second);
   return inARow(storyboard, shots, all.toSpliced(index, 1, tidy(at - start), tidy(end - at)));
 }
 
-/** A copy right after the shot, not locked: nothing has been made for it yet. */
-export function duplicateShot(storyboard, index, film) {
-  const copy = { ...storyboard.shots[index], locked: false };
+/** A storyboard of some shots of another, each with its length. */
+export function pickShots(storyboard, chosen, film) {
   const all = lengths(storyboard, film);
-  return inARow(storyboard, storyboard.shots.toSpliced(index + 1, 0, copy), all.toSpliced(index + 1, 0, all[index]));
+  return inARow(storyboard, chosen.map((i) => storyboard.shots[i]), chosen.map((i) => all[i]));
+}
+
+/** Copies of another storyboard's shots at an index, not locked, with those of its cast who are not there yet. */
+export function insertShots(storyboard, index, others, film) {
+  const alone = { ...film, totalSeconds: 0 };
+  const shots = storyboard.shots.toSpliced(index, 0, ...others.shots.map((shot) => ({ ...shot, locked: false })));
+  const all = lengths(storyboard, film).toSpliced(index, 0, ...lengths(others, alone));
+  return { ...inARow(storyboard, shots, all), cast: withCast(storyboard.cast, others.cast) };
 }
 
 /** A new shot of one section at an index. */
@@ -113,11 +126,11 @@ export function insertShot(storyboard, index, film, values = {}) {
   return inARow(storyboard, storyboard.shots.toSpliced(index, 0, makeShot(values)), all.toSpliced(index, 0, length));
 }
 
-/** Without a shot; later ones move up. The last one stays, since a film has at least one. */
-export function deleteShot(storyboard, index, film) {
+/** Without some shots; later ones move up. Where all are chosen the first one stays, since a film has at least one. */
+export function deleteShots(storyboard, chosen, film) {
   if (storyboard.shots.length < 2) return storyboard;
-  const all = lengths(storyboard, film);
-  return inARow(storyboard, storyboard.shots.toSpliced(index, 1), all.toSpliced(index, 1));
+  const left = storyboard.shots.map((_, i) => i).filter((i) => !chosen.includes(i));
+  return pickShots(storyboard, left.length ? left : [0], film);
 }
 
 /** Two storyboards one after the other; the first one's negative prompt counts unless it has none. */
@@ -125,8 +138,12 @@ export function joinStoryboards(first, second, film) {
   const alone = { ...film, totalSeconds: 0 };
   const all = [...lengths(first, film), ...lengths(second, alone)];
   const joined = inARow(first, [...first.shots, ...second.shots], all);
-  const others = second.cast.filter(({ name, look }) => !first.cast.some((line) => (name ? line.name === name : line.look === look)));
-  return { ...joined, negative: first.negative || second.negative, cast: [...first.cast, ...others] };
+  return { ...joined, negative: first.negative || second.negative, cast: withCast(first.cast, second.cast) };
+}
+
+/** A cast with those of another who are not there yet. */
+function withCast(cast, more) {
+  return [...cast, ...more.filter(({ name, look }) => !cast.some((line) => (name ? line.name === name : line.look === look)))];
 }
 
 /** Shots one after the other, each with its length. */

@@ -13,8 +13,8 @@ const MOST_ENCODERS = 4;
 const LOADERS = /^(UNETLoader|UnetLoaderGGUF\w*|CheckpointLoader\w*|LoaderGGUF\w*)$/i;
 
 /**
- * `{ width, height, encoders, rates, untrained, padding, cached, host, bytes_per_weight, hasHistory, sampler }`, each only when known,
- * and for a memory of pictures without a file `max_pictures` and `repeated_frames`.
+ * `{ width, height, encoders, rates, untrained, padding, cached, host, bytes_per_weight, text_model, hasHistory, sampler }`, each only
+ * when known, and for a memory of pictures without a file `max_pictures` and `repeated_frames`.
  * Sizes are numbers; `encoders` are files, which know their rates; `rates` are those of encoders without a file.
  */
 export function findFilm(node) {
@@ -24,9 +24,9 @@ export function findFilm(node) {
   found.hasHistory = ["history", "memory"].some((name) => inputOf(sampler, name)?.link != null);
   Object.assign(found, describeEncoders(encodersOf(sampler)));
   const demo = encodersOf(sampler).find((node) => node.type === DEMO);
-  if (demo) Object.assign(found, { host: "tiny", rates: valueOf(demo, "rate"), bytes_per_weight: 2 });
+  if (demo) Object.assign(found, { host: "tiny", rates: valueOf(demo, "rate"), bytes_per_weight: 2, text_model: true });
   const { file, dtype } = modelFile(sampler);
-  if (file) Object.assign(found, { host: hostOf(file), bytes_per_weight: /^fp8/.test(dtype) ? 1 : bytesPerWeight(file) });
+  if (file) Object.assign(found, { host: hostOf(file), bytes_per_weight: /^fp8/.test(dtype) ? 1 : bytesPerWeight(file), text_model: isTextModel(file) });
   return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined && value !== ""));
 }
 
@@ -39,6 +39,11 @@ export function hostOf(file) {
   if (/(^|[^\d.])1\.3b|1_3b/.test(name)) return "wan-1.3b";
   if (/(^|[^\d.])14b|a14b/.test(name)) return "wan-14b";
   return undefined;
+}
+
+/** Whether a model's file says that it makes video from text alone; undefined when it does not say. */
+export function isTextModel(file) {
+  return /(^|[^a-z])t2v/i.test(file) && !/i2v/i.test(file) ? true : undefined;
 }
 
 /** Bytes a weight takes on the card, by the usual words in a file's name. */

@@ -15,6 +15,7 @@ const PLAIN = {
   Backspace: "delete",
   l: "lock",
   c: "transition",
+  p: "picture",
   ",": "markBack",
   ".": "markOn",
   "+": "zoomIn",
@@ -23,13 +24,15 @@ const PLAIN = {
   0: "zoomFit",
 };
 const ALT = { ArrowLeft: "moveBack", ArrowRight: "moveOn" };
+const ALT_SHIFT = { ArrowLeft: "chooseBack", ArrowRight: "chooseOn" };
+const CTRL = { a: "chooseAll" };
 const SHIFT = { ArrowLeft: "shorter", ArrowRight: "longer", "+": "zoomIn" };
 
-/** The action of a key press, or null. Ctrl and Cmd belong to ComfyUI and the browser. */
+/** The action of a key press, or null. Ctrl and Cmd belong to ComfyUI and the browser, but for "all". */
 export function actionOf({ key, altKey, shiftKey, ctrlKey, metaKey }) {
-  if (ctrlKey || metaKey) return null;
   const name = key.length === 1 ? key.toLowerCase() : key;
-  if (altKey) return ALT[name] ?? null;
+  if (ctrlKey || metaKey) return (altKey || shiftKey ? null : CTRL[name]) ?? null;
+  if (altKey) return (shiftKey ? ALT_SHIFT : ALT)[name] ?? null;
   return (shiftKey ? SHIFT[name] : PLAIN[name]) ?? null;
 }
 

@@ -40,6 +40,7 @@ export class Notices {
       const action = shown ? "convert" : undefined;
       list.push({ kind: "info", text: t(shown ? "storyboard.isForeign" : "storyboard.isForeignText"), action });
     }
+    for (const words of unusedPictures(editor)) list.push({ kind: "error", text: words });
     const reading = readingWords(editor.readAs());
     if (reading && !problem) list.push({ kind: "info", text: reading });
     if (problem) {
@@ -62,4 +63,17 @@ export class Notices {
     }
     return row;
   }
+}
+
+/** What the plan says of pictures that a run would refuse; of a memory that the graph does not show it says nothing. */
+function unusedPictures({ plan, text, found }) {
+  if (plan?.of !== text) return [];
+  const known = found.encoders || found.rates;
+  const told = (plan.answer.unused_pictures ?? []).filter(({ why }) => why !== "token_memory" || known);
+  const reasons = [...new Set(told.map(({ why }) => why))];
+  return reasons.map((reason) => t(`storyboard.unused.${reason}`, { whose: told.filter(({ why }) => why === reason).map(owner).join(", ") }));
+}
+
+function owner({ shot, cast }) {
+  return shot === undefined ? cast || t("storyboard.wholeFilm") : t("storyboard.shotTitle", { number: shot + 1 });
 }

@@ -37,9 +37,9 @@ export function visibleShots(times, from, to) {
   return [Math.max(after(from) - 1, 0), Math.min(after(to), times.length - 1)];
 }
 
-/** The index that a shot takes when it is dropped at a time: as many of the others have their middle before it. */
+/** The index that dragged shots take when they are dropped at a time: as many of the others have their middle before it. */
 export function dropIndex(times, dragged, time) {
   let index = 0;
-  for (let i = 0; i + 1 < times.length; i += 1) if (i !== dragged && (times[i] + times[i + 1]) / 2 < time) index += 1;
+  for (let i = 0; i + 1 < times.length; i += 1) if (!dragged.includes(i) && (times[i] + times[i + 1]) / 2 < time) index += 1;
   return index;
 }

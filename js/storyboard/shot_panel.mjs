@@ -2,15 +2,17 @@
 
 import { t } from "../i18n.mjs";
 import { button, h, icon, setAttribute, setValue } from "./dom.mjs";
+import { PictureButton } from "./picture_button.mjs";
 import { clock } from "./scale.mjs";
 import { isSeed } from "./shots.mjs";
+import { TextUndo } from "./text_undo.mjs";
 
 export class ShotPanel {
   /**
-   * `actions`: `type(values)` while a text is written, `finish()` when it is done, `change(values)` for a whole edit, and
-   * `resize(seconds)`.
+   * `actions`: `type(values)` while a text is written, `finish()` when it is done, `change(values)` for a whole edit,
+   * `resize(seconds)`, and `picture()` to choose one. `url(name)` is where an image is.
    */
-  constructor(actions) {
+  constructor(actions, url) {
     this.actions = actions;
     this.unfinished = new Set(); // number fields with what is not in the storyboard yet
     this.refused = false; // whether the seed field has been refused
@@ -20,6 +22,7 @@ export class ShotPanel {
     this.cut = this.#choice("cut", t("storyboard.cut"), t("storyboard.cutHint"));
     this.goOn = this.#choice("continue", t("storyboard.continue"), t("storyboard.continueHint"));
     this.lock = button("unlock", t("storyboard.lock"), () => this.actions.change({ locked: !this.shot.locked }), { label: t("storyboard.lockShort"), keys: "L" });
+    this.picture = new PictureButton(() => this.actions.picture(), url, { keys: "P" });
     this.length = h("input", { type: "number", min: "0", step: "any", class: "vm-sb-number", "aria-label": t("storyboard.length"), on: { input: () => this.unfinished.add(this.length), change: () => this.#lengthDone() } });
     this.frames = h("span", { class: "vm-sb-dim" });
     this.seed = h("input", { type: "text", inputmode: "numeric", class: "vm-sb-seed", placeholder: t("storyboard.seedPlaceholder"), title: t("storyboard.seedHint"), "aria-label": t("storyboard.seed"), on: { input: () => this.unfinished.add(this.seed), change: () => this.#seedDone() } });
@@ -30,7 +33,7 @@ export class ShotPanel {
       "div",
       { class: "vm-sb-panel vm-sb-shot-panel" },
       h("div", { class: "vm-sb-row" }, this.title, this.name, this.joint, this.lock),
-      this.prompt,
+      h("div", { class: "vm-sb-what" }, this.prompt, this.picture.element),
       h(
         "div",
         { class: "vm-sb-row" },
@@ -46,12 +49,13 @@ export class ShotPanel {
 
   /**
    * Shows a shot: `{ shot, index, seconds, sections, editable, first }`; `sections` are those of the plan that belong to
-   * it, `first` says that nothing comes before it, from which it could go on.
+   * it, `first` says that nothing comes before it, from which it could go on; `count` shots are chosen, this one among them.
    */
-  show({ shot, index, seconds, sections, editable, first }) {
+  show({ shot, index, seconds, sections, editable, first, count }) {
     if (index !== this.index) this.unfinished.clear();
     Object.assign(this, { shot, index, seconds });
-    this.title.textContent = t("storyboard.shotTitle", { number: index + 1 });
+    const title = t("storyboard.shotTitle", { number: index + 1 });
+    this.title.textContent = count > 1 ? t("storyboard.oneOfChosen", { title, count }) : title;
     setValue(this.name, shot.name);
     setValue(this.prompt, shot.prompt);
     // A number that is being typed, or was refused, stays when the plan comes in between.
@@ -64,11 +68,12 @@ export class ShotPanel {
     this.lock.replaceChild(icon(shot.locked ? "lock" : "unlock"), this.lock.firstChild);
     this.lock.title = `${t(shot.locked ? "storyboard.unlockHint" : "storyboard.lockHint")} (L)`;
     this.frames.textContent = sections.length ? describeSections(sections) : "";
+    this.picture.show(shot.picture, t(shot.picture ? "storyboard.shotPicture" : "storyboard.noShotPicture", { number: index + 1 }));
     this.noSeed.hidden = shot.seed === null;
     this.element.classList.toggle("vm-sb-locked-panel", shot.locked);
     for (const field of this.element.querySelectorAll("input, textarea, button")) setAttribute(field, "disabled", !editable);
-    for (const choice of [this.cut, this.goOn]) setAttribute(choice, "disabled", !editable || first);
-    this.joint.title = first ? t("storyboard.firstShot") : "";
+    for (const choice of [this.cut, this.goOn]) setAttribute(choice, "disabled", !editable || first || Boolean(shot.picture));
+    this.joint.title = first ? t("storyboard.firstShot") : shot.picture ? t("storyboard.pictureIsCut") : "";
     setAttribute(this.length, "disabled", !editable || shot.locked);
   }
 
@@ -84,7 +89,9 @@ export class ShotPanel {
       change: () => this.actions.finish(),
       keydown: (event) => this.#leave(event),
     };
-    return h(tag, { class: `vm-sb-${field}`, spellcheck: "true", ...props, on });
+    const made = h(tag, { class: `vm-sb-${field}`, spellcheck: "true", ...props, on });
+    new TextUndo(made, () => this.actions.type({ [field]: made.value }));
+    return made;
   }
 
   #leave(event) {

@@ -1,8 +1,9 @@
 /**
  * A storyboard as the editor holds it, read from and written as the canonical JSON of the Storyboard node.
  *
- * `{ shots: [{ start, end, prompt, seed, transition, name, locked }], negative, cast: [{ name, look }] }`; times are seconds,
- * `end` may be null; a line of the cast without a name ("") is the look of the whole film.
+ * `{ shots: [{ start, end, prompt, seed, transition, name, locked, picture }], negative, cast: [{ name, look, picture }] }`;
+ * times are seconds, `end` may be null; a line of the cast without a name ("") is the look of the whole film. `picture` is
+ * the name of an image file as ComfyUI's image loader has it, "" for none.
  * `transition` is null for a first shot of which nothing is said: it goes on from a clip that opens the film, if any.
  * `seed` is a text of digits or null: seeds go up to 2^64-1, which numbers here cannot hold. Values are never changed in
  * place. Other formats are read by the server, which has the one parser for them.
@@ -12,12 +13,12 @@ export const MAX_SECONDS = 86400;
 export const MAX_SHOTS = 10_000;
 export const MAX_SEED = 2n ** 64n - 1n;
 
-const FIELDS = new Set(["start", "end", "prompt", "seed", "transition", "name", "locked"]);
+const FIELDS = new Set(["start", "end", "prompt", "seed", "transition", "name", "locked", "picture"]);
 const TOLERANCE = 1e-6;
 
 /** A shot with every field. */
 export function makeShot(values) {
-  return { start: 0, end: null, prompt: "", seed: null, transition: "cut", name: "", locked: false, ...values };
+  return { start: 0, end: null, prompt: "", seed: null, transition: "cut", name: "", locked: false, picture: "", ...values };
 }
 
 /** What one begins with: a shot of which nothing is said yet. */
@@ -55,9 +56,10 @@ export function formatStoryboard({ shots, negative, cast = [] }) {
     if (index > 0 || shot.transition) fields.push(`"transition": "${shot.transition ?? "cut"}"`);
     if (shot.name) fields.push(`"name": ${JSON.stringify(shot.name)}`);
     if (shot.locked) fields.push('"locked": true');
+    if (shot.picture) fields.push(`"picture": ${JSON.stringify(shot.picture)}`);
     return `{${fields.join(", ")}}`;
   });
-  const lines = cast.map(({ name, look }) => `{${name ? `"name": ${JSON.stringify(name)}, ` : ""}"look": ${JSON.stringify(look)}}`);
+  const lines = cast.map((line) => `{${["name", "look", "picture"].filter((field) => line[field]).map((field) => `"${field}": ${JSON.stringify(line[field])}`).join(", ")}}`);
   const looks = lines.length ? `, "cast": [${lines.join(", ")}]` : "";
   return `{"version": 1, "shots": [${list.join(", ")}], "negative": ${JSON.stringify(negative)}${looks}}`;
 }
@@ -75,22 +77,23 @@ function withTextSeeds(text) {
 /** `unsaid`: the transition of a shot that has none. */
 function readShot(data, unsaid) {
   if (!isObject(data) || Object.keys(data).some((key) => !FIELDS.has(key))) return null;
-  const { start, end = null, prompt, seed = null, transition = unsaid, name = "", locked = false } = data;
+  const { start, end = null, prompt, seed = null, transition = unsaid, name = "", locked = false, picture = "" } = data;
   const good =
     isTime(start) &&
     (end === null || (isTime(end) && end > start)) &&
     typeof prompt === "string" &&
     typeof name === "string" &&
+    typeof picture === "string" &&
     typeof locked === "boolean" &&
     ["cut", "continue", unsaid].includes(transition) &&
     (seed === null || isSeed(String(seed)));
-  return good ? { start, end, prompt, seed: seed === null ? null : String(seed), transition, name, locked } : null;
+  return good ? { start, end, prompt, seed: seed === null ? null : String(seed), transition, name, locked, picture } : null;
 }
 
 function readCastLine(data) {
-  if (!isObject(data) || Object.keys(data).some((key) => !["name", "look"].includes(key))) return null;
-  const { name = "", look } = data;
-  return typeof name === "string" && typeof look === "string" ? { name, look } : null;
+  if (!isObject(data) || Object.keys(data).some((key) => !["name", "look", "picture"].includes(key))) return null;
+  const { name = "", look, picture = "" } = data;
+  return [name, look, picture].every((text) => typeof text === "string") ? { name, look, picture } : null;
 }
 
 function inOrder(shots) {

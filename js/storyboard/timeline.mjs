@@ -14,13 +14,15 @@ let count = 0;
 
 export class Timeline {
   /**
-   * `actions`: `select(index, time)`, `preview(storyboard)`, `commit(storyboard, index)`, `film()` and `storyboard()`.
+   * `actions`: `select(index, time, { range, more })`, `preview(storyboard)`, `commit(storyboard, index, chosen)`, `film()` and
+   * `url(picture)`.
    */
   constructor(actions) {
     this.actions = actions;
     this.zoom = 1;
     this.held = null; // pixels per second during a drag, so that the film does not change its scale under the pointer
     this.drop = null; // during a drag to another place: { index, time, shift }
+    this.images = new Map(); // by shot and name, so that drawing anew does not load them anew
     this.prefix = `vm-sb-${(count += 1)}`;
     this.ruler = h("div", { class: "vm-sb-ruler", "aria-hidden": "true" });
     this.track = h("div", { class: "vm-sb-track" });
@@ -30,7 +32,7 @@ export class Timeline {
     this.content = h("div", { class: "vm-sb-content" }, this.ruler, this.track, this.lane, this.mark, this.bubble);
     this.scroller = h(
       "div",
-      { class: "vm-sb-timeline", tabindex: "0", role: "listbox", "aria-orientation": "horizontal", "aria-label": t("storyboard.timeline") },
+      { class: "vm-sb-timeline", tabindex: "0", role: "listbox", "aria-orientation": "horizontal", "aria-multiselectable": "true", "aria-label": t("storyboard.timeline") },
       this.content,
     );
     this.scroller.addEventListener("scroll", () => this.draw());
@@ -54,7 +56,7 @@ export class Timeline {
     this.leaveWheel = null;
   }
 
-  /** Shows other values: `{ storyboard, times, sections, selected, mark, editable, fps }`. */
+  /** Shows other values: `{ storyboard, times, sections, selected, chosen, mark, editable, fps }`; `chosen` are indices. */
   show(state) {
     this.state = state;
     this.draw();
@@ -111,6 +113,7 @@ export class Timeline {
     const blocks = [];
     for (let i = first; i < end; i += 1) blocks.push(this.#block(i, scale));
     if (this.drop) blocks.push(h("div", { class: "vm-sb-drop", style: { left: `${Math.max(this.drop.time * scale, 3)}px` } }));
+    for (const [key, image] of this.images) if (!blocks.some((block) => block.contains(image))) this.images.delete(key);
     this.track.replaceChildren(...blocks);
     this.lane.replaceChildren(...this.#sections(scale, from, to));
     this.mark.style.left = `${mark * scale}px`;
@@ -168,15 +171,15 @@ export class Timeline {
   }
 
   #block(index, scale) {
-    const { storyboard, times, selected, editable } = this.state;
+    const { storyboard, times, selected, chosen, editable } = this.state;
     const shot = storyboard.shots[index];
     const width = (times[index + 1] - times[index]) * scale;
     const length = clock(times[index + 1] - times[index]);
     const joint = t(shot.transition === "continue" ? "storyboard.continue" : "storyboard.cut");
     const label = t("storyboard.shotLabel", { number: index + 1, count: storyboard.shots.length, length, joint });
-    const state = shot.locked ? `, ${t("storyboard.locked")}` : "";
-    const moving = this.drop?.from === index;
-    const classes = ["vm-sb-shot", index === selected && "vm-sb-selected", shot.locked && "vm-sb-locked", moving && "vm-sb-moving"];
+    const state = (shot.locked ? `, ${t("storyboard.locked")}` : "") + (shot.picture ? `, ${t("storyboard.hasPicture")}` : "");
+    const moving = this.drop?.from.includes(index);
+    const classes = ["vm-sb-shot", index === selected && "vm-sb-selected", chosen.length > 1 && chosen.includes(index) && "vm-sb-chosen", shot.locked && "vm-sb-locked", moving && "vm-sb-moving"];
     if (!shot.prompt.trim()) classes.push("vm-sb-empty");
     const digits = String(index + 1);
     const head = h("div", { class: "vm-sb-shot-head" }, h("b", { text: width > 8 + 8 * digits.length ? digits : "" }));
@@ -189,7 +192,7 @@ export class Timeline {
         class: classes.filter(Boolean).join(" "),
         id: `${this.prefix}-${index}`,
         role: "option",
-        "aria-selected": String(index === selected),
+        "aria-selected": String(chosen.includes(index)),
         "aria-label": `${label}${state}: ${shot.name || shot.prompt || t("storyboard.noPrompt")}`,
         title: [shot.name, shot.prompt || t("storyboard.noPrompt")].filter(Boolean).join("\n"),
         data: { index },
@@ -197,13 +200,25 @@ export class Timeline {
       },
       head,
     );
-    if (width > 40) {
+    const image = shot.picture ? this.#image(index, shot.picture) : null;
+    if (image && width > 18) block.append(image);
+    if (width > (image ? 104 : 40)) {
       const name = shot.name ? h("b", { text: `${shot.name} ` }) : null;
       block.append(h("div", { class: "vm-sb-shot-text" }, name, h("span", { text: shot.prompt || t("storyboard.noPrompt") })));
     }
+    if (editable && index > 0) block.append(h("div", { class: "vm-sb-edge vm-sb-left", data: { edge: index - 1, side: "start" }, title: t("storyboard.leftEdge") }));
     if (editable) block.append(h("div", { class: "vm-sb-edge", data: { edge: index }, title: t("storyboard.edge") }));
     if (moving) block.style.transform = `translateX(${this.drop.shift}px)`;
     return block;
+  }
+
+  #image(index, picture) {
+    const key = `${index} ${picture}`;
+    if (!this.images.has(key)) {
+      const gone = (event) => event.target.classList.add("vm-sb-gone");
+      this.images.set(key, h("img", { class: "vm-sb-thumb", src: this.actions.url(picture), alt: "", decoding: "async", draggable: "false", on: { error: gone } }));
+    }
+    return this.images.get(key);
   }
 
   #sections(scale, from, to) {

@@ -31,11 +31,11 @@ export class Toolbar {
   }
 
   /** Enables what is possible now. */
-  show({ editable, linked, shown, selected, showText, storyboard }) {
+  show({ editable, linked, shown, chosen, showText, storyboard }) {
     const last = (shown?.shots.length ?? 0) - 1;
     const can = {
-      insert: editable, split: editable, duplicate: editable, delete: editable && last > 0, moveBack: editable && selected > 0,
-      moveOn: editable && selected < last, zoomOut: shown, zoomFit: shown, zoomIn: shown, paste: !linked, text: storyboard && !linked,
+      insert: editable, split: editable, duplicate: editable, delete: editable && last > 0, moveBack: editable && chosen[0] > 0,
+      moveOn: editable && chosen.at(-1) < last, zoomOut: shown, zoomFit: shown, zoomIn: shown, paste: !linked, text: storyboard && !linked,
     }; // prettier-ignore
     for (const [action, element] of this.buttons) setAttribute(element, "disabled", !can[action]);
     this.buttons.get("text").setAttribute("aria-pressed", String(Boolean(showText || !editable)));

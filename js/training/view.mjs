@@ -18,12 +18,13 @@ export class TrainingView {
     this.legend = element("div", { class: "vm-train-legend" }, key("loss"), this.heldoutKey);
     this.details = element("div", { class: "vm-train-details", hidden: true });
     this.canvas = element("canvas", { class: "vm-train-curve", role: "img" });
-    this.picture = element("img", { class: "vm-train-picture", draggable: false, alt: t("training.recalled"), title: t("training.recalled") });
+    this.picture = element("img", { draggable: false, alt: t("training.recalled") });
+    this.open = element("button", { type: "button", class: "vm-train-picture", title: t("training.open"), "aria-label": t("training.open"), onclick: () => this.enlarge() }, this.picture);
     this.none = element("div", { class: "vm-train-none" });
     // The picture of an earlier run may have been deleted since.
     this.picture.onerror = () => this.showPicture(false);
     this.picture.onload = () => this.showPicture(true);
-    this.root = element("div", { class: "vm-train" }, element("div", { class: "vm-train-head" }, this.status, this.legend), this.details, this.canvas, this.picture, this.none);
+    this.root = element("div", { class: "vm-train" }, element("div", { class: "vm-train-head" }, this.status, this.legend), this.details, this.canvas, this.open, this.none);
     this.watch = new ResizeObserver(() => this.draw());
     this.watch.observe(this.canvas);
     this.showPicture(false);
@@ -51,7 +52,13 @@ export class TrainingView {
   }
 
   showPicture(shown) {
-    update(this.picture, "hidden", !shown);
+    update(this.open, "hidden", !shown);
+  }
+
+  /** As large as the screen, and back. */
+  enlarge() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else this.open.requestFullscreen?.();
   }
 
   draw() {

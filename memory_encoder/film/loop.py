@@ -92,7 +92,7 @@ def render_film(
     about: Mapping[str, Any] | None = None,
     latent_size: tuple[int, int, int] | None = None,
     begins: Callable[[Sequence[ExpectedSection]], None] = lambda expected: None,
-    seen: Callable[[Any], Mapping[str, Any]] = lambda memory: {},
+    seen: Callable[[Any, Section], Mapping[str, Any]] = lambda memory, section: {},
 ) -> Film:
     """Renders the sections of `plan` after what `memory` holds.
 
@@ -126,16 +126,15 @@ class _Loop:
     takes: Mapping[int, int]
     about: dict[str, Any]
     latent_size: tuple[int, int, int] | None
-    seen: Callable[[Any], Mapping[str, Any]]
+    seen: Callable[[Any, Section], Mapping[str, Any]]
     keys: dict[tuple[str, int, str], str] = field(default_factory=dict)  # of sections, by what was made before them
 
     def expected(self, memory: Memory, chain: str, seeds: Sequence[int]) -> list[ExpectedSection]:
         """What `run` will do, without reading or making a section."""
         earlier = {record["index"]: record for record in self.store.manifest()}
         found: list[ExpectedSection] = []
-        seen = self.seen(memory)
         for section, seed in zip(self.plan, seeds, strict=True):
-            record = earlier.get(section.index)
+            record, seen = earlier.get(section.index), self.seen(memory, section)
             if found and record is not None:  # what it saw when it was made; only a run knows what it will see
                 seen = {name: record.get(name) for name in seen}
             chain = self._key(chain, section, seed, seen)
@@ -152,7 +151,7 @@ class _Loop:
         latents: list[Tensor] = []
         done: list[RenderedSection] = []
         for section, seed in zip(self.plan, seeds, strict=True):
-            seen = self.seen(memory)
+            seen = self.seen(memory, section)
             previous, key = chain, self._key(chain, section, seed, seen)
             chain, status, take = key, "reused", self.takes.get(section.index, 0)
             made = _latents(self.store.get(key))
@@ -195,7 +194,8 @@ class _Loop:
                 "--fp16-unet, --use-sage-attention and the like), else a damaged model or LoRA or a very high cfg. "
                 "Change that and queue again: the sections before it are reused"
             )
-        self.store.put(key, section.index, {"latents": made}, {"prompt": section.prompt, "seed": str(seed)})
+        about = {"prompt": section.prompt, "seed": str(seed), "take": str(self.takes.get(section.index, 0))}
+        self.store.put(key, section.index, {"latents": made}, about)
         return made
 
     def _kept(self, record: Mapping[str, Any] | None, section: Section) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast, get_args
 
@@ -16,6 +16,7 @@ from ..storyboard import (
     Lattice,
     Reading,
     Section,
+    Storyboard,
     describe_schedule,
     plan_sections,
     read_storyboard,
@@ -58,6 +59,7 @@ class PlanRequest:
 
     `encoders` names files of encoders: host and padding are theirs then, and `rates` adds encoders that have no file.
     `cached` is the memory attention of the latter. `max_pictures` above 0: a memory of pictures that has no file.
+    `text_model`: the model makes video from text alone, and cannot begin a shot with a picture.
     """
 
     storyboard: str
@@ -77,6 +79,7 @@ class PlanRequest:
     keyframe_unit: str = "seconds"
     max_pictures: int = 0
     repeated_frames: int = 1
+    text_model: bool = False
 
     @classmethod
     def from_dict(cls, data: object) -> PlanRequest:
@@ -91,9 +94,12 @@ class PlanRequest:
         return cls(**{name: _checked(name, value) for name, value in data.items()})
 
 
-def film_plan(request: PlanRequest, configs: Sequence[EncoderConfig] = ()) -> dict[str, Any]:
+def film_plan(
+    request: PlanRequest, configs: Sequence[EncoderConfig] = (), is_there: Callable[[str], bool] = lambda name: True
+) -> dict[str, Any]:
     """Sections and budget of a film as JSON values; `configs` are those of `request.encoders`.
 
+    is_there: whether a picture that the storyboard names exists; `unused_pictures` are those that a run would refuse.
     A budget that cannot be made does not hide the sections: `budget` is null then and `budget_error` says why. The
     memory is that of the whole film, the section the longest one, as in the node Memory Budget.
 
@@ -126,7 +132,29 @@ def film_plan(request: PlanRequest, configs: Sequence[EncoderConfig] = ()) -> di
         budget = _budget(request, host, name, configs, sections)
     except ValueError as error:
         problem = str(error)
-    return _answer(request, reading, sections, host) | {"budget": budget, "budget_error": problem}
+    unused = _unused_pictures(request, reading.storyboard, configs, is_there)
+    answer = _answer(request, reading, sections, host) | {"unused_pictures": unused}
+    return answer | {"budget": budget, "budget_error": problem}
+
+
+def _unused_pictures(
+    request: PlanRequest, storyboard: Storyboard, configs: Sequence[EncoderConfig], is_there: Callable[[str], bool]
+) -> list[dict[str, Any]]:
+    """Each picture that cannot be used: whose it is (a shot's index, or a name of the cast), and why."""
+    found: list[dict[str, Any]] = []
+    keeps = any(config.variant == "keyframes" for config in configs)
+    for index, shot in enumerate(storyboard.shots):
+        opens = index == 0 and not request.history_latents
+        if shot.picture and not is_there(shot.picture):
+            found.append({"shot": index, "why": "missing"})
+        elif shot.picture and request.text_model and not opens:
+            found.append({"shot": index, "why": "text_model"})
+    for line in storyboard.cast:
+        if line.picture and not is_there(line.picture):
+            found.append({"cast": line.name, "why": "missing"})
+        elif line.picture and not keeps:
+            found.append({"cast": line.name, "why": "token_memory"})
+    return found
 
 
 def _keyframes(request: PlanRequest, host: HostShape) -> EncoderConfig:
@@ -224,9 +252,9 @@ def _checked(name: str, value: object) -> Any:
         return _checked_rates(value)
     if name == "encoders":
         return _checked_names(value)
-    if name == "cached":
+    if name in ("cached", "text_model"):
         if not isinstance(value, bool):
-            raise PlanError(f"cached is {_short(value)}; send true or false", name)
+            raise PlanError(f"{name} is {_short(value)}; send true or false", name)
         return value
     if not isinstance(value, str) or len(value) > _TEXTS[name]:
         raise PlanError(f"{name} is no text of at most {_TEXTS[name]} characters; send text", name)

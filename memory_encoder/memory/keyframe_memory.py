@@ -135,14 +135,14 @@ class KeyframeMemory:
         kept = max(1, self.config.repeated_frames)
         return self._with(pixels, frames, SectionRecord(self.latents, latents, 0, prompt, seed), size, clip[-kept:])
 
-    def with_references(self, pictures_NHW3: Tensor, size: tuple[int, int]) -> KeyframeMemory:
+    def with_references(self, pictures_NHW3: Tensor, size: tuple[int, int], at_once: bool = True) -> KeyframeMemory:
         """The memory with pictures [N,H,W,3] in 0..1 that a person gives; all of them stay.
 
-        Raises ValueError when there are more than the memory keeps.
+        at_once: a section may see all of them. Raises ValueError when those are more than the memory keeps.
         """
         pixels = as_bytes(pictures_NHW3)
         known = len(self.reference_numbers())
-        if known + len(pixels) > self.config.max_pictures:
+        if at_once and known + len(pixels) > self.config.max_pictures:
             raise ValueError(
                 f"references holds {len(pixels)} pictures{f' after {known} of the memory' if known else ''}, and this "
                 f"memory keeps {self.config.max_pictures}; give fewer, or make the encoder with a larger max_pictures"

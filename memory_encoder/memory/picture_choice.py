@@ -7,8 +7,8 @@ a measure of focus in the place of its quality model. Not from the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -142,10 +142,23 @@ def colours_and_edges(pictures_NHW3: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PictureChoice:
-    """By what pictures are compared, and what a person says of them."""
+    """By what pictures are compared, and what a person says of them.
+
+    absent: by a section's index, names of references that it does not see, since it does not show who is in them.
+    """
 
     marks: PictureMarks = field(default_factory=PictureMarks)
     look: Look = colours_and_edges
+    absent: Mapping[int, frozenset[str]] = field(default_factory=dict)
+
+    def for_section(self, index: int) -> PictureMarks:
+        """What holds for one section of the film; a pinned picture is seen by all."""
+        absent = self.absent.get(index, frozenset()) - self.marks.pinned
+        return replace(self.marks, banned=self.marks.banned | absent)
+
+    def of_section(self, index: int) -> PictureChoice:
+        """The choice as it is for one section."""
+        return replace(self, marks=self.for_section(index), absent={})
 
 
 def _look_at(picture: np.ndarray) -> Tensor:

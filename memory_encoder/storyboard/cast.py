@@ -12,16 +12,21 @@ from dataclasses import dataclass
 
 MAX_LINES = 100
 MAX_NAME = 100  # characters
+MAX_PICTURE = 500  # characters of a file's name
 _IDEOGRAPHS = "\u2e80-\uffff"  # scripts that put no space between words
 _OPEN = re.compile(r"\s*[,;.:!?)\]，。；：！？、]|\s*$")  # what may follow a description without another comma
 
 
 @dataclass(frozen=True)
 class CastLine:
-    """How someone or some place looks (`name`), or how all of the film does (no name)."""
+    """How someone or some place looks (`name`), or how all of the film does (no name).
+
+    picture: name of an image file that shows it, as ComfyUI's image loader names files; "" for none.
+    """
 
     look: str
     name: str = ""
+    picture: str = ""
 
 
 def with_cast(prompt: str, cast: Sequence[CastLine]) -> str:
@@ -34,6 +39,11 @@ def with_cast(prompt: str, cast: Sequence[CastLine]) -> str:
         elif (found := _mention(line.name).search(prompt)) is not None:
             prompt = _said(prompt, found.end(), line)
     return prompt
+
+
+def is_in(line: CastLine, prompt: str) -> bool:
+    """Whether a prompt that went through `with_cast` shows what the line describes."""
+    return line.look in prompt
 
 
 def _mention(name: str) -> re.Pattern[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from .cast import MAX_LINES, MAX_NAME, CastLine, with_cast
+from .cast import MAX_LINES, MAX_NAME, MAX_PICTURE, CastLine, with_cast
 
 Transition = Literal["cut", "continue"]
 
@@ -25,9 +25,9 @@ MAX_SEED = 2**64 - 1
 TIME_TOLERANCE = 1e-6  # seconds; sums of decimal fractions in an editor do not meet exactly
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # half surrogates as well
-_SHOT_FIELDS = ("start", "end", "prompt", "seed", "transition", "name", "locked")
+_SHOT_FIELDS = ("start", "end", "prompt", "seed", "transition", "name", "locked", "picture")
 _STORYBOARD_FIELDS = ("version", "shots", "negative", "cast")
-_CAST_FIELDS = ("name", "look")
+_CAST_FIELDS = ("name", "look", "picture")
 
 
 class StoryboardError(ValueError):
@@ -40,7 +40,8 @@ class Shot:
 
     `transition` says how the shot begins: with a cut, or going on from the last picture. `locked` keeps a finished
     shot as it is; whoever renders decides what that means. `stated`: the text itself says the transition; a first shot
-    of which it says nothing goes on from a clip that opens the film.
+    of which it says nothing goes on from a clip that opens the film. picture: name of an image file that the shot
+    begins with, as ComfyUI's image loader names files; "" for none.
     """
 
     prompt: str
@@ -51,6 +52,7 @@ class Shot:
     name: str = ""
     locked: bool = False
     stated: bool = dataclasses.field(default=False, compare=False)
+    picture: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Storyboard:
             del shots[0]["transition"]
         data = {"version": self.version, "shots": shots, "negative": self.negative}
         if self.cast:
-            data["cast"] = [({"name": line.name} if line.name else {}) | {"look": line.look} for line in self.cast]
+            data["cast"] = [_cast_line_to_dict(line) for line in self.cast]
         return json.dumps(data, ensure_ascii=False)
 
     @classmethod
@@ -243,7 +245,22 @@ def _checked_shot(shot: Shot, where: str) -> Shot:
     if not isinstance(shot.locked, bool):
         raise StoryboardError(f"{where}: 'locked' is {show(shot.locked)}; write true or false")
     prompt, name = checked_text(shot.prompt, where), checked_text(shot.name, f"{where}: 'name'", may_be_empty=True)
-    return Shot(prompt, start, end, seed, shot.transition, name, shot.locked, shot.stated)
+    picture = _checked_picture(shot.picture, where)
+    if picture and shot.transition == "continue":
+        raise StoryboardError(
+            f"{where} goes on from what is before it and has a picture to begin with; make it a cut, or remove the "
+            "picture"
+        )
+    return Shot(prompt, start, end, seed, shot.transition, name, shot.locked, shot.stated, picture)
+
+
+def _checked_picture(name: object, where: str) -> str:
+    picture = checked_text(name, f"{where}: 'picture'", may_be_empty=True)
+    if len(picture) > MAX_PICTURE or "\n" in picture:
+        raise StoryboardError(
+            f"{where}: 'picture' is no file name of at most {MAX_PICTURE} characters; name an image in ComfyUI's input"
+        )
+    return picture
 
 
 def _cast_from(data: object) -> tuple[CastLine, ...]:
@@ -254,7 +271,7 @@ def _cast_from(data: object) -> tuple[CastLine, ...]:
         if not isinstance(line, dict):
             raise StoryboardError(f"line {number} of 'cast' is {show(line)}; write an object with 'name' and 'look'")
         _refuse_unknown(line, _CAST_FIELDS, f"line {number} of 'cast'")
-        lines.append(CastLine(line.get("look", ""), line.get("name", "")))
+        lines.append(CastLine(line.get("look", ""), line.get("name", ""), line.get("picture", "")))
     return tuple(lines)
 
 
@@ -272,7 +289,7 @@ def _checked_cast(cast: tuple[CastLine, ...]) -> tuple[CastLine, ...]:
             raise StoryboardError(f"{where}: the name is no name of at most {MAX_NAME} characters; write only the name")
         if name and any(other.name == name for other in checked):
             raise StoryboardError(f"{where}: {name} is there already; put both looks into one line")
-        checked.append(CastLine(look, name))
+        checked.append(CastLine(look, name, _checked_picture(line.picture, where)))
     return tuple(checked)
 
 
@@ -301,7 +318,14 @@ def _shot_to_dict(shot: Shot) -> dict[str, Any]:
         data["name"] = shot.name
     if shot.locked:
         data["locked"] = True
+    if shot.picture:
+        data["picture"] = shot.picture
     return data
+
+
+def _cast_line_to_dict(line: CastLine) -> dict[str, str]:
+    fields = {"name": line.name, "look": line.look, "picture": line.picture}
+    return {field: text for field, text in fields.items() if text}
 
 
 def _shot_from_dict(data: object, where: str) -> Shot:

@@ -89,9 +89,9 @@ def plan_sections(
     divided evenly, and no section adds more than `section_seconds` by a whole step. The paper (section 4.1) leaves all
     of this open. Where the lattice gives the sections' length, shots meet at the nearest whole section instead.
 
-    After a clip (`after_clip`) the first shot goes on from it unless the storyboard itself says that it is a cut; after
-    a start image (`after_picture`) it begins with that in any case. history_frames: what the history shows, by default
-    what its latents hold as one clip.
+    After a clip (`after_clip`) the first shot goes on from it unless the storyboard itself says that it is a cut, or
+    gives it a picture; after a start image (`after_picture`) it begins with that in any case. history_frames: what the
+    history shows, by default what its latents hold as one clip.
 
     The film ends at `total_seconds`, else at the last shot's end, else one section after its start. Raises
     StoryboardError for values out of range and for a shot that begins or ends after `total_seconds`.
@@ -103,7 +103,7 @@ def plan_sections(
     longest = max(1, math.ceil(section_seconds * fps / stride - _ROUNDING))
     before = frames_in(history_latents, stride)
     history_frames = before if history_frames is None else history_frames
-    goes_on = after_clip and not storyboard.shots[0].stated
+    goes_on = after_clip and not storyboard.shots[0].stated and not storyboard.shots[0].picture
     latent, frame, ruler = history_latents, history_frames, _Ruler(lattice)
     sections: list[Section] = []
     for shot_index, (shot, end) in enumerate(zip(storyboard.shots, boundaries[1:], strict=True)):

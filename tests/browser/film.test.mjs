@@ -1,57 +1,26 @@
 import assert from "node:assert/strict";
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 
+import { held, tinyFilm } from "./demo_film.mjs";
 import {
   RENDERERS, SERVER, clear, fit, heightOf, loadPrompt, loadWorkflow, openBrowser, openPage, picture, queue, queueAndWait, settle, widgetValue,
 } from "./page.mjs";
 
-const DEMO = new URL("../../workflows/api/tiny_demo.json", import.meta.url);
 const PROMPTS = ["Leo waves in the garden", "Max talks on the beach", "Mira in the kitchen"];
 const RUN = Date.now(); // a film of an earlier run would be reused
 const HOLD = join(process.env.VIDEO_MEMORY_WORK, "input", "hold.json"); // where tests/integration/hold_node.py stops
 
 let browser;
-let demo;
 
 before(async () => {
   browser = await openBrowser();
-  demo = JSON.parse(await readFile(DEMO, "utf8"));
 });
 after(() => browser?.close());
 
-/** The shipped demo's nodes of these kinds, by their numbers. */
-function numbered(kind) {
-  return Object.keys(demo).filter((id) => demo[id].class_type === kind);
-}
-
-/** A prompt that makes a film of three sections of half a second with the tiny family. */
-function film(name, steps = 4) {
-  const [sampler] = numbered("VideoMemorySampler");
-  const prompt = {};
-  const take = (id) => {
-    if (prompt[id]) return;
-    prompt[id] = structuredClone(demo[id]);
-    if (id === sampler) delete prompt[id].inputs.history;
-    Object.values(prompt[id].inputs).filter(Array.isArray).forEach(([from]) => take(from));
-  };
-  take(sampler);
-  const shots = PROMPTS.map((text, i) => ({ start: i / 2, end: (i + 1) / 2, prompt: text, transition: "cut" }));
-  prompt[numbered("VideoMemoryStoryboard")[0]].inputs.storyboard = JSON.stringify({ version: 1, shots });
-  prompt[prompt[sampler].inputs.sigmas[0]].inputs.steps = steps;
-  prompt[sampler].inputs.film = name;
-  prompt.report = { class_type: "PreviewAny", inputs: { source: [sampler, 2] } };
-  return prompt;
-}
-
-/** The same film, whose sampler stops where HOLD says. */
-function held(prompt) {
-  const [sampler] = numbered("VideoMemorySampler");
-  prompt.hold = { class_type: "TestHold", inputs: { sampler: prompt[sampler].inputs.sampler } };
-  prompt[sampler].inputs.sampler = ["hold", 0];
-  return prompt;
-}
+/** A film of three sections of half a second. */
+const film = (name) => tinyFilm(name, PROMPTS);
 
 /** Loads the film and shows the sampler, since ComfyUI hides what lies outside of the window; returns its number. */
 async function open(page, prompt) {
@@ -76,6 +45,40 @@ async function shows(page, expected) {
     (wanted) => JSON.stringify([...document.querySelectorAll(".vm-film-tile")].map((tile) => tile.dataset.state)) === wanted,
     JSON.stringify(expected),
   ).catch(async () => assert.deepEqual(await states(page), expected));
+}
+
+/** Both takes of section 2 beside each other: they play in step, one is chosen, and the other again. */
+async function compareTakes(page, renderer, choices) {
+  const height = await page.locator(".vm-film").evaluate((view) => view.offsetHeight);
+  const open = page.getByRole("button", { name: "Compare", exact: true });
+  assert.equal(await open.isVisible(), true);
+  const pair = page.getByRole("group", { name: "Compare", exact: true });
+  const [left, right] = [pair.locator(".vm-film-side").nth(0), pair.locator(".vm-film-side").nth(1)];
+  const drawn = () => pair.locator("canvas").evaluateAll((all) => all.map((one) => one.toDataURL()));
+  for (const [side, use, expected] of [[left, "take 1", ["", "3"]], [right, "take 2", ['{"2":1}', "3"]]]) {
+    await open.click();
+    await page.waitForFunction(() => [...document.querySelectorAll(".vm-film-side canvas")].every(({ width }) => width > 32));
+    await pair.getByRole("button", { name: /^Pause/ }).click();
+    await pair.getByRole("slider", { name: "Place in the section" }).fill("0.3");
+    assert.match(await side.getByRole("img").getAttribute("aria-label"), new RegExp(`^${use}, made at`));
+    await picture(page, `film-compare-${renderer}`);
+    await side.getByRole("button", { name: "Use this take" }).click();
+    await pair.waitFor({ state: "hidden" });
+    assert.deepEqual(await choices(), expected);
+  }
+  await open.click();
+  await page.waitForFunction(() => [...document.querySelectorAll(".vm-film-side canvas")].every(({ width }) => width > 32));
+  assert.equal(await left.getByRole("button", { name: "Use this take" }).isEnabled(), true);
+  assert.equal(await right.getByRole("button", { name: "Use this take" }).isEnabled(), false, "the next run makes it anyway");
+  const [a, b] = await drawn();
+  assert.notEqual(a, b, "two takes are two pictures");
+  await left.getByRole("combobox", { name: "Take on the left" }).selectOption({ index: 1 });
+  await pair.getByRole("button", { name: /^Pause/ }).click();
+  await pair.getByRole("slider").fill("0");
+  await page.waitForFunction(() => new Set([...document.querySelectorAll(".vm-film-side canvas")].map((one) => one.toDataURL())).size === 1);
+  assert.equal(await page.locator(".vm-film").evaluate((view) => view.offsetHeight), height, "and no more room");
+  await page.keyboard.press("Escape");
+  await pair.waitFor({ state: "hidden" });
 }
 
 for (const renderer of RENDERERS) {
@@ -104,7 +107,7 @@ for (const renderer of RENDERERS) {
     quiet();
     await close();
 
-    ({ page, quiet, close } = await openPage(browser, { renderer }));
+    ({ page, quiet, close } = await openPage(browser, { renderer, fresh: true }));
     id = await open(page, prompt);
     await shows(page, ["stored", "stored", "stored"]);
     await page.waitForFunction(() => document.querySelectorAll(".vm-film-tile img:not([hidden])").length === 3);
@@ -128,6 +131,7 @@ for (const renderer of RENDERERS) {
     assert.ok(passed.includes("reading,again,kept"), `what stays is told from what is made anew: ${passed}`);
     assert.ok(passed.some((states) => states.endsWith("sampling,kept")), `a finished section stays finished: ${passed}`);
 
+    await compareTakes(page, renderer, async () => [await widgetValue(page, id, "redo"), await widgetValue(page, id, "locks")]);
     await page.locator(".vm-film-tile").nth(2).click();
     await page.keyboard.press("r");
     await page.getByRole("alertdialog", { name: "Locked: section 3. Make anew all the same?" }).waitFor();
@@ -234,7 +238,7 @@ for (const renderer of RENDERERS) {
     quiet();
     await close();
 
-    ({ page, quiet, close } = await openPage(browser, { renderer }));
+    ({ page, quiet, close } = await openPage(browser, { renderer, fresh: true }));
     id = await open(page, prompt);
     await shows(page, ["stored", "waiting", "waiting"]);
     await page.getByText("1 of 3 sections done").waitFor();

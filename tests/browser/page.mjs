@@ -6,7 +6,7 @@ import { pathToFileURL } from "node:url";
 
 export const SERVER = process.env.VIDEO_MEMORY_TEST_URL;
 export const RENDERERS = ["classic", "nodes2"];
-export const PATIENCE = 300_000; // for whatever comes: a busy machine takes its time, and only what hangs is given up
+export const PATIENCE = 1000 * (process.env.TMP_PATIENCE ?? 300); // for whatever comes: a busy machine takes its time, and only what hangs is given up
 const PLAYWRIGHT = process.env.VIDEO_MEMORY_PLAYWRIGHT;
 const PICTURES = process.env.VIDEO_MEMORY_SCREENSHOTS;
 
@@ -51,30 +51,69 @@ export async function setSettings(values) {
   if (!answer.ok) throw new Error(`settings were refused: HTTP ${answer.status} ${text}`);
 }
 
+/** Pages that a test is done with, by how they were opened: to load ComfyUI takes longer than most tests. */
+const idle = new Map();
+
 /**
- * A page with ComfyUI ready to use and an empty graph.
+ * A page with ComfyUI ready to use and an empty graph; one that an earlier test has closed, unless it is to be `fresh`.
  *
  * `renderer` is "classic" or "nodes2". Returns `{ page, errors, outside, quiet, close }`: `errors` collects console
  * errors and uncaught exceptions, `outside` the requests to other hosts, each aborted; `quiet()` throws when there are any.
  */
-export async function openPage(browser, { renderer = "classic", locale = "en", settings = {}, size = [1600, 950] } = {}) {
+export async function openPage(browser, { fresh = false, ...how } = {}) {
+  const key = JSON.stringify(how);
+  if (!idle.has(key)) idle.set(key, []);
+  const opened = (fresh ? null : idle.get(key).pop()) ?? (await loadPage(browser, how));
+  return { ...opened, close: () => putBack(opened, idle.get(key)) };
+}
+
+/** Empties a page for the next test; one that cannot be emptied is closed. */
+async function putBack(opened, others) {
+  const { page, errors, outside } = opened;
+  if (others.length) return page.context().close();
+  await page.unrouteAll({ behavior: "ignoreErrors" });
+  await guard(page, outside);
+  await page.mouse.move(0, 0);
+  await newWorkflow(page);
+  errors.length = outside.length = 0;
+  others.push(opened);
+}
+
+/** An empty workflow, with an undo of its own, in the place of all that are open. */
+async function newWorkflow(page) {
+  await page.evaluate(async () => {
+    const { command, workflow } = window.app.extensionManager;
+    const old = [...workflow.openWorkflows];
+    await command.execute("Comfy.NewBlankWorkflow");
+    for (const one of old) if (one !== workflow.activeWorkflow) await workflow.closeWorkflow(one);
+    document.activeElement?.blur();
+  });
+  await clear(page);
+}
+
+async function loadPage(browser, { renderer = "classic", locale = "en", settings = {}, size = [1600, 950] }) {
   const nodes2 = { "Comfy.VueNodes.Enabled": renderer === "nodes2" };
   await setSettings({ ...SETTINGS, "Comfy.Locale": locale, ...nodes2, ...settings });
   const context = await browser.newContext({ viewport: { width: size[0], height: size[1] }, serviceWorkers: "block" });
   context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   const watched = watch(page);
-  await context.route("**/*", (route) => {
-    const url = route.request().url();
-    if (isLocal(url)) return route.continue();
-    watched.outside.push(url);
-    return route.abort();
-  });
+  await guard(page, watched.outside);
   await watchPolicy(page, watched.outside);
   await page.goto(SERVER, { waitUntil: "domcontentloaded" });
   await ready(page);
   await clear(page);
-  return { page, ...watched, close: () => context.close() };
+  return { page, ...watched };
+}
+
+/** Lets no request leave the machine. */
+function guard(page, outside) {
+  return page.route("**/*", (route) => {
+    const url = route.request().url();
+    if (isLocal(url)) return route.continue();
+    outside.push(url);
+    return route.abort();
+  });
 }
 
 function isLocal(url) {

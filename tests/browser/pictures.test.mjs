@@ -1,42 +1,23 @@
 import assert from "node:assert/strict";
-import { readFile, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 
+import { tinyFilm } from "./demo_film.mjs";
 import { RENDERERS, fit, heightOf, loadPrompt, loadWorkflow, openBrowser, openPage, picture, queueAndWait, settle, widgetValue } from "./page.mjs";
 
-const DEMO = new URL("../../workflows/api/tiny_demo.json", import.meta.url);
 const FILMS = join(process.env.VIDEO_MEMORY_WORK, "output", "video_memory");
 const RUN = Date.now(); // a film of an earlier run would be reused
 
 let browser;
-let demo;
 
 before(async () => {
   browser = await openBrowser();
-  demo = JSON.parse(await readFile(DEMO, "utf8"));
 });
 after(() => browser?.close());
 
-/** The shipped demo's film of two short sections. */
-function film(name) {
-  const [sampler] = Object.keys(demo).filter((id) => demo[id].class_type === "VideoMemorySampler");
-  const prompt = {};
-  const take = (id) => {
-    if (prompt[id]) return;
-    prompt[id] = structuredClone(demo[id]);
-    if (id === sampler) delete prompt[id].inputs.history;
-    Object.values(prompt[id].inputs).filter(Array.isArray).forEach(([from]) => take(from));
-  };
-  take(sampler);
-  const [board] = Object.keys(prompt).filter((id) => prompt[id].class_type === "VideoMemoryStoryboard");
-  const shots = ["Leo waves in the garden", "Max talks on the beach"].map((text, i) => ({ start: i / 2, end: (i + 1) / 2, prompt: text, transition: "cut" }));
-  prompt[board].inputs.storyboard = JSON.stringify({ version: 1, shots });
-  prompt[prompt[sampler].inputs.sigmas[0]].inputs.steps = 2;
-  prompt[sampler].inputs.film = name;
-  prompt.report = { class_type: "PreviewAny", inputs: { source: [sampler, 2] } };
-  return prompt;
-}
+/** A film of two sections. */
+const film = (name) => tinyFilm(name, ["Leo waves in the garden", "Max talks on the beach"], 2);
 
 /** Puts beside a film the pictures that a memory of pictures would keep of it: the film's own previews stand for them. */
 async function keepPictures(page, name) {

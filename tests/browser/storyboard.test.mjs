@@ -1,13 +1,9 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { RENDERERS, addNode, fit, loadPrompt, openBrowser, openPage, picture, queuedPrompt, settle, widgetValue } from "./page.mjs";
+import { SHOTS, drag, openEditor, setWidget, undoSteps } from "./editor.mjs";
+import { RENDERERS, fit, loadPrompt, openBrowser, picture, queuedPrompt, settle, widgetValue } from "./page.mjs";
 
-const SHOTS = [
-  { start: 0, end: 5, prompt: "a kitchen" },
-  { start: 5, end: 10, prompt: "a street" },
-  { start: 10, end: 15, prompt: "a garden" },
-];
 let browser;
 
 before(async () => {
@@ -15,66 +11,9 @@ before(async () => {
 });
 after(() => browser?.close());
 
-/** A page with one Storyboard node that shows `text`, and what a test does with it. */
-async function openEditor(renderer, text = JSON.stringify({ version: 1, shots: SHOTS }), options = {}) {
-  const opened = await openPage(browser, { renderer, ...options });
-  const { page } = opened;
-  const id = await addNode(page, "VideoMemoryStoryboard");
-  const editor = page.locator(".vm-sb");
-  const write = (value) => setWidget(page, id, "storyboard", value);
-  const read = () => widgetValue(page, id, "storyboard");
-  await write(text);
-  await fit(page, id);
-  await editor.locator(".vm-sb-sum").filter({ hasText: options.frames ?? "241" }).waitFor();
-  const shots = async () => JSON.parse(await read()).shots;
-  const times = async () => (await shots()).map((shot) => [shot.start, shot.end, shot.prompt]);
-  const focus = () => editor.locator(".vm-sb-timeline").focus();
-  const keys = async (...names) => {
-    for (const name of names) await page.keyboard.press(name);
-    await settle(page);
-  };
-  return { ...opened, id, editor, write, read, shots, times, focus, keys };
-}
-
-/** Sets a widget as one step of undo, as a person's edit would be. */
-async function setWidget(page, id, name, value) {
-  await page.evaluate(
-    ([node, widget, text]) => {
-      const { canvas, graph } = window.app;
-      const found = graph.getNodeById(node).widgets.find((w) => w.name === widget);
-      canvas.emitBeforeChange();
-      found.value = text;
-      found.callback?.(text);
-      canvas.emitAfterChange();
-    },
-    [id, name, value],
-  );
-  await settle(page);
-}
-
-const undoSteps = (page) => page.evaluate(() => window.app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length);
-
-/** Drags from the middle of an element, or its right edge, by pixels of the screen. */
-async function drag(page, locator, dx, { edge = false, shift = false, cancel = false } = {}) {
-  await page.locator(".vm-sb:not(.vm-sb-busy)").waitFor();
-  await locator.waitFor();
-  await settle(page);
-  const box = await locator.boundingBox();
-  const [x, y] = [edge ? box.x + box.width - 3 : box.x + box.width / 2, box.y + box.height / 2];
-  await page.mouse.move(x, y);
-  await page.mouse.down();
-  if (shift) await page.keyboard.down("Shift");
-  for (const part of [0.3, 0.7, 1]) await page.mouse.move(x + dx * part, y);
-  await settle(page, 2);
-  if (cancel) await page.keyboard.press("Escape");
-  await page.mouse.up();
-  if (shift) await page.keyboard.up("Shift");
-  await settle(page);
-}
-
 for (const renderer of RENDERERS) {
   test(`shots are resized, moved and taken back with the mouse, one step of undo each, ${renderer}`, async () => {
-    const { page, id, editor, times, keys, quiet, close } = await openEditor(renderer);
+    const { page, id, editor, times, keys, quiet, close } = await openEditor(browser, renderer);
     const shot = (number) => editor.locator(`.vm-sb-shot[data-index="${number - 1}"]`);
     const second = (await shot(1).boundingBox()).width / 5;
     const before = await undoSteps(page);
@@ -105,7 +44,7 @@ for (const renderer of RENDERERS) {
   });
 
   test(`a storyboard is written with the keyboard alone, ${renderer}`, async () => {
-    const { page, id, editor, shots, focus, keys, quiet, close } = await openEditor(renderer);
+    const { page, id, editor, shots, focus, keys, quiet, close } = await openEditor(browser, renderer);
     await focus();
     await keys("ArrowRight", "Shift+ArrowRight", "n");
     await page.keyboard.type("rain on the window");
@@ -138,7 +77,7 @@ for (const renderer of RENDERERS) {
   });
 
   test(`a prompt is one step of undo however long it is, and is in the queue at once, ${renderer}`, async () => {
-    const { page, id, editor, shots, focus, keys, quiet, close } = await openEditor(renderer);
+    const { page, id, editor, shots, focus, keys, quiet, close } = await openEditor(browser, renderer);
     const before = await undoSteps(page);
     await focus();
     await keys("Enter");
@@ -162,7 +101,7 @@ for (const renderer of RENDERERS) {
   });
 
   test(`a text in another format is left alone until it is converted, ${renderer}`, async () => {
-    const { page, editor, read, write, keys, quiet, close } = await openEditor(renderer);
+    const { page, editor, read, write, keys, quiet, close } = await openEditor(browser, renderer);
     for (const text of ["[0s: a kitchen] [5s-10s: a street]", "a kitchen | a street", '"0": "a kitchen", "5": "a street"']) {
       await write(text);
       await editor.getByText("This text is in another format").waitFor();
@@ -186,7 +125,7 @@ for (const renderer of RENDERERS) {
   });
 
   test(`storyboards in all five formats are pasted, and a refused one stays in the field, ${renderer}`, async () => {
-    const { page, editor, times, focus, quiet, close } = await openEditor(renderer);
+    const { page, editor, times, focus, quiet, close } = await openEditor(browser, renderer);
     const field = editor.locator(".vm-sb-paste textarea");
     const open = () => editor.locator('[data-action="paste"]').click();
     const formats = [
@@ -216,7 +155,7 @@ for (const renderer of RENDERERS) {
   });
 
   test(`the plan follows the graph and the typing, and a refusal loses nothing, ${renderer}`, async () => {
-    const { page, id, editor, read, quiet, close } = await openEditor(renderer);
+    const { page, id, editor, read, quiet, close } = await openEditor(browser, renderer);
     const tokens = () => editor.locator(".vm-sb-numbers").textContent();
     assert.match(await tokens(), /3,120 tokens/);
     await page.evaluate((node) => {
@@ -256,7 +195,7 @@ for (const renderer of RENDERERS) {
   });
 
   test(`the text stays reachable, and a connected text is shown as such, ${renderer}`, async () => {
-    const { page, id, editor, quiet, close } = await openEditor(renderer);
+    const { page, id, editor, quiet, close } = await openEditor(browser, renderer);
     const hidden = () => page.evaluate((node) => window.app.graph.getNodeById(node).widgets.find((w) => w.name === "storyboard").hidden, id);
     assert.equal(await hidden(), true);
     await editor.locator('[data-action="text"]').click();
@@ -292,7 +231,7 @@ for (const renderer of RENDERERS) {
   });
 
   test(`how a text was read is said as soon as it is known, ${renderer}`, async () => {
-    const { page, id, editor, write, quiet, close } = await openEditor(renderer);
+    const { page, id, editor, write, quiet, close } = await openEditor(browser, renderer);
     const said = (words) => editor.getByText(words).waitFor();
     await write('"0": "a kitchen", "16": "a road"');
     await said("Read as 2 shots from keyframes. Keys without a unit are seconds");
@@ -328,7 +267,7 @@ for (const renderer of RENDERERS) {
   });
 
   test(`a node is copied, saved and loaded with its storyboard and nothing else, ${renderer}`, async () => {
-    const { page, id, focus, keys, quiet, close } = await openEditor(renderer);
+    const { page, id, focus, keys, quiet, close } = await openEditor(browser, renderer);
     await focus();
     await keys("l");
     const [saved, prompt] = await page.evaluate(async () => [window.app.graph.serialize(), (await window.app.graphToPrompt()).output]);
@@ -352,7 +291,7 @@ for (const renderer of RENDERERS) {
 for (const renderer of RENDERERS) {
   test(`forty shots are told apart, keep the wheel, and the chosen one in view, ${renderer}`, async () => {
     const shots = Array.from({ length: 40 }, (_, i) => ({ start: 5 * i, end: 5 * i + 5, prompt: `shot of a street, number ${i + 1}`, name: i === 2 ? "The pier" : "" }));
-    const { page, editor, quiet, close } = await openEditor(renderer, JSON.stringify({ version: 1, shots }), { frames: "3,201" });
+    const { page, editor, quiet, close } = await openEditor(browser, renderer, JSON.stringify({ version: 1, shots }), { frames: "3,201" });
     const timeline = editor.locator(".vm-sb-timeline");
     const numbers = () => editor.locator(".vm-sb-shot-head b").evaluateAll((all) => all.map((one) => one.textContent).filter(Boolean).length);
     assert.ok((await numbers()) >= 18, "every shot that is seen has its number");
@@ -384,7 +323,7 @@ for (const renderer of RENDERERS) {
 
   test(`cast and look are written once and stand in what is encoded, ${renderer}`, async () => {
     const text = JSON.stringify({ version: 1, shots: SHOTS });
-    const { page, editor, read, quiet, close } = await openEditor(renderer, text);
+    const { page, editor, read, quiet, close } = await openEditor(browser, renderer, text);
     await editor.locator(".vm-sb-cast summary").click();
     await editor.getByRole("textbox", { name: "Cast and look" }).fill("the kitchen: no one\nkitchen: green tiles\nwatercolour");
     assert.deepEqual(JSON.parse(await read()).cast.map(({ name }) => name ?? ""), ["the kitchen", "kitchen", ""]);
@@ -399,7 +338,7 @@ for (const renderer of RENDERERS) {
 
 test("the editor is there in light colours and in each language", async () => {
   for (const [locale, theme, word] of [["en", "light", "Duplicate"], ["zh", "dark", "复制"], ["ja", "light", "複製"]]) {
-    const { page, editor, quiet, close } = await openEditor("nodes2", undefined, { locale, settings: { "Comfy.ColorPalette": theme } }); // prettier-ignore
+    const { page, editor, quiet, close } = await openEditor(browser, "nodes2", undefined, { locale, settings: { "Comfy.ColorPalette": theme } }); // prettier-ignore
     await editor.locator('[data-action="duplicate"]', { hasText: word }).waitFor();
     await picture(page, `storyboard-${locale}-${theme}`);
     quiet();

@@ -154,6 +154,13 @@ def test_redo_makes_one_section_anew_and_its_first_take_comes_back_from_disk(ser
     assert statuses(server, "takes") == ["reused", "stored", "locked"]
     assert [record["take"] for record in state(server, "takes")["sections"]] == [0, 1, 0]
     assert latent_bytes(server, "takes") != first
+    assert [record["versions"] for record in state(server, "takes")["sections"]] == [1, 2, 1]
+    kept = json.loads(ask(server, "/video_memory/film/takes/takes/1")[1])["takes"]
+    assert [version["take"] for version in kept] == [0, 1]
+    assert kept[1]["key"] == state(server, "takes")["sections"][1]["key"]
+    clips = [ask(server, f"/video_memory/film/takes/clip/1?key={version['key']}")[1] for version in kept]
+    assert clips[0] != clips[1] and all(clips)
+    assert json.loads(ask(server, "/video_memory/film/takes/takes/7")[1])["takes"] == []
     server.run(film("takes", prompts, redo='{"2": 0}'))
     assert statuses(server, "takes") == ["reused"] * 3
     assert latent_bytes(server, "takes") == first

@@ -5,24 +5,27 @@ import {
   boundaries,
   changeShot,
   closeGaps,
-  deleteShot,
-  duplicateShot,
+  deleteShots,
+  insertShots,
   insertShot,
   joinStoryboards,
   lengths,
+  pickShots,
   moveBoundary,
-  moveShot,
+  moveShots,
   resizeShot,
+  setPicture,
   snap,
   splitShot,
 } from "../../js/storyboard/edits.mjs";
-import { formatCast, parseCast } from "../../js/storyboard/cast.mjs";
+import { formatCast, keepPictures, parseCast } from "../../js/storyboard/cast.mjs";
 import { formatStoryboard, isSeed, makeShot, parseStoryboard } from "../../js/storyboard/shots.mjs";
 
 const FILM = { sectionSeconds: 5, totalSeconds: 0, step: 0.25 };
 const board = (...shots) => ({ shots: shots.map(makeShot), negative: "", cast: [] });
 const three = () =>
   board({ start: 0, end: 5, prompt: "a" }, { start: 5, end: 8, prompt: "b", locked: true }, { start: 8, end: 10, prompt: "c" });
+const duplicate = (storyboard, i, film) => insertShots(storyboard, i + 1, pickShots(storyboard, [i], film), film);
 const times = (storyboard) => storyboard.shots.map((shot) => [shot.start, shot.end, shot.prompt]);
 
 test("the canonical JSON is written to the character as the library writes it", () => {
@@ -96,10 +99,10 @@ test("moving a boundary changes only the two shots beside it", () => {
 });
 
 test("shots keep their length, seed and lock when they change places", () => {
-  const moved = moveShot(three(), 2, 0, FILM);
+  const moved = moveShots(three(), [2], 0, FILM);
   assert.deepEqual(times(moved), [[0, 2, "c"], [2, 7, "a"], [7, 10, "b"]]); // prettier-ignore
   assert.equal(moved.shots[2].locked, true);
-  assert.deepEqual(times(moveShot(moved, 0, 2, FILM)), times(three()));
+  assert.deepEqual(times(moveShots(moved, [0], 2, FILM)), times(three()));
 });
 
 test("a split lies on a whole latent, goes on without a cut, and leaves the film's length", () => {
@@ -112,16 +115,16 @@ test("a split lies on a whole latent, goes on without a cut, and leaves the film
 });
 
 test("a copy stands after its shot and is not locked", () => {
-  const copied = duplicateShot(three(), 1, FILM);
+  const copied = duplicate(three(), 1, FILM);
   assert.deepEqual(lengths(copied, FILM), [5, 3, 3, 2]);
   assert.deepEqual(copied.shots.map((shot) => shot.locked), [false, true, false, false]); // prettier-ignore
 });
 
 test("a new shot lasts one section, and the last shot cannot be deleted", () => {
   assert.deepEqual(lengths(insertShot(three(), 1, FILM), FILM), [5, 5, 3, 2]);
-  assert.deepEqual(times(deleteShot(three(), 0, FILM)), [[0, 3, "b"], [3, 5, "c"]]); // prettier-ignore
+  assert.deepEqual(times(deleteShots(three(), [0], FILM)), [[0, 3, "b"], [3, 5, "c"]]); // prettier-ignore
   const one = board({ start: 0, end: 5, prompt: "a" });
-  assert.equal(deleteShot(one, 0, FILM), one);
+  assert.equal(deleteShots(one, [0], FILM), one);
 });
 
 test("joined storyboards follow each other in time", () => {
@@ -143,15 +146,15 @@ test("no edit leaves times that the editor could not read again", () => {
   const edits = [
     (s, i) => resizeShot(s, i, snap(next(900) / 100, film.step), film),
     (s, i) => moveBoundary(s, i, next(2000) / 100, film),
-    (s, i) => moveShot(s, i, next(s.shots.length), film),
+    (s, i) => moveShots(s, [i], next(s.shots.length), film),
     (s, i) => splitShot(s, i, boundaries(s, film)[i] + next(500) / 100, film),
-    (s, i) => duplicateShot(s, i, film),
+    (s, i) => duplicate(s, i, film),
     (s, i) => insertShot(s, i, film, { prompt: "new" }),
-    (s, i) => deleteShot(s, i, film),
+    (s, i) => deleteShots(s, [i], film),
   ];
   for (let round = 0; round < 400; round += 1) {
     storyboard = edits[next(edits.length)](storyboard, next(storyboard.shots.length));
-    if (storyboard.shots.length > 20) storyboard = deleteShot(storyboard, 0, film);
+    if (storyboard.shots.length > 20) storyboard = deleteShots(storyboard, [0], film);
     assert.deepEqual(parseStoryboard(formatStoryboard(storyboard)), storyboard, `round ${round}`);
   }
 });
@@ -176,7 +179,7 @@ test("cast and look are read as lines and written as the library writes them", (
   ]); // prettier-ignore
   const text = formatStoryboard({ ...board({ prompt: "Mira waves" }), cast: cast.slice(0, 3) });
   assert.match(text, /"negative": "", "cast": \[{"name": "Mira", "look": "a girl with red hair, a yellow coat"}, .*, {"look": "watercolour"}]}$/);
-  assert.deepEqual(parseStoryboard(text).cast, cast.slice(0, 3));
+  assert.deepEqual(parseStoryboard(text).cast, cast.slice(0, 3).map((line) => ({ ...line, picture: "" })));
   assert.equal(formatStoryboard(parseStoryboard(text)), text);
   assert.equal(parseStoryboard(text.replace('"look": "watercolour"', '"lok": "watercolour"')), null, "nothing is lost");
   for (const lines of [cast, [{ name: "", look: "from 5:00 to 6:00" }]]) assert.deepEqual(parseCast(formatCast(lines)), lines);
@@ -188,4 +191,36 @@ test("a storyboard that is added brings those of its cast who are not there yet"
   const film = { fps: 16, sectionSeconds: 5, totalSeconds: 0, step: 0.25 };
   const names = joinStoryboards(first, second, film).cast.map(({ name, look }) => `${name}:${look}`);
   assert.deepEqual(names, ["Mira:red", ":ink", "Leo:tall"]);
+});
+
+test("pictures are written as the library writes them, and stay with their line while its text is changed", () => {
+  const text = '{"version": 1, "shots": [{"start": 0, "end": 5, "prompt": "Mira waves", "locked": true, "picture": "faces/a \\"1\\".png [output]"}], "negative": "", "cast": [{"name": "Mira", "look": "a girl", "picture": "m.png"}, {"look": "ink"}]}';
+  const { cast } = parseStoryboard(text);
+  assert.equal(formatStoryboard(parseStoryboard(text)), text);
+  assert.equal(parseStoryboard(text.replace('"m.png"', "3")), null);
+  const pictures = (lines) => keepPictures(parseCast(lines), cast).map(({ name, picture }) => `${name}:${picture}`);
+  assert.deepEqual(pictures("ink\nLeo: a boy\nMira: a tall girl"), [":", "Leo:", "Mira:m.png"], "moved and described anew");
+  assert.deepEqual(pictures("Mirab: a girl\nink"), ["Mirab:m.png", ":"], "a name that is being typed");
+  assert.deepEqual(pictures("ink"), [":"]);
+});
+
+test("a shot with a picture is a cut, and only the first part of it begins with the picture", () => {
+  const film = { fps: 16, sectionSeconds: 5, totalSeconds: 0, step: 0.25 };
+  const first = board({ prompt: "a", end: 4 }, { prompt: "b", start: 4, end: 8, transition: "continue" });
+  const [, shot] = setPicture(first, 1, "b.png").shots;
+  assert.deepEqual([shot.picture, shot.transition], ["b.png", "cut"]);
+  assert.equal(setPicture(first, 1, "").shots[1].transition, "continue");
+  assert.deepEqual(splitShot(setPicture(first, 1, "b.png"), 1, 6, film).shots.map(({ picture }) => picture), ["", "b.png", ""]);
+});
+
+test("several shots move, go and are copied at once, each with its length", () => {
+  const film = board({ prompt: "a", end: 1 }, { prompt: "b", start: 1, end: 3, locked: true }, { prompt: "c", start: 3, end: 6 }, { prompt: "d", start: 6, end: 10 });
+  assert.deepEqual(times(moveShots(film, [1, 3], 0, FILM)), [[0, 2, "b"], [2, 6, "d"], [6, 7, "a"], [7, 10, "c"]]); // prettier-ignore
+  assert.deepEqual(times(deleteShots(film, [0, 2], FILM)), [[0, 2, "b"], [2, 6, "d"]]); // prettier-ignore
+  assert.deepEqual(times(deleteShots(film, [0, 1, 2, 3], FILM)), [[0, 1, "a"]], "a film has at least one shot"); // prettier-ignore
+  const copy = { ...pickShots(film, [1, 2], FILM), cast: [{ name: "Mira", look: "a girl", picture: "m.png" }] };
+  assert.deepEqual(times(copy), [[0, 2, "b"], [2, 5, "c"]]); // prettier-ignore
+  const both = insertShots(three(), 1, copy, { ...FILM, totalSeconds: 10 });
+  assert.deepEqual(times(both).map(([start]) => start), [0, 5, 7, 10, 13]);
+  assert.deepEqual([both.shots[1].locked, both.cast[0].name], [false, "Mira"], "nothing has been made for a copy yet");
 });

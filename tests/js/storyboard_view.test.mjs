@@ -53,10 +53,10 @@ test("only the shots in the window are drawn, the cut ones at its edges included
 
 test("a shot is dropped where the middles of the others leave room", () => {
   const times = [0, 5, 10, 15];
-  assert.equal(dropIndex(times, 0, 2.5), 0);
-  assert.equal(dropIndex(times, 0, 7.6), 1);
-  assert.equal(dropIndex(times, 0, 13), 2);
-  assert.equal(dropIndex(times, 2, -4), 0);
+  assert.equal(dropIndex(times, [0], 2.5), 0);
+  assert.equal(dropIndex(times, [0], 7.6), 1);
+  assert.equal(dropIndex(times, [0], 13), 2);
+  assert.equal(dropIndex(times, [2], -4), 0);
 });
 
 test("how a text was read is said in the person's language, and nothing of our own JSON", () => {

@@ -88,3 +88,21 @@ def test_a_cast_that_cannot_be_used_is_refused_with_its_line(cast: object, words
     text = json.dumps({"version": 1, "shots": [{"start": 0, "prompt": "a"}], "cast": cast})
     with pytest.raises(StoryboardError, match=words.replace("(", "\\(")):
         Storyboard.from_json(text)
+
+
+def test_pictures_of_shots_and_cast_come_back_and_a_shot_that_goes_on_has_none() -> None:
+    shots = [{"start": 0, "end": 5, "prompt": "a", "picture": "faces/mira 1.png"}, {"start": 5, "prompt": "b"}]
+    cast = [{"name": "Mira", "look": "a girl", "picture": "m.png [output]"}, {"look": "ink"}]
+    board = parse_storyboard(json.dumps({"version": 1, "shots": shots, "cast": cast}))
+    assert (board.shots[0].picture, board.shots[1].picture) == ("faces/mira 1.png", "")
+    assert parse_storyboard(board.to_json()) == board and '"picture": "m.png [output]"' in board.to_json()
+    (first, *_) = plan_sections(board, fps=16, section_seconds=5, history_latents=3, after_clip=True)
+    assert first.transition == "cut", "it begins with its picture and not with the clip before it"
+    for picture, transition, message in (
+        ("a.png", "continue", "shot 1 goes on .* make it a cut, or remove the picture"),
+        (3, "cut", "'picture': the text is 3"),
+        ("a\nb.png", "cut", "'picture' is no file name"),
+        ("a" * 501, "cut", "'picture' is no file name of at most 500"),
+    ):
+        with pytest.raises(StoryboardError, match=message):
+            Storyboard((Shot("a", 0, picture=picture, transition=transition),))  # type: ignore[arg-type]

@@ -311,7 +311,7 @@ def test_what_a_section_sees_of_the_memory_is_in_its_key_and_known_beforehand(tm
         film = render_film(
             plan("abcd"), SectionStore(tmp_path, "film"), VideoMemory.empty(world.encoder.config), {}, 7, world,
             begins=expected.extend,
-            seen=lambda memory: {"pictures": [n for n in range(len(memory.sections)) if n != hidden]},
+            seen=lambda memory, section: {"pictures": [n for n in range(len(memory.sections)) if n != hidden]},
         )  # fmt: skip
         return [entry.reused for entry in film.sections], [entry.kept for entry in expected]
 

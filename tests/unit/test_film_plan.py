@@ -155,3 +155,22 @@ def test_a_memory_of_pictures_that_has_no_file_is_planned_and_counted_as_one_tha
     with pytest.raises(PlanError, match="give 0, 1 or 5") as error:
         plan(max_pictures=6, repeated_frames=3)
     assert error.value.field == "repeated_frames"
+
+
+def test_pictures_that_a_run_would_refuse_are_in_the_plan() -> None:
+    shots = [{"start": n, "end": n + 1, "prompt": "a", "picture": f"{n}.png"} for n in range(3)]
+    cast = [{"name": "Mira", "look": "a girl", "picture": "0.png"}, {"look": "watercolour", "picture": "gone.png"}]
+    text = json.dumps({"version": 1, "shots": shots, "cast": cast})
+
+    def unused(configs: tuple[EncoderConfig, ...] = (), **values: Any) -> list[tuple[Any, str]]:
+        request = PlanRequest.from_dict({"storyboard": text} | values)
+        answer = film_plan(request, configs, lambda name: name not in ("gone.png", "2.png"))["unused_pictures"]
+        return [(entry.get("shot", entry.get("cast")), entry["why"]) for entry in answer]
+
+    missing = [(2, "missing"), ("", "missing")]
+    keyframes = EncoderConfig("wan", 5120, 16, variant="keyframes", clips="section", repeated_frames=1)
+    assert unused((keyframes,)) == missing
+    assert unused(max_pictures=10) == missing
+    assert unused() == [missing[0], ("Mira", "token_memory"), missing[1]]
+    assert unused((keyframes,), text_model=True) == [(1, "text_model"), *missing], "the film begins with the first one"
+    assert unused((keyframes,), text_model=True, history_latents=5)[:2] == [(0, "text_model"), (1, "text_model")]

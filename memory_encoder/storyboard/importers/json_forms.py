@@ -45,7 +45,7 @@ _ALIASES = {
     ),
 }
 _KNOWN = {alias: field for field, aliases in _ALIASES.items() for alias in aliases}
-_KEPT = ("seed", "transition", "locked")  # of a shot, as in our own JSON
+_KEPT = ("seed", "transition", "locked", "picture")  # of a shot, as in our own JSON
 _HARMLESS = (
     "version",
     "title",
