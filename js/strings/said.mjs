@@ -112,7 +112,6 @@ const zh = {
   "the request is no object; send {\"storyboard\": \"...\"}": "请求不是对象；请发送 {\"storyboard\": \"...\"}",
   "unknown field {0}; known are {1}": "未知字段 {0}；已知的有 {1}",
   "storyboard is missing; send its text": "缺少 storyboard；请发送其文本",
-  "cached is {0}; send true or false": "cached 为 {0}；请发送 true 或 false",
   "{0} is {1}; give a whole number": "{0} 为 {1}；请填整数",
   "redo: the JSON is no object; write {\"2\": 1} for the first new take of section 2": "redo：JSON 不是对象；第 2 段的第一个新版本写成 {\"2\": 1}",
   "pictures: {0} is pinned and banned; write it once": "pictures：{0} 既固定又排除；只写一次",
@@ -153,7 +152,6 @@ const zh = {
   "branch_film: film {0} has {1} {2}, this one has {3}; a branch keeps the size, the fps and the kind of model of the film that it comes from": "branch_film：影片 {0} 的 {1} 为 {2}，本影片为 {3}；分支须保持来源影片的尺寸、帧率和模型种类",
   "start_image and {0} are two openings; a film begins with one of them": "start_image 与 {0} 是两个开头；影片只有一个开头",
   "references: a memory of variant {0} holds no pictures; use a memory encoder of variant keyframes, or compress a clip of the pictures and connect it as memory": "references：变体为 {0} 的记忆不保存画面；请用变体 keyframes 的记忆编码器，或压缩由这些图片组成的片段并接为 memory",
-  "pictures: {0} are pinned{1}, and this memory keeps {2}; unpin some": "pictures：固定了 {0} 张{1}，而此记忆最多保留 {2} 张；请取消一些",
   "{0} {1}: it is about memory tokens, and a memory of variant {2} keeps whole pictures, which both models see; leave it at {3}": "{0} {1}：它针对记忆的 token，而变体为 {2} 的记忆保存完整画面，两个模型都能看到；请保持为 {3}",
   "pictures: a memory of variant {0} holds none; empty the text": "pictures：变体为 {0} 的记忆不保存画面；请清空文本",
   "pictures: {0} is of section {1}, and the film has {2}; remove it": "pictures：{0} 属于第 {1} 段，而影片有 {2} 段；请去掉",
@@ -202,7 +200,14 @@ const zh = {
   "choose one of {0}": "请选择 {0} 之一",
   "make one with Save Video Memory first": "请先用“保存视频记忆”保存一份",
   "{0}  {1} latents  {2}": "{0}  {1} 个潜变量帧  {2}",
-  "{0} latents, {1} tokens": "{0} 个潜变量帧，{1} 个 token"
+  "{0} latents, {1} tokens": "{0} 个潜变量帧，{1} 个 token",
+  "{0} goes on from what is before it and has a picture to begin with; make it a cut, or remove the picture": "{0} 接着前面的画面，却又有开头的图片；请改为切换，或移除图片",
+  "{0} is {1}; send true or false": "{0} 为 {1}；请发送 true 或 false",
+  "{0}: 'picture' is no file name of at most {1} characters; name an image in ComfyUI's input": "{0}：'picture' 须为不超过 {1} 个字符的文件名；请写 ComfyUI 的 input 文件夹中的图片",
+  "pictures: {0}{1} are pinned{2}, and this memory keeps {3}; unpin some": "pictures：{0}固定了 {1} 张{2}，而此记忆保留 {3} 张；请取消一些",
+  "start_image and the picture of shot 1 are two first frames; disconnect start_image, or remove the picture in the storyboard": "start_image 和镜头 1 的图片是两个首帧；请断开 start_image，或在分镜中移除图片",
+  "picture {0} is not in ComfyUI's input folder; choose an image there": "图片 {0} 不在 ComfyUI 的 input 文件夹中；请选择其中的图片",
+  "{0}: picture {1} {2}; choose another, or remove it": "{0}：图片 {1} 无法使用（{2}）；请另选一张，或移除"
 };
 
 const ja = {
@@ -314,7 +319,6 @@ const ja = {
   "the request is no object; send {\"storyboard\": \"...\"}": "要求がオブジェクトではありません。{\"storyboard\": \"...\"} を送ってください",
   "unknown field {0}; known are {1}": "知らない項目 {0} です。あるのは {1} です",
   "storyboard is missing; send its text": "storyboard がありません。その文を送ってください",
-  "cached is {0}; send true or false": "cached が {0} です。true か false を送ってください",
   "{0} is {1}; give a whole number": "{0} が {1} です。整数にしてください",
   "redo: the JSON is no object; write {\"2\": 1} for the first new take of section 2": "redo：JSON がオブジェクトではありません。区間 2 の最初のテイクは {\"2\": 1} と書きます",
   "pictures: {0} is pinned and banned; write it once": "pictures：{0} が固定と除外の両方にあります。一度だけ書いてください",
@@ -355,7 +359,6 @@ const ja = {
   "branch_film: film {0} has {1} {2}, this one has {3}; a branch keeps the size, the fps and the kind of model of the film that it comes from": "branch_film：映画 {0} の {1} は {2}、この映画は {3} です。分岐は元の映画の大きさ、fps、モデルの種類を保ちます",
   "start_image and {0} are two openings; a film begins with one of them": "start_image と {0} は両方とも冒頭です。映画の始まりは 1 つです",
   "references: a memory of variant {0} holds no pictures; use a memory encoder of variant keyframes, or compress a clip of the pictures and connect it as memory": "references：変種 {0} の記憶は画面を持ちません。変種 keyframes のエンコーダーを使うか、画像のクリップを圧縮して memory につないでください",
-  "pictures: {0} are pinned{1}, and this memory keeps {2}; unpin some": "pictures：{0} 枚が固定されています{1}が、この記憶が残すのは {2} 枚です。いくつか外してください",
   "{0} {1}: it is about memory tokens, and a memory of variant {2} keeps whole pictures, which both models see; leave it at {3}": "{0} {1}：トークンのためのものですが、変種 {2} の記憶は画面を持ち、両方のモデルが見ます。{3} のままにしてください",
   "pictures: a memory of variant {0} holds none; empty the text": "pictures：変種 {0} の記憶は画面を持ちません。空にしてください",
   "pictures: {0} is of section {1}, and the film has {2}; remove it": "pictures：{0} は区間 {1} のものですが、映画は {2} 区間です。消してください",
@@ -404,7 +407,14 @@ const ja = {
   "choose one of {0}": "{0} から選んでください",
   "make one with Save Video Memory first": "先に「動画記憶を保存」で作ってください",
   "{0}  {1} latents  {2}": "{0}  {1} 潜在  {2}",
-  "{0} latents, {1} tokens": "{0} 潜在、{1} トークン"
+  "{0} latents, {1} tokens": "{0} 潜在、{1} トークン",
+  "{0} goes on from what is before it and has a picture to begin with; make it a cut, or remove the picture": "{0} は前から続くのに、最初の画像があります。カットにするか、画像を外してください",
+  "{0} is {1}; send true or false": "{0} は {1} です。true か false を送ってください",
+  "{0}: 'picture' is no file name of at most {1} characters; name an image in ComfyUI's input": "{0}：'picture' は {1} 文字以内のファイル名ではありません。ComfyUI の input にある画像の名前を書いてください",
+  "pictures: {0}{1} are pinned{2}, and this memory keeps {3}; unpin some": "pictures：{0}{1} 枚が固定されています{2}。この記憶が保つのは {3} 枚です。いくつか外してください",
+  "start_image and the picture of shot 1 are two first frames; disconnect start_image, or remove the picture in the storyboard": "start_image とショット 1 の画像は、どちらも最初のフレームです。start_image を外すか、絵コンテの画像を外してください",
+  "picture {0} is not in ComfyUI's input folder; choose an image there": "画像 {0} は ComfyUI の input フォルダーにありません。そこにある画像を選んでください",
+  "{0}: picture {1} {2}; choose another, or remove it": "{0}：画像 {1} は使えません（{2}）。別の画像を選ぶか、外してください"
 };
 
 const en = Object.fromEntries(Object.keys(zh).map((text) => [text, text]));

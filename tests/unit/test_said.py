@@ -18,7 +18,10 @@ LIBRARY = ROOT / "memory_encoder"
 STUDIO = [
     *sorted((LIBRARY / "storyboard").rglob("*.py")),
     *(LIBRARY / name for name in ("budget.py", "files.py", "film/plan.py", "film/takes.py", "film/opening.py")),
-    *(ROOT / "nodes" / f"{name}.py" for name in ("film_beginning", "film_pictures", "routes", "saving", "sampler")),
+    *(
+        ROOT / "nodes" / f"{name}.py"
+        for name in ("film_beginning", "film_pictures", "shot_pictures", "routes", "saving", "sampler")
+    ),
 ]
 
 
