@@ -444,7 +444,7 @@ export class StoryboardEditor {
 
   /** The chosen shots as a storyboard of their own, for this or another Storyboard and for any text field. */
   #copy(event) {
-    if (takesKey(event.target, "c") || !this.storyboard) return;
+    if (takesKey(event.target, "c") || !this.storyboard || !document.getSelection().isCollapsed) return;
     const text = formatStoryboard(edits.pickShots(this.storyboard, this.chosen, this.film()));
     event.clipboardData.setData("text/plain", text);
     event.clipboardData.setData(SHOTS, text);

@@ -81,6 +81,7 @@ export function moveBoundary(storyboard, index, time, film) {
 export function moveShots(storyboard, chosen, to, film) {
   const order = storyboard.shots.map((_, i) => i).filter((i) => !chosen.includes(i));
   order.splice(to, 0, ...chosen);
+  if (order.every((from, at) => from === at)) return storyboard;
   const all = lengths(storyboard, film);
   return inARow(
     storyboard,

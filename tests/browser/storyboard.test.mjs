@@ -76,6 +76,47 @@ for (const renderer of RENDERERS) {
     await close();
   });
 
+  test(`several shots are chosen, moved, locked, deleted and copied into another Storyboard, ${renderer}`, async () => {
+    const { page, id, editor, times, shots, focus, keys, quiet, close } = await openEditor(browser, renderer);
+    const shot = (number) => editor.locator(`.vm-sb-shot[data-index="${number - 1}"]`);
+    const chosen = () => editor.locator('.vm-sb-shot[aria-selected="true"]').evaluateAll((all) => all.map(({ dataset }) => Number(dataset.index) + 1));
+    const second = (await shot(1).boundingBox()).width / 5;
+    await shot(1).click();
+    await shot(3).click({ modifiers: ["Control"] });
+    assert.deepEqual(await chosen(), [1, 3]);
+    await shot(3).click({ modifiers: ["Control"] });
+    await shot(2).click({ modifiers: ["Shift"] });
+    assert.deepEqual(await chosen(), [1, 2]);
+    await editor.getByText("Shot 2 of 2 chosen").waitFor();
+    await drag(page, shot(1), second * 12);
+    assert.deepEqual((await times()).map(([, , prompt]) => prompt), ["a garden", "a kitchen", "a street"]);
+    assert.deepEqual(await chosen(), [2, 3]);
+    await keys("l", "Alt+ArrowLeft");
+    assert.deepEqual((await shots()).map(({ prompt, locked }) => [prompt, Boolean(locked)]), [["a kitchen", true], ["a street", true], ["a garden", false]]);
+    await keys("Delete");
+    await editor.getByText("Shot 1 is locked; unlock it first (L)").waitFor();
+    await keys("l", "Home", "Alt+Shift+ArrowRight", "Control+c", "Delete");
+    assert.deepEqual(await times(), [[0, 5, "a garden"]]); // prettier-ignore
+    await keys("Control+v", "Control+a");
+    assert.deepEqual((await times()).map(([, , prompt]) => prompt), ["a garden", "a kitchen", "a street"]);
+    assert.deepEqual(await chosen(), [1, 2, 3]);
+    await picture(page, `storyboard-chosen-${renderer}`);
+
+    // The left edge is the boundary to the shot before; with Shift that one gets longer and all later ones move along.
+    await shot(2).click();
+    const left = shot(2).locator(".vm-sb-left");
+    await drag(page, left, second, { edge: true });
+    assert.deepEqual((await times()).map(([start, end]) => [start, end]), [[0, 6], [6, 10], [10, 15]]); // prettier-ignore
+    await drag(page, left, -second, { edge: true, shift: true });
+    assert.deepEqual((await times()).map(([start, end]) => [start, end]), [[0, 5], [5, 9], [9, 14]]); // prettier-ignore
+    await focus();
+    await keys("Control+x");
+    assert.equal(await page.evaluate((node) => Boolean(window.app.graph.getNodeById(node)), id), true, "the shot is cut, and not the node");
+    assert.equal((await shots()).length, 2);
+    quiet();
+    await close();
+  });
+
   test(`a prompt is one step of undo however long it is, and is in the queue at once, ${renderer}`, async () => {
     const { page, id, editor, shots, focus, keys, quiet, close } = await openEditor(browser, renderer);
     const before = await undoSteps(page);
