@@ -19,8 +19,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ..memory_encoder.digests import section_key
 from ..memory_encoder.files import read_plain
-from ..memory_encoder.film.sections import section_key
 from ..memory_encoder.memory.keyframe_memory import KeyframeMemory, as_bytes
 from ..memory_encoder.memory.memory_file import Memory, holds_pictures
 from ..memory_encoder.memory.picture_choice import PictureChoice

@@ -6,7 +6,7 @@ import { pathToFileURL } from "node:url";
 
 export const SERVER = process.env.VIDEO_MEMORY_TEST_URL;
 export const RENDERERS = ["classic", "nodes2"];
-export const PATIENCE = 1000 * (process.env.TMP_PATIENCE ?? 300); // for whatever comes: a busy machine takes its time, and only what hangs is given up
+export const PATIENCE = 300_000; // for whatever comes: a busy machine takes its time, and only what hangs is given up
 const PLAYWRIGHT = process.env.VIDEO_MEMORY_PLAYWRIGHT;
 const PICTURES = process.env.VIDEO_MEMORY_SCREENSHOTS;
 
