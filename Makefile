@@ -5,7 +5,7 @@ RUN := $(ENVIRONMENT) run
 # Processes that share the tests; a module's tests stay in one, which keeps its server.
 WORKERS ?= 2
 
-.PHONY: help environment tools demo test lint unit bench reproduce workflows clean
+.PHONY: help environment tools demo test lint unit bench real-size reproduce workflows clean
 
 help:
 	@echo "make demo    a film with memory from the real ComfyUI, on the CPU"
@@ -13,6 +13,7 @@ help:
 	@echo "make unit    unit tests only"
 	@echo "make lint    ruff and pyright"
 	@echo "make bench   step time with and without memory"
+	@echo "make real-size  VRAM of every phase of a film at full size, on a card that is not there"
 	@echo "make reproduce  the paper's tables in small; ARGS=--quick to try it, ARGS=--full with a GPU"
 	@echo "make workflows  write workflows/ and locales/ anew, after a node has changed"
 
@@ -44,6 +45,10 @@ workflows: tools
 
 bench: environment
 	$(RUN) -m benchmarks.step_time
+
+# Goes on where it was stopped; ARGS=--report writes the tables of what is there.
+real-size: environment
+	$(RUN) -m benchmarks.real_size $(ARGS)
 
 # Goes on where it was stopped; clips: CLIPS=folder with a manifest.json beside it.
 reproduce: environment

@@ -36,7 +36,10 @@ CANNOT_RUN = 2
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; ratios are to the case without memory, times are medians, None where not run."""
+    """One line of the table; ratios are to the case without memory, None where not run.
+
+    Times are medians, processor times the least of all rounds, which other programs disturb least.
+    """
 
     case: str
     tokens: int
@@ -133,8 +136,8 @@ def rows(shape: WanShape, tokens: Mapping[str, int], times: Mapping[str, Times],
             values = {
                 "seconds": of.median,
                 "ratio": of.median / base.median,
-                "cpu_seconds": of.cpu_median,
-                "cpu_ratio": of.cpu_median / base.cpu_median,
+                "cpu_seconds": of.cpu_least,
+                "cpu_ratio": of.cpu_least / base.cpu_least,
                 "peak_gib": of.peak_gib,
                 "all_seconds": tuple(of.seconds),
                 "all_cpu_seconds": tuple(of.cpu_seconds),
@@ -176,7 +179,9 @@ def text(result: Mapping[str, Any]) -> str:
 def save(result: Mapping[str, Any], folder: Path) -> Path:
     """Writes the JSON atomically; runs of both presets on one machine lie side by side."""
     suffix = "-real" if result["settings"]["preset"] == "real" else ""
-    suffix += "-enhancements" if "cached" in result["settings"]["cases"] else ""
+    cases = tuple(result["settings"]["cases"])
+    if "cached" in cases:
+        suffix += "-enhancements" if cases == ENHANCEMENTS else "-" + "-".join(cases[1:])
     path = folder / f"step_time-{machine.short_name(result['machine'])}{suffix}.json"
 
     def write(temporary: Path) -> None:

@@ -99,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--real", action="store_true", help="real token counts (default on a GPU) instead of a tenth")
     p.add_argument("--full", action="store_true", help="real token counts with the whole history (hours on a CPU)")
     p.add_argument("--enhancements", action="store_true", help="the enhancements instead of the whole history")
+    p.add_argument("--cases", help="which of them, by name and with commas; `without` is always among them")
     p.add_argument("--scale", type=int, help="divide lengths, widths, heads and text by this (default 10; 1 is real)")
     p.add_argument("--width", type=int, choices=sorted(PUBLISHED), help="published Wan to take the sizes from")
     p.add_argument("--layers", type=int, help="blocks of the host (default 2, on a CPU at real size 1)")
@@ -126,6 +127,11 @@ def settings_from(args: argparse.Namespace, gpu: bool) -> Settings:
         cases = ("without", "memory")
     if args.enhancements:
         cases = ENHANCEMENTS
+    if args.cases:
+        named = ["without", *(name.strip() for name in args.cases.split(","))]
+        if unknown := set(named) - {*CASES, *ENHANCEMENTS}:
+            raise ValueError(f"case {min(unknown)!r} is unknown; choose from {', '.join((*CASES, *ENHANCEMENTS))}")
+        cases = tuple(dict.fromkeys(named))
     chosen = {"layers": 1 if slow else 2, "repeats": 1 if slow else 5 if gpu else 3, "warmup": 0 if slow else 1}
     chosen |= {name: getattr(args, name) for name in chosen if getattr(args, name) is not None}
     settings = Settings(

@@ -13,13 +13,18 @@ from .phi.config import CompressionRate, EncoderConfig, Padding, parse_schedule
 GIB = 1024**3
 RATES = ("4x4x2", "8x8x2", "8x8x4")  # to advise, from mild to strong
 PICTURE_TOKENS = 27 * 27  # SigLIP's, of a picture of 384 pixels in patches of 14
-RESERVED = 1.2 * GIB  # what ComfyUI keeps free for itself and the driver
+RESERVED = 1.2 * GIB  # what ComfyUI keeps free for itself and the driver, and what an allocator loses to fragments
+DRIVER, KEPT_FREE = 0.3 * GIB, 0.4 * GIB  # of RESERVED: the card's context, and core's EXTRA_RESERVED_VRAM
+STREAMS = 2  # layers that wait on the card beside each other while weights are streamed: core's NUM_STREAMS
 
 
 @dataclass(frozen=True)
 class HostShape:
     """Sizes of a published host. parameters in billions; activation is core's memory factor (MB per 100 latents).
-    blocks that attend to the video.
+
+    blocks that attend to the video. What lives at the peak of a block, in numbers of `width` for each token: wide, of
+    the sequence; reader, of the video and of a cached memory beside it, while that is read. layer: weights of the
+    largest layer in billions.
     """
 
     width: int
@@ -29,14 +34,17 @@ class HostShape:
     activation: float
     patch: int = 2
     blocks: int = 0
+    wide: float = 9.0
+    reader: tuple[float, float] = (9.1, 8.0)
+    layer: float = 0.0
 
 
 HOSTS: dict[str, HostShape] = {
-    "wan-1.3b": HostShape(1536, 1.42, 4, 8, 1536 / 2222, blocks=30),
-    "wan-5b": HostShape(3072, 5.0, 4, 16, 3072 / 2222, blocks=30),
-    "wan-14b": HostShape(5120, 14.3, 4, 8, 5120 / 2222, blocks=40),
-    "hunyuan": HostShape(3072, 12.8, 4, 8, 1.8, blocks=60),
-    "hunyuan-1.5": HostShape(2048, 8.3, 4, 16, 4.0, patch=1, blocks=54),
+    "wan-1.3b": HostShape(1536, 1.42, 4, 8, 1536 / 2222, blocks=30, wide=16.1, layer=0.014),
+    "wan-5b": HostShape(3072, 5.0, 4, 16, 3072 / 2222, blocks=30, wide=13.9, layer=0.044),
+    "wan-14b": HostShape(5120, 14.3, 4, 8, 5120 / 2222, blocks=40, wide=8.9, layer=0.071),
+    "hunyuan": HostShape(3072, 12.8, 4, 8, 1.8, blocks=60, wide=14.2, reader=(16.0, 18.6), layer=0.066),
+    "hunyuan-1.5": HostShape(2048, 8.3, 4, 16, 4.0, patch=1, blocks=54, wide=11.9, layer=0.025),
     "tiny": HostShape(256, 0.0043, 4, 8, 256 / 2222, blocks=4),  # of the demo
 }
 
@@ -124,7 +132,9 @@ def full_tokens(plan: Plan, seconds: float) -> int:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Tokens and bytes of a plan. VRAM figures follow core's own planner and are estimates, not measurements."""
+    """Tokens and bytes of a plan. activation_bytes are within a tenth of what core's own models take at full size, see
+    tests/card; planned_bytes are what core keeps free for them before it decides how many weights stay in RAM.
+    """
 
     memory_tokens: int
     section_tokens: int
@@ -132,16 +142,25 @@ class Estimate:
     activation_bytes: float
     weight_bytes: float
     cache_bytes: float = 0.0
+    buffer_bytes: float = 0.0
+    planned_bytes: float = 0.0
 
     @property
     def least_bytes(self) -> float:
         """With the weights streamed from system RAM."""
-        return self.activation_bytes + RESERVED  # a cache that does not fit waits in system RAM
+        return self.activation_bytes + self.buffer_bytes + RESERVED  # a cache that does not fit waits in system RAM
 
     @property
     def whole_bytes(self) -> float:
         """With all weights on the card."""
-        return self.least_bytes + self.weight_bytes + self.cache_bytes
+        return self.activation_bytes + RESERVED + self.weight_bytes + self.cache_bytes
+
+    def streamed_bytes(self, card: float) -> float:
+        """Weights that core leaves in RAM on a card of so many bytes, since it keeps `planned_bytes` free beside them
+        (comfy.model_management.load_models_gpu; not with its dynamic VRAM, which finds out what there is room for).
+        """
+        room = card - DRIVER - KEPT_FREE - max(self.planned_bytes, 2 * KEPT_FREE)
+        return min(max(self.weight_bytes - room, 0.0), self.weight_bytes)
 
 
 def estimate(plan: Plan) -> Estimate:
@@ -152,10 +171,35 @@ def estimate(plan: Plan) -> Estimate:
     length = plan.section_latents * height * width if plan.section_latents else full_tokens(plan, plan.section_seconds)
     section = max(length, 1)
     latents_area = (section + memory) * plan.host.patch**2
-    activation = latents_area * 2 * 0.01 * plan.host.activation * 1024**2
+    planned = latents_area * 2 * 0.01 * plan.host.activation * 1024**2
     weights = plan.host.parameters * 1e9 * plan.bytes_per_weight
     cache = 2 * cache_bytes(plan.host.blocks, memory, plan.host.width) if plan.cached else 0.0  # both prompts
-    return Estimate(memory, section, full_tokens(plan, plan.history_seconds), activation, weights, cache)
+    return Estimate(
+        memory,
+        section,
+        full_tokens(plan, plan.history_seconds),
+        activation_bytes(plan, section, memory),
+        weights,
+        cache,
+        STREAMS * plan.host.layer * 1e9 * plan.bytes_per_weight,
+        planned,
+    )
+
+
+def activation_bytes(plan: Plan, section: int, memory: int) -> float:
+    """The most that lives beside the weights in a step of one prompt, in half precision.
+
+    Fitted to the fake card (benchmarks/results/real_size.md): all is in proportion to the tokens. Whole pictures are
+    latents of the section itself. Tokens of a memory go behind a copy of the section's.
+    """
+    host, joined = plan.host, memory if plan.rates else 0
+    wide = host.wide * (section + memory) + (section if joined else 0)
+    if plan.cached and joined:
+        video, beside = host.reader
+        wide = max(
+            host.wide * section + 4 * memory, video * section + beside * memory, section + (host.wide + 1) * memory
+        )
+    return 2 * host.width * wide
 
 
 def cache_bytes(blocks: int, tokens: int, width: int, bytes_per_value: int = 2) -> int:
@@ -209,6 +253,12 @@ def describe(plan: Plan, name: str) -> str:
         lines.append(
             f"Cached keys and values of the memory: {result.cache_bytes / GIB:.1f} GiB for both prompts, on the card "
             "or, when it is tight, in system RAM"
+        )
+    left_out = result.streamed_bytes(plan.card_gib * GIB)
+    if left_out and result.whole_bytes <= plan.card_gib * GIB:
+        lines.append(
+            f"ComfyUI plans {result.planned_bytes / GIB:.1f} GiB for a step: unless it uses dynamic VRAM, it leaves "
+            f"{left_out / GIB:.1f} GiB of the weights in system RAM, though all have room"
         )
     verdict = "Fits." if result.whole_bytes < 0.9 * plan.card_gib * GIB else "Fits, but closely: close other programs."
     return "\n".join([*lines, *(advice(plan, result) or [verdict])])

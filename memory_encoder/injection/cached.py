@@ -72,7 +72,7 @@ class CachedPatch:
         if keys_values is None and self.memory is not None:
             recorder = _Recorder(self.memory)
             self.memory.receive(block({**self.memory.arguments(args), HOOK: recorder}))
-            keys_values = recorder.result
+            keys_values = alone(recorder.result)
             recorder.keys_values = ()  # a checkpointed block holds the hook until its backward pass
             if self.keep_on is None:
                 self.entries[self.index] = keys_values
@@ -80,6 +80,16 @@ class CachedPatch:
                 self.entries[self.index] = (keys_values[0].to(self.keep_on), keys_values[1].to(self.keep_on))
         assert keys_values is not None, "a block without keys and values has a memory pass"
         return block({**args, HOOK: _Reader(keys_values)})
+
+
+def alone(keys_values: KeysValues) -> KeysValues:
+    """The same without what lies in one storage with them: Hunyuan's single blocks compute all of a block in one."""
+    if torch.is_grad_enabled():
+        return keys_values
+    keys, values = (
+        t if t.untyped_storage().nbytes() == t.numel() * t.element_size() else t.clone() for t in keys_values
+    )
+    return keys, values
 
 
 def beside_output(transformer_options: Mapping[str, Any]) -> tuple[Tensor, ...]:

@@ -27,7 +27,7 @@ from .cached import cached_patches, hooked
 from .compiled import compile_by_blocks, drops_guards, is_compiled, refuse_late, uncompiled
 from .fit import check_memory, needs_tokens
 from .hosts import Host, HostError, MemoryTokens, find_host
-from .hosts.base import Block, BlockArgs, BlockPatch, Slot
+from .hosts.base import Block, BlockArgs, BlockPatch, Constants, Slot, scaling_of
 from .selection import InjectedMemory, MemorySettings, as_trained, cross_memories, reading_of, select_tokens
 
 # Names of wrapper types in comfy.patcher_extension.WrappersMP, and of a callback in CallbacksMP.
@@ -104,14 +104,18 @@ class DiffusionModelWrapper:
         host = find_host(executor.class_obj)
         x: Tensor = call.arguments["x"]
         options = call.arguments["transformer_options"]
-        tokens = expand_batch(self.memory.on(x.device, x.dtype), x.shape[0], options)
-        rotary = host.rotary(self.memory.coordinates.to(x.device), options)
-        reading = self.memory.reading
+        memory = self.memory
+        tokens = expand_batch(memory.on(x.device, x.dtype), x.shape[0], options)
+        rotary = memory.rotary(host, x.device, options)
+        reading = memory.reading_on(x.device, x.dtype)
         if reading.picture is not None:
-            picture = expand_batch(reading.picture.to(device=x.device, dtype=x.dtype), x.shape[0], options)
-            reading = replace(reading, picture=picture)
-        video = moved_section(host, x, reading.section_start, options) if reading.section_start else None
-        state = MemoryTokens(tokens, rotary, self.memory.history_timestep, reading, video)
+            reading = replace(reading, picture=expand_batch(reading.picture, x.shape[0], options))
+        start = reading.section_start
+        video = moved_section(host, x, start, options, memory.constants) if start else None
+        # Weights that are trained, or patched anew for other steps, make the same values within this pass alone.
+        fixed = not (memory.changing_weights or torch.is_grad_enabled())
+        constants = memory.constants if fixed else Constants()
+        state = MemoryTokens(tokens, rotary, memory.history_timestep, reading, video, constants)
         patches = self._patches(host, state, call.arguments)
         options = with_patches(options, patches, state, self._run_block(host))
         call.arguments["transformer_options"] = options
@@ -139,31 +143,49 @@ class DiffusionModelWrapper:
             memory = None if len(entries) == len(slots) else host.memory_pass(state, call)
             patches = cached_patches(slots, memory, entries, cache.keep_on)
         for one in self.memory.cross:
-            patches = with_cross_attention(host, patches, one, call["x"], call["transformer_options"])
+            patches = with_cross_attention(
+                host, patches, one, call["x"], call["transformer_options"], self.memory.constants
+            )
         return patches
 
 
-def moved_section(host: Host, x: Tensor, start: float, options: dict[str, Any], first: Sequence[float] = ()) -> Tensor:
+def moved_section(
+    host: Host, x: Tensor, start: float, options: dict[str, Any], constants: Constants, first: Sequence[float] = ()
+) -> Tensor:
     """Rotary of a section [B,C,T,H,W] whose first latent is at time `start`; `first`: other times of its first ones."""
-    frames, height, width = (-(-side // patch) for side, patch in zip(x.shape[2:], host.patch, strict=True))
-    places = lattice_coordinates(frames, height, width, start)
-    places[: len(first) * height * width, 0] = torch.tensor(first).repeat_interleave(height * width)
-    return host.rotary(places.to(x.device), options)
+
+    def make() -> Tensor:
+        frames, height, width = (-(-side // patch) for side, patch in zip(x.shape[2:], host.patch, strict=True))
+        places = lattice_coordinates(frames, height, width, start)
+        places[: len(first) * height * width, 0] = torch.tensor(first).repeat_interleave(height * width)
+        return host.rotary(places.to(x.device), options)
+
+    return constants.get(("section", x.device, x.shape[2:], scaling_of(options)), make)
 
 
 def with_cross_attention(
-    host: Host, patches: dict[Slot, BlockPatch], cross: CrossMemory, x: Tensor, options: dict[str, Any]
+    host: Host,
+    patches: dict[Slot, BlockPatch],
+    cross: CrossMemory,
+    x: Tensor,
+    options: dict[str, Any],
+    constants: Constants,
 ) -> dict[Slot, BlockPatch]:
     """Patches whose blocks are followed by one more encoder's cross-attention."""
-    hidden = expand_batch(cross.hidden.to(device=x.device, dtype=x.dtype), x.shape[0], options)
-    rotary = host.flat_rotary(host.rotary(cross.coordinates.to(x.device), options))
+
+    def make() -> tuple[Tensor, Tensor]:
+        rotary = host.flat_rotary(host.rotary(cross.coordinates.to(x.device), options))
+        return cross.hidden.to(device=x.device, dtype=x.dtype), rotary
+
+    hidden, rotary = constants.get(("cross", id(cross), x.device, x.dtype, scaling_of(options)), make)
+    hidden = expand_batch(hidden, x.shape[0], options)
 
     def followed(patch: BlockPatch, module: Any) -> BlockPatch:
         def run(args: BlockArgs, block: Block) -> BlockArgs:
             where, positions = host.video(args)
             out = patch(args, block)
             video = out["img"][:, where]
-            img = out["img"].clone()
+            img = out["img"].clone() if torch.is_grad_enabled() else out["img"]
             img[:, where] += module(video, positions, hidden, rotary)
             return {**out, "img": img}
 
@@ -207,6 +229,7 @@ class PrepareSamplingWrapper:
         refuse_context_windows(model.model_options)
         memory = self.planned.memory
         refuse_late(model, memory.cache is not None and not self.eager, memory.hooks_modules and not self.eager)
+        memory.changing_weights = any("hooks" in one for conditioning in conds.values() for one in conditioning)
         shape = self.planned.enlarged(noise_shape, model.model.memory_required)
         return executor(model, shape, conds, *args, **kwargs)
 
@@ -317,6 +340,8 @@ def _chain(earlier: Any, patch: BlockPatch, memory: MemoryTokens, run_block: Cal
     def run(args: BlockArgs, extra: dict[str, Any]) -> BlockArgs:
         original = run_block(extra["original_block"])
         before = memory.tokens
+        if earlier is not None:
+            memory.apart()
 
         def with_memory(inner: BlockArgs) -> BlockArgs:
             memory.tokens = before  # an earlier owner may run the block more than once

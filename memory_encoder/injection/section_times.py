@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from .compiled import compile_by_blocks
 from .hosts import MemoryTokens, find_host
-from .hosts.base import Block, BlockArgs
-from .inject import DIFFUSION_MODEL, moved_section, with_patches
+from .hosts.base import Block, BlockArgs, Constants, Once
+from .inject import DIFFUSION_MODEL, ON_CLEANUP, moved_section, with_patches
 
 KEY = "video_memory_times"
 
@@ -31,7 +31,9 @@ def with_times(model: Any, times: Sequence[float]) -> Any:
     patched = model.clone()
     host = find_host(patched.get_model_object("diffusion_model"))
     compile_by_blocks(patched, host.slots())
-    patched.add_wrapper_with_key(DIFFUSION_MODEL, KEY, _TimesWrapper(tuple(times)))
+    wrapper = _TimesWrapper(tuple(times))
+    patched.add_wrapper_with_key(DIFFUSION_MODEL, KEY, wrapper)
+    patched.add_callback_with_key(ON_CLEANUP, KEY, wrapper.constants.forget)
     return patched
 
 
@@ -40,17 +42,21 @@ class _TimesWrapper:
     """Wraps one forward pass of the diffusion model (WrappersMP.DIFFUSION_MODEL)."""
 
     times: tuple[float, ...]
+    constants: Constants = field(default_factory=Constants)
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         call = inspect.signature(executor.class_obj._forward).bind(*args, **kwargs)
         call.apply_defaults()
         host, x = find_host(executor.class_obj), call.arguments["x"]
         options = call.arguments["transformer_options"]
-        rotary = moved_section(host, x, -float(len(self.times)), options, self.times)
+        rotary = moved_section(host, x, -float(len(self.times)), options, self.constants, self.times)
+        places: Once[Tensor] = Once()
+
+        def make(pe: Tensor) -> Tensor:
+            return torch.cat([rotary.to(pe), pe[:, rotary.shape[1] :]], dim=1)
 
         def moved(args: BlockArgs, block: Block) -> BlockArgs:
-            pe = args["pe"]
-            return block({**args, "pe": torch.cat([rotary.to(pe), pe[:, rotary.shape[1] :]], dim=1)})
+            return block({**args, "pe": places.of(args["pe"], make)})
 
         nothing = MemoryTokens(x.new_zeros(0), rotary, "same")
         patches = dict.fromkeys(host.slots(), moved)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -16,7 +16,7 @@ from ..phi.cross_attention import CrossMemory
 from ..phi.positions import lattice_coordinates
 from .cached import KeyValueCache
 from .hosts import Host
-from .hosts.base import Reading
+from .hosts.base import Constants, Reading, scaling_of
 
 AttentionMode = Literal["auto", "joint", "cached"]
 DEFAULT_WINDOW = 3  # of the nodes that apply a memory
@@ -64,6 +64,7 @@ class InjectedMemory:
 
     coordinates: [M,3], or [M,P,3] (see `phi.recent`). cache: makes the memory a cached one. cross: what encoders with
     cross-attention add. reading: what the host was trained to have beside it; its section_start is in the coordinates.
+    constants: what the steps of a run have in common. changing_weights: the host's weights are others in other steps.
     """
 
     tokens: Tensor
@@ -72,7 +73,8 @@ class InjectedMemory:
     cache: KeyValueCache | None = None
     cross: tuple[CrossMemory, ...] = ()
     reading: Reading = field(default_factory=Reading)
-    _placed: dict[tuple[torch.device, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
+    constants: Constants = field(default_factory=Constants, repr=False)
+    changing_weights: bool = field(default=False, repr=False)
 
     @property
     def hooks_modules(self) -> bool:
@@ -81,13 +83,24 @@ class InjectedMemory:
 
     def on(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Tokens on a device, moved once and kept for the other steps of the run."""
-        if (device, dtype) not in self._placed:
-            self._placed[device, dtype] = self.tokens.to(device=device, dtype=dtype)
-        return self._placed[device, dtype]
+        return self.constants.get(("tokens", device, dtype), lambda: self.tokens.to(device=device, dtype=dtype))
+
+    def rotary(self, host: Host, device: torch.device, options: Mapping[str, Any]) -> Tensor:
+        """Rotary embedding of all tokens."""
+        key = ("rotary", device, scaling_of(options))
+        return self.constants.get(key, lambda: host.rotary(self.coordinates.to(device), options))
+
+    def reading_on(self, device: torch.device, dtype: torch.dtype) -> Reading:
+        """`reading`, with its picture on a device."""
+        picture = self.reading.picture
+        if picture is None:
+            return self.reading
+        placed = self.constants.get(("picture", device, dtype), lambda: picture.to(device=device, dtype=dtype))
+        return replace(self.reading, picture=placed)
 
     def forget(self, *_: Any) -> None:
         """Lets go of what a run of the sampler left on the device (CallbacksMP.ON_CLEANUP)."""
-        self._placed.clear()
+        self.constants.forget()
         if self.cache is not None:
             self.cache.forget()
 
@@ -95,7 +108,7 @@ class InjectedMemory:
         """The same memory seen from another time; `time` is added to all coordinates."""
         offset = self.coordinates.new_tensor([time, 0, 0])
         cross = tuple(replace(one, coordinates=one.coordinates + offset) for one in self.cross)
-        return replace(self, coordinates=self.coordinates + offset, cross=cross, _placed={})
+        return replace(self, coordinates=self.coordinates + offset, cross=cross, constants=Constants())
 
 
 def as_trained(configs: Sequence[EncoderConfig], settings: MemorySettings) -> MemorySettings:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..injection.cached import KeyValueCache
 from ..injection.fit import check_together
 from ..injection.hosts import find_host
-from ..injection.hosts.base import HistoryTimestep, host_blocks
+from ..injection.hosts.base import Constants, HistoryTimestep, host_blocks
 from ..injection.inject import DIFFUSION_MODEL, KEY, DiffusionModelWrapper
 from ..injection.selection import InjectedMemory
 from ..objectives.continuation import Context, ContinuationDraw, continuation_loss
@@ -222,7 +222,7 @@ def _rows_of(memory: InjectedMemory, rows: list[int]) -> InjectedMemory:
     if memory.tokens.shape[0] == 1:
         return memory
     cross = tuple(replace(one, hidden=one.hidden[rows]) for one in memory.cross)
-    return replace(memory, tokens=memory.tokens[rows], cross=cross, _placed={})
+    return replace(memory, tokens=memory.tokens[rows], cross=cross, constants=Constants())
 
 
 class _OwnTypes:

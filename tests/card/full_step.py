@@ -31,7 +31,7 @@ from memory_encoder.training.module import Batch, TrainingModule
 from memory_encoder.training.options import TrainOptions
 from memory_encoder.training.streaming import streamed_blocks
 
-from .hosts import FullModel, depths
+from .hosts import FullModel, depths, fp8_host
 from .meter import Meter
 
 FEWEST = 2  # blocks of a kind
@@ -75,15 +75,6 @@ class Measured:
     @property
     def peak(self) -> int:
         return max(size for size, _, _ in self.phases.values())
-
-
-def fp8_host(model: Any) -> None:
-    """Makes a host what a plain fp8 file is: the matrices of the blocks are fp8, all else bf16."""
-    for name, parameter in model.named_parameters():
-        if parameter.dtype == FP8 and not (parameter.ndim == 2 and "blocks." in name):
-            parent, _, leaf = name.rpartition(".")
-            new = torch.nn.Parameter(parameter.detach().to(torch.bfloat16), False)
-            model.get_submodule(parent)._parameters[leaf] = new
 
 
 class Clips:

@@ -160,3 +160,12 @@ def build(comfy: Any, name: str, dtype: torch.dtype, layers: int | Sequence[int]
     model = config.get_model(weights, "", device=CARD)
     patcher = comfy.module("comfy.model_patcher").ModelPatcher(model, CARD, torch.device("cpu"))
     return FullModel(name, size, patcher, comfy.module)
+
+
+def fp8_host(model: Any) -> None:
+    """Makes a host what a plain fp8 file is: the matrices of the blocks are fp8, all else bf16."""
+    for name, parameter in model.named_parameters():
+        if parameter.dtype == torch.float8_e4m3fn and not (parameter.ndim == 2 and "blocks." in name):
+            parent, _, leaf = name.rpartition(".")
+            new = torch.nn.Parameter(parameter.detach().to(torch.bfloat16), False)
+            model.get_submodule(parent)._parameters[leaf] = new

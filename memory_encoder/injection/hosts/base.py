@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,42 @@ Slot = tuple[str, int]
 BlockArgs = dict[str, Any]
 Block = Callable[[BlockArgs], BlockArgs]
 BlockPatch = Callable[[BlockArgs, Block], BlockArgs]
+Made = TypeVar("Made")
 
 
 class HostError(ValueError):
     """The model cannot carry a memory; the message says which models can."""
+
+
+class Constants:
+    """What is the same in all steps of a section: made once, by name, device and type, until the run lets go of it."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Any, ...], Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def get(self, key: tuple[Any, ...], make: Callable[[], Made]) -> Made:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def forget(self, *_: Any) -> None:
+        """Also as a callback at the end of a run (CallbacksMP.ON_CLEANUP)."""
+        self._made.clear()
+
+
+class Once(Generic[Made]):
+    """What is made of one tensor, for as long as it is asked for with that tensor: by all blocks of a pass."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Tensor, Made] | None = None
+
+    def of(self, source: Tensor, make: Callable[[Tensor], Made]) -> Made:
+        if self._last is None or self._last[0] is not source:
+            self._last = source, make(source)
+        return self._last[1]
 
 
 @dataclass(frozen=True)
@@ -42,7 +74,7 @@ class MemoryTokens:
     """Memory on its way through one forward pass; each block replaces `tokens` by its output.
 
     tokens [B,M,D]; rotary [.. M ..] in the host's own layout; timestep: modulation of the memory tokens. video: rotary
-    of the video where it takes the place of the host's own.
+    of the video where it takes the place of the host's own. constants: for what the host makes of its weights alone.
     """
 
     tokens: Tensor
@@ -50,6 +82,26 @@ class MemoryTokens:
     timestep: HistoryTimestep
     reading: Reading = Reading()
     video: Tensor | None = None
+    constants: Constants = field(default_factory=Constants)
+    _last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def behind(self, video: Tensor) -> Tensor:
+        """Video [B,L,D] and memory in a row. Where they are the two halves of what the last block made, that itself."""
+        last, self._last = self._last, None
+        if last is not None and last[1] is video and last[2] is self.tokens:
+            return last[0]
+        return torch.cat([video, self.tokens], dim=1)
+
+    def split(self, both: Tensor, length: int) -> Tensor:
+        """The first `length` of what a block made, and keeps the rest for the next one."""
+        video, self.tokens = both[:, :length], both[:, length:]
+        if not torch.is_grad_enabled():  # a block may add to its inputs in place, which a backward pass needs
+            self._last = both, video, self.tokens
+        return video
+
+    def apart(self) -> None:
+        """Has the next block run on a copy, since someone else may use its inputs once more."""
+        self._last = None
 
 
 class MemoryPass(Protocol):
@@ -132,6 +184,11 @@ class Host(Protocol):
     def flat_rotary(self, rotary: Tensor) -> Tensor:
         """The result of `rotary` as [1,M,1,d/2,2,2]."""
         ...
+
+
+def scaling_of(options: Mapping[str, Any] | None) -> tuple[tuple[str, float], ...]:
+    """What core's ScaleROPE does to positions, as a key."""
+    return tuple(sorted(((options or {}).get("rope_options") or {}).items()))
 
 
 def mean_of_points(rotary: Tensor, coordinates: Tensor, axis: int) -> Tensor:

@@ -9,7 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Block, BlockArgs, BlockPatch, HostError, MemoryPass, MemoryTokens, Slot, mean_of_points, project
+from .base import (
+    Block,
+    BlockArgs,
+    BlockPatch,
+    HostError,
+    MemoryPass,
+    MemoryTokens,
+    Once,
+    Slot,
+    mean_of_points,
+    project,
+)
 
 Segments = list[tuple[int, int | None, int]]
 
@@ -54,7 +65,7 @@ class HunyuanHost:
         return mean_of_points(self.model.pe_embedder(coordinates.reshape(1, -1, 3)), coordinates, axis=2)
 
     def block_patches(self, memory: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
-        to_zero = self._change_to_zero(call) if memory.timestep == "zero" else None
+        to_zero = self._change_to_zero(call, memory) if memory.timestep == "zero" else None
         common = _HunyuanPatch(memory, to_zero)
         return {slot: common.double if slot[0] == "double_block" else common.single for slot in self.slots()}
 
@@ -63,7 +74,8 @@ class HunyuanHost:
         return double + [("single_block", i) for i in range(len(self.model.single_blocks))]
 
     def memory_pass(self, memory: MemoryTokens, call: Mapping[str, Any]) -> MemoryPass:
-        return _HunyuanMemoryPass(memory, self._change_to_zero(call), self._text_at_zero(call), self._text_start(call))
+        to_zero = self._change_to_zero(call, memory)
+        return _HunyuanMemoryPass(memory, to_zero, self._text_at_zero(call), self._text_start(call))
 
     def video(self, args: BlockArgs) -> tuple[slice, Tensor]:
         length = args["img"].shape[1]
@@ -96,13 +108,17 @@ class HunyuanHost:
             return start
         return start + glyphs.shape[1]
 
-    def _change_to_zero(self, call: Mapping[str, Any]) -> Tensor:
+    def _change_to_zero(self, call: Mapping[str, Any], memory: MemoryTokens) -> Tensor:
         """time_in(0) - time_in(t), [B,D]: turns a modulation vector of timestep t into one of timestep 0."""
         if getattr(self.model, "time_r_in", None) is not None:
             raise HostError("this HunyuanVideo is a mean-flow model: set history_timestep to same")
         timestep, dtype = call["timestep"], call["x"].dtype
         now = self.model.time_in(_sinusoidal(timestep, 256).to(dtype))
-        return self.model.time_in(_sinusoidal(torch.zeros_like(timestep), 256).to(dtype)) - now
+
+        def make() -> Tensor:
+            return self.model.time_in(_sinusoidal(torch.zeros_like(timestep), 256).to(dtype))
+
+        return memory.constants.get(("at zero", now.device, dtype, len(timestep)), make) - now
 
 
 class _HunyuanMemoryPass:
@@ -116,15 +132,15 @@ class _HunyuanMemoryPass:
         self.tokens = memory.tokens.shape[1]
         self.text: Tensor | None = None
         self.single: Tensor | None = None
+        self._pe: Once[Tensor] = Once()
 
     def arguments(self, args: BlockArgs) -> BlockArgs:
         words = self._text(args)
-        vec, text, pe = args["vec"], words.shape[1], args["pe"]
-        rotary = self.memory.rotary.to(pe).expand(pe.shape[0], -1, -1, -1, -1, -1)
+        vec, text = args["vec"], words.shape[1]
         mask = args.get("attention_mask")
         changed: BlockArgs = {
             "vec": (vec if vec.ndim == 2 else vec[:, -1]) + self.to_zero.to(vec),
-            "pe": torch.cat([pe[:, :, :text], rotary], dim=2),
+            "pe": self._pe.of(args["pe"], self._places),
             "attention_mask": None if mask is None else torch.nn.functional.pad(mask[..., :text], (0, self.tokens)),
         }
         # Core's blocks add in place.
@@ -133,6 +149,11 @@ class _HunyuanMemoryPass:
             return {**args, **changed, **dims, "img": self.memory.tokens.clone(), "txt": words.clone()}
         single = torch.cat([words, self.memory.tokens], dim=1) if self.single is None else self.single
         return {**args, **changed, "modulation_dims": None, "img": single.clone()}
+
+    def _places(self, pe: Tensor) -> Tensor:
+        assert self.text is not None, "the text is known in front of the first block"
+        rotary = self.memory.rotary.to(pe).expand(pe.shape[0], -1, -1, -1, -1, -1)
+        return torch.cat([pe[:, :, : self.text.shape[1]], rotary], dim=2)
 
     def _text(self, args: BlockArgs) -> Tensor:
         if self.text is None:  # in front of the first block
@@ -152,25 +173,29 @@ class _HunyuanPatch:
 
     def __init__(self, memory: MemoryTokens, to_zero: Tensor | None) -> None:
         self.memory, self.to_zero = memory, to_zero
-        self._pe: tuple[Tensor, int, Tensor] | None = None
         self.words: int | None = None  # length of the text stream as core makes it
+        self._pe: Once[Tensor] = Once()
+        self._mask: Once[Tensor] = Once()
+        self._vec: Once[tuple[Tensor, int | None]] = Once()
 
     def double(self, args: BlockArgs, block: Block) -> BlockArgs:
         args = self._with_picture(args)
         video = args["img"].shape[1]
-        vec, row = self._modulation(args["vec"])
+        vec, row = self._vec.of(args["vec"], self._modulation)
         changed = self._common(args) | {
             "vec": vec,
             "modulation_dims_img": self._segments(args.get("modulation_dims_img"), video, row),
             "modulation_dims_txt": args.get("modulation_dims_txt") or ([(0, None, 0)] if row is not None else None),
         }
-        return self._split(block({**args, **changed}), video)
+        out = block({**args, **changed})
+        return {**out, "img": self.memory.split(out["img"], video)}
 
     def single(self, args: BlockArgs, block: Block) -> BlockArgs:
         length = args["img"].shape[1]
-        vec, row = self._modulation(args["vec"])
+        vec, row = self._vec.of(args["vec"], self._modulation)
         segments = self._segments(args.get("modulation_dims"), length, row)
-        return self._split(block({**args, **self._common(args), "vec": vec, "modulation_dims": segments}), length)
+        out = block({**args, **self._common(args), "vec": vec, "modulation_dims": segments})
+        return {**out, "img": self.memory.split(out["img"], length)}
 
     def _with_picture(self, args: BlockArgs) -> BlockArgs:
         """Puts the picture's tokens in front of the text where it comes from core; blocks hand both on together."""
@@ -181,20 +206,25 @@ class _HunyuanPatch:
         return {**args, "txt": torch.cat([picture, words], dim=1)} if words.shape[1] == self.words else args
 
     def _common(self, args: BlockArgs) -> BlockArgs:
-        reading, mask = self.memory.reading, args.get("attention_mask")
-        before = 0 if reading.picture is None else reading.picture.shape[1]
-        if mask is not None:  # additive, zero where attention is allowed
-            mask = torch.nn.functional.pad(mask, (before, self.memory.tokens.shape[1]))
-        if self._pe is None or self._pe[0] is not args["pe"] or self._pe[1] != before:
-            self._pe = args["pe"], before, self._positions(args["pe"], before)
+        mask = args.get("attention_mask")
         return {
-            "img": torch.cat([args["img"], self.memory.tokens], dim=1),
-            "pe": self._pe[2],
-            "attention_mask": mask,
+            "img": self.memory.behind(args["img"]),
+            "pe": self._pe.of(args["pe"], self._places),
+            "attention_mask": None if mask is None else self._mask.of(mask, self._shown),
         }
 
-    def _positions(self, pe: Tensor, before: int) -> Tensor:
-        """Core's positions, each row of the batch with its own copy, with those of the memory and `before` words."""
+    @property
+    def _before(self) -> int:
+        """Tokens of the picture in front of the text."""
+        picture = self.memory.reading.picture
+        return 0 if picture is None else picture.shape[1]
+
+    def _shown(self, mask: Tensor) -> Tensor:
+        """Core's mask, additive, zero where attention is allowed."""
+        return torch.nn.functional.pad(mask, (self._before, self.memory.tokens.shape[1]))
+
+    def _places(self, pe: Tensor) -> Tensor:
+        """Rotary of the picture, the text, the video and the memory; core gives each row of the batch its own copy."""
 
         def rows(rotary: Tensor) -> Tensor:
             return rotary.to(pe).expand(pe.shape[0], -1, -1, -1, -1, -1)
@@ -202,13 +232,9 @@ class _HunyuanPatch:
         parts = [pe, rows(self.memory.rotary)]
         if self.memory.video is not None:
             parts[:1] = pe[:, :, : -self.memory.video.shape[2]], rows(self.memory.video)
-        if before:  # a place like the text's, which is not rotated
-            parts.insert(0, torch.eye(2).to(pe).expand(*pe.shape[:2], before, pe.shape[3], 2, 2))
+        if self._before:  # a place like the text's, which is not rotated
+            parts.insert(0, torch.eye(2).to(pe).expand(*pe.shape[:2], self._before, pe.shape[3], 2, 2))
         return torch.cat(parts, dim=2)
-
-    def _split(self, out: BlockArgs, length: int) -> BlockArgs:
-        self.memory.tokens = out["img"][:, length:]
-        return {**out, "img": out["img"][:, :length]}
 
     def _modulation(self, vec: Tensor) -> tuple[Tensor, int | None]:
         """Vector(s) with one more row for the memory, and that row; core's last row is the section's timestep."""

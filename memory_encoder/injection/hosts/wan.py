@@ -11,7 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import HOOK, Block, BlockArgs, BlockPatch, MemoryPass, MemoryTokens, Slot, mean_of_points, project
+from .base import (
+    HOOK,
+    Block,
+    BlockArgs,
+    BlockPatch,
+    Constants,
+    MemoryPass,
+    MemoryTokens,
+    Once,
+    Slot,
+    mean_of_points,
+    project,
+)
 
 
 class WanHost:
@@ -82,23 +94,24 @@ class _WanPatch:
     def __init__(self, model: Any, memory: MemoryTokens) -> None:
         self.model, self.memory = model, memory
         self._vec: tuple[Tensor, int, Tensor] | None = None
-        self._pe: tuple[Tensor, Tensor] | None = None
+        self._pe: Once[Tensor] = Once()
 
     def __call__(self, index: int, args: BlockArgs, block: Block) -> BlockArgs:
         video, memory, reading = args["img"], self.memory.tokens, self.memory.reading
         length = video.shape[1]  # other owners of a block may leave tokens out
         if self._vec is None or self._vec[0] is not args["vec"] or self._vec[1] != length:
             self._vec = args["vec"], length, self._modulation(args["vec"], length)
-        if self._pe is None or self._pe[0] is not args["pe"]:
-            self._pe = args["pe"], torch.cat([args["pe"], self.memory.rotary.to(args["pe"])], dim=1)
-        changed: BlockArgs = {"img": torch.cat([video, memory], dim=1), "vec": self._vec[2], "pe": self._pe[1]}
+        pe = self._pe.of(args["pe"], self._places)
+        changed: BlockArgs = {"img": self.memory.behind(video), "vec": self._vec[2], "pe": pe}
         if reading.key_scale is not None:
             changed[HOOK] = _scaled_keys(reading.key_scale[index].to(video), memory.shape[1], self.model.num_heads)
         text = self.model.blocks[index].cross_attn
         with without_text(text, memory.shape[1]) if reading.skips_text else contextlib.nullcontext():
             out = block({**args, **changed})
-        self.memory.tokens = out["img"][:, length:]
-        return {**out, "img": out["img"][:, :length]}
+        return {**out, "img": self.memory.split(out["img"], length)}
+
+    def _places(self, pe: Tensor) -> Tensor:
+        return torch.cat([pe, self.memory.rotary.to(pe)], dim=1)
 
     def _modulation(self, vec: Tensor, video: int) -> Tensor:
         """Modulation [B,n,6,D] for video and memory tokens.
@@ -112,7 +125,7 @@ class _WanPatch:
         run = video if entries == 1 else -(-video // entries)  # core repeats once more when it does not divide
         group = largest_group(math.gcd(run, video), video + memory)
         rows = torch.arange(0, video, group, device=vec.device) // run
-        last = vec[:, -1:] if self.memory.timestep == "same" else at_zero(self.model, vec)
+        last = vec[:, -1:] if self.memory.timestep == "same" else at_zero(self.model, vec, self.memory.constants)
         return torch.cat([vec[:, rows], last.expand(-1, -(-memory // group), -1, -1)], dim=1)
 
 
@@ -155,8 +168,8 @@ class _WanMemoryPass:
         self.tokens = memory.tokens.shape[1]
 
     def arguments(self, args: BlockArgs) -> BlockArgs:
-        rotary = self.memory.rotary.to(args["pe"])
-        return {**args, "img": self.memory.tokens, "vec": at_zero(self.model, args["vec"]), "pe": rotary}
+        vec = at_zero(self.model, args["vec"], self.memory.constants)
+        return {**args, "img": self.memory.tokens, "vec": vec, "pe": self.memory.rotary.to(args["pe"])}
 
     def receive(self, out: BlockArgs) -> None:
         self.memory.tokens = out["img"]
@@ -177,10 +190,13 @@ def largest_group(length: int, tokens: int) -> int:
     return next(group for group in divisors if repeated(-(-tokens // group)) == group)
 
 
-def at_zero(model: Any, vec: Tensor) -> Tensor:
+def at_zero(model: Any, vec: Tensor, constants: Constants) -> Tensor:
     """Modulation [B,1,6,D] of timestep 0: a sinusoidal embedding of ones (cosine) and zeros (sine)."""
-    half = model.freq_dim // 2
-    embedding = vec.new_zeros(1, 2 * half)
-    embedding[:, :half] = 1
-    e = model.time_projection(model.time_embedding(embedding))
-    return e.reshape(1, 1, 6, -1).expand(vec.shape[0], -1, -1, -1)
+
+    def make() -> Tensor:
+        half = model.freq_dim // 2
+        embedding = vec.new_zeros(1, 2 * half)
+        embedding[:, :half] = 1
+        return model.time_projection(model.time_embedding(embedding)).reshape(1, 1, 6, -1)
+
+    return constants.get(("at zero", vec.device, vec.dtype), make).expand(vec.shape[0], -1, -1, -1)

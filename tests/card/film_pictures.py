@@ -1,0 +1,87 @@
+"""Between the sections of a film, on the fake card: core's VAE at full size, and phi.
+
+The VAE's memory grows by the same number of bytes with each latent, once there are a few: two short clips give that of
+a long one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from memory_encoder.pictures.codec import CONTEXT
+
+from .films import film, pack, vae_for
+from .hosts import FullModel
+from .meter import Meter
+
+SHORT, LONGER = 4, 6  # latents
+BLOCKS = {
+    "z_channels": 16, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0, "conv3d": True, "time_compress": 4,
+}  # fmt: skip
+REFINER = {
+    "block_out_channels": [128, 256, 512, 1024, 1024], "in_channels": 3, "out_channels": 3, "num_res_blocks": 2,
+    "ffactor_spatial": 16, "ffactor_temporal": 4, "downsample_match_channel": True, "upsample_match_channel": True,
+    "z_channels": 32,
+}  # fmt: skip
+
+
+def vae_of(card: Any, model: FullModel) -> Any:
+    """Core's VAE for a model, made as its loader makes it from the keys of a file."""
+    made = card.__dict__.setdefault("vaes", {})
+    key = (model.size.kind, model.latent[0])
+    if key not in made:
+        with torch.device("meta"):
+            weights = _network(card, *key).state_dict()
+        weights = {name: torch.empty(value.shape, dtype=torch.bfloat16) for name, value in weights.items()}
+        made[key] = card.comfy.module("comfy.sd").VAE(sd=weights)
+    return made[key]
+
+
+def _network(card: Any, kind: str, channels: int) -> Any:
+    wan = {"z_dim": channels, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": [], "dropout": 0.0}
+    wan["temperal_downsample"] = [False, True, True]
+    if kind == "wan":
+        if channels == 48:
+            return card.comfy.module("comfy.ldm.wan.vae2_2").WanVAE(dim=160, **wan)
+        return card.comfy.module("comfy.ldm.wan.vae").WanVAE(dim=96, **wan)
+    models = card.comfy.module("comfy.ldm.models.autoencoder")
+    if channels == 16:
+        return models.AutoencoderKL(ddconfig=BLOCKS, embed_dim=16)
+    refiner = "comfy.ldm.hunyuan_video.vae_refiner"
+    return models.AutoencodingEngine(
+        regularizer_config={"target": "comfy.ldm.models.autoencoder.EmptyRegularizer"},
+        encoder_config={"target": f"{refiner}.Encoder", "params": REFINER},
+        decoder_config={"target": f"{refiner}.Decoder", "params": REFINER},
+    )
+
+
+def decode_peak(card: Any, model: FullModel, latents: int, grid: tuple[int, int]) -> tuple[int, str, int]:
+    """Bytes above the VAE's weights while so many latents become pictures, the operation, and those weights."""
+    vae = vae_of(card, model)
+    vae.first_stage_model.to("cuda")
+    meter = Meter()
+    meter.add_module(vae.first_stage_model)
+    weights, peaks = meter.now, []
+    for count in (SHORT, LONGER):
+        with meter.above(), torch.no_grad():
+            vae.decode(torch.zeros(1, model.latent[0], count, *grid))
+        peaks.append(meter.peak)
+    slope = (peaks[1] - peaks[0]) / (LONGER - SHORT)
+    return round(peaks[1] + slope * (latents - LONGER)), meter.at, weights
+
+
+def phi_peak(model: FullModel, latents: int) -> tuple[int, str, int]:
+    """Bytes above the weights of host and encoder while a section joins a memory, the operation, and phi's weights."""
+    made = film(model, pieces=(CONTEXT + 1,))
+    compress = pack("nodes.runtime.compress")
+    codec = compress.codec_for(model.patcher, vae_for(model))
+    meter = Meter()
+    meter.add_module(model.patcher.model)
+    before = meter.now
+    meter.add_module(made.encoder.model)
+    with meter.above():
+        compress.compress(made.encoder, codec, made.memory, torch.zeros(1, model.latent[0], latents, *model.latent[2:]))
+    return meter.peak, meter.at, meter.now - before
