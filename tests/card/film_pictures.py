@@ -19,7 +19,7 @@ from .meter import Meter
 SHORT, LONGER = 4, 6  # latents
 BLOCKS = {
     "z_channels": 16, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4],
-    "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0, "conv3d": True, "time_compress": 4,
+    "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0, "double_z": True, "conv3d": True, "time_compress": 4,
 }  # fmt: skip
 REFINER = {
     "block_out_channels": [128, 256, 512, 1024, 1024], "in_channels": 3, "out_channels": 3, "num_res_blocks": 2,

@@ -98,11 +98,18 @@ def test_plan_that_fits_needs_no_advice_and_one_that_does_not_says_what_to_chang
     assert "streams" in advice(streams, estimate(streams))[0] and "GGUF" in advice(streams, estimate(streams))[0]
     small = plan("wan-14b", bytes_per_weight=0.6)
     assert "GGUF" not in advice(small, estimate(small))[0]
-    close = plan("wan-5b", width=1280, height=704, card_gib=9.5)
+    close = plan("wan-5b", width=1280, height=704, card_gib=9)
     assert describe(close, "wan-5b").endswith("closely: close other programs.")
     too_large = plan("wan-14b", width=1920, height=1088)
     text = advice(too_large, estimate(too_large))[0]
     assert "section_seconds 2.5" in text and "1440x816" in text
+
+
+def test_weights_that_fit_and_that_comfyui_may_still_leave_in_ram_are_named():
+    tight, roomy = (plan("wan-14b", fps=16, bytes_per_weight=0.6, card_gib=card) for card in (13, 20))
+    assert advice(tight, estimate(tight)) == [] and "of the weights in system RAM, though" in describe(tight, "wan-14b")
+    assert "though all have room" not in describe(roomy, "wan-14b")
+    assert estimate(tight).streamed_bytes(0) == estimate(tight).weight_bytes
 
 
 @pytest.mark.parametrize("rate", ["1x1x1", "2x2x2", "4x4x2", "4x4x4", "8x8x2", "8x8x4"])
