@@ -23,8 +23,9 @@ class HostShape:
     """Sizes of a published host. parameters in billions; activation is core's memory factor (MB per 100 latents).
 
     blocks that attend to the video. What lives at the peak of a block, in numbers of `width` for each token: wide, of
-    the sequence; reader, of the video and of a cached memory beside it, while that is read. layer: weights of the
-    largest layer in billions.
+    the sequence; cached, of the video and of a cached memory beside it, and of that memory while its keys and values
+    are made. layer: weights of the largest layer in billions. picture: bytes for each pixel of a frame while its VAE
+    decodes a piece of film.
     """
 
     width: int
@@ -35,18 +36,34 @@ class HostShape:
     patch: int = 2
     blocks: int = 0
     wide: float = 9.0
-    reader: tuple[float, float] = (9.1, 8.0)
+    cached: tuple[float, float, float] = (9.4, 6.1, 10.6)
     layer: float = 0.0
+    picture: float = 0.0
 
 
 HOSTS: dict[str, HostShape] = {
-    "wan-1.3b": HostShape(1536, 1.42, 4, 8, 1536 / 2222, blocks=30, wide=16.1, layer=0.014),
-    "wan-5b": HostShape(3072, 5.0, 4, 16, 3072 / 2222, blocks=30, wide=13.9, layer=0.044),
-    "wan-14b": HostShape(5120, 14.3, 4, 8, 5120 / 2222, blocks=40, wide=8.9, layer=0.071),
-    "hunyuan": HostShape(3072, 12.8, 4, 8, 1.8, blocks=60, wide=14.2, reader=(16.0, 18.6), layer=0.066),
-    "hunyuan-1.5": HostShape(2048, 8.3, 4, 16, 4.0, patch=1, blocks=54, wide=11.9, layer=0.025),
+    "wan-1.3b": HostShape(
+        1536, 1.42, 4, 8, 1536 / 2222, blocks=30,
+        wide=16.1, cached=(9.4, 6.1, 17.3), layer=0.014, picture=7500,
+    ),
+    "wan-5b": HostShape(
+        3072, 5.0, 4, 16, 3072 / 2222, blocks=30,
+        wide=13.9, cached=(9.4, 6.1, 14.9), layer=0.044, picture=8400,
+    ),
+    "wan-14b": HostShape(
+        5120, 14.3, 4, 8, 5120 / 2222, blocks=40,
+        wide=9.05, cached=(9.4, 6.1, 10.6), layer=0.071, picture=7500,
+    ),
+    "hunyuan": HostShape(
+        3072, 12.8, 4, 8, 1.8, blocks=60,
+        wide=14.5, cached=(16.7, 7.4, 22.8), layer=0.066, picture=23600,
+    ),
+    "hunyuan-1.5": HostShape(
+        2048, 8.3, 4, 16, 4.0, patch=1, blocks=54,
+        wide=12.0, cached=(9.4, 6.1, 14.7), layer=0.025, picture=16000,
+    ),
     "tiny": HostShape(256, 0.0043, 4, 8, 256 / 2222, blocks=4),  # of the demo
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,6 +151,7 @@ def full_tokens(plan: Plan, seconds: float) -> int:
 class Estimate:
     """Tokens and bytes of a plan. activation_bytes are within a tenth of what core's own models take at full size, see
     tests/card; planned_bytes are what core keeps free for them before it decides how many weights stay in RAM.
+    decode_bytes are those of the VAE beside its weights, for which the model's leave the card.
     """
 
     memory_tokens: int
@@ -144,6 +162,7 @@ class Estimate:
     cache_bytes: float = 0.0
     buffer_bytes: float = 0.0
     planned_bytes: float = 0.0
+    decode_bytes: float = 0.0
 
     @property
     def least_bytes(self) -> float:
@@ -183,6 +202,7 @@ def estimate(plan: Plan) -> Estimate:
         cache,
         STREAMS * plan.host.layer * 1e9 * plan.bytes_per_weight,
         planned,
+        plan.host.picture * plan.width * plan.height,
     )
 
 
@@ -195,10 +215,8 @@ def activation_bytes(plan: Plan, section: int, memory: int) -> float:
     host, joined = plan.host, memory if plan.rates else 0
     wide = host.wide * (section + memory) + (section if joined else 0)
     if plan.cached and joined:
-        video, beside = host.reader
-        wide = max(
-            host.wide * section + 4 * memory, video * section + beside * memory, section + (host.wide + 1) * memory
-        )
+        video, beside, alone = host.cached
+        wide = max(host.wide * section + 4 * memory, video * section + beside * memory, section + alone * memory)
     return 2 * host.width * wide
 
 
@@ -253,6 +271,11 @@ def describe(plan: Plan, name: str) -> str:
         lines.append(
             f"Cached keys and values of the memory: {result.cache_bytes / GIB:.1f} GiB for both prompts, on the card "
             "or, when it is tight, in system RAM"
+        )
+    if result.decode_bytes:
+        lines.append(
+            f"The VAE takes {result.decode_bytes / GIB:.1f} GiB to decode a piece of the film; where that is too much, "
+            "ComfyUI decodes it in tiles"
         )
     left_out = result.streamed_bytes(plan.card_gib * GIB)
     if left_out and result.whole_bytes <= plan.card_gib * GIB:

@@ -1,8 +1,4 @@
-"""Between the sections of a film, on the fake card: core's VAE at full size, and phi.
-
-The VAE's memory grows by the same number of bytes with each latent, once there are a few: two short clips give that of
-a long one.
-"""
+"""Between the sections of a film, on the fake card: core's VAE at full size, and phi."""
 
 from __future__ import annotations
 
@@ -16,7 +12,6 @@ from .films import film, pack, vae_for
 from .hosts import FullModel
 from .meter import Meter
 
-SHORT, LONGER = 4, 6  # latents
 BLOCKS = {
     "z_channels": 16, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4],
     "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0, "double_z": True, "conv3d": True, "time_compress": 4,
@@ -64,13 +59,10 @@ def decode_peak(card: Any, model: FullModel, latents: int, grid: tuple[int, int]
     vae.first_stage_model.to("cuda")
     meter = Meter()
     meter.add_module(vae.first_stage_model)
-    weights, peaks = meter.now, []
-    for count in (SHORT, LONGER):
-        with meter.above(), torch.no_grad():
-            vae.decode(torch.zeros(1, model.latent[0], count, *grid))
-        peaks.append(meter.peak)
-    slope = (peaks[1] - peaks[0]) / (LONGER - SHORT)
-    return round(peaks[1] + slope * (latents - LONGER)), meter.at, weights
+    weights = meter.now
+    with meter.above(), torch.no_grad():
+        vae.decode(torch.zeros(1, model.latent[0], latents, *grid))
+    return meter.peak, meter.at, weights
 
 
 def phi_peak(model: FullModel, latents: int) -> tuple[int, str, int]:
