@@ -31,8 +31,8 @@ class VideoMemoryDemoModels(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "rate",
-                    options=["2x2x2", "4x4x2"],
-                    default="2x2x2",
+                    options=["2x2x2", "4x4x2", "2x2x1"],
+                    default="2x2x1",
                     tooltip="Compression of the memory, height x width x time.",
                 ),
             ],

@@ -1,6 +1,6 @@
 """The tiny family's table: retrieval on clips and films that it was never trained on, over several seeds.
 
-    python -m demo.tiny_family.evaluate_family --clips CLIPS --out FOLDER [--rates 4x4x2,2x2x2] [--seeds 3]
+    python -m demo.tiny_family.evaluate_family --clips CLIPS --out FOLDER [--rates 4x4x2,2x2x2,2x2x1] [--seeds 3]
         [--encoder FILE [--encoder FILE ...] --lora FILE [--name NAME]]
 
 Measures what ``python -m memory_encoder evaluate`` measures, with a faster pass through the VAE: the family's memories
@@ -40,7 +40,7 @@ from memory_encoder.training.evaluate_command import sheet
 from memory_encoder.training.module import TrainingModule
 
 from .clips import HELD_OUT_SEED, list_clips
-from .install import HOST_NAME, WEIGHTS
+from .install import HOST_NAME, RATES, WEIGHTS
 from .prepare import FPS, HEIGHT, TEXT_ENCODER, WIDTH, TinyCodec, film_of
 
 FIRST_FILM = HELD_OUT_SEED + 100  # after those that watched the training
@@ -80,7 +80,7 @@ class Variant:
 def add_variant_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--weights", type=Path, default=WEIGHTS, help="folder of the host and of the family's memories")
-    add("--rates", default="4x4x2,2x2x2", help="of the family's memories")
+    add("--rates", default=",".join(RATES), help="of the family's memories")
     add("--encoder", type=Path, action="append", help="instead of them an encoder file; several are used together")
     add("--lora", type=Path, help="that was trained with --encoder")
     add("--name", help="of the files that are written for --encoder, by default the rates")

@@ -10,7 +10,7 @@ from pathlib import Path
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 VAE_NAME = "tiny_wan_vae.safetensors"
 HOST_NAME = "tiny_wan_host.safetensors"
-RATES = ("4x4x2", "2x2x2")
+RATES = ("4x4x2", "2x2x2", "2x2x1")
 # Folder of ComfyUI's models for each file.
 FILES = {
     VAE_NAME: "vae",

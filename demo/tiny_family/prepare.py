@@ -1,7 +1,7 @@
 """Training material of the tiny family: procedural films and reels of real clips, as videos, then as a cached dataset.
 
     python -m demo.tiny_family.prepare videos --clips CLIPS --out VIDEOS
-    python -m demo.tiny_family.prepare cache --videos VIDEOS --out DATASET [--rates 4x4x2,2x2x2]
+    python -m demo.tiny_family.prepare cache --videos VIDEOS --out DATASET [--rates 4x4x2,2x2x2,2x2x1]
 
 A reel joins short pieces of real clips with cuts, each cropped, mirrored and tinted at random, so that a few minutes
 of film show many pictures. `cache` makes what ``python -m memory_encoder cache`` makes, three times faster: one pass
@@ -52,7 +52,7 @@ REEL_FRAMES = 161  # two windows that touch
 PIECE_FRAMES = (12, 49)  # shortest and longest piece of a reel
 SOURCE_SHORT_SIDE = 144  # real clips are kept at this size while reels are cut from them
 WINDOW_SECONDS, STRIDE_SECONDS = 81 / FPS, 80 / FPS
-RATES = ("4x4x2", "2x2x2")
+RATES = ("4x4x2", "2x2x2", "2x2x1")
 TEXT_ENCODER = "demo.nodes.text_encoder:HashTextEncoder"
 SOLO_SEED = 500_000  # films of one character, from here on
 

@@ -161,7 +161,7 @@ def tiny_demo() -> Workflow:
     )  # fmt: skip
     report = add("PreviewAny", "Report", id=25, source=film[2])
     numbers = add("PreviewAny", "Retrieval in numbers", id=26, source=recalled[2][1])
-    other = add("VideoMemoryDemoModels", "The smaller memory", id=30, rate="4x4x2")
+    other = add("VideoMemoryDemoModels", "The smaller memory", id=30, rate="2x2x2")
     other_shift = add("ModelSamplingSD3", "Shift of the noise schedule", id=31, model=other[0], shift=3.0)
     real = add("VideoMemoryDemoClip", "Another clip", id=32, who="Mira")
     real_parts = add("GetVideoComponents", "Its frames", id=33, video=real[0])
