@@ -10,11 +10,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..memory_encoder.files import named_folder
-from ..memory_encoder.training.dataset.cache import build_cache, folder_stamp
+from ..memory_encoder.training.dataset.cache import build_cache
 from ..memory_encoder.training.dataset.dataset import MemoryDataset
 from ..memory_encoder.training.dataset.disk_space import DiskSpace
 from ..memory_encoder.training.dataset.in_memory import dataset_from_latents
 from ..memory_encoder.training.dataset.mixture import Data, mixed
+from ..memory_encoder.training.dataset.scan import folder_stamp
 from ..memory_encoder.training.dataset.settings import (
     CacheSettings,
     DatasetError,
@@ -28,7 +29,7 @@ from ..memory_encoder.training.dataset.text import TextEncoder
 from .events import show_text
 from .runtime import folders
 from .runtime.compress import codec_for, normalised_history
-from .runtime.progress import CacheProgress
+from .runtime.progress import CacheProgress, stop_if_interrupted, stop_searching
 from .runtime.sampling import empty_conditioning, host_of
 from .sockets import CATEGORY, MemoryDatasetSocket, fps_input, model_input, size_inputs, vae_input, with_advanced
 
@@ -52,8 +53,8 @@ class VideoMemoryDataset(io.ComfyNode):
                 io.String.Input(
                     "folder",
                     default="",
-                    tooltip="Folder of videos below ComfyUI's input folder, or an absolute path. Captions: a .txt or "
-                    "storyboard .json of the same name, or captions.json or captions.jsonl for all. "
+                    tooltip="Folder of videos below ComfyUI's input folder, or in one that the server's owner "
+                    "allows. Captions: a .txt or storyboard .json of the same name, or captions.json or captions.jsonl for all. "
                     "Empty when latents are connected.",
                 ),
                 io.String.Input(
@@ -131,7 +132,12 @@ class VideoMemoryDataset(io.ComfyNode):
     def fingerprint_inputs(cls, folder: Any, **_: Any) -> str:
         """Changes with the files of the folder, so that new clips are seen."""
         name = folder[0] if isinstance(folder, list) else folder
-        return folder_stamp(folders.clips_folder(name)) if isinstance(name, str) and name.strip() else ""
+        if not isinstance(name, str) or not name.strip():
+            return ""
+        try:
+            return folder_stamp(folders.clips_folder(name), stop_searching)
+        except InterruptedError:
+            return ""  # core would take it for an error of ours; the run that follows stops at once
 
     @classmethod
     def execute(
@@ -184,6 +190,7 @@ class VideoMemoryDataset(io.ComfyNode):
                 text_encoder(clip[0]) if clip else None,
                 watch=CacheProgress(),
                 before=lambda needed: say_space(needed, out),
+                looking=stop_if_interrupted,
             )
         )
         return io.NodeOutput(MemoryDataset.open(out, settings.on_bad), report, ui={"text": [report]})

@@ -1,7 +1,7 @@
 """What the page asks the server: a film's plan, its finished sections and their clips, losses of training runs.
 
-Reading only, and by name only. Every error is JSON, {"error": message} and, where one is at fault, the "field"; a
-storyboard that cannot be planned is answered so with 200.
+Reading only, by name only, and for no page of another site. Every error is JSON, {"error": message} and, where one is
+at fault, the "field"; a storyboard that cannot be planned is answered so with 200.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 from aiohttp import web
+from comfy.cli_args import args
 
 from ..memory_encoder.files import NotPlainError, check_plain, named_folder, read_plain
 from ..memory_encoder.film.opening import unbroken
@@ -61,9 +62,12 @@ def register_routes() -> None:
 
 
 def answering(handler: Handler) -> Handler:
-    """Errors as JSON: 400 for a bad name or question, 404 for what is not there, 413 for too much, 500 for the disk."""
+    """Errors as JSON: 400 for a bad name or question, 403 for another site's page, 404 for what is not there, 413 for
+    too much, 500 for the disk."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
+        if of_another_site(request.headers):
+            return web.json_response({"error": "a page of another site may not ask"}, status=403)
         try:
             return await handler(request)
         except FileNotFoundError as error:
@@ -78,6 +82,14 @@ def answering(handler: Handler) -> Handler:
             return web.json_response({"error": "the file cannot be read; see the server's log"}, status=500)
 
     return answer
+
+
+def of_another_site(headers: Mapping[str, str]) -> bool:
+    """Whether a browser says that a page of another site, or one in a sandbox, asks. Core refuses some of these itself;
+    with --enable-cors-header the server's owner allows all."""
+    if args.enable_cors_header:
+        return False
+    return headers.get("Origin") == "null" or headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
 
 
 def as_json(data: dict[str, Any]) -> web.Response:

@@ -190,12 +190,17 @@ def _use_lora(path: Path) -> None:
 PARAMETERS = {"a": torch.ones(2, 2), "b": torch.ones(3)}
 
 
-def _checkpoint(folder: Path) -> Path:
-    state = {
-        "step": 2, "run": "a", "best": None, "skipped": 0, "parameters": dict(PARAMETERS), "averages": dict(PARAMETERS),
+def checkpoint_state(step: int) -> dict[str, Any]:
+    """What a run of two parameters saves."""
+    return {
+        "step": step, "run": "a", "best": None, "skipped": 0, "parameters": dict(PARAMETERS),
+        "averages": dict(PARAMETERS),
         "optimizers": [{"state": {0: {"exp_avg": torch.ones(2, 2)}}, "param_groups": [{"lr": 0.1}]}],
     } | settings_of(OPTIONS, [CONFIG], "data", {})  # fmt: skip
-    Checkpoints(folder, 2).save(state)
+
+
+def _checkpoint(folder: Path) -> Path:
+    Checkpoints(folder, 2).save(checkpoint_state(2))
     return next(folder.glob("checkpoint-*.pt"))
 
 

@@ -111,4 +111,4 @@ def _other(value: Any, random: Random) -> Any:
         )
     if type(value) is int and random.randrange(2):
         return value + random.choice([-1, 1, 1000])
-    return random.choice(STRANGE)
+    return copy.deepcopy(random.choice(STRANGE))

@@ -9,6 +9,8 @@ import folder_paths
 
 ENCODERS, MEMORIES, FILMS = "memory_encoders", "video_memories", "video_memory"
 DATASETS = "video_memory_datasets"
+CLIPS = "video_memory_clips"  # in extra_model_paths.yaml: folders that Cache Training Clips may read
+CLIP_FOLDERS = "VIDEO_MEMORY_CLIP_FOLDERS"  # the same as an environment variable, written like PATH
 
 
 def register_folders() -> None:
@@ -38,14 +40,33 @@ def training_root() -> Path:
 
 
 def clips_folder(folder: str) -> Path:
-    """A folder of clips: below ComfyUI's input folder, or an absolute path. Raises ValueError when it leaves input."""
-    if os.path.isabs(folder):
-        return Path(folder)
+    """A folder of clips: below ComfyUI's input folder, or in a folder that the server's owner allows.
+
+    Whoever may queue chooses it, so that nothing else is looked at, and no other machine is asked. Raises ValueError.
+    """
+    if folder.startswith(("//", "\\\\", "/\\", "\\/")):
+        raise ValueError(f"folder {folder[:80]!r} is on another machine; copy the clips here, or mount its folder")
     inputs = Path(folder_paths.get_input_directory()).resolve()
-    path = (inputs / folder).resolve()
-    if not folder.strip() or inputs not in path.parents:
-        raise ValueError(f"folder {folder!r} is not below ComfyUI's input folder; give its name, or an absolute path")
-    return path
+    try:
+        path = (inputs / folder).resolve()  # an absolute path stays itself
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a NUL
+        raise ValueError(f"folder {folder[:200]!r} is no path ({error}); give the name of a folder") from error
+    if inputs in path.parents:
+        return path
+    if any(root == path or root in path.parents for root in _allowed_clip_folders()):
+        return path
+    raise ValueError(
+        f"folder {folder[:200]!r} is not below ComfyUI's input folder; put the clips or a copy there. Other folders "
+        f"are for the server's owner to allow: set {CLIP_FOLDERS} before ComfyUI starts, or {CLIPS} in "
+        "extra_model_paths.yaml (see SECURITY.md)"
+    )
+
+
+def _allowed_clip_folders() -> list[Path]:
+    named = [name for name in os.environ.get(CLIP_FOLDERS, "").split(os.pathsep) if os.path.isabs(name)]
+    if CLIPS in folder_paths.folder_names_and_paths:
+        named += folder_paths.get_folder_paths(CLIPS)
+    return [Path(name).resolve() for name in named]
 
 
 def file_stamp(name: str) -> list[int] | None:

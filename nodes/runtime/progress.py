@@ -19,6 +19,12 @@ def stop_if_interrupted() -> None:
     mm.throw_exception_if_processing_interrupted()
 
 
+def stop_searching() -> None:
+    """Raises InterruptedError when the user cancels, and leaves it to the run to say so."""
+    if mm.processing_interrupted():
+        raise InterruptedError
+
+
 class FilmProgress:
     """One progress bar over all sections, with core's latent preview of the section being sampled."""
 

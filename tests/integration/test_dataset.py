@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -128,6 +129,11 @@ def node(comfy: Any, load_pack: Callable[..., ModuleType]) -> Any:
     return importlib.import_module("video_memory_pack.nodes.cache_clips").VideoMemoryDataset
 
 
+@pytest.fixture(autouse=True)
+def allowed(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDEO_MEMORY_CLIP_FOLDERS", str(files["clips"]))
+
+
 def run(node: Any, files: dict[str, Path], **changes: Any) -> Any:
     values = {
         "vae": load_vae(files["vae"]), "model": load_host(files["host"]), "folder": str(files["clips"]),
@@ -201,3 +207,42 @@ def test_the_node_notices_new_clips(node: Any, files: dict[str, Path]) -> None:
     assert before != node.fingerprint_inputs(folder=str(files["clips"]))
     with pytest.raises(ValueError, match="not below ComfyUI's input folder"):
         node.fingerprint_inputs(folder="../elsewhere")
+
+
+def test_clips_are_read_below_input_and_where_the_owner_allows_and_nowhere_else(
+    node: Any, comfy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = importlib.import_module("video_memory_pack.nodes.runtime.folders")
+    inputs, allowed, other, named = (tmp_path / name for name in ("input", "allowed", "allowed_not", "named"))
+    for folder in (inputs / "clips", allowed / "deep", other, named):
+        folder.mkdir(parents=True)
+    (inputs / "out").symlink_to(other)
+    (inputs / "over").symlink_to(allowed)
+    monkeypatch.setattr(comfy.folder_paths, "input_directory", str(inputs))
+    monkeypatch.setenv("VIDEO_MEMORY_CLIP_FOLDERS", os.pathsep.join([str(allowed), "relative", ""]))
+    monkeypatch.setitem(comfy.folder_paths.folder_names_and_paths, "video_memory_clips", ([str(named)], set()))
+    for name, path in {
+        "clips": inputs / "clips", str(inputs / "clips"): inputs / "clips", "over": allowed, str(allowed): allowed,
+        str(allowed / "deep"): allowed / "deep", str(named): named,
+    }.items():  # fmt: skip
+        assert folders.clips_folder(name) == path.resolve()
+    for name in (str(other), "out", "/", "/etc", "..", "../allowed_not", str(allowed / ".." / "allowed_not"), " ", "."):
+        with pytest.raises(ValueError, match=r"VIDEO_MEMORY_CLIP_FOLDERS .*SECURITY\.md"):
+            folders.clips_folder(name)
+    for name in ("\\\\host\\share", "//host/share", "\\\\?\\UNC\\host\\share", "/\\host\\share"):
+        with pytest.raises(ValueError, match="another machine"):
+            folders.clips_folder(name)
+    with pytest.raises(ValueError, match="no path"):
+        folders.clips_folder("a\0b")
+
+
+def test_a_search_for_clips_stops_when_the_user_cancels(
+    node: Any, comfy: Any, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comfy.folder_paths, "output_directory", str(tmp_path))
+    monkeypatch.setattr(comfy.model_management, "interrupt_processing", True)
+    assert node.fingerprint_inputs(folder=str(files["clips"])) == ""
+    assert comfy.model_management.processing_interrupted(), "the run that follows has to see it"
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        run(node, files)
+    assert not (tmp_path / "video_memory_datasets").exists()

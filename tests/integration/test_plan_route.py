@@ -28,9 +28,9 @@ def server(comfy_environment: Environment, tmp_path_factory: pytest.TempPathFact
         yield running
 
 
-def ask(server: ComfyServer, body: Any, path: str = ROUTE) -> tuple[int, dict[str, Any]]:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(server.url + path, data, {"Content-Type": "application/json"})
+def ask(server: ComfyServer, body: Any, path: str = ROUTE, **headers: str) -> tuple[int, dict[str, Any]]:
+    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    request = urllib.request.Request(server.url + path, data, {"Content-Type": "application/json", **headers})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=300) as answer:
@@ -93,6 +93,17 @@ def test_a_wrong_question_is_refused_with_its_field_and_cure(
     status, answer = ask(server, body)
     assert status == (400 if field == "request" else 200), "a text that is being written is no error of the page"
     assert answer["field"] == field and words in answer["error"], answer
+
+
+@pytest.mark.parametrize("path", [ROUTE, "/api" + ROUTE, "/video_memory/names", "/video_memory/film/a"])
+def test_pages_of_another_site_and_in_a_sandbox_get_no_answer(server: ComfyServer, path: str) -> None:
+    body = {"storyboard": "a"} if path.endswith(ROUTE) else None
+    for headers in (
+        {"Origin": "null"}, {"Sec-Fetch-Site": "same-site", "Origin": server.url}, {"Sec-Fetch-Site": "same-site"},
+    ):  # fmt: skip
+        assert ask(server, body, path, **headers) == (403, {"error": "a page of another site may not ask"})
+    for headers in ({}, {"Sec-Fetch-Site": "same-origin", "Origin": server.url}, {"Sec-Fetch-Site": "none"}):
+        assert ask(server, body, path, **headers)[0] == 200
 
 
 def test_a_question_of_megabytes_is_refused_and_the_server_goes_on(server: ComfyServer) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import multiprocessing
 import os
@@ -27,6 +26,7 @@ from .captions import FolderCaptions, captions_of, read_folder_captions, within
 from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip
 from .disk_space import DiskSpace, disk_space, probed_of
 from .index import INDEX, Findings
+from .scan import Looking, files_below
 from .settings import BadClip, CacheSettings, DatasetError, Geometry, LatentSpace, heldout_names
 from .share import WHOLE, Share
 from .text import NO_ENCODER, TEXTS, TextEncoder, encode_prompts
@@ -88,6 +88,7 @@ def build_cache(
     watch: Watch = lambda progress: None,
     share: Share = WHOLE,
     before: Callable[[DiskSpace], None] | None = None,
+    looking: Looking = lambda: None,
 ) -> CacheReport:
     """Caches every video below `clips` in `out` and writes the index; what is there already is not made again.
 
@@ -95,15 +96,16 @@ def build_cache(
     has to be picklable and `watch` hears of whole clips only. watch: may raise to stop; the next run goes on from
     there. share: which of several processes this is, on one machine or on several that see the same folders; the last
     one to end writes the index. One run at a time may write `out`. before: hears what it will take on disk, and may
-    raise, before anything is encoded; without it, a disk that is too small is refused.
+    raise, before anything is encoded; without it, a disk that is too small is refused. looking: called while folders
+    are searched; may raise to stop.
 
     Raises DatasetError when nothing can be used, and with on_bad "refuse" for the first clip that cannot.
     """
     plan = plan_buckets(settings, space)
-    sources = find_clips(clips, out)
+    sources = find_clips(clips, out, looking)
     names = list(sources)
     heldout = heldout_names(names, settings.heldout)
-    folder_captions = read_folder_captions(clips, out)
+    folder_captions = read_folder_captions(clips, out, looking)
     _remove_leftovers(out)
     findings = Findings()
     bad = _BadClips(settings, findings)
@@ -192,37 +194,17 @@ def _report(
     )  # fmt: skip
 
 
-def find_clips(folder: Path, out: Path) -> dict[str, Path]:
-    """Videos below a folder, by their path below it with forward slashes, sorted; hidden ones and `out` are left out.
+def find_clips(folder: Path, out: Path, looking: Looking = lambda: None) -> dict[str, Path]:
+    """Videos below a folder, by their path below it with forward slashes, sorted; see `files_below`.
 
     Raises DatasetError when there is none.
     """
     if not folder.is_dir():
         raise DatasetError(f"clips folder {folder} does not exist; give a folder of videos")
-    found = {}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        hidden = any(part.startswith(".") for part in name.split("/"))
-        inside = out.absolute() in path.absolute().parents
-        if path.suffix.lower() in EXTENSIONS and not hidden and not inside and path.is_file():
-            found[name] = path
+    found = {n: path for n, path in files_below(folder, out, looking) if path.suffix.lower() in EXTENSIONS}
     if not found:
         raise DatasetError(f"clips folder {folder} holds no video; known are {', '.join(EXTENSIONS)}")
     return dict(sorted(found.items()))
-
-
-def folder_stamp(folder: Path) -> str:
-    """A hash of names, sizes and times of the files below a folder: the same as long as nothing has changed."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            status = path.stat()
-            digest.update(
-                f"{path.relative_to(folder).as_posix()} {status.st_size} {status.st_mtime_ns}\n".encode(
-                    "utf-8", "replace"
-                )
-            )
-    return digest.hexdigest()
 
 
 def _notes(findings: Findings, strays: list[str], encoder: bool) -> tuple[str, ...]:

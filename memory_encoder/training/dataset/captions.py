@@ -18,6 +18,7 @@ from ...storyboard import (
     parse_storyboard,
     read_storyboard,
 )
+from .scan import Looking, files_below
 from .settings import BadClip, DatasetError
 
 FOLDER_FILES = ("captions.json", "captions.jsonl")
@@ -67,13 +68,13 @@ class FolderCaptions:
         return sorted(stem + path.suffix for stem, paths in self.files.items() if stem not in known for path in paths)
 
 
-def read_folder_captions(folder: Path, out: Path | None = None) -> FolderCaptions:
-    """Finds the text files beside clips, but for those below `out`, and reads the folder's caption file, if any.
+def read_folder_captions(folder: Path, out: Path | None = None, looking: Looking = lambda: None) -> FolderCaptions:
+    """Finds the text files beside clips (see `files_below`), and reads the folder's caption file, if any.
 
     Raises DatasetError that names file and line when it cannot be read whole: nobody could say whose captions are lost.
     """
     found = [folder / name for name in FOLDER_FILES if (folder / name).is_file()]
-    files = _text_files(folder, out)
+    files = _text_files(folder, out, looking)
     if not found:
         return FolderCaptions(files=files)
     if len(found) > 1:
@@ -126,14 +127,11 @@ def prompt_at(captions: Storyboard | None, seconds: float) -> str:
     return "" if captions is None else captions.expanded().shots[nearest_shot(captions, seconds)].prompt
 
 
-def _text_files(folder: Path, out: Path | None) -> dict[str, tuple[Path, ...]]:
+def _text_files(folder: Path, out: Path | None, looking: Looking) -> dict[str, tuple[Path, ...]]:
     """Text files below a folder by their path without suffix, whichever way the suffix is written."""
     files: dict[str, tuple[Path, ...]] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        hidden = any(part.startswith(".") for part in name.split("/")) or name in FOLDER_FILES
-        inside = out is not None and out.absolute() in path.absolute().parents
-        if path.suffix.lower() in SUFFIXES and not hidden and not inside and path.is_file():
+    for name, path in sorted(files_below(folder, out, looking)):
+        if path.suffix.lower() in SUFFIXES and name not in FOLDER_FILES:
             files[_stem(name)] = (*files.get(_stem(name), ()), path)
     return files
 
@@ -184,7 +182,7 @@ def _json_lines(text: str, path: Path) -> list[Any]:
         if line.strip():
             try:
                 lines.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DatasetError(f"{path}, line {number}: {error}; correct it") from error
     return lines
 
