@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from memory_encoder.budget import GIB, RESERVED, estimate
 from tests.card.film_step import Cell
@@ -70,7 +71,12 @@ def cells() -> list[Cell]:
         made += [Cell(host, phase, width, height, 60.0) for phase in LONGER]
         made += [Cell(host, phase, width, height, 600.0) for phase in PHASES]
     for host in HOSTS:
-        ways = ({"rows": 2}, {"fp8": True}, {"streamed": True}, {"streamed": True, "fp8": True})
+        ways: tuple[dict[str, Any], ...] = (
+            {"rows": 2},
+            {"fp8": True},
+            {"streamed": True},
+            {"streamed": True, "fp8": True},
+        )
         made += [Cell(host, "joint", **way) for way in ways]
         made += [Cell(host, "cached", kept="card"), Cell(host, "phi")]
     made += [Cell(host, "joint", layers=None) for host in ("wan_14b", "hunyuan")]

@@ -54,8 +54,8 @@ class VideoMemoryDataset(io.ComfyNode):
                     "folder",
                     default="",
                     tooltip="Folder of videos below ComfyUI's input folder, or in one that the server's owner "
-                    "allows. Captions: a .txt or storyboard .json of the same name, or captions.json or captions.jsonl for all. "
-                    "Empty when latents are connected.",
+                    "allows. Captions: a .txt or storyboard .json of the same name, or captions.json or captions.jsonl "
+                    "for all. Empty when latents are connected.",
                 ),
                 io.String.Input(
                     "name", default="my_clips", tooltip="Name of the dataset, a folder in output/video_memory_datasets."

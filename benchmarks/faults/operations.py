@@ -95,7 +95,7 @@ def watching(watched: Watched) -> Iterator[None]:
 
 
 def _let_go(folder: Path) -> None:
-    """Closes the locks that a dead process held, as the system does; nothing else, since Python closes its own files."""
+    """Closes the locks that a dead process held, as the system does; Python closes its own files."""
     locks = {(status.st_dev, status.st_ino) for status in (path.stat() for path in folder.rglob(".*lock"))}
     for descriptor in range(3, MOST_FILES):
         with suppress(OSError):

@@ -75,7 +75,7 @@ class Checkpoints:
                 with self._named(path):
                     state = _read(path)
                     refused, changed = _differences(path, state, settings)
-                    refused = refused or _other_weights(state, parameters)
+                    refused = refused or _other_weights(path, state, parameters)
                     _check_finite({} if refused else state)
             except Unusable as error:
                 reasons.append(f"{path} cannot be gone on with: {error}")
@@ -224,7 +224,7 @@ def _differences(path: Path, state: Mapping[str, Any], settings: Mapping[str, An
     return "", [f"{n} {mine[n]} from here on, {theirs[n]} before" for n in mine if n in theirs and mine[n] != theirs[n]]
 
 
-def _other_weights(state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> str:
+def _other_weights(path: Path, state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> str:
     """A message for weights that are not those that are trained, else empty."""
     for part in ("parameters", "averages"):
         shapes = {name: tuple(value.shape) for name, value in state[part].items() if isinstance(value, Tensor)}
@@ -232,8 +232,8 @@ def _other_weights(state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -
         for name in sorted(shapes.keys() | mine.keys()):
             if shapes.get(name) != mine.get(name):
                 return (
-                    f"the run in this folder trains other weights: {name} is {shapes.get(name, 'not there')} in the "
-                    f"run, {mine.get(name, 'not there')} here. Give its host, or choose another folder"
+                    f"{path.parent} holds a run that trains other weights: {name} is {shapes.get(name, 'not there')} "
+                    f"in the run, {mine.get(name, 'not there')} here. Give its host, or choose another folder"
                 )
     return ""
 

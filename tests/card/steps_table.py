@@ -48,7 +48,8 @@ class Plans:
     def __call__(self, case: Case) -> int:
         kind = (case.host, case.fp8, case.train_options().rank)
         self.made[kind] = self.made.get(kind) or module_of(self.card, case)
-        plan = plan_of(*self.made[kind], case)
+        model, module = self.made[kind]
+        plan = plan_of(model, module, case)
         return round(plan.need(case.clips, case.options.get("accumulate", 1) > 1) - RESERVED)
 
 

@@ -36,7 +36,12 @@ class Work(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         source = args[1] if name == "copy_" else args[0] if args else None
-        if name in ("_to_copy", "copy_") and source.device.type == "cpu" and result.device.type == "cuda":
+        if (
+            source is not None
+            and name in ("_to_copy", "copy_")
+            and source.device.type == "cpu"
+            and result.device.type == "cuda"
+        ):
             self.now["from RAM"] += 1
         if name == "cat" and result.ndim == 3 and result.shape[2] == self.width and result.shape[1] > 1000:
             self.now["joins"] += 1

@@ -93,9 +93,12 @@ def test_a_cast_that_cannot_be_used_is_refused_with_its_line(cast: object, words
 def test_pictures_of_shots_and_cast_come_back_and_a_shot_that_goes_on_has_none() -> None:
     shots = [{"start": 0, "end": 5, "prompt": "a", "picture": "faces/mira 1.png"}, {"start": 5, "prompt": "b"}]
     cast = [{"name": "Mira", "look": "a girl", "picture": "m.png [output]"}, {"look": "ink"}]
-    board = parse_storyboard(json.dumps({"version": 1, "shots": shots, "cast": cast}))
+    board = parse_storyboard(json.dumps({"version": 1, "shots": shots, "cast": cast}), section_seconds=5)
     assert (board.shots[0].picture, board.shots[1].picture) == ("faces/mira 1.png", "")
-    assert parse_storyboard(board.to_json()) == board and '"picture": "m.png [output]"' in board.to_json()
+    assert (
+        parse_storyboard(board.to_json(), section_seconds=5) == board
+        and '"picture": "m.png [output]"' in board.to_json()
+    )
     (first, *_) = plan_sections(board, fps=16, section_seconds=5, history_latents=3, after_clip=True)
     assert first.transition == "cut", "it begins with its picture and not with the clip before it"
     for picture, transition, message in (

@@ -128,6 +128,8 @@ def cache_clip(task: ClipTask, codec: Callable[[], Codec], watch: Watch) -> Clip
         key = clip_key(task)
     except BadClip as error:
         return ClipRecord(key="", bad=str(error))
+    except OSError as error:  # it may be read another time: nothing of this is kept
+        return ClipRecord(key="", bad=f"cannot be read: {error.strerror or error}")
     record = ClipRecord.load(path, key)
     known = record is not None and record.tried(task.buckets.lengths, task.settings.scene_cuts)
     if record is None or not known or not all(_intact(task.out, window) for window in record.windows):
@@ -258,19 +260,16 @@ def _entry(out: Path, path: Path, window: Window, fps: float) -> dict[str, Any]:
 def _intact(out: Path, entry: dict[str, Any]) -> bool:
     try:
         return file_hash(out / entry["file"]) == entry["sha256"]
-    except (OSError, KeyError, TypeError, BadClip):
+    except (OSError, KeyError, TypeError):
         return False
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes; raises BadClip when it cannot be read."""
+    """SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise BadClip(f"cannot be read: {error.strerror or error}") from error
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 
