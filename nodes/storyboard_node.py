@@ -1,8 +1,8 @@
-"""The storyboard node: text in, shots with their conditioning out."""
+"""The storyboard node, text in, shots with their conditioning out; and what a language model writes such a text by."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from comfy_api.latest import io
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..memory_encoder.frames import TEMPORAL
 from ..memory_encoder.storyboard import (
+    CastLine,
     KeyframeUnit,
     Lattice,
     Section,
@@ -17,8 +18,11 @@ from ..memory_encoder.storyboard import (
     Storyboard,
     StoryboardError,
     describe_schedule,
+    merged,
     plan_sections,
+    read_characters,
     read_storyboard,
+    storyboard_prompt,
 )
 from .runtime.managed import ManagedEncoder
 from .shot_pictures import load_pictures, stamps_of
@@ -100,6 +104,13 @@ class VideoMemoryStoryboard(io.ComfyNode):
                     optional=True,
                     tooltip="The sampler's encoder, where it says how long sections are; for frames and schedule.",
                 ),
+                io.String.Input(
+                    "characters",
+                    optional=True,
+                    force_input=True,
+                    tooltip='Who looks how, "Mira: a girl with red hair", a line each, or as JSON; put into every '
+                    "prompt that names them.",
+                ),
             ],
             outputs=[
                 StoryboardSocket.Output(display_name="storyboard", tooltip="For the Autoregressive Sampler."),
@@ -126,6 +137,7 @@ class VideoMemoryStoryboard(io.ComfyNode):
         total_seconds: float = 0.0,
         keyframe_unit: KeyframeUnit = "seconds",
         memory_encoder: ManagedEncoder | None = None,
+        characters: str = "",
     ) -> io.NodeOutput:
         reading = read_storyboard(
             storyboard,
@@ -135,6 +147,7 @@ class VideoMemoryStoryboard(io.ComfyNode):
             keyframe_unit=keyframe_unit,
         )
         parsed = reading.storyboard
+        parsed = replace(parsed, cast=merged(parsed.cast, sheets_of(characters)))
         encoded = EncodedStoryboard(
             storyboard=parsed,
             fps=fps,
@@ -154,8 +167,66 @@ class VideoMemoryStoryboard(io.ComfyNode):
         return io.NodeOutput(encoded, sum(section.frames for section in sections), schedule, ui=shown)
 
 
+class VideoMemoryStoryboardPrompt(io.ComfyNode):
+    """The instruction that makes a language model write a storyboard, with a person's idea."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VideoMemoryStoryboardPrompt",
+            display_name="Storyboard Prompt",
+            category=CATEGORY,
+            description="What to tell a language model so that it writes a storyboard: for Generate Text, whose answer "
+            "goes into Storyboard.",
+            inputs=[
+                io.String.Input(
+                    "idea",
+                    multiline=True,
+                    default="Mira visits the old lighthouse keeper Tom on a rainy day and drinks tea with him.",
+                    tooltip="What happens in the film, in your own words.",
+                ),
+                io.String.Input(
+                    "characters",
+                    multiline=True,
+                    default="Mira: a young woman with short red hair and a yellow raincoat\n"
+                    "Tom: an old man with a white beard and a blue cap",
+                    tooltip='Who looks how, "Mira: a girl with red hair", a line each; words without a name are the '
+                    "look of the whole film. Connect the output of the same name to Storyboard.",
+                ),
+                io.Int.Input("shots", default=6, min=0, max=1000, tooltip="How many; 0 leaves it to the model."),
+                io.Float.Input(
+                    "seconds",
+                    default=30.0,
+                    min=0.0,
+                    max=86400.0,
+                    step=0.5,
+                    tooltip="Length of the film; 0 leaves it to the model.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="prompt", tooltip="For Generate Text, or any language model."),
+                io.String.Output(
+                    display_name="characters",
+                    tooltip="For Storyboard, so that they look as you wrote whatever the model answers.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, idea: str, characters: str = "", shots: int = 0, seconds: float = 0.0) -> io.NodeOutput:
+        return io.NodeOutput(storyboard_prompt(idea, sheets_of(characters), shots, seconds), characters)
+
+
+def sheets_of(characters: str) -> tuple[CastLine, ...]:
+    """The lines of an input `characters`. Raises StoryboardError that names it."""
+    try:
+        return read_characters(characters)
+    except StoryboardError as error:
+        raise StoryboardError(f"characters: {error}") from error
+
+
 def _encode(clip: Any, prompt: str) -> Any:
     return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
 
 
-NODES = [VideoMemoryStoryboard]
+NODES = [VideoMemoryStoryboard, VideoMemoryStoryboardPrompt]

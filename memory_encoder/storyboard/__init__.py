@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from .cast import CastLine
+from .cast import CastLine, merged
 from .formats import parse_storyboard, read_storyboard
+from .importers.characters import read_characters
 from .importers.reading import Reading
+from .instruction import storyboard_prompt
 from .lattice import Lattice
 from .model import MAX_CHARACTERS, MAX_SECONDS, MAX_SHOTS, MAX_TEXT_BYTES, Shot, Storyboard, StoryboardError
 from .schedule import MAX_SECTIONS, ONE_CLIP, Section, describe_schedule, nearest_shot, plan_sections
@@ -26,8 +28,11 @@ __all__ = [
     "Storyboard",
     "StoryboardError",
     "describe_schedule",
+    "merged",
     "nearest_shot",
     "parse_storyboard",
     "plan_sections",
+    "read_characters",
     "read_storyboard",
+    "storyboard_prompt",
 ]

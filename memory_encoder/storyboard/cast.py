@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MAX_LINES = 100
 MAX_NAME = 100  # characters
@@ -39,6 +39,17 @@ def with_cast(prompt: str, cast: Sequence[CastLine]) -> str:
         elif (found := _mention(line.name).search(prompt)) is not None:
             prompt = _said(prompt, found.end(), line)
     return prompt
+
+
+def merged(cast: Sequence[CastLine], sheets: Sequence[CastLine]) -> tuple[CastLine, ...]:
+    """The lines of a cast with those of character sheets, which have the last word on who they name."""
+    given = {line.name.casefold(): line for line in sheets if line.name}
+    kept = [line for line in cast if line.name.casefold() not in given and line not in sheets]
+    pictures = {line.name.casefold(): line.picture for line in cast if line.name}
+    return (
+        *kept,
+        *(replace(line, picture=line.picture or pictures.get(line.name.casefold(), "")) for line in sheets),
+    )
 
 
 def is_in(line: CastLine, prompt: str) -> bool:

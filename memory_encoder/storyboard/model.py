@@ -124,7 +124,7 @@ class Storyboard:
             shots=tuple(_shot_from_dict(shot, f"shot {number}") for number, shot in enumerate(shots, 1)),
             negative=data.get("negative", ""),
             version=version,
-            cast=_cast_from(data.get("cast", [])),
+            cast=cast_from(data.get("cast", [])),
         )
 
 
@@ -263,7 +263,8 @@ def _checked_picture(name: object, where: str) -> str:
     return picture
 
 
-def _cast_from(data: object) -> tuple[CastLine, ...]:
+def cast_from(data: object) -> tuple[CastLine, ...]:
+    """The lines of a decoded 'cast'. Raises StoryboardError that names the line."""
     if not isinstance(data, list):
         raise StoryboardError(f"'cast' is {show(data)}; write a list such as {_EXAMPLE_CAST}")
     lines = []
@@ -272,7 +273,7 @@ def _cast_from(data: object) -> tuple[CastLine, ...]:
             raise StoryboardError(f"line {number} of 'cast' is {show(line)}; write an object with 'name' and 'look'")
         _refuse_unknown(line, _CAST_FIELDS, f"line {number} of 'cast'")
         lines.append(CastLine(line.get("look", ""), line.get("name", ""), line.get("picture", "")))
-    return tuple(lines)
+    return _checked_cast(tuple(lines))
 
 
 def _checked_cast(cast: tuple[CastLine, ...]) -> tuple[CastLine, ...]:

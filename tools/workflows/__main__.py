@@ -17,12 +17,12 @@ from tools.browser import find
 from tools.browser_server import WORKFLOWS, browser_server, variables
 from tools.environment import ROOT, prepare
 
-from . import continued, films, storymem, tiny, trained, training
+from . import continued, films, storymem, tiny, trained, training, written
 from .graph import Workflow
 
 # In the order in which the template browser should show them.
 ALL: tuple[Callable[[], Workflow], ...] = (
-    tiny.FIRST, *films.ALL, *continued.ALL, *training.ALL, *tiny.ALL, *trained.ALL, *storymem.ALL,
+    tiny.FIRST, *films.ALL, *continued.ALL, *training.ALL, *tiny.ALL, *trained.ALL, *storymem.ALL, *written.ALL,
 )  # fmt: skip
 
 

@@ -31,6 +31,8 @@ LLAVA = _at(HUNYUAN, "text_encoders", "llava_llama3_fp8_scaled.safetensors")
 CLIP_L_FILE = ModelFile("clip_l.safetensors", CLIP_L, "text_encoders")
 SIGLIP = "https://huggingface.co/Comfy-Org/sigclip_vision_384/resolve/main/sigclip_vision_patch14_384.safetensors"
 SIGLIP_FILE = ModelFile("sigclip_vision_patch14_384.safetensors", SIGLIP, "clip_vision")
+QWEN35 = "https://huggingface.co/Comfy-Org/Qwen3.5/resolve/main"
+QWEN35_4B = _at(QWEN35, "text_encoders", "qwen3.5_4b_bf16.safetensors")
 
 
 @dataclass(frozen=True)

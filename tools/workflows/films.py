@@ -122,8 +122,10 @@ class FilmParts:
         return [*self.loaded.nodes(), *(node for node in after if node is not None)]
 
 
-def _film(workflow: Workflow, title: str, parts: FilmParts, about_text: str, **settings: Any) -> Workflow:
-    """A film from a storyboard alone; `settings` are those of the sampler."""
+def story_film(
+    workflow: Workflow, title: str, parts: FilmParts, about_text: str, writers: Sequence[Node] = (), **settings: Any
+) -> Workflow:
+    """A film from a storyboard alone, which `writers` may make; `settings` are those of the sampler."""
     name = workflow.name
     film = parts.film(name, **settings)
     saved = parts.save(film, name)
@@ -135,7 +137,8 @@ def _film(workflow: Workflow, title: str, parts: FilmParts, about_text: str, **s
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", parts.models_column())
     workflow.group("2  Memory and sampling", [*parts.encoders, parts.sampler, parts.sigmas])
-    workflow.group("3  Story", [parts.storyboard, parts.negative])
+    written = [list(writers)] if writers else []
+    workflow.group("3  Story", *written, [parts.storyboard, parts.negative])
     workflow.group("4  Film", [film, memory], color=GREEN)
     workflow.group("5  Result", [saved, report], color=GREEN)
     return workflow
@@ -147,7 +150,7 @@ def wan_5b() -> Workflow:
 4.4 GiB with streamed weights, 9.1 GiB with all weights on the card. It fits an RTX 4070 with 12 GB. For 8 GB set width
 and height to 832x480."""
     parts = FilmParts(workflow, WAN5, families.load_wan5(workflow), texts.STORY)
-    return _film(workflow, "A film with Wan 2.2 5B", parts, texts.sizes(size))
+    return story_film(workflow, "A film with Wan 2.2 5B", parts, texts.sizes(size))
 
 
 def wan_14b() -> Workflow:
@@ -158,7 +161,7 @@ def wan_14b() -> Workflow:
 
 **GGUF.** Replace the two expert loaders by *Unet Loader (GGUF)* of the pack ComfyUI-GGUF. Nothing else changes."""
     parts = FilmParts(workflow, WAN14, families.load_wan14(workflow), texts.STORY)
-    return _film(workflow, "A film with Wan 2.2 14B", parts, texts.sizes(size) + gguf)
+    return story_film(workflow, "A film with Wan 2.2 14B", parts, texts.sizes(size) + gguf)
 
 
 def hunyuan() -> Workflow:
@@ -166,7 +169,7 @@ def hunyuan() -> Workflow:
     size = """832x480 at 24 fps in sections of 3 seconds, beside 20 seconds of history in 6,240 memory tokens: about
 6.0 GiB on a 12 GB card, with the weights streamed from system RAM."""
     parts = FilmParts(workflow, HUNYUAN_VIDEO, families.load_hunyuan(workflow), texts.STORY)
-    return _film(workflow, "A film with HunyuanVideo", parts, texts.sizes(size))
+    return story_film(workflow, "A film with HunyuanVideo", parts, texts.sizes(size))
 
 
 def two_memories() -> Workflow:
@@ -174,7 +177,7 @@ def two_memories() -> Workflow:
     size = """The model sees the tokens of both memories: 4x4x2 is coarse in space and fine in time, 2x2x8 the other way
 round. 1280x704 at 24 fps in sections of 5 seconds."""
     parts = FilmParts(workflow, WAN5, families.load_wan5(workflow), texts.STORY, Encoders(second_rate="2x2x8"))
-    return _film(workflow, "A film with two memories", parts, texts.sizes(size))
+    return story_film(workflow, "A film with two memories", parts, texts.sizes(size))
 
 
 def guided() -> Workflow:
@@ -195,7 +198,7 @@ clearer where the memory has been trained; with an untrained one try 0 or 1 firs
 adds 2,640 tokens to a step."""
     parts = FilmParts(workflow, WAN5, families.load_wan5(workflow), story)
     title = "Going on, and guidance by the memory"
-    return _film(workflow, title, parts, how + "\n" + texts.sizes(size), history_guidance=1.5, sliding_window=3)
+    return story_film(workflow, title, parts, how + "\n" + texts.sizes(size), history_guidance=1.5, sliding_window=3)
 
 
 def cached_cross() -> Workflow:
@@ -215,7 +218,7 @@ was trained for, and `attention_mode` *auto* of the sampler follows it.
     size = """As *Wan 2.2 5B*, and 2.5 GiB for keys and values: about 4.4 GiB with weights and cache in system RAM,
 11.6 GiB with all on the card. It fits an RTX 4070 with 12 GB."""
     parts = FilmParts(workflow, WAN5, families.load_wan5(workflow), texts.STORY, Encoders(trained="my_film_memory"))
-    return _film(workflow, "Cached memory and cross-attention", parts, how + "\n" + texts.sizes(size))
+    return story_film(workflow, "Cached memory and cross-attention", parts, how + "\n" + texts.sizes(size))
 
 
 ALL = (wan_5b, wan_14b, hunyuan, two_memories, guided, cached_cross)

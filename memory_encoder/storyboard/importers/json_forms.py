@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..model import (
@@ -11,6 +12,7 @@ from ..model import (
     Storyboard,
     StoryboardError,
     Transition,
+    cast_from,
     check_count,
     checked_object,
     checked_seconds,
@@ -19,6 +21,7 @@ from ..model import (
 )
 from ..times import Clock, range_of, seconds_of
 from . import keyframes
+from .characters import with_cast_lines
 from .json_text import decode, find_json
 from .reading import Part, Reading, one_section_each
 
@@ -80,14 +83,16 @@ def _read(data: Any, clock: Clock) -> Reading:
         data = {"shots": data}
     elif isinstance(data, list) and any(isinstance(item, dict) and "video_prompts" in item for item in data):
         data = {"scenes": data}
-    data = checked_object(data)
+    data = with_cast_lines(checked_object(data))
+    cast = cast_from(data.get("cast", []))
     found = next((name for name in _LISTS if name in data), None)
     items = data.get(found) if found else None
     if found == "scenes" and (not isinstance(items, list) or not items or any(_storymem(item) for item in items)):
-        return Reading(_from_storymem(items, clock.section_seconds), "storymem")
+        storymem = _from_storymem(items, clock.section_seconds)
+        return Reading(replace(storymem, cast=cast), "storymem")
     if not isinstance(items, list) or not items or _own(found, data, items):
         return Reading(Storyboard.from_dict(data), "json")
-    return Reading(_from_list(found or "shots", data, items, clock), "json_list")
+    return Reading(replace(_from_list(found or "shots", data, items, clock), cast=cast), "json_list")
 
 
 def _own(found: str | None, data: Mapping[str, Any], items: list[Any]) -> bool:
@@ -112,7 +117,7 @@ def _storymem(item: Any) -> bool:
 def _from_list(name: str, data: dict[str, Any], items: list[Any], clock: Clock) -> Storyboard:
     """Shots one after the other; each has a start, a duration, or a time such as "0-5s"."""
     for field in data:
-        if field not in (name, *_HARMLESS) and _KNOWN.get(field) != "negative":
+        if field not in (name, "cast", *_HARMLESS) and _KNOWN.get(field) != "negative":
             raise StoryboardError(
                 f"the field {show(field)} beside '{name}' is not read; put its words into each prompt, "
                 f"delete it, or write {_FORM}"
