@@ -14,6 +14,7 @@ MAX_LINES = 100
 MAX_NAME = 100  # characters
 MAX_PICTURE = 500  # characters of a file's name
 _IDEOGRAPHS = "\u2e80-\uffff"  # scripts that put no space between words
+_ARTICLE = re.compile(r"((?:the|an?) )?(.*)", re.IGNORECASE | re.DOTALL)
 _OPEN = re.compile(r"\s*[,;.:!?)\]，。；：！？、]|\s*$")  # what may follow a description without another comma
 
 
@@ -58,10 +59,12 @@ def is_in(line: CastLine, prompt: str) -> bool:
 
 
 def _mention(name: str) -> re.Pattern[str]:
-    """A name as a word of its own. One in small letters ("the kitchen") may begin a sentence; "Will" is no "will"."""
+    """A name as a word of its own. One in small letters ("the kitchen") may begin a sentence, and the article of "The
+    kitchen" stand inside of one; "Will" is no "will"."""
     begin, end = (rf"(?{sign}[^\W{_IDEOGRAPHS}])" for sign in ("<!", "!"))
     flags = re.IGNORECASE if name == name.lower() else 0
-    return re.compile(f"{begin}{re.escape(name)}{end}", flags)
+    article, rest = _ARTICLE.findall(name)[0]
+    return re.compile(f"{begin}(?i:{re.escape(article)}){re.escape(rest)}{end}", flags)
 
 
 def _said(prompt: str, at: int, line: CastLine) -> str:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.storyboard import Storyboard
 from tools.browser_server import WORKFLOWS, browser_server
 from tools.comfy_cli import find_comfy_cli, validate
 from tools.comfy_server import ComfyServer
@@ -194,9 +195,9 @@ def test_what_a_language_model_writes_becomes_a_film_with_the_persons_own_charac
     shown = entry["outputs"][board]
     cast = {line["name"]: line["look"] for line in json.loads(shown["storyboard"][0])["cast"]}
     assert cast["Mira"] == "a young woman with short red hair and a yellow raincoat" and "a tall boy" not in str(shown)
-    schedule = shown["text"][0]
-    assert f"Mira, {cast['Mira']}, lights the stove in the kitchen, green tiles" in schedule
-    assert f"Tom, {cast['Tom']}, waves" in schedule
+    made = [shot.prompt for shot in Storyboard.from_json(shown["storyboard"][0]).expanded().shots]
+    stove = f"Mira, {cast['Mira']}, lights the stove in the kitchen, green tiles"
+    assert made == [stove, f"Tom, {cast['Tom']}, waves"]
     assert shown["read_as"][0]["remarks"] == ["left_out"]
 
 

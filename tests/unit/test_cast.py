@@ -35,6 +35,12 @@ def test_what_a_prompt_names_is_described_behind_its_name(prompt: str, expected:
     assert with_cast(prompt, (MIRA, KITCHEN)) == expected
 
 
+def test_an_article_is_no_part_of_a_name_in_capitals() -> None:
+    kitchen = CastLine("green tiles", "The Kitchen")
+    assert with_cast("Mira in the Kitchen", [kitchen]) == "Mira in the Kitchen, green tiles"
+    assert with_cast("Mira in the kitchen", [kitchen]) == "Mira in the kitchen"
+
+
 def test_a_name_without_spaces_around_it_is_found_in_scripts_that_have_none() -> None:
     line = CastLine("\u7a7f\u9ec4\u8272\u96e8\u8863", "\u5c0f\u7f8e")
     assert (

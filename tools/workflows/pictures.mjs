@@ -31,6 +31,7 @@ const SHOWN = {
   continue_video: ["Clip", "DemoClip"],
   pretrain: ["Dataset", "Train", "DatasetCombine"],
   finetune: ["EncoderLoader"],
+  written_film: ["StoryboardPrompt"],
 };
 
 await mkdir(out, { recursive: true });

@@ -8,8 +8,8 @@ from .films import FilmParts, story_film
 from .graph import Workflow
 
 HOW = """
-**Your idea.** Say in **Storyboard Prompt** what happens, who appears, how many shots there are and how long the film is.
-**Generate Text** writes the shots, **Storyboard** shows them after the first run.
+**Your idea.** Say in **Storyboard Prompt** what happens, who appears, how many shots there are and how long the film
+is. **Generate Text** writes the shots, **Storyboard** shows them after the first run.
 
 Who looks how goes from *characters* to **Storyboard** too, so that it stands in every prompt that names them, whatever
 the model answers. Do not like the shots? Change the idea, or disconnect *storyboard* and go on writing by hand.
@@ -31,7 +31,9 @@ def written() -> Workflow:
         "CLIPLoader", "Language model", models=[QWEN35_4B], size=(400, 140), clip_name=QWEN35_4B.name,
         type="stable_diffusion", device="default",
     )  # fmt: skip
-    text = add("TextGenerate", "Writes the shots", clip=model[0], prompt=prompt[0], max_length=4096, sampling_mode="off")
+    text = add(
+        "TextGenerate", "Writes the shots", clip=model[0], prompt=prompt[0], max_length=4096, sampling_mode="off"
+    )
     parts.storyboard.inputs |= {"storyboard": text[0], "characters": prompt[1]}
     about = f"{HOW.strip()}\n\n{texts.sizes(SIZE)}"
     return story_film(workflow, "From an idea to a film", parts, about, [prompt, model, text])
