@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from ..damage import DamagedFileError, check_finite, damage_named, read_header, read_tensors, shortened
 from ..files import save_tensors, unwritable, write_bytes
+from ..locks import BusyError, alone
 from ..phi.encoder import MemoryEncoder
 from ..phi.trained_on import TrainedOn
 from .distributed.shards import gathered, is_main
@@ -23,7 +25,22 @@ CHECKPOINT, LOSSES, BEST = "checkpoint.pt", "losses.jsonl", "best"
 PACE, HELD_OUT = "pace.jsonl", "heldout.txt"
 LOSS_PICTURE, RECALL_PICTURE = "loss.png", "recalled.png"
 ENCODER, LORA, HOST = "encoder.safetensors", "lora.safetensors", "host.safetensors"
+LOCK = ".lock"  # there while a run trains; says by whom
 _NUMBER = re.compile(r"checkpoint-(\d+)\.pt")
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """While it is open nobody else trains in this folder; raises BusyError that names the folder and who does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(alone(folder / LOCK))
+        except BusyError as error:
+            raise BusyError(
+                f"the run in {folder} is being trained by {error}; wait until it is done, end it, or give another folder"
+            ) from error
+        yield
 
 
 def checkpoint_name(step: int) -> str:

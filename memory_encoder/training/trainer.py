@@ -6,6 +6,7 @@ import logging
 import math
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -131,9 +132,11 @@ class Trainer:
         last_picture: draw one more when all is done. Steps whose loss or gradient is not finite are left out and have
         a {"step", "skipped"} entry, which says what was not. Raises NotFinite after `options.max_skipped` of them in a
         row, and for weights that are not finite; no file holds such a state. Ctrl-C and SIGTERM end a run after its
-        step: it is saved, and Stopped is raised; what a listener raises does the same, and is raised again.
+        step: it is saved, and Stopped is raised; what a listener raises does the same, and is raised again. BusyError
+        while another process trains in the folder.
         """
-        with random_state_kept(self.accelerator.device), signals_noted(self._asked_to_stop):
+        with random_state_kept(self.accelerator.device), signals_noted(self._asked_to_stop), ExitStack() as held:
+            self._in_main(lambda: held.enter_context(files.alone_in(self.folder)))
             set_seed(self.options.seed)  # for what draws from the global state inside the host, such as dropout
             try:
                 return self._run(last_picture)
@@ -408,7 +411,7 @@ class Trainer:
         values = sum(parameter.numel() for parameter in self.ema.parameters.values())
         return 4 * values * (2 + 2 + 1)
 
-    def _in_main(self, work: Callable[[], None]) -> None:
+    def _in_main(self, work: Callable[[], object]) -> None:
         """Lets the main process work on the disk; an error there is raised in all processes."""
         failure: OSError | None = None
         if self.accelerator.is_main_process:

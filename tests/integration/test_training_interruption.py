@@ -17,9 +17,10 @@ import pytest
 import torch
 
 from memory_encoder.injection.hosts.comfy_models import training_mode
+from memory_encoder.locks import BusyError
 from memory_encoder.training.interruption import Stopped
 from memory_encoder.training.listener import Listener
-from memory_encoder.training.run_files import LOSSES, checkpoint_name, checkpoints_in, read_losses
+from memory_encoder.training.run_files import LOSSES, alone_in, checkpoint_name, checkpoints_in, read_losses
 from tests.launching import launched
 
 from .runs import run, same, weights
@@ -48,6 +49,14 @@ class Signals(Listener):
 
     def stopped(self, text: str) -> None:
         self.texts.append(text)
+
+
+def test_a_folder_in_which_another_process_trains_is_left_to_it(tmp_path: Path) -> None:
+    with alone_in(tmp_path), pytest.raises(BusyError, match=r"the run in .* is being trained by process \d+"):
+        run(tmp_path, steps=1)
+    assert not checkpoints_in(tmp_path) and not (tmp_path / LOSSES).exists()
+    run(tmp_path, steps=1)  # a lock that has been let go holds nothing
+    assert checkpoints_in(tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
