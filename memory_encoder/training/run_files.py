@@ -38,7 +38,7 @@ def alone_in(folder: Path) -> Iterator[None]:
             stack.enter_context(alone(folder / LOCK))
         except BusyError as error:
             raise BusyError(
-                f"the run in {folder} is being trained by {error}; wait until it is done, end it, or give another folder"
+                f"the run in {folder} is being trained by {error}; wait for it, end it, or give another folder"
             ) from error
         yield
 
