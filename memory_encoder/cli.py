@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from .budget import HOSTS, Plan, describe, named_host, token_count
 from .conversion.convert_command import add_convert_arguments, run_convert
+from .evaluation.comparison.compare_command import add_compare_arguments, run_compare
 from .training.arguments import add_cache_arguments, add_evaluate_arguments, add_pack_arguments, add_train_arguments
 from .training.interruption import Stopped
 
@@ -57,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     convert = commands.add_parser("convert", help="convert published checkpoints of trained memories")
     add_convert_arguments(convert)
     convert.set_defaults(run=run_convert)
+    compare = commands.add_parser("compare", help="a blind page of films side by side, and ELO from its votes")
+    add_compare_arguments(compare)
+    compare.set_defaults(run=run_compare)
     return parser
 
 
