@@ -26,7 +26,7 @@ from memory_encoder.evaluation.comparison.elo import (
 )
 from memory_encoder.evaluation.comparison.study import read_key, read_votes, write_study
 
-METHODS = ("a", "b", "c", "d")
+METHODS: tuple[str, ...] = ("a", "b", "c", "d")
 TRUE = dict(zip(METHODS, (1350.0, 1250.0, 1150.0, 1050.0), strict=True))
 
 
