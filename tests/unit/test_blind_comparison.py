@@ -27,7 +27,7 @@ from memory_encoder.evaluation.comparison.elo import (
 from memory_encoder.evaluation.comparison.study import read_key, read_votes, write_study
 
 METHODS: tuple[str, ...] = ("a", "b", "c", "d")
-TRUE = dict(zip(METHODS, (1350.0, 1250.0, 1150.0, 1050.0), strict=True))
+TRUE: dict[str, float] = {"a": 1350.0, "b": 1250.0, "c": 1150.0, "d": 1050.0}
 
 
 def drawn(count: int, seed: int = 0) -> list[Vote]:
