@@ -6,7 +6,6 @@ import contextlib
 import json
 import pickle
 import sqlite3
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .files import NewerFileError, NotPlainError, load_tensors, unreadable
+from .files import NewerFileError, check_regular, load_tensors, unreadable
 
 MOST_CHARACTERS = 600  # of a message; whatever a file holds may be in it
 # What reading, parsing and building from content that is not what it should be raises.
@@ -62,15 +61,6 @@ def damage_named(
 def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
     """A text of at most so many characters: its beginning and its end, which says what to do."""
     return text if len(text) <= most else f"{text[: most * 2 // 3 - 3]} ... {text[len(text) - most // 3 + 2 :]}"
-
-
-def check_regular(path: Path) -> None:
-    """Raises NotPlainError for a folder, a pipe or a device, which are never opened; links to files are followed.
-
-    Raises OSError when it is not there.
-    """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise NotPlainError(f"{path.name} is no file")
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

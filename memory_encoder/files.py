@@ -176,11 +176,30 @@ def check_space(folder: Path, size: int, what: str) -> None:
         )
 
 
+def check_regular(path: Path) -> None:
+    """Raises NotPlainError for folders, pipes, devices and circles of links, which are never opened; links to files are
+    followed. Raises OSError when it is not there or cannot be looked at."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise NotPlainError("it is no file")
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotPlainError("it is a link that leads back to itself") from error
+        raise
+
+
+def is_plain(path: Path) -> bool:
+    """Whether there is a file that passes `check_plain`."""
+    try:
+        check_plain(path)
+    except (OSError, NotPlainError):
+        return False
+    return True
+
+
 def check_plain(path: Path) -> None:
-    """Raises NotPlainError for folders, pipes, devices and links that lead out of the folder, OSError when it is not
-    there or cannot be looked at. The folder itself may be a link."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise NotPlainError("it is no file")
+    """As `check_regular`; raises NotPlainError for links that lead out of the folder, too, which may be a link itself."""
+    check_regular(path)
     if path.is_symlink() and os.path.dirname(os.path.realpath(path)) != os.path.realpath(path.parent):
         raise NotPlainError("it is a link that leads out of its folder")
 
@@ -188,8 +207,7 @@ def check_plain(path: Path) -> None:
 def read_plain(path: Path) -> bytes:
     """The bytes of a file that passes `check_plain`. Raises FileNotFoundError, or OSError that names the file."""
     try:
-        if path.exists():
-            check_plain(path)
+        check_plain(path)
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(f"{path} is not there") from error
@@ -199,7 +217,8 @@ def read_plain(path: Path) -> bytes:
 
 def unreadable(path: Path, error: OSError) -> OSError:
     """An error of reading in words that name the file: what was not read may be as good as ever."""
-    return OSError(error.errno, f"cannot read {path}: {error.strerror or error}{cure(error)}")
+    known = "" if error.errno == errno.ENOENT else cure(error)  # which is of writing: the folder may be there
+    return OSError(error.errno, f"cannot read {path}: {error.strerror or error}{known}")
 
 
 def load_tensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:

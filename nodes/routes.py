@@ -20,7 +20,7 @@ import folder_paths
 from aiohttp import web
 from comfy.cli_args import args
 
-from ..memory_encoder.files import NotPlainError, check_plain, named_folder, read_plain
+from ..memory_encoder.files import is_plain, named_folder, read_plain
 from ..memory_encoder.film.opening import unbroken
 from ..memory_encoder.film.plan import PlanError, PlanRequest, film_plan
 from ..memory_encoder.film.sections import SectionStore
@@ -180,7 +180,7 @@ def film_state(film: str) -> dict[str, Any]:
     for number, record in enumerate(records):
         stale = {"status": "stale"} if number >= following else {}
         path = clip_path(store, record)
-        sections.append(record | stale | {"clip": _is_there(path), "versions": clips[path.name[:PLACE]]})
+        sections.append(record | stale | {"clip": is_plain(path), "versions": clips[path.name[:PLACE]]})
     running = RUNNING.get(film)
     run = None if running is None else running.last
     return {"film": film, "plan": _plan(store.folder / PLAN), "sections": sections, "run": run} | _pictures(
@@ -196,14 +196,6 @@ def _pictures(folder: Path) -> dict[str, Any]:
 
 def _reader(film: str) -> SectionStore:
     return SectionStore(folders.film_root(), film, move_aside=False)
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        check_plain(path)
-    except (OSError, NotPlainError):
-        return False
-    return True
 
 
 def _plan(path: Path) -> list[dict[str, Any]]:
@@ -232,7 +224,7 @@ def takes(film: str, index: int) -> dict[str, Any]:
     """What is on disk of a section and has a preview, oldest first: its key, take (null: unknown) and time."""
     store = _reader(film)
     found = [
-        version for version in versions(store, index) if _is_there(clip_path(store, {"index": index} | vars(version)))
+        version for version in versions(store, index) if is_plain(clip_path(store, {"index": index} | vars(version)))
     ]
     return {"film": film, "index": index, "takes": [vars(version) for version in found]}
 
@@ -250,7 +242,7 @@ def _clip_content(film: str, index: int, key: str | None, still: bool) -> bytes:
     if record is None:
         raise FileNotFoundError(f"film {film!r} has no section {index + 1}")
     path = clip_path(store, record)
-    if not _is_there(path):
+    if not is_plain(path):
         raise FileNotFoundError(f"section {index + 1} of film {film!r} has no preview; render the film once more")
     content = read_plain(path)
     return poster(content) if still else content
@@ -271,7 +263,7 @@ def training_state(run: str) -> dict[str, Any]:
         "run": run,
         "losses": thinned(points_of(entries, "loss")),
         "heldout": thinned(points_of(entries, "heldout")),
-        "recalled": picture.stat().st_mtime if picture.is_file() else None,
+        "recalled": picture.stat().st_mtime if is_plain(picture) else None,
     }
 
 
@@ -296,6 +288,6 @@ async def _training(request: web.Request) -> web.StreamResponse:
 
 async def _recalled(request: web.Request) -> web.StreamResponse:
     path = named_folder(folders.training_root(), request.match_info["run"], "run") / RECALL_PICTURE
-    if not path.is_file():
+    if not is_plain(path):
         raise FileNotFoundError("the run has drawn no recalled frames yet")
     return web.FileResponse(path, headers={"Cache-Control": "no-cache"})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ..files import NotPlainError, check_plain
+from ..files import is_plain
 from .sections import SectionStore, is_record
 
 MOST = 100  # of one section; nobody looks at more
@@ -25,18 +25,10 @@ class Version:
 
 def versions(store: SectionStore, index: int) -> list[Version]:
     """Every file of a section that can be read, the newest MOST, oldest first; only their headers are read."""
-    paths = [path for path in store.folder.glob(f"section_{index:04d}_*.safetensors") if _is_plain(path)]
+    paths = [path for path in store.folder.glob(f"section_{index:04d}_*.safetensors") if is_plain(path)]
     paths.sort(key=lambda path: path.stat().st_mtime)
     found = (_version(path, index) for path in paths[-MOST:])
     return [version for version in found if version is not None]
-
-
-def _is_plain(path: Path) -> bool:
-    try:
-        check_plain(path)
-    except (OSError, NotPlainError):
-        return False
-    return True
 
 
 def _version(path: Path, index: int) -> Version | None:

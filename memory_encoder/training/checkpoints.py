@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..damage import check_regular, damage_named
-from ..files import write_atomically
+from ..damage import damage_named, shortened
+from ..files import check_regular, write_atomically
 from ..frames import evenly
 from ..injection.hosts.base import BLOCKS
 from ..phi.config import EncoderConfig
@@ -82,7 +82,7 @@ class Checkpoints:
                 self.unusable.append(path)
                 continue
             if refused:
-                raise ValueError(refused)
+                raise ValueError(shortened(refused))
             self.used = path
             if reasons:
                 _say(logging.WARNING, "; ".join([*reasons, f"going on from {path.name} instead, step {state['step']}"]))

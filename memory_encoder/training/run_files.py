@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..damage import DamagedFileError, check_finite, damage_named, read_header, read_tensors, shortened
-from ..files import save_tensors, unwritable, write_bytes
+from ..files import is_plain, read_plain, save_tensors, unwritable, write_bytes
 from ..locks import BusyError, alone
 from ..phi.encoder import MemoryEncoder
 from ..phi.trained_on import TrainedOn
@@ -186,7 +186,7 @@ class LossLog:
 def read_losses(path: Path) -> list[dict[str, Any]]:
     """Entries of a loss log with a step and finite values; a last line that a crash cut short is left out."""
     entries = []
-    for line in path.read_bytes().splitlines() if path.is_file() else []:
+    for line in read_plain(path).splitlines() if is_plain(path) else []:
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,16 +103,49 @@ def test_an_encoder_without_finite_weights_is_refused(tmp_path: Path, spoilt: fl
         read_encoder(tmp_path / "e.safetensors")
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
-@pytest.mark.parametrize("loader", [one for one in LOADERS if one.name not in ("losses", "storyboard", "captions")])
-def test_a_pipe_in_the_place_of_a_file_is_not_opened(tmp_path: Path, loader: Loader) -> None:
+# In the place of a file. A reader that opened a pipe would wait for ever, of /dev/zero it would read for ever.
+ODD: dict[str, Callable[[Path], object]] = {
+    "pipe": lambda path: os.mkfifo(path),
+    "folder": lambda path: path.mkdir(),
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "circle": lambda path: path.symlink_to(path.name),
+    "dangling": lambda path: path.symlink_to("/nowhere/at all"),
+}
+FOLLOWED = ("encoder", "memory", "lora", "checkpoint", "captions")  # a person's own, which may lie on another disk
+
+
+@pytest.mark.skipif(os.name == "nt", reason="makes them the POSIX way")
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("loader", [one for one in LOADERS if one.name != "storyboard"], ids=lambda one: one.name)
+def test_what_is_no_file_is_not_opened_and_said_or_counts_as_missing(tmp_path: Path, loader: Loader, kind: str) -> None:
     path = loader.make(tmp_path)
     path.unlink()
-    os.mkfifo(path)
-    if loader.name in ("section", "manifest"):  # which count as missing; see test_sections
+    ODD[kind](path)
+    if loader.name in ("section", "losses", "captions"):
+        assert not loader.load(path)
         return
-    with pytest.raises(ValueError, match=path.name):
+    with pytest.raises((ValueError, OSError)) as caught:
         loader.load(path)
+    text = str(caught.value)
+    assert path.name in text or (loader.name, path.parent.name in text) == ("manifest", True)
+    if kind != "dangling":  # which is like a file that is not there
+        assert isinstance(caught.value, ValueError) and ("; " in text or loader.name == "manifest"), "it has no cure"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights")
+@pytest.mark.parametrize("loader", [one for one in LOADERS if one.name != "storyboard"], ids=lambda one: one.name)
+def test_links_out_of_the_folder_of_a_film_a_run_or_a_dataset_are_not_followed(tmp_path: Path, loader: Loader) -> None:
+    path, elsewhere = loader.make(tmp_path), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    path.rename(elsewhere / path.name)
+    path.symlink_to(elsewhere / path.name)
+    if loader.name.startswith(FOLLOWED):
+        loader.load(path)
+    elif loader.name in ("section", "losses"):
+        assert not loader.load(path)
+    else:
+        with pytest.raises(ValueError, match=rf"{path.name}|{path.parent.name}"):
+            loader.load(path)
 
 
 # Memories

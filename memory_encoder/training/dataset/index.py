@@ -13,7 +13,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, get_args
 
 from ...damage import damage_named, shortened
-from ...files import write_atomically
+from ...files import NotPlainError, check_plain, write_atomically
 from ...storyboard import Storyboard
 from .clips import file_hash
 from .settings import DatasetError, Split
@@ -87,8 +87,12 @@ class Index:
     def open(cls, path: Path) -> Index:
         """Opens a file for reading alone, which needs no locks of a network folder. Raises DatasetError that names it
         when it is not there or no index."""
-        if not path.is_file():
-            raise DatasetError(f"{path} is missing; run the cache again")
+        try:
+            check_plain(path)
+        except FileNotFoundError as error:
+            raise DatasetError(f"{path} is missing; run the cache again") from error
+        except (OSError, NotPlainError) as error:
+            raise DatasetError(f"{path} cannot be read ({error}); run the cache again") from error
         try:
             connection = sqlite3.connect(address_of(path.absolute()), uri=True, check_same_thread=False)
         except sqlite3.Error as error:
