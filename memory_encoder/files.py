@@ -198,7 +198,7 @@ def is_plain(path: Path) -> bool:
 
 
 def check_plain(path: Path) -> None:
-    """As `check_regular`; raises NotPlainError for links that lead out of the folder, too, which may be a link itself."""
+    """As `check_regular`; raises NotPlainError also for links that lead out of the folder, which may be one itself."""
     check_regular(path)
     if path.is_symlink() and os.path.dirname(os.path.realpath(path)) != os.path.realpath(path.parent):
         raise NotPlainError("it is a link that leads out of its folder")

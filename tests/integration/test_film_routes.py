@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import os
+import re
+import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -121,12 +123,78 @@ def test_unknown_film_is_empty_and_what_is_not_there_is_404(server: ComfyServer)
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_name_that_is_not_one_folder_is_refused_with_its_reason(server: ComfyServer, name: str) -> None:
     quoted = name if name == "%00" else urllib.parse.quote(name, safe="")
-    for path in (f"film/{quoted}", f"film/{quoted}/clip/0", f"training/{quoted}", f"training/{quoted}/recalled"):
+    named = [path for _, path in every_route() if "told" in path or "a%20run" in path]
+    for path in (path.replace("told", quoted).replace("a%20run", quoted)[len("/video_memory/") :] for path in named):
         status, body, _ = ask(server, f"/video_memory/{path}")
         # ".." never arrives: HTTP resolves it, or the server knows no such route.
         assert status == 400 or (name == ".." and status in (404, 405)), (path, status)
         if status == 400:
             assert json.loads(body)["error"]
+
+
+def every_route() -> list[tuple[str, str]]:
+    """Method and path of each route that the pack has, as its source says, with a name that is there."""
+    source = (ROOT / "nodes" / "routes.py").read_text(encoding="utf-8")
+    found = re.findall(r'routes\.(get|post)\("([^"]+)"\)', source)
+    names = {"{film}": "told", "{index}": "0", "{run}": "a%20run"}
+    return [(method.upper(), re.sub(r"\{\w+\}", lambda m: names[m[0]], path)) for method, path in found]
+
+
+def asked(server: ComfyServer, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> int:
+    request = urllib.request.Request(server.url + path, body, headers, method=method)
+    try:
+        with OPENER.open(request, timeout=60) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file's time and content, hidden ones too."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+# What a browser sends for a page of another site, in a sandbox, of another port, or under another name (rebinding).
+FOREIGN = (
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Origin": "http://evil.example"},
+    {"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"},
+)
+REBOUND = {"Host": "evil.example", "Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"}
+
+
+def test_no_route_answers_another_site_and_none_changes_a_file_whoever_asks_and_how(
+    server: ComfyServer, told: list[dict[str, Any]]
+) -> None:
+    """Under a name of its own (DNS rebinding) a page gets what core gives it: answers, see SECURITY.md."""
+    broken = server.output_dir / "video_memory" / "told"
+    shutil.copytree(broken, broken.with_name("broken"), dirs_exist_ok=True)
+    (broken.with_name("broken") / "manifest.json").write_bytes(b"{half")
+    before, routes = tree(server.output_dir), every_route()
+    assert len(routes) >= 7
+    for method, path in [*routes, *((m, p.replace("told", "broken")) for m, p in routes if "told" in p)]:
+        body = b'{"storyboard": "a"}' if method == "POST" else None
+        for headers in FOREIGN:
+            assert asked(server, method, path, headers, body) == 403, (path, headers)
+        for headers in ({}, REBOUND, {"Content-Type": "text/plain"}):
+            assert asked(server, method, path, headers, body) in (200, 404), (path, headers)
+        for other in {"POST", "PUT", "DELETE", "PATCH"} - {method}:
+            assert asked(server, other, path, {}, b"{}") == 405, (path, other)
+    assert tree(server.output_dir) == before
+
+
+def test_links_out_of_a_training_run_are_not_followed(server: ComfyServer) -> None:
+    folder = server.output_dir / "video_memory_training" / "linked"
+    folder.mkdir(parents=True)
+    (server.output_dir / "secret").write_text('{"step": 0, "loss": 1.5}')
+    for name in ("recalled.png", "losses.jsonl"):
+        (folder / name).symlink_to(server.output_dir / "secret")
+    answer = json.loads(ask(server, "/video_memory/training/linked")[1])
+    assert answer["losses"] == [] and answer["recalled"] is None
+    assert ask(server, "/video_memory/training/linked/recalled")[0] == 404
 
 
 @pytest.mark.parametrize("index", ["-1", "1.0", "x", "99999999", "%D9%A1"])
