@@ -112,8 +112,9 @@ PRESETS = {
             },
             retrieval={"reconstruction": 300},
             continuation={
-                "learning_rate": 2.5e-3, "section": 4, "aligned": 0.7, "window_share": 0.25, "retrieval_share": 0.6,
-                "history_dropout": 0.1, "caption_dropout": 0.3, "shorter_share": 0.0,
+                "learning_rate": 2e-3, "encoder_rate": 0.3, "section": 4, "aligned": 0.7, "window_share": 0.25,
+                "retrieval_share": 0.4, "history_dropout": 0.1, "caption_dropout": 0.2, "shorter_share": 0.0,
+                "ema": 0.99,
             },
         ),
     )

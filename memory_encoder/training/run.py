@@ -29,8 +29,8 @@ from .trainer import Trainer
 
 SHOWN = 8  # names in a line
 UNTRAINED = (
-    "the encoder has not been trained: stage continuation usually goes on with the encoder and the LoRA of stage "
-    "retrieval, and learns to keep frames from the next section alone otherwise"
+    "the encoder has not been trained: stage continuation usually begins with the encoder of stage retrieval and a "
+    "new LoRA; an untrained one learns to keep frames from the next section alone"
 )
 
 

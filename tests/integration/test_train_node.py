@@ -309,7 +309,7 @@ def test_a_preset_of_the_node_stands_for_its_values_and_an_old_workflow_needs_no
     assert (old["shift"], old["rank"], old["window_share"]) == (8.0, 4, 0.25)  # as core samples Wan
     chosen = preset_named("tiny").options("continuation", 2)
     assert chosen.items() - new.items() == {("cooldown", 0)}  # which a run may change
-    assert "preset tiny: " in caplog.text and "rank 40" in caplog.text
+    assert "preset tiny: " in caplog.text and "rank 64" in caplog.text
 
 
 def test_a_run_of_an_earlier_version_goes_on_by_the_same_command_as_it_was(
