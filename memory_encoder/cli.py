@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from .budget import HOSTS, Plan, describe, named_host, token_count
 from .conversion.convert_command import add_convert_arguments, run_convert
 from .evaluation.comparison.compare_command import add_compare_arguments, run_compare
+from .evaluation.judge.judge_arguments import add_judge_arguments
 from .training.arguments import add_cache_arguments, add_evaluate_arguments, add_pack_arguments, add_train_arguments
 from .training.interruption import Stopped
 
@@ -55,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="measure how well a memory gives the frames of clips back")
     add_evaluate_arguments(evaluate)
     evaluate.set_defaults(run=_evaluate)
+    judge = commands.add_parser("judge", help="measure a film: which shot falls out, and how it stands against others")
+    add_judge_arguments(judge)
+    judge.set_defaults(run=_judge)
     convert = commands.add_parser("convert", help="convert published checkpoints of trained memories")
     add_convert_arguments(convert)
     convert.set_defaults(run=run_convert)
@@ -80,6 +84,12 @@ def _evaluate(args: argparse.Namespace) -> None:
     from .training.evaluate_command import run_evaluate
 
     run_evaluate(args)
+
+
+def _judge(args: argparse.Namespace) -> None:
+    from .evaluation.judge.judge_command import run_judge
+
+    run_judge(args)
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = "memory_encoder"
 PAGE = ROOT / "docs" / "architecture.md"
-WITHIN = ("injection.hosts", "training.dataset", "training.distributed")  # folders in a room that are rooms themselves
+# Folders in a room that are rooms themselves.
+WITHIN = ("injection.hosts", "training.dataset", "training.distributed", "evaluation.judge")
 BEGIN, END = "<!-- rooms: made by python -m tools.rooms --write -->", "<!-- /rooms -->"
 
 

@@ -8,11 +8,12 @@
                 "falls_out": [{"measure": "identity", "value": 0.31, "usual": 0.74, "said": "shot 3: the face ..."}]}],
      "pairs": [{"shots": [1, 3], "measures": {"identity": {"value": 0.31, "with": "YuNet, SFace"}}}],
      "seams": [{"section": 2, "shot": 1, "at": 5.0, "jump": 1.2, "with": "...", "falls_out": [...]}],
-     "means": {"identity": 0.6, "seams": 1.2},
+     "means": {"identity": 0.6, "seams": 1.2}, "drift": {"colour": 0.0, "sharpness": 0.0}, "source": "",
      "missing": [{"measure": "aesthetic", "needs": "...", "where": "models/aesthetic/..."}]}
 
-Shots and sections count from 1. A shot lacks a measure where it could not be taken (no face in it); a measure that is
-in no shot is in `missing`, with what it needs. Readers ignore fields that they do not know.
+`drift` is of the whole film, in ΔE and in percent a minute. Shots and sections count from 1. A shot lacks a measure
+where it could not be taken (no face in it); a measure that is in no shot is in `missing`, with what it needs, and so is
+one that was taken with a lesser tool. Readers ignore fields that they do not know.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ...files import write_bytes
 
@@ -47,7 +50,8 @@ MEASURES = (
 class Measure:
     """How a measure is to be read: its unit, whether more is better, and with what it was measured.
 
-    says: what it is, in a sentence. threshold: distance from the film's own median below which no shot falls out.
+    says: what it is, in a sentence. threshold: distance from the film's own median below which no shot falls out; of
+    logarithms where a measure is `logarithmic`.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Measure:
     tool: str
     says: str
     threshold: float = 0.0
+    logarithmic: bool = False
 
     @property
     def label(self) -> str:
@@ -135,7 +140,12 @@ class Missing:
 
 @dataclass
 class FilmReport:
-    """All that was measured of one film. measures: those that were taken, `SEAMS` among them."""
+    """All that was measured of one film.
+
+    measures: those that were taken, `SEAMS` among them. drift: over the whole film, see `drift.film_drift`. source:
+    what the pictures are where they are not the film's own. stills: one picture [H,W,3] uint8 RGB of each shot, by
+    number.
+    """
 
     film: str
     fps: float
@@ -146,6 +156,9 @@ class FilmReport:
     pairs: list[PairReport] = field(default_factory=list)
     seams: list[SeamReport] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
+    drift: dict[str, float] = field(default_factory=dict)
+    source: str = ""
+    stills: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def means(self) -> dict[str, float]:
         """Each measure over the shots that have it, seams over all seams."""
@@ -170,11 +183,13 @@ class FilmReport:
             "fps": self.fps,
             "seconds": _rounded(self.seconds),
             "size": list(self.size),
+            "source": self.source,
             "measures": {name: measure.to_dict() for name, measure in self.measures.items()},
             "shots": [self._shot(shot) for shot in self.shots],
             "pairs": [{"shots": list(pair.shots), "measures": self._values(pair.values)} for pair in self.pairs],
             "seams": [self._seam(seam) for seam in self.seams],
             "means": {name: _rounded(value) for name, value in self.means().items()},
+            "drift": {name: _rounded(value) for name, value in self.drift.items()},
             "missing": [one.to_dict() for one in self.missing],
         }
 

@@ -1,0 +1,161 @@
+"""What a film is measured with: models that lie on disk, what the caller connects, and what is missing. Nothing is
+fetched from anywhere."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from .clarity import Clarity, by_detail, by_musiq, by_niqe
+from .drift import Drift, colour_drift, sharpness_drift
+from .dynamics import Dynamics, by_dis, by_raft
+from .faces import ArcFaces, FaceFinder, OpenCvFaces
+from .likeness import Aesthetic, Ask, Embed, EmbedText
+from .report import Missing
+
+PLACE = "film_report"  # folder of models/ that all of these files may lie in; any other one of models/ will do
+YUNET, SFACE = "face_detection_yunet_2023mar.onnx", "face_recognition_sface_2021dec.onnx"
+NIQE, MUSIQ, RAFT = "niqe_pris_params.npz", "musiq_koniq_ckpt-e95806b9.pth", "raft_large_C_T_SKHT_V2-ff5fadd5.pth"
+AESTHETIC = "sa_0_4_vit_l_14_linear.pth"
+ARCFACE = "insightface/models/buffalo_l"
+_PATTERNS = {
+    YUNET: ("*yunet*.onnx",),
+    SFACE: ("*sface*.onnx",),
+    NIQE: ("niqe*.npz",),
+    MUSIQ: ("musiq*.pth",),
+    RAFT: ("raft_large*.pth", "raft_small*.pth"),
+    AESTHETIC: ("sa_0_4_vit_*_linear.pth", "sac+logos+ava1-*linear*.*", "*aesthetic*.pth", "*aesthetic*.safetensors"),
+}
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """All that a film is judged with; what is None is not measured, and `missing` says why.
+
+    embed, embed_text: CLIP, see `likeness`; clip_name: for people. ask: a model that answers questions about pictures,
+    with asker_name. Better measures that fell back to lesser ones stand in `missing` too.
+    """
+
+    faces: FaceFinder | None = None
+    embed: Embed | None = None
+    embed_text: EmbedText | None = None
+    clip_name: str = "CLIP"
+    ask: Ask | None = None
+    asker_name: str = "a vision-language model"
+    aesthetic: Aesthetic | None = None
+    clarity: Clarity = field(default_factory=by_detail)
+    dynamics: Dynamics = field(default_factory=by_dis)
+    drifts: tuple[Drift, ...] = field(default_factory=lambda: (colour_drift(), sharpness_drift()))
+    missing: tuple[Missing, ...] = ()
+
+
+def find_instruments(
+    models_dirs: Sequence[Path],
+    *,
+    embed: Embed | None = None,
+    embed_text: EmbedText | None = None,
+    clip_name: str = "CLIP",
+    ask: Ask | None = None,
+    asker_name: str = "a vision-language model",
+    device: str | torch.device = "cpu",
+) -> Instruments:
+    """Instruments from the files below folders such as ComfyUI's `models`, and from what is connected.
+
+    Files lie in the folder itself or in a folder of it. Raises DamagedFileError and NiqeError for those that are not
+    what their names say.
+    """
+    missing: list[Missing] = []
+    faces = _faces(models_dirs, missing)
+    if embed is None:
+        missing.append(Missing("objects", "no CLIP vision is connected", "connect clip_vision"))
+    if faces is None or embed is None:
+        needs = "no faces are found, below which clothes are" if faces is None else "no CLIP vision is connected"
+        where = "see identity" if faces is None else "connect clip_vision"
+        missing.append(Missing("clothes", needs, where))
+    if embed is None or embed_text is None:
+        parts = [name for name, given in (("vision", embed), ("text", embed_text)) if given is None]
+        missing.append(
+            Missing("semantic", f"no CLIP {' and '.join(parts)} of one model is connected", "connect both of one CLIP")
+        )
+    return Instruments(
+        faces, embed, embed_text, clip_name, ask, asker_name,
+        _aesthetic(models_dirs, embed, missing), _clarity(models_dirs, missing),
+        _dynamics(models_dirs, device, missing), missing=tuple(missing),
+    )  # fmt: skip
+
+
+def find_model(models_dirs: Sequence[Path], name: str) -> Path | None:
+    """A file of this kind: the recommended name first, then others that it is known by."""
+    for pattern in (name, *_PATTERNS.get(name, ())):
+        for folder in models_dirs:
+            for found in (*sorted(folder.glob(f"{PLACE}/{pattern}")), *sorted(folder.glob(pattern)),
+                          *sorted(folder.glob(f"*/{pattern}"))):  # fmt: skip
+                if found.is_file():
+                    return found
+    return None
+
+
+def _place(name: str) -> str:
+    return f"put {name} into models/{PLACE}"
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _faces(models_dirs: Sequence[Path], missing: list[Missing]) -> FaceFinder | None:
+    arc = next(
+        (path for folder in models_dirs if (path := folder / ARCFACE).is_dir() and any(path.glob("*.onnx"))), None
+    )
+    if arc is not None and _installed("insightface"):
+        return ArcFaces(arc)
+    detector, recogniser = find_model(models_dirs, YUNET), find_model(models_dirs, SFACE)
+    if detector is not None and recogniser is not None:
+        return OpenCvFaces(detector, recogniser)
+    absent = [name for name, path in ((YUNET, detector), (SFACE, recogniser)) if path is None]
+    needs = "no face model: " + " and ".join(f"{name} is not there" for name in absent)
+    missing.append(Missing("identity", needs, f"{_place(' and '.join(absent))} (from OpenCV's model zoo)"))
+    return None
+
+
+def _aesthetic(models_dirs: Sequence[Path], embed: Embed | None, missing: list[Missing]) -> Aesthetic | None:
+    path = find_model(models_dirs, AESTHETIC)
+    if path is not None and embed is not None:
+        return Aesthetic.load(path)
+    if path is None:
+        missing.append(Missing("aesthetic", f"LAION's linear head {AESTHETIC} is not there", _place(AESTHETIC)))
+    else:
+        missing.append(Missing("aesthetic", "no CLIP vision is connected", "connect clip_vision, CLIP ViT-L/14"))
+    return None
+
+
+def _clarity(models_dirs: Sequence[Path], missing: list[Missing]) -> Clarity:
+    weights, parameters = find_model(models_dirs, MUSIQ), find_model(models_dirs, NIQE)
+    if weights is not None and _installed("pyiqa"):
+        return by_musiq(weights)
+    found = by_detail() if parameters is None else by_niqe(parameters)
+    better = "" if parameters is not None else f", or {NIQE} for NIQE"
+    missing.append(
+        Missing(
+            "clarity", f"measured by {found.measure.tool}; better by MUSIQ",
+            f"pip install pyiqa, and {_place(MUSIQ)}{better}",
+        )
+    )  # fmt: skip
+    return found
+
+
+def _dynamics(models_dirs: Sequence[Path], device: str | torch.device, missing: list[Missing]) -> Dynamics:
+    weights = find_model(models_dirs, RAFT)
+    if weights is not None and _installed("torchvision"):
+        return by_raft(weights, device)
+    missing.append(
+        Missing(
+            "dynamics", "measured by OpenCV's DIS optical flow; better by RAFT",
+            f"pip install torchvision, and {_place(RAFT)}",
+        )
+    )  # fmt: skip
+    return by_dis()

@@ -1,0 +1,93 @@
+"""The `judge` command: measures a film, says which shot falls out, and stands it against others."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...files import write_bytes
+from ...film.sections import MANIFEST
+from ...storyboard import Storyboard, read_storyboard
+from ...training.dataset.video import EXTENSIONS
+from .comparison import Compared, compare
+from .contact_sheet import contact_sheet, png
+from .footage import Footage, footage_of_film, footage_of_movie
+from .instruments import Instruments, find_instruments
+from .judging import judge_film
+from .report import REPORT_JSON, REPORT_SHEET, REPORT_TEXT, FilmReport
+from .report_text import comparison_table, markdown
+
+
+def run_judge(args: argparse.Namespace) -> None:
+    """Writes REPORT_JSON, REPORT_TEXT and REPORT_SHEET; raises ValueError or OSError for what cannot be judged."""
+    for folder in args.models:
+        if not folder.is_dir():
+            raise ValueError(f"--models {folder} is no folder")
+    others = {name: _films(Path(path)) for name, path in (_named(text) for text in args.against)}
+    instruments = find_instruments(args.models, device=args.device)
+    report = _judged(args.film, args, instruments)
+    against = [
+        compare(report, name, [_judged(path, args, instruments) for path in paths]) for name, paths in others.items()
+    ]
+    out = args.out or (args.film if args.film.is_dir() else args.film.with_name(f"{args.film.stem}_report"))
+    for path in write_report(report, out, against):
+        print(path, flush=True)
+    print("\n".join(report.remarks() or ["nothing falls out"]), flush=True)
+    if against:
+        print("\n".join(comparison_table(report, against)), flush=True)
+    for one in report.missing:
+        print(f"missing: {one.said}", flush=True)
+
+
+def write_report(report: FilmReport, folder: Path, against: Sequence[Compared] = ()) -> list[Path]:
+    """Writes the report as JSON, markdown and contact sheet into a folder, and returns the files."""
+    data = report.to_dict() | ({"against": [one.to_dict() for one in against]} if against else {})
+    contents = {
+        REPORT_JSON: json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode(),
+        REPORT_TEXT: markdown(report, against).encode(),
+        REPORT_SHEET: png(contact_sheet(report)),
+    }
+    for name, content in contents.items():
+        write_bytes(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def open_film(path: Path, storyboard: Storyboard | None = None) -> Footage:
+    """A film of ours by its folder, or a video. Raises ValueError or OSError for anything else."""
+    if path.is_dir():
+        return footage_of_film(path.resolve(), storyboard)
+    if not path.is_file():
+        raise ValueError(f"{path} is not there; give a video, or the folder of a film")
+    return footage_of_movie(path, storyboard)
+
+
+def _judged(path: Path, args: argparse.Namespace, instruments: Instruments) -> FilmReport:
+    storyboard = None
+    if args.storyboard is not None:
+        text = args.storyboard.read_text(encoding="utf-8-sig")
+        storyboard = read_storyboard(text, section_seconds=args.section_seconds).storyboard
+
+    def watch(done: int, total: int) -> None:
+        print(f"{path.name}: shot {done} of {total}", flush=True)
+
+    return judge_film(open_film(path, storyboard), instruments, watch)
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, sign, path = text.partition("=")
+    if not sign or not name or not path:
+        raise ValueError(f"--against {text!r}: write a name and a film, such as without_memory=film.mp4")
+    return name, path
+
+
+def _films(path: Path) -> list[Path]:
+    """A film, or those of a folder: videos and folders of ours. Raises ValueError where there is none."""
+    if path.is_file() or (path / MANIFEST).is_file():
+        return [path]
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    found = [one for one in inside if one.suffix.lower() in EXTENSIONS or (one / MANIFEST).is_file()]
+    if not found:
+        raise ValueError(f"{path} is no film and holds none; give a video, a film's folder, or a folder of these")
+    return found
