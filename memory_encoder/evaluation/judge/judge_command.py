@@ -11,7 +11,7 @@ from ...files import write_bytes
 from ...film.sections import MANIFEST
 from ...storyboard import Storyboard, read_storyboard
 from ...training.dataset.video import EXTENSIONS
-from .comparison import Compared, compare
+from .against import Compared, compare
 from .contact_sheet import contact_sheet, png
 from .footage import Footage, footage_of_film, footage_of_movie
 from .instruments import Instruments, find_instruments

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .comparison import Compared
+from .against import Compared
 from .report import SEAMS, FilmReport, Measure, measure_order
 
 _PROMPT = 60  # characters of a prompt in a table
