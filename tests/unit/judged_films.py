@@ -21,7 +21,7 @@ from memory_encoder.evaluation.judge.report import FilmReport
 from memory_encoder.storyboard import CastLine, Storyboard
 from memory_encoder.storyboard import Shot as Planned
 
-WIDTH, HEIGHT, FPS, SHOTS, ODD = 128, 96, 8.0, 5, 2  # ODD: index of the shot with the fault
+WIDTH, HEIGHT, FPS, SHOTS, ODD = 128, 96, 8, 5, 2  # ODD: index of the shot with the fault
 FRAMES = 8  # of a shot
 
 

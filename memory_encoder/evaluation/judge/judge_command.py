@@ -60,6 +60,8 @@ def open_film(path: Path, storyboard: Storyboard | None = None) -> Footage:
         return footage_of_film(path.resolve(), storyboard)
     if not path.is_file():
         raise ValueError(f"{path} is not there; give a video, or the folder of a film")
+    if path.suffix.lower() not in EXTENSIONS:  # FFmpeg makes pictures of a text as well
+        raise ValueError(f"{path} is no video; give one of {', '.join(EXTENSIONS)}, or the folder of a film")
     return footage_of_movie(path, storyboard)
 
 

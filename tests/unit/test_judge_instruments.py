@@ -1,0 +1,172 @@
+"""The instruments against known answers and the figures of others' libraries; what needs files skips without them."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from memory_encoder.evaluation.judge.clarity import by_musiq
+from memory_encoder.evaluation.judge.drift import film_drift
+from memory_encoder.evaluation.judge.dynamics import by_dis, by_raft
+from memory_encoder.evaluation.judge.faces import OpenCvFaces
+from memory_encoder.evaluation.judge.footage import Clip, Footage, shrunk
+from memory_encoder.evaluation.judge.instruments import Instruments, find_instruments
+from memory_encoder.evaluation.judge.judging import judge_film
+from memory_encoder.evaluation.judge.likeness import Aesthetic
+from memory_encoder.evaluation.judge.niqe import Niqe, NiqeError
+from memory_encoder.storyboard import Shot, Storyboard
+from memory_encoder.training.dataset.video import VideoReader
+
+from .judged_films import falls_out
+from .mobile_faces import MobileFace
+
+DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+
+
+def needed(*names: str) -> Path:
+    """The folder of real data; skips where one of its files is not there."""
+    for name in names:
+        if not (DATA / name).is_file():
+            pytest.skip(f"no {name} in {DATA}; VIDEO_MEMORY_DATA names its folder")
+    return DATA
+
+
+def a_clip(frames: np.ndarray, fps: float = 10.0) -> Clip:
+    times = np.arange(len(frames)) / fps
+    tiny = np.stack([shrunk(frame) for frame in frames])
+    return Clip(1, "", "-", frozenset(), (), frames, times, tiny, times, 1 / fps)
+
+
+# What BasicSR 1.4.2 gives for pictures of scikit-image, and for the same after a Gaussian blur of sigma 2.
+NIQE_OF_OTHERS = {"astronaut": (3.0649, 7.2822), "camera": (3.1552, 8.1002), "coffee": (4.1152, 8.0570)}
+
+
+@pytest.mark.parametrize("name", NIQE_OF_OTHERS)
+def test_niqe_is_that_of_others(name: str) -> None:
+    parameters = needed("weights/niqe_pris_params.npz") / "weights" / "niqe_pris_params.npz"
+    data = pytest.importorskip("skimage.data")
+    picture = getattr(data, name)()
+    picture = picture if picture.ndim == 3 else np.stack([picture] * 3, axis=-1)
+    ours = Niqe.load(parameters)
+    scores = [ours.score(picture), ours.score(cv2.GaussianBlur(picture, (0, 0), 2))]
+    assert scores == pytest.approx(NIQE_OF_OTHERS[name], rel=0.012)
+
+
+def test_niqe_says_nothing_of_small_and_flat_pictures_and_names_a_wrong_file(tmp_path: Path) -> None:
+    ours = Niqe(np.zeros(36), np.eye(36), np.full((7, 7), 1 / 49))
+    assert ours.score(np.zeros((96, 192, 3), np.uint8)) is None
+    assert ours.score(np.zeros((192, 192, 3), np.uint8)) is None
+    (tmp_path / "niqe.npz").write_bytes(b"no")
+    with pytest.raises(NiqeError, match=r"niqe\.npz"):
+        Niqe.load(tmp_path / "niqe.npz")
+
+
+@pytest.mark.parametrize("pixels", [0, 2, 4])
+def test_dynamics_of_a_picture_that_slides_is_its_speed(pixels: int) -> None:
+    rng = np.random.default_rng(0)
+    wide = cv2.GaussianBlur(rng.integers(0, 256, (120, 260, 3)).astype(np.uint8), (0, 0), 3)
+    wide = cv2.normalize(wide, wide, 0, 255, cv2.NORM_MINMAX)
+    frames = np.stack([wide[:, i * pixels : i * pixels + 160] for i in range(8)])
+    assert by_dis().take(a_clip(frames)) == pytest.approx(100 * pixels / 120 * 10, rel=0.1, abs=1e-9)
+    assert by_dis().take(a_clip(frames[:1])) is None
+
+
+def test_raft_and_musiq_are_made_from_files_and_fetch_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Raft(torch.nn.Module):
+        def __init__(self, weights: Any) -> None:
+            super().__init__()
+            assert weights is None
+            self.speed = torch.nn.Parameter(torch.zeros(2))
+
+        def forward(self, first: torch.Tensor, second: torch.Tensor) -> list[torch.Tensor]:
+            assert first.shape == (1, 3, 128, 160) and first.min() >= -1 and second.max() <= 1
+            return [self.speed.view(1, 2, 1, 1).expand(1, 2, 128, 160)]
+
+    made: dict[str, Any] = {}
+
+    def create_metric(name: str, **options: Any) -> Any:
+        made.update(options, name=name)
+        return lambda picture: 100 * picture.mean()
+
+    packages = {
+        "torchvision.models.optical_flow": {"raft_small": Raft}, "torchvision.models": {}, "torchvision": {},
+        "pyiqa": {"create_metric": create_metric},
+    }  # fmt: skip
+    for package, members in packages.items():
+        module = ModuleType(package)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, package, module)
+    torch.save({"speed": torch.tensor([3.0, 4.0])}, tmp_path / "raft_small.pth")
+    frames = np.random.default_rng(0).integers(0, 256, (2, 130, 165, 3)).astype(np.uint8)
+    assert by_raft(tmp_path / "raft_small.pth").take(a_clip(frames)) == pytest.approx(100 * 5 / 130 * 10)
+    white = by_musiq(tmp_path / "musiq.pth").take(a_clip(np.full((2, 8, 8, 3), 255, np.uint8)))
+    assert white == pytest.approx(100) and made == {
+        "name": "musiq", "pretrained_model_path": str(tmp_path / "musiq.pth"),
+    }  # fmt: skip
+
+
+def test_the_aesthetic_head_is_its_layers_one_after_the_other(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    head = torch.nn.Sequential(torch.nn.Linear(8, 5), torch.nn.Dropout(0.2), torch.nn.Linear(5, 1)).eval()
+    torch.save(head.state_dict(), tmp_path / "aesthetic.pth")
+    vectors = torch.nn.functional.normalize(torch.randn(3, 8), dim=1)
+    found = Aesthetic.load(tmp_path / "aesthetic.pth").score(vectors.numpy())
+    assert found == pytest.approx(head(vectors).mean().item(), abs=1e-5)
+    torch.save({"weight": torch.zeros(2, 8), "bias": torch.zeros(2)}, tmp_path / "aesthetic.pth")
+    with pytest.raises(ValueError, match=r"aesthetic head aesthetic\.pth"):
+        Aesthetic.load(tmp_path / "aesthetic.pth")
+
+
+def test_a_films_drift_is_said_where_it_is_sure_and_is_none_where_shots_only_differ() -> None:
+    starts = [5.0 * i for i in range(12)]
+    sliding = film_drift(starts, [[50 + 0.6 * i, 0.0, 0.0] for i in range(12)], [8 - 0.1 * i for i in range(12)])
+    assert sliding["colour"] == pytest.approx(0.6 * 12) and sliding["sharpness"] == pytest.approx(
+        -100 * math.log(2) * 0.05 * 12
+    )
+    rng = np.random.default_rng(1)
+    mixed = film_drift(starts, rng.normal(50, 9, (12, 3)).tolist(), rng.normal(8, 1, 12).tolist())
+    assert mixed == {"colour": 0.0, "sharpness": 0.0} and film_drift(starts[:3], [[0.0] * 3] * 3, [0.0] * 3) == {}
+
+
+def real_film(clips: list[str], frames: int = 6, fps: float = 2.0) -> Footage:
+    shots = tuple(Shot("a man makes a sign", frames / fps * i) for i in range(len(clips)))
+
+    def read() -> Any:
+        for number, name in enumerate(clips):
+            for picture in VideoReader(DATA / "clips" / name, fps, 640, 480):
+                if picture.index == frames:
+                    break
+                yield (number * frames + picture.index) / fps, picture.pixels
+
+    return Footage("signs", fps, len(clips) * frames / fps, (640, 480), Storyboard(shots), read)
+
+
+def test_of_real_faces_the_stranger_is_named() -> None:
+    """One man in three clips, another one between them."""
+    clips = [f"asl/asl_{name}.mkv" for name in ("again", "brother", "bird", "help")]
+    files = ("yunet_n_640_640.onnx", "mobileface.json", "mobileface.bin")
+    weights = needed(*(f"weights/{name}" for name in files), *(f"clips/{name}" for name in clips)) / "weights"
+    faces = OpenCvFaces(weights / files[0], None, MobileFace(weights / files[1]), 0.7, "MobileFace")
+    report = judge_film(real_film(clips, frames=4), Instruments(faces))
+    found = {pair.shots: pair.values["identity"] for pair in report.pairs}
+    assert min(found[1, 2], found[1, 4], found[2, 4]) > 0.75 and max(found[1, 3], found[2, 3], found[3, 4]) < 0.65
+    assert falls_out(report)["identity"] == [3]
+    (said,) = [one.said for one in report.shots[2].falls_out if one.measure == "identity"]
+    assert said.startswith("shot 3: the face differs from shots 1, 2 and 4 (0.")
+
+
+def test_instruments_of_a_models_folder_are_the_best_that_lie_there() -> None:
+    weights = needed("weights/niqe_pris_params.npz", "weights/yunet_n_640_640.onnx") / "weights"
+    found = find_instruments([weights.parent])
+    assert found.clarity.measure.unit == "NIQE" and found.faces is None
+    missing = {one.measure: one for one in found.missing}
+    assert "sface" in missing["identity"].where and "yunet" not in missing["identity"].where
