@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from memory_encoder.evaluation.judge.clarity import by_musiq
+from memory_encoder.evaluation.judge.clarity import DETAIL, NIQE, Clarity, by_musiq
 from memory_encoder.evaluation.judge.drift import film_drift
 from memory_encoder.evaluation.judge.dynamics import by_dis, by_raft
 from memory_encoder.evaluation.judge.faces import OpenCvFaces
@@ -26,7 +26,7 @@ from memory_encoder.evaluation.judge.niqe import Niqe, NiqeError
 from memory_encoder.storyboard import Shot, Storyboard
 from memory_encoder.training.dataset.video import VideoReader
 
-from .judged_films import falls_out
+from .judged_films import drawn_film, falls_out, footage, pictures_of
 from .mobile_faces import MobileFace
 
 DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -66,6 +66,12 @@ def test_niqe_says_nothing_of_small_and_flat_pictures_and_names_a_wrong_file(tmp
     assert ours.score(np.zeros((96, 192, 3), np.uint8)) is None
     assert ours.score(np.zeros((192, 192, 3), np.uint8)) is None
     (tmp_path / "niqe.npz").write_bytes(b"no")
+    small = footage(drawn_film(19), pictures_of(drawn_film(19)))
+    report = judge_film(small, Instruments(clarity=Clarity(NIQE, ours.score)))
+    assert report.measures["clarity"] == DETAIL and len(report.shots) == sum(
+        "clarity" in s.values for s in report.shots
+    )
+    assert ["too small for NIQE" in one.needs for one in report.missing if one.measure == "clarity"] == [True]
     with pytest.raises(NiqeError, match=r"niqe\.npz"):
         Niqe.load(tmp_path / "niqe.npz")
 

@@ -36,8 +36,11 @@ def contact_sheet(report: FilmReport) -> Image.Image:
         draw.text((MARGIN, MARGIN + LARGE + GAP + LINE * index), line, colour, small)
     for index, shot in enumerate(report.shots):
         at = MARGIN + index % columns * (CELL + GAP), top + index // columns * (cell + GAP)
-        draw.rectangle((*at, at[0] + CELL, at[1] + cell), CARD, RED if shot.falls_out else None, 3)
+        box = (*at, at[0] + CELL, at[1] + cell)
+        draw.rectangle(box, CARD)
         _cell(sheet, draw, at, high, shot, report.stills.get(shot.number), taken, small)
+        if shot.falls_out:
+            draw.rectangle(box, None, RED, 3)
     for index, line in enumerate(legend):
         draw.text((MARGIN, top + rows * (cell + GAP) + LINE * index), line, FAINT, small)
     return sheet

@@ -10,7 +10,7 @@ from itertools import combinations
 import cv2
 import numpy as np
 
-from .clarity import detail
+from .clarity import DETAIL, NIQE, by_detail, detail
 from .drift import film_drift, mean_colour
 from .faces import Person, identity_measure, people_of, same_people
 from .footage import Clip, Footage
@@ -30,6 +30,7 @@ from .likeness import (
     vectors_of,
     without_people,
 )
+from .niqe import BLOCK, large_enough
 from .outliers import odd_ones, strangers
 from .report import SEAMS, FilmReport, Measure, Missing, PairReport, ShotReport
 from .seams import MEASURE as SEAM_MEASURE
@@ -57,6 +58,7 @@ class Seen:
 def judge_film(footage: Footage, instruments: Instruments, watch: Watch = lambda done, total: None) -> FilmReport:
     """Measures a film. Raises ValueError for one without pictures, and whatever reading it raises."""
     report = FilmReport(footage.name, footage.fps, footage.seconds, footage.size, source=footage.source)
+    instruments = _fitting(instruments, footage)
     report.missing = list(instruments.missing)
     seams, seen = Seams(footage.joins), []
     means: list[tuple[list[float], float]] = []
@@ -84,6 +86,16 @@ def judge_film(footage: Footage, instruments: Instruments, watch: Watch = lambda
     report.drift = film_drift([shot.start for shot in report.shots], colours, details)
     _fall_out(report, seen, instruments)
     return report
+
+
+def _fitting(instruments: Instruments, footage: Footage) -> Instruments:
+    """The instruments, with a lesser one where the pictures are too small for a better one."""
+    if instruments.clarity.measure.unit != NIQE.unit or large_enough(*footage.size):
+        return instruments
+    needs = f"measured by {DETAIL.tool}: pictures of {footage.size[0]}x{footage.size[1]} are too small for NIQE"
+    others = tuple(one for one in instruments.missing if one.measure != DETAIL.name)
+    missing = (*others, Missing(DETAIL.name, needs, f"judge pictures of {2 * BLOCK}x{2 * BLOCK} or more"))
+    return replace(instruments, clarity=by_detail(), missing=missing)
 
 
 def _shot(clip: Clip, instruments: Instruments, measures: dict[str, Measure]) -> ShotReport:

@@ -46,10 +46,10 @@ class Niqe:
 
     def score(self, picture: np.ndarray) -> float | None:
         """Of a picture [H,W,3] uint8 RGB; None for one of fewer than FEWEST blocks or whose blocks are all flat."""
+        if not large_enough(picture.shape[1], picture.shape[0]):
+            return None
         grey = np.round(picture[..., :3] @ _LUMA + 16)
         rows, columns = grey.shape[0] // BLOCK, grey.shape[1] // BLOCK
-        if rows * columns < FEWEST:
-            return None
         grey = grey[: rows * BLOCK, : columns * BLOCK]
         half = _halved(grey)
         features = np.concatenate([self._features(grey, BLOCK), self._features(half, BLOCK // 2)], axis=1)
@@ -95,6 +95,11 @@ class Niqe:
         """Shapes that are tried, and the moments' ratio of each."""
         shapes = np.arange(0.2, 10.001, 0.001)
         return shapes, gamma(2 / shapes) ** 2 / (gamma(1 / shapes) * gamma(3 / shapes))
+
+
+def large_enough(width: int, height: int) -> bool:
+    """Whether pictures of that size have FEWEST blocks."""
+    return (height // BLOCK) * (width // BLOCK) >= FEWEST
 
 
 def _halved(grey: np.ndarray) -> np.ndarray:
