@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import pickle
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -81,11 +82,21 @@ def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]
 
 
 def parsed_object(text: str | bytes) -> dict[str, Any]:
-    """A JSON object. For use within `damage_named`."""
-    values = json.loads(text)
+    """A JSON object without NaN and infinite numbers, which Python writes and no browser reads.
+
+    Raises one of DAMAGE.
+    """
+    values = json.loads(text, parse_float=_finite, parse_constant=_finite)
     if not isinstance(values, dict):
         raise ValueError("it holds no JSON object")
     return values
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{shortened(text, 40)} is no number")
+    return value
 
 
 def check_finite(named: str, tensor: Tensor) -> None:

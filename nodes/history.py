@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ class VideoMemoryLoad(io.ComfyNode):
 def stored_memory(name: str) -> Path:
     """The file of that name in output/video_memories; raises FileNotFoundError that names what is there."""
     path = memory_folder() / Path(name.strip()).name
-    if not name.strip() or not path.is_file():
+    if not name.strip() or not os.path.isfile(path):  # which minds no name, however long or odd
         found = sorted(path.name for path in memory_folder().glob("*.safetensors"))
         cure = f"choose one of {', '.join(found[-5:])}" if found else "make one with Save Video Memory first"
         raise FileNotFoundError(f"memory_name: {name!r} is not in output/video_memories; {cure}")

@@ -13,12 +13,12 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from ..memory_encoder.damage import DAMAGE, parsed_object
 from ..memory_encoder.files import read_plain
 from ..memory_encoder.memory.keyframe_memory import KeyframeMemory
 from ..memory_encoder.memory.picture_choice import KeptPicture, PictureChoice, PictureMarks
@@ -71,9 +71,8 @@ def thumbnail(picture: KeptPicture) -> str:
 def stored_pictures(folder: Path) -> list[dict[str, Any]]:
     """The pictures of a film on disk, empty where it has none."""
     try:
-        data = json.loads(read_plain(folder / PICTURES))
-    except (OSError, ValueError, RecursionError):
+        data = parsed_object(read_plain(folder / PICTURES))
+    except (OSError, *DAMAGE):
         return []
-    known = isinstance(data, Mapping) and data.get("version") == PICTURES_VERSION
-    pictures = data.get("pictures") if known else None
+    pictures = data.get("pictures") if data.get("version") == PICTURES_VERSION else None
     return [picture for picture in pictures if isinstance(picture, dict)] if isinstance(pictures, list) else []

@@ -20,6 +20,7 @@ import folder_paths
 from aiohttp import web
 from comfy.cli_args import args
 
+from ..memory_encoder.damage import DAMAGE, parsed_object
 from ..memory_encoder.files import is_plain, named_folder, read_plain
 from ..memory_encoder.film.opening import unbroken
 from ..memory_encoder.film.plan import PlanError, PlanRequest, film_plan
@@ -200,10 +201,10 @@ def _reader(film: str) -> SectionStore:
 
 def _plan(path: Path) -> list[dict[str, Any]]:
     try:
-        data = json.loads(read_plain(path))
-    except (OSError, ValueError, RecursionError):
+        data = parsed_object(read_plain(path))
+    except (OSError, *DAMAGE):
         return []
-    known = isinstance(data, dict) and data.get("version") == PLAN_VERSION and isinstance(data.get("sections"), list)
+    known = data.get("version") == PLAN_VERSION and isinstance(data.get("sections"), list)
     return [record for record in data["sections"] if isinstance(record, dict)] if known else []
 
 

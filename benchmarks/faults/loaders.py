@@ -33,6 +33,7 @@ from memory_encoder.training.dataset.index import Findings
 from memory_encoder.training.dataset.settings import DatasetError, LatentSpace
 from memory_encoder.training.options import TrainOptions
 from memory_encoder.training.run_files import encoder_file, facts_of, read_lora, read_losses
+from tests.unit.dataset_clips import cache, counting
 
 from .mutation import Mutation, any_bytes, json_lines, json_text, pickled, tensor_file
 
@@ -176,6 +177,17 @@ def _changed_database(content: bytes, random: Random) -> bytes:
     return connection.serialize()  # type: ignore[attr-defined]
 
 
+def _record(folder: Path) -> Path:
+    """What a cache wrote of a clip, for the next one."""
+    counting(folder / "clips" / "a.mp4", 17)
+    cache(folder / "clips", folder / "out")
+    return next((folder / "out" / "clips").glob("*.json"))
+
+
+def _use_record(path: Path) -> None:
+    cache(path.parents[2] / "clips", path.parents[1])
+
+
 def _lora(folder: Path) -> Path:
     weights = {f"diffusion_model.blocks.0.q.lora_{part}.weight": torch.ones(4, 4) for part in "AB"}
     save_tensors(weights, folder / "lora.safetensors", {"format": "pt", "training": json.dumps({"run": "a"})})
@@ -249,6 +261,7 @@ LOADERS = (
     Loader("dataset's head", _dataset, lambda path: _use_dataset(path.parent), json_text, (DatasetError,)),
     Loader("dataset's index", _database, lambda path: _use_dataset(path.parent), _changed_database, (DatasetError,)),
     Loader("shard", _shard, lambda path: _use_dataset(path.parent.parent), tensor_file, (DatasetError,)),
+    Loader("clip's record", _record, _use_record, json_text, (DatasetError,)),
     Loader("lora", _lora, _use_lora, tensor_file),
     Loader("checkpoint", _checkpoint, _use_checkpoint, pickled, (ValueError, Unusable)),
     Loader("losses", _losses, read_losses, json_lines),

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..damage import DAMAGE
+from ..damage import DAMAGE, parsed_object
 from ..digests import content_digest
 from ..files import (
     NewerFileError,
@@ -170,9 +170,7 @@ class SectionStore:
         """
         path = self.folder / MANIFEST
         try:
-            data = json.loads(read_plain(path))
-            if not isinstance(data, dict):
-                raise _Unusable("it is no manifest")
+            data = parsed_object(read_plain(path))
             _check_version(path, data.get("version"))
             records = data.get("sections")
             if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):

@@ -18,8 +18,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.faults.mutation import json_text
 from tools.comfy_server import ComfyError, ComfyServer
 from tools.environment import ROOT
 
@@ -372,3 +375,37 @@ def pack_module(load_pack: Callable[..., ModuleType], name: str) -> ModuleType:
 
     pack = load_pack("video_memory_pack")
     return importlib.import_module(f"{pack.__name__}.nodes.{name}")
+
+
+@settings(max_examples=int(os.environ.get("VIDEO_MEMORY_FUZZ", "60")), deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(random=st.randoms(use_true_random=False), name=st.sampled_from(["manifest.json", "plan.json", "pictures.json"]))
+def test_whatever_a_films_folder_holds_its_state_is_json_or_one_error(
+    comfy: Any, load_pack: Callable[..., ModuleType], tmp_path: Path, random: Any, name: str
+) -> None:
+    """What a page is answered about a film from elsewhere; no file of it is moved or changed."""
+    routes = pack_module(load_pack, "routes")
+    facts = {"status": "stored", "latents": 2, "frames": 5, "fps": 16.0, "width": 32, "height": 32, "chain": "b"}
+    records = [{"index": i, "key": "a" * 64, "prompt": "a cat", "previous": "b" * i, **facts} for i in range(2)]
+    pictures = [{"id": "2:40", "section": 1, "frame": 40, "kept": True, "image": "data:image/webp;base64,"}]
+    good = {
+        "manifest.json": {"version": 1, "film": "film", "sections": records},
+        "plan.json": {"version": 1, "film": "film", "sections": records},
+        "pictures.json": {"version": 1, "film": "film", "pictures": pictures},
+    }
+    folder = tmp_path / "film"
+    folder.mkdir(exist_ok=True)
+    for other, values in good.items():
+        (folder / other).write_text(json.dumps(values))
+    content = json_text((folder / name).read_bytes(), random)
+    (folder / name).write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(routes.folders, "film_root", lambda: tmp_path)
+        for question in (lambda: routes.film_state("film"), lambda: routes.takes("film", 0)):
+            try:
+                text = routes.as_json(question()).text
+            except (ValueError, OSError) as error:  # which `answering` makes an answer of
+                assert 0 < len(str(error)) < 1500
+            else:
+                json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(good) and (folder / name).read_bytes() == content

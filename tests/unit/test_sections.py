@@ -266,6 +266,7 @@ def test_a_file_that_may_not_be_read_is_an_error_that_names_it(
     store: SectionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = store.put(KEY, 0, LATENTS, {})
+    store.write_manifest([])
 
     def refuse(self: Path) -> bytes:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...damage import DAMAGE
 from ...digests import section_key
-from ...files import load_tensors, save_tensors, write_bytes
+from ...files import load_tensors, read_plain, save_tensors, write_bytes
 from ...frames import latents_in
 from ...pictures.codec import Codec
 from .buckets import Buckets
@@ -102,13 +102,16 @@ class ClipRecord:
 
     def save(self, path: Path) -> None:
         values = {name: value for name, value in asdict(self).items() if name not in ("encoded", "geometry")}
-        write_bytes(path, json.dumps(values, indent=1).encode())
+        write_bytes(path, json.dumps(values | {"digest": section_key("", values)}, indent=1).encode())
 
     @classmethod
     def load(cls, path: Path, key: str) -> ClipRecord | None:
-        """The record with this key, or None when there is none or it is damaged."""
+        """The record with this key, or None when there is none, it is damaged or has no checksum, as in 0.1.0: then the
+        clip is gone through again, and windows that are there stay."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(read_plain(path))
+            if values.pop("digest") != section_key("", values):
+                return None
             lists = {name: tuple(values[name]) for name in ("windows", "changed", "lengths") if name in values}
             record = cls(**values | lists)
         except (OSError, *DAMAGE):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...damage import DAMAGE
+from ...files import read_plain
 from ...frames import evenly, latents_in
 from ...phi.positions import cells_for, grid_for
 from .buckets import Buckets
@@ -103,9 +105,9 @@ def _windows(seconds: float, settings: CacheSettings, buckets: Buckets) -> list[
 def _cached(record: Path) -> int:
     """Bytes of a clip's windows that an earlier run has made."""
     try:
-        windows: Any = json.loads(record.read_bytes())["windows"]
+        windows: Any = json.loads(read_plain(record))["windows"]
         return sum(int(window["bytes"]) for window in windows)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *DAMAGE):
         return 0
 
 
