@@ -14,6 +14,7 @@ from safetensors.torch import save
 from benchmarks.faults import long
 from benchmarks.faults.kills import Tally, content
 from benchmarks.faults.long import Held, in_a_row, interrupted, judged, whole
+from benchmarks.faults.table import table
 
 
 @pytest.mark.parametrize(("make", "count"), [(whole, 12), (interrupted, 30)])
@@ -81,3 +82,10 @@ def test_a_film_that_was_killed_is_compared_to_the_bit_and_for_what_is_left(tmp_
     tally.compare(tmp_path / "killed")
     assert (tally.counts["different"], tally.counts["with files left"]) == (1, 1)
     assert "film/memory.safetensors" in tally.examples[0] and ".a.tmp" in tally.examples[1]
+
+
+def test_the_table_says_what_did_not_hold() -> None:
+    long_row = judged([Held(n * 10, 100, 5, 2 + n // 50) for n in range(60)]) | {"sections": 3}
+    fuzz = {"memory": {"tried": 9, "refused": 8, "raw": 1}}
+    *_, damaged, row = table({"fuzz": fuzz, "long": {"whole": long_row}, "machine": {}}).strip().splitlines()
+    assert damaged.endswith("| raw: 1 |") and row.endswith("| grows: threads |")
