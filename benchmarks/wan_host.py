@@ -21,6 +21,7 @@ from memory_encoder.injection.guidance import HistoryGuidance
 from memory_encoder.injection.hosts.comfy_models import PYTORCH_ATTENTION, load_comfy
 from memory_encoder.injection.inject import inject
 from memory_encoder.injection.selection import MemorySettings, encoder_key
+from memory_encoder.memory.growing import Growing
 from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.cross_attention import CrossAttention
@@ -155,8 +156,8 @@ class Bench:
         """The memory with hidden states of `width`, and an encoder's branch attached to the model."""
         settings = {"channels": (width,), "heads": 1, "cross_blocks": self.shape.layers, "head_dim": HEAD_WIDTH}
         memory = self.memory(**settings)
-        memory = replace(memory, hidden=self._random(1, memory.token_count, width), encoder_id="bench")
-        memory = replace(memory, tail_hidden=torch.zeros_like(memory.hidden[:, :0]))  # type: ignore[index]
+        hidden = self._random(1, memory.token_count, width)
+        memory = replace(memory, hidden=Growing.of(hidden, 1), tail_hidden=hidden[:, :0], encoder_id="bench")
         branch = Holder(nn.Identity())
         cross = CrossAttention(memory.config, dtype=self.dtype)
         cross.reset_parameters(self.generator)
@@ -177,8 +178,8 @@ class Bench:
         coordinates = cell_coordinates(0, cells, grid, config, latents)
         return VideoMemory(
             config=config,
-            tokens=self._random(1, len(coordinates), shape.width),
-            coordinates=coordinates,
+            tokens=Growing.of(self._random(1, len(coordinates), shape.width), 1),
+            coordinates=Growing.of(coordinates, 0),
             tail=torch.zeros(1, 0, shape.width, device=self.device, dtype=self.dtype),
             tail_coordinates=coordinates[:0],
             recent=torch.zeros(1, shape.channels, WINDOW if window else 0, *size),

@@ -73,6 +73,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return load_tensors(path.read_bytes())
 
 
+def read_tensor(path: Path, name: str) -> Tensor:
+    """One tensor of a safetensors file, of which nothing else is read. For use within `damage_named`."""
+    check_regular(path)
+    with safe_open(str(path), framework="pt") as file:
+        return file.get_tensor(name).clone()  # the file does not stay mapped
+
+
 def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     """Shapes by name, and metadata, of a safetensors file; no tensor is read. For use within `damage_named`."""
     check_regular(path)

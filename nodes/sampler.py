@@ -261,7 +261,8 @@ class VideoMemorySampler(io.ComfyNode):
                 plan, store, start, ingredients, seed, renderer, of_section, events.locked, takes, facts, size,
                 events.started, partial(seen_pictures, choice),
             )  # fmt: skip
-        FILES.record(store.folder, files_of(result, store, opening))
+        kept = [] if maker.store is None else maker.store.files
+        FILES.record(store.folder, [*files_of(result, store, opening), *kept])
         reading = reading_report(memory_encoder.config, settings)
         notes = [*beyond, *([UNKNOWN] if models is None else [])]
         report = "\n".join([film_report(result, storyboard.fps, opening, reading), *notes])

@@ -151,14 +151,22 @@ def prefix_fault(prefix: Any) -> str:
 
 def film_latent(film: Film, fps: float, opening: Opening | None) -> dict[str, Any]:
     """LATENT of a whole film that also says where its parts begin and how fast it runs; other nodes do not mind."""
-    made = (Part(latents, entry.section.repeated) for latents, entry in zip(film.latents, film.sections, strict=True))
-    parts = [*(opening.parts() if opening is not None else ()), *made]
-    layout: dict[str, Any] = {"sections": [part.latents.shape[2] for part in parts], "fps": fps}
+    opens = list(opening.parts()) if opening is not None else []
+    clips = [part.repeated for part in opens] + [entry.section.repeated for entry in film.sections]
+    sizes = [part.latents.shape[2] for part in opens] + [entry.section.latents for entry in film.sections]
+    layout: dict[str, Any] = {"sections": sizes, "fps": fps}
     if opening is not None and opening.lead:
         layout["lead"] = opening.lead
-    if any(part.repeated is not None for part in parts):
-        layout["repeated"] = [part.repeated for part in parts]
-    return {"samples": torch.cat([part.latents for part in parts], dim=2), LAYOUT: layout}
+    if any(repeated is not None for repeated in clips):
+        layout["repeated"] = clips
+    samples, at = torch.empty(0), 0
+    # Section by section from disk, so that no second copy of the whole film is in RAM.
+    for size, latents in zip(sizes, itertools.chain((part.latents for part in opens), film.latents), strict=True):
+        if not at:
+            samples = latents.new_empty(*latents.shape[:2], sum(sizes), *latents.shape[3:])
+        samples[:, :, at : at + size] = latents
+        at += size
+    return {"samples": samples, LAYOUT: layout}
 
 
 def parts_of(latent: dict[str, Any], name: str = "latent") -> list[Part] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -74,9 +74,37 @@ class ExpectedSection:
 class Film:
     """Latents of all sections in order, the memory of the whole film, and what was done."""
 
-    latents: tuple[Tensor, ...]
+    latents: Sequence[Tensor]
     memory: Any
     sections: tuple[RenderedSection, ...]
+
+
+@dataclass(frozen=True)
+class StoredLatents(Sequence[Tensor]):
+    """Latents of a film's sections, each read from disk when it is asked for.
+
+    Raises ValueError that names a section which is gone since, OSError when it cannot be read.
+    """
+
+    store: SectionStore
+    sections: Sequence[RenderedSection]
+
+    def __len__(self) -> int:
+        return len(self.sections)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> StoredLatents: ...
+    def __getitem__(self, index: int | slice) -> Tensor | StoredLatents:
+        if isinstance(index, slice):
+            return StoredLatents(self.store, self.sections[index])
+        entry = self.sections[index]
+        made = _latents(self.store.get(entry.key))
+        if made is None:
+            number = entry.section.index + 1
+            raise ValueError(f"section {number} of film {self.store.film!r} is gone or damaged; queue the film again")
+        return made
 
 
 def render_film(
@@ -148,7 +176,6 @@ class _Loop:
 
     def run(self, memory: Memory, chain: str, seeds: Sequence[int]) -> Film:
         earlier = {record["index"]: record for record in self.store.manifest()}
-        latents: list[Tensor] = []
         done: list[RenderedSection] = []
         for section, seed in zip(self.plan, seeds, strict=True):
             seen = self.seen(memory, section)
@@ -165,12 +192,11 @@ class _Loop:
             if made is None:
                 made, status = self._sampled(section, seed, memory, key), "stored"
             memory = self.renderer.append(memory, made, section, seed)
-            latents.append(made)
             done.append(RenderedSection(section, seed, key, status, memory.token_count, take, previous, chain, seen))
             later = [earlier[i] for i in range(len(done), len(self.plan)) if i in earlier]
             self.store.write_manifest([*(_manifest_entry(entry) | self.about for entry in done), *later])
             self.renderer.section_done(section, made, status != "stored")
-        return Film(tuple(latents), memory, tuple(done))
+        return Film(StoredLatents(self.store, done), memory, tuple(done))
 
     def _key(self, chain: str, section: Section, seed: int, seen: Mapping[str, Any]) -> str:
         """The hash of a section and all before it; conditioning is large and read once."""

@@ -12,13 +12,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ..damage import DAMAGE
 from ..digests import section_key
 from ..memory.delta import added, with_added
+from ..memory.kept import DESCRIPTION
 from ..memory.memory_file import Memory
 from .sections import SectionStore, is_finite
 
@@ -30,9 +31,14 @@ METHOD = 1
 SPARE = 2**30  # bytes on the disk that are left to the sections
 
 _LOG = logging.getLogger("video_memory")
-_DESCRIPTION = "state"
 
-State = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and JSON values
+
+class State(NamedTuple):
+    """Tensors, JSON values, and the file in which they lie."""
+
+    tensors: dict[str, Tensor]
+    described: dict[str, Any]
+    path: Path
 
 
 class StateStore:
@@ -48,6 +54,11 @@ class StateStore:
         self._used: set[str] = set()
         self._told = False
 
+    @property
+    def files(self) -> list[Path]:
+        """Those of the film's own folder that this run has read or written; its memory reads them again."""
+        return [self._own.folder / name for name in sorted(self._used)]
+
     def get(self, key: str) -> State | None:
         """A state, or None when there is none that is whole and finite."""
         for store in (self._own, *self._others):
@@ -55,27 +66,29 @@ class StateStore:
                 stored = store.get(key)
                 if stored is None or not _all_finite(stored.tensors):
                     continue
-                described = json.loads(stored.metadata[_DESCRIPTION])
+                described = json.loads(stored.metadata[DESCRIPTION])
             except (OSError, *DAMAGE) as error:
                 self._tell(f"a stored state of the memory cannot be used ({error}); it is made again")
                 continue
             if store is self._own:
                 self._used.add(stored.path.name)
-            return stored.tensors, described
+            return State(stored.tensors, described, stored.path)
         return None
 
-    def put(self, key: str, index: int, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
-        """Stores a state of the section `index` if it is finite and there is room for it."""
+    def put(self, key: str, index: int, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> Path | None:
+        """Stores a state of the section `index` if it is finite and there is room for it, and returns its file."""
         path = self._own.path(key, index)
         size = sum(tensor.nbytes for tensor in tensors.values())
         if not _all_finite(tensors) or not self._make_room(size):
-            return
+            return None
         try:
             self._own.check_space(SPARE + size, "the sections of the film need the room")
-            self._own.put(key, index, tensors, {_DESCRIPTION: json.dumps(described)})
+            self._own.put(key, index, tensors, {DESCRIPTION: json.dumps(described)})
             self._used.add(path.name)
+            return path
         except OSError as error:
             self._tell(f"the memory after section {index + 1} is not kept ({error})")
+            return None
 
     def _make_room(self, size: int) -> bool:
         """Whether `size` more bytes stay within the limit, after older states have been removed for that."""
@@ -122,7 +135,10 @@ class KeptStates:
         return cls(store, "" if store is None else section_key("", {"memory method": METHOD, **made_of}))
 
     def extended(self, memory: Memory, made_of: Mapping[str, Any], append: Callable[[], Memory]) -> Any:
-        """The memory with one more section in it, which is made of this: from disk, else as `append` makes it."""
+        """The memory with one more section in it, which is made of this: from disk, else as `append` makes it.
+
+        What is on disk is not held in RAM as well (see `with_added`).
+        """
         if self.store is None:
             return append()
         self.key = section_key(self.key, made_of)
@@ -133,8 +149,9 @@ class KeptStates:
             except DAMAGE as error:
                 _LOG.warning("a stored state of the memory does not fit (%s); it is made again", error)
         after = append()
-        self.store.put(self.key, len(memory.sections), *added(memory, after))
-        return after
+        more = added(memory, after)
+        path = self.store.put(self.key, len(memory.sections), *more)
+        return after if path is None else with_added(memory, *more, path)
 
     def tensor(self, made_of: Mapping[str, Any], make: Callable[[], Tensor]) -> Tensor:
         """A tensor that follows from the memory so far and from this: from disk, else made and kept."""
@@ -142,8 +159,8 @@ class KeptStates:
             return make()
         key = section_key(self.key, made_of)
         state = self.store.get(key)
-        if state is not None and "made" in state[0]:
-            return state[0]["made"]
+        if state is not None and "made" in state.tensors:
+            return state.tensors["made"]
         made = make()
         self.store.put(key, 0, {"made": made}, {})
         return made

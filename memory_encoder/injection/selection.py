@@ -191,8 +191,8 @@ def cross_memories(model: Any, memory: VideoMemory, strength: float, time_offset
     for part in memory.parts:
         if not part.config.cross_blocks or part.hidden is None or part.tail_hidden is None:
             continue
-        hidden = torch.cat([part.hidden, part.tail_hidden], dim=1)
-        coordinates = torch.cat([part.coordinates, part.tail_coordinates])
+        hidden = part.hidden.followed_by(part.tail_hidden).whole()
+        coordinates = torch.cat([part.coordinates.whole(), part.tail_coordinates])
         keep = kept_tokens(len(coordinates), strength) if strength < 1 else slice(None)
         places = coordinates[keep] + coordinates.new_tensor([time_offset, 0, 0])
         found.append(CrossMemory(_attached(model, part, "cross-attention").cross, hidden[:, keep], places))

@@ -8,12 +8,10 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
-import torch
-
 from ..phi.positions import cells_for
 from .memory_file import Memory, holds_pictures
 from .tail import later
-from .video_memory import SectionRecord, VideoMemory, concatenated
+from .video_memory import SectionRecord, VideoMemory, grown
 
 
 def section_numbers(records: Sequence[SectionRecord]) -> list[int]:
@@ -76,7 +74,7 @@ def _cut(memory: VideoMemory, records: int, section: int) -> VideoMemory:
     if records == len(memory.sections):
         return memory
     if records == 0:
-        return VideoMemory.empty(memory.config, memory.tokens.shape[0], memory.encoder_id)
+        return VideoMemory.empty(memory.config, memory.batch, memory.encoder_id)
     boundary = memory.boundaries[records - 1] if records <= len(memory.boundaries) else None
     if memory.config.locked:
         raise ValueError(
@@ -88,37 +86,39 @@ def _cut(memory: VideoMemory, records: int, section: int) -> VideoMemory:
             f"section {section}: the memory cannot be cut there, since it was made with attention full, saved by an "
             "earlier version, or joined with attention causal; compress the history up to that section again"
         )
-    features = memory.state.features
+    end, features = boundary.read(), memory.state.features
     if features is not None:  # of complete cells only, so that the earlier ones are its beginning
-        features = features[:, :, : cells_for(boundary.state.latents, memory.config.stride[0])[0]].clone()
+        features = features[:, :, : cells_for(end.state.latents, memory.config.stride[0])[0]].clone()
     return replace(
         memory,
-        tokens=memory.tokens[:, : boundary.tokens].clone(),
-        coordinates=memory.coordinates[: boundary.tokens].clone(),
-        hidden=None if memory.hidden is None else memory.hidden[:, : boundary.tokens].clone(),
+        tokens=memory.tokens.until(boundary.tokens),
+        coordinates=memory.coordinates.until(boundary.tokens),
+        hidden=None if memory.hidden is None else memory.hidden.until(boundary.tokens),
         sections=memory.sections[:records],
         boundaries=memory.boundaries[: records - 1],
         others=(),
-        **boundary.end() | {"state": replace(boundary.state, features=features)},
+        end_kept=None,
+        **end.end() | {"state": replace(end.state, features=features)},
     )
 
 
 def _join(first: VideoMemory, second: VideoMemory) -> VideoMemory:
     """One encoder's memories; the unfinished cell of the first stays as it is."""
-    tokens, latents = first.tokens.shape[1] + first.tail.shape[1], first.latents
+    tokens, latents = first.tokens.length + first.tail.shape[1], first.latents
     # The features that a causal attention goes on from are those of the second memory alone.
     kept = first.boundaries_with_end() if first.state.features is None else (None,) * len(first.sections)
     moved = (boundary and boundary.after(tokens, latents) for boundary in second.boundaries)
     return replace(
         second.moved(latents),
-        tokens=torch.cat([first.tokens, first.tail, second.tokens], dim=1),
-        coordinates=torch.cat([first.coordinates, first.tail_coordinates, later(second.coordinates, latents)]),
+        tokens=first.tokens.followed_by(first.tail, *second.tokens.pieces),
+        coordinates=first.coordinates.followed_by(first.tail_coordinates, later(second.coordinates.whole(), latents)),
         sections=(
             *first.sections,
             *(replace(record, start_latent=record.start_latent + latents) for record in second.sections),
         ),
-        hidden=concatenated(first.hidden, first.tail_hidden, second.hidden),
+        hidden=grown(first.hidden, first.tail_hidden, *() if second.hidden is None else second.hidden.pieces),
         others=(),
+        end_kept=None,
         boundaries=(*kept, *moved),
     )
 

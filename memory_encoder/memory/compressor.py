@@ -40,9 +40,9 @@ def append_history(
     Raises ValueError when the memory was made by another encoder or the latents do not continue it.
     """
     check_maker(memory, encoder.config)
-    if memory.latents and memory.tokens.shape[0] != latents_BCTHW.shape[0]:
+    if memory.latents and memory.batch != latents_BCTHW.shape[0]:
         raise ValueError(
-            f"latent holds {latents_BCTHW.shape[0]} clips, memory {memory.tokens.shape[0]}; continue as many as it has"
+            f"latent holds {latents_BCTHW.shape[0]} clips, memory {memory.batch}; continue as many as it has"
         )
     lr, lr_frames = None, None
     if encoder.config.has_lr:

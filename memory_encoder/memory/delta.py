@@ -5,19 +5,23 @@ Tokens and all else that only grows count from where the memory before ends; the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from .growing import Growing
+from .kept import InFile, of_part
 from .keyframe_memory import KeyframeMemory
 from .memory_file import Memory, holds_pictures
-from .tail import end_from_tensors
+from .tail import KeptEnd, end_from_tensors
 from .video_memory import SectionRecord, VideoMemory
 
 _GROWING = {"tokens": 1, "coordinates": 0, "hidden": 1, "features": 2, "lr": 2}  # along which axis
+_KEPT = ("tokens", "hidden")  # stay in the file; a coordinate takes a thousandth of its token
+_OF_STATE = ("features", "lr")  # what an attention that looks back reads with every section
 
 
 def added(before: Memory, after: Memory) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -36,16 +40,19 @@ def added(before: Memory, after: Memory) -> tuple[dict[str, Tensor], dict[str, A
     return tensors, {"parts": parts}
 
 
-def with_added(before: Memory, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> Any:
+def with_added(
+    before: Memory, tensors: Mapping[str, Tensor], described: Mapping[str, Any], path: Path | None = None
+) -> Any:
     """The memory after the section of which `added` gave this, equal to the bit.
 
+    path: the file in which it lies (see `kept`); the memory holds no more of it then than the next section needs.
     Raises KeyError, TypeError, ValueError or RuntimeError when something is missing or does not fit.
     """
     if holds_pictures(before):
         clip = KeyframeMemory.from_file(dict(described), dict(tensors), "of a section")
         return before.followed_by(clip)
     first, *others = (
-        _with_added(part, {name: tensors[f"{number}.{name}"] for name in _names(tensors, number)}, one)
+        _with_added(part, of_part(tensors, number), one, path, number)
         for number, (part, one) in enumerate(zip(before.parts, described["parts"], strict=True))
     )
     return replace(first, others=tuple(others))
@@ -60,35 +67,36 @@ def ingredients(memory: Memory) -> dict[str, Any]:
 def _added(before: VideoMemory, after: VideoMemory) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, described = after.end_to_tensors()
     old = _growing(before)
-    for name, tensor in _growing(after).items():
-        start = old[name].shape[_GROWING[name]] if name in old else 0
-        tensors[name] = tensor.narrow(_GROWING[name], start, tensor.shape[_GROWING[name]] - start)
+    for name, grown in _growing(after).items():
+        tensors[name] = grown.part(old[name].length if name in old else 0, grown.length)
     return tensors, described | {"record": asdict(after.sections[-1])}
 
 
-def _with_added(before: VideoMemory, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> VideoMemory:
-    old, whole = _growing(before), dict(tensors)
+def _with_added(
+    before: VideoMemory, tensors: Mapping[str, Tensor], described: Mapping[str, Any], path: Path | None, number: int
+) -> VideoMemory:
+    old = _growing(before)
+    grown: dict[str, Growing] = {}
     for name, axis in _GROWING.items():
-        if name in old and name in tensors:
-            whole[name] = torch.cat([old[name].to(tensors[name].dtype), tensors[name]], axis)
+        if name in tensors:
+            kept = path is not None and name in _KEPT
+            piece = InFile.of(tensors[name], path, f"{number}.{name}") if kept and path else tensors[name]
+            grown[name] = (old[name] if name in old else Growing(axis, (), piece.dtype)).followed_by(piece)
+    state = {name: grown[name].whole() for name in _OF_STATE if name in grown}
     return replace(
         before,
-        tokens=whole["tokens"],
-        coordinates=whole["coordinates"],
-        hidden=whole.get("hidden"),
+        tokens=grown["tokens"],
+        coordinates=grown["coordinates"],
+        hidden=grown.get("hidden"),
         sections=(*before.sections, SectionRecord(**described["record"])),
         boundaries=before.boundaries_with_end(),
-        **end_from_tensors(described, whole),
+        end_kept=None if path is None else KeptEnd(path, number, grown["tokens"].length),
+        **end_from_tensors(described, {**tensors, **state}),
     )
 
 
-def _growing(memory: VideoMemory) -> dict[str, Tensor]:
-    state = memory.state
-    found = (memory.tokens, memory.coordinates, memory.hidden, state.features, state.lr)
-    return {name: tensor for name, tensor in zip(_GROWING, found, strict=True) if tensor is not None}
-
-
-def _names(tensors: Mapping[str, Tensor], number: int) -> Iterator[str]:
-    """Names of the tensors of one encoder's memory."""
-    prefix = f"{number}."
-    return (name.removeprefix(prefix) for name in tensors if name.startswith(prefix))
+def _growing(memory: VideoMemory) -> dict[str, Growing]:
+    found = {"tokens": memory.tokens, "coordinates": memory.coordinates, "hidden": memory.hidden}
+    of_state = {name: getattr(memory.state, name) for name in _OF_STATE}
+    grown = {name: Growing.of(tensor, _GROWING[name]) for name, tensor in of_state.items() if tensor is not None}
+    return {name: one for name, one in found.items() if one is not None} | grown

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
 from ..phi.config import EncoderConfig
 from ..phi.stream import StreamState
+from .kept import of_part, read_state, state_damage_named
 
 T = TypeVar("T", bound="Tail")
 _TENSORS = ("tail", "tail_coordinates", "recent")
@@ -105,6 +107,10 @@ class Boundary(Tail):
         """The boundary when `tokens` tokens of `latents` latents are put in front of its film."""
         return replace(self.moved(latents), tokens=self.tokens + tokens)
 
+    def read(self) -> Boundary:
+        """Itself; see `KeptEnd`."""
+        return self
+
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and description, for a file."""
         tensors, described = self.end_to_tensors()
@@ -114,6 +120,34 @@ class Boundary(Tail):
     def from_tensors(cls, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Boundary:
         """What `to_tensors` gave; raises KeyError or TypeError when something is missing."""
         return cls(tokens=int(described["tokens"]), **end_from_tensors(described, tensors))
+
+
+@dataclass(frozen=True)
+class KeptEnd:
+    """A boundary that lies in the file of a kept state, as the end of its memory number `part` (see `delta`).
+
+    moved: latents in front of the film since it was written.
+    """
+
+    path: Path
+    part: int
+    tokens: int
+    moved: int = 0
+
+    def after(self, tokens: int, latents: int) -> KeptEnd:
+        """As in Boundary."""
+        return replace(self, tokens=self.tokens + tokens, moved=self.moved + latents)
+
+    def read(self) -> Boundary:
+        """The boundary; raises ValueError that names the file when it is gone or damaged, OSError when unreadable."""
+        with state_damage_named(self.path):
+            tensors, described = read_state(self.path)
+            found, one = of_part(tensors, self.part), described["parts"][self.part]
+            end = end_from_tensors(one, {name: found[name] for name in found if name not in _OF_STATE})
+            return Boundary(tokens=self.tokens, **end).moved(self.moved)
+
+
+SectionEnd: TypeAlias = Boundary | KeptEnd
 
 
 def check_shape(name: str, value: Tensor, shape: tuple[int | None, ...]) -> None:

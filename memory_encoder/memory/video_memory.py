@@ -18,12 +18,12 @@ from ..files import remove_abandoned, save_tensors
 from ..frames import frames_in
 from ..phi.config import EncoderConfig, checked_json
 from ..phi.stream import Encoded, StreamState
-from .tail import MOST_LATENTS, Boundary, Tail, check_shape, end_from_tensors, later
+from .growing import Growing, Piece
+from .tail import MOST_LATENTS, Boundary, KeptEnd, SectionEnd, Tail, check_shape, end_from_tensors, later
 
 MEMORY_FORMAT = "video_memory"
 MEMORY_SCHEMA_VERSION = 1
 DIGEST = "digest"  # of the metadata: of all the rest of the file
-_OPTIONAL = ("hidden", "picture")
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,20 @@ class VideoMemory(Tail):
     encoders with cross-attention. others are memories of the same history by further encoders (paper section 4.5):
     what enters the host is the tokens of all. boundaries say, for every section but the last, how to go on from its
     end (see `branching`), None where that is not known. picture [B,N,D] are tokens of the film's first picture, for
-    hosts that have them in front of the text. Values are never changed in place.
+    hosts that have them in front of the text. end_kept: the file in which its end lies as well, if any. Values are
+    never changed in place, and nothing that was there before is copied when a section comes behind it.
     """
 
     config: EncoderConfig
-    tokens: Tensor
-    coordinates: Tensor
+    tokens: Growing
+    coordinates: Growing
     sections: tuple[SectionRecord, ...] = ()
     encoder_id: str = ""
-    hidden: Tensor | None = None
+    hidden: Growing | None = None
     others: tuple[VideoMemory, ...] = ()
-    boundaries: tuple[Boundary | None, ...] = field(default=(), repr=False)
+    boundaries: tuple[SectionEnd | None, ...] = field(default=(), repr=False)
     picture: Tensor | None = None
+    end_kept: KeptEnd | None = field(default=None, repr=False)
 
     @property
     def parts(self) -> tuple[VideoMemory, ...]:
@@ -70,15 +72,16 @@ class VideoMemory(Tail):
 
     @property
     def token_count(self) -> int:
-        return sum(part.tokens.shape[1] + part.tail.shape[1] for part in self.parts)
+        return sum(part.tokens.length + part.tail.shape[1] for part in self.parts)
 
     def all_tokens(self) -> Tensor:
         """All memory tokens [B, token_count, D], for each encoder in the order of the film."""
-        return torch.cat([tokens for part in self.parts for tokens in (part.tokens, part.tail)], dim=1)
+        parts = [part.tokens.followed_by(part.tail).whole() for part in self.parts]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def all_coordinates(self) -> Tensor:
         """Coordinates [token_count, 3] of `all_tokens`, or [token_count, P, 3] (see `phi.recent`)."""
-        places = [places for part in self.parts for places in (part.coordinates, part.tail_coordinates)]
+        places = [places for part in self.parts for places in (part.coordinates.whole(), part.tail_coordinates)]
         return torch.cat([one for one in places if len(one)] or places)
 
     @property
@@ -113,8 +116,8 @@ class VideoMemory(Tail):
         )
         return replace(
             self,
-            tokens=torch.cat([self.tokens.to(encoded.tokens.dtype), encoded.tokens], dim=1),
-            coordinates=torch.cat([self.coordinates, later(encoded.coordinates, self.origin)]),
+            tokens=self.tokens.followed_by(encoded.tokens),
+            coordinates=self.coordinates.followed_by(later(encoded.coordinates, self.origin)),
             tail=encoded.tail,
             tail_coordinates=later(encoded.tail_coordinates, self.origin),
             recent=recent,
@@ -122,31 +125,34 @@ class VideoMemory(Tail):
             state=replace(encoded.state, caches=tuple(cache.clone() for cache in encoded.state.caches)),
             lr_frames=lr_frames,
             sections=(*self.sections, record),
-            hidden=concatenated(self.hidden, encoded.hidden),
+            hidden=grown(self.hidden, encoded.hidden),
             tail_hidden=encoded.tail_hidden,
             boundaries=self.boundaries_with_end(),
+            end_kept=None,
         )
 
-    def boundaries_with_end(self) -> tuple[Boundary | None, ...]:
+    def boundaries_with_end(self) -> tuple[SectionEnd | None, ...]:
         """One for each section, the last one too; None for those in files that were written without."""
         unknown = len(self.sections) - 1 - len(self.boundaries)
         return (*self.boundaries, *[None] * unknown, self._boundary()) if self.sections else ()
 
-    def _boundary(self) -> Boundary | None:
+    def _boundary(self) -> SectionEnd | None:
         """How to go on from the end; None where all tokens are made anew with each section and are many: with `full`
         attention, and for hosts that were trained to read their last latents."""
         if self.config.attention == "full" or self.config.locked:
             return None
+        if self.end_kept is not None:
+            return self.end_kept
         end: dict[str, Any] = self.end() | {"state": replace(self.state, features=None, lr=None)}
-        return Boundary(tokens=self.tokens.shape[1], **end)
+        return Boundary(tokens=self.tokens.length, **end)
 
     @classmethod
     def empty(cls, config: EncoderConfig, batch: int = 1, encoder_id: str = "") -> VideoMemory:
         """A memory of nothing: no tokens, which leaves the host as it is."""
         return cls(
             config=config,
-            tokens=torch.zeros(batch, 0, config.width),
-            coordinates=torch.zeros(0, 3),
+            tokens=Growing.of(torch.zeros(batch, 0, config.width), 1),
+            coordinates=Growing.of(torch.zeros(0, 3), 0),
             tail=torch.zeros(batch, 0, config.width),
             tail_coordinates=torch.zeros(0, 3),
             recent=torch.zeros(batch, config.latent_channels, 0, 0, 0),
@@ -185,11 +191,12 @@ class VideoMemory(Tail):
     def _to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and description of one encoder's memory."""
         tensors, described = self.end_to_tensors()
-        tensors |= {"tokens": self.tokens, "coordinates": self.coordinates}
-        tensors |= {name: value for name in _OPTIONAL if (value := getattr(self, name)) is not None}
+        tensors |= {"tokens": self.tokens.whole(), "coordinates": self.coordinates.whole()}
+        tensors |= {} if self.hidden is None else {"hidden": self.hidden.whole()}
+        tensors |= {} if self.picture is None else {"picture": self.picture}
         boundaries: list[dict[str, Any] | None] = []
         for number, boundary in enumerate(self.boundaries):
-            found, end = boundary.to_tensors() if boundary else ({}, None)
+            found, end = boundary.read().to_tensors() if boundary else ({}, None)
             tensors |= {f"boundary.{number}.{name}": value for name, value in found.items()}
             boundaries.append(end)
         return tensors, described | {
@@ -207,9 +214,10 @@ class VideoMemory(Tail):
         )
         memory = cls(
             config=EncoderConfig.from_dict(config["encoder"], source),
-            tokens=tensors["tokens"],
-            coordinates=tensors["coordinates"],
-            **{name: tensors.get(name) for name in _OPTIONAL},
+            tokens=Growing.of(tensors["tokens"], 1),
+            coordinates=Growing.of(tensors["coordinates"], 0),
+            hidden=grown(None, tensors.get("hidden")),
+            picture=tensors.get("picture"),
             sections=tuple(SectionRecord(**record) for record in config["sections"]),
             encoder_id=str(config["encoder_id"]),
             boundaries=tuple(boundaries),
@@ -221,19 +229,21 @@ class VideoMemory(Tail):
     def check(self) -> None:
         """Raises ValueError for a memory whose shapes, types and counts do not fit each other and its encoder."""
         config, batch, places = self.config, self.batch, ("tokens", "coordinates")
-        check_shape("tokens", self.tokens, (batch, None, config.width))
-        check_shape("coordinates", self.coordinates, (self.tokens.shape[1], *self.coordinates.shape[1:-1], 3))
-        if self.coordinates.ndim > 3:
+        tokens, coordinates = self.tokens.whole(), self.coordinates.whole()
+        check_shape("tokens", tokens, (batch, None, config.width))
+        check_shape("coordinates", coordinates, (tokens.shape[1], *coordinates.shape[1:-1], 3))
+        if coordinates.ndim > 3:
             raise ValueError(f"{' and '.join(places)} do not fit each other")
-        for name in _OPTIONAL:
-            if (value := getattr(self, name)) is not None:
-                check_shape(name, value, (batch, self.tokens.shape[1] if name == "hidden" else None, None))
+        if self.hidden is not None:
+            check_shape("hidden", self.hidden.whole(), (batch, tokens.shape[1], None))
+        if self.picture is not None:
+            check_shape("picture", self.picture, (batch, None, None))
         self.check_end(config, batch)
         check_records(self.sections)
         for boundary in self.boundaries:
             if boundary is not None:
-                boundary.check_end(config, batch)
-                if not 0 <= boundary.tokens <= self.tokens.shape[1]:
+                boundary.read().check_end(config, batch)
+                if not 0 <= boundary.tokens <= tokens.shape[1]:
                     raise ValueError("an end of a section lies outside of the tokens")
 
 
@@ -278,10 +288,12 @@ def check_records(records: Iterable[SectionRecord]) -> None:
             raise ValueError("a section's prompt is no text, or its seed no number")
 
 
-def concatenated(*parts: Tensor | None) -> Tensor | None:
-    """Concatenation along the tokens of the parts that are there, in the type of the last."""
-    found = [part for part in parts if part is not None]
-    return torch.cat([part.to(found[-1].dtype) for part in found], dim=1) if found else None
+def grown(before: Growing | None, *pieces: Piece | None) -> Growing | None:
+    """What is there of `before` and of the pieces along the tokens behind it."""
+    found = [piece for piece in pieces if piece is not None]
+    if before is None and found:
+        return Growing(1, (), found[0].dtype).followed_by(*found)
+    return before if before is None else before.followed_by(*found)
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -170,7 +170,7 @@ def _memory(model: FullModel, cell: Cell, size: tuple[int, ...]) -> Any:
     rates, encoder, settings = STEPS[cell.phase]
     latents = 1 + cell.plan().latents(cell.history)
     video_memory, stream = pack("memory_encoder.memory.video_memory"), pack("memory_encoder.phi.encoder")
-    config_of = pack("memory_encoder.phi.config").EncoderConfig
+    config_of, grown = pack("memory_encoder.phi.config").EncoderConfig, pack("memory_encoder.memory.growing").Growing.of
     parts = []
     for rate in rates:
         config = config_of(**vars(model.config(rate=rate, **encoder)))
@@ -179,7 +179,8 @@ def _memory(model: FullModel, cell: Cell, size: tuple[int, ...]) -> Any:
         tokens = torch.zeros(1, len(places), model.host.width)
         parts.append(
             video_memory.VideoMemory(
-                config=config, tokens=tokens, coordinates=places, tail=tokens[:, :0], tail_coordinates=places[:0],
+                config=config, tokens=grown(tokens, 1), coordinates=grown(places, 0), tail=tokens[:, :0],
+                tail_coordinates=places[:0],
                 recent=torch.zeros(1, model.latent[0], settings.get("sliding_window", 0), *size[-2:]),
                 state=stream.StreamState(latents=latents, size=size[-2:]),
             )

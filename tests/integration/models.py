@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from memory_encoder.files import save_tensors
 from memory_encoder.injection.hosts import Host, find_host
+from memory_encoder.memory.growing import Growing
 from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder, StreamState
@@ -106,8 +107,8 @@ def random_memory(host: Host, tokens: int, batch: int = 1, latents: int = 9, see
     done = tokens - tokens // 3
     return VideoMemory(
         config=config,
-        tokens=values[:, :done],
-        coordinates=places[:done],
+        tokens=Growing.of(values[:, :done], 1),
+        coordinates=Growing.of(places[:done], 0),
         tail=values[:, done:],
         tail_coordinates=places[done:],
         recent=torch.randn(batch, host.latent_channels, 3, *size, generator=g),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from memory_encoder.injection.inject import inject
 from memory_encoder.injection.selection import MemorySettings, encoder_key
+from memory_encoder.memory.growing import Growing
 from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.phi.cross_attention import CrossAttention
 from tests.integration.models import TinyModel, TinyModels, random_memory
@@ -36,9 +37,13 @@ def memory_for(model: TinyModel) -> VideoMemory:
     width = host.head_dim * 2
     config = replace(memory.config, channels=(width,), cross_blocks=len(host.slots()), head_dim=host.head_dim)
     hidden = torch.randn(1, TOKENS, width, generator=torch.Generator().manual_seed(9))
-    done = memory.tokens.shape[1]
+    done = memory.tokens.length
     return replace(
-        memory, config=config, hidden=hidden[:, :done], tail_hidden=hidden[:, done:], encoder_id=f"e{host.width}"
+        memory,
+        config=config,
+        hidden=Growing.of(hidden[:, :done], 1),
+        tail_hidden=hidden[:, done:],
+        encoder_id=f"e{host.width}",
     )
 
 
@@ -92,8 +97,10 @@ def test_hidden_states_have_places_and_strength_fades_them(models: TinyModels, n
     def changed(other: Tensor) -> bool:
         return bool((other - whole).abs().max() > 1e-4)
 
-    order = torch.randperm(memory.hidden.shape[1], generator=torch.Generator().manual_seed(3))  # type: ignore[union-attr]
-    assert changed(model.sample(inject(patcher, replace(memory, hidden=memory.hidden[:, order]))))  # type: ignore[index]
+    assert memory.hidden is not None
+    order = torch.randperm(memory.hidden.length, generator=torch.Generator().manual_seed(3))
+    mixed = Growing.of(memory.hidden.whole()[:, order], 1)
+    assert changed(model.sample(inject(patcher, replace(memory, hidden=mixed))))
     assert changed(model.sample(inject(patcher, memory, MemorySettings(strength=0.5))))
     assert torch.equal(model.sample(inject(patcher, memory, MemorySettings(strength=0))), model.sample())
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from memory_encoder.injection.inject import inject
 from memory_encoder.injection.selection import MemorySettings, kept_tokens
 from memory_encoder.memory.compressor import append_history
+from memory_encoder.memory.growing import Growing
 from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
@@ -217,7 +218,7 @@ def test_conditions_in_one_batch_or_apart_give_the_same_latents(
 def test_each_film_of_a_batch_sees_its_own_memory(models: TinyModels, name: str) -> None:
     model, memory = models[name], memory_for(models[name], batch=2)
     result = model.sample(inject(model.patcher, memory), batch=2)
-    only_first = replace(memory, tokens=memory.tokens[:1], tail=memory.tail[:1])
+    only_first = replace(memory, tokens=Growing.of(memory.tokens.whole()[:1], 1), tail=memory.tail[:1])
     first = model.sample(inject(model.patcher, only_first), batch=2)
     assert difference(first[:1], result[:1]) < 1e-5
     assert difference(first[1:], result[1:]) > 1e-3

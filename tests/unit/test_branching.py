@@ -93,7 +93,7 @@ def test_saved_memory_can_be_cut_as_before(tmp_path: Path):
 def test_what_a_boundary_keeps_does_not_grow_with_the_film():
     memory = grown(encoder_of(), film([4] * 6))[-1]
     sizes = [
-        sum(tensor.untyped_storage().nbytes() for tensor in boundary.to_tensors()[0].values())
+        sum(tensor.untyped_storage().nbytes() for tensor in boundary.read().to_tensors()[0].values())
         for boundary in memory.boundaries
         if boundary is not None
     ]

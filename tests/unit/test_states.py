@@ -19,9 +19,11 @@ from memory_encoder.film.states import FOLDER, KeptStates, StateStore, appended_
 from memory_encoder.memory.branching import cut
 from memory_encoder.memory.compressor import append_history, append_pictures
 from memory_encoder.memory.delta import added, ingredients
+from memory_encoder.memory.growing import Growing
 from memory_encoder.memory.keyframe_memory import KeyframeMemory
 from memory_encoder.memory.memory_file import Memory, empty_memory, holds_pictures
 from memory_encoder.memory.picture_choice import PictureMarks
+from memory_encoder.memory.tail import Tail
 from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
@@ -130,6 +132,52 @@ def test_memory_of_states_is_the_computed_one_to_the_bit_and_nothing_is_computed
         later = Maker(kind, StateStore(Path(folder)))
         assert_same(later.film(changed), Maker(kind).film(changed))
         assert later.appended == max(0, len(lengths) - other)
+
+
+def held(memory: Any) -> int:
+    """Bytes of RAM that a memory holds, but for its coordinates."""
+    tensors = [piece for part in (memory.tokens, memory.hidden) if part is not None for piece in part.pieces]
+    for end in (memory, *memory.boundaries):
+        tensors += end.end_to_tensors()[0].values() if isinstance(end, Tail) else []
+    return sum(one.untyped_storage().nbytes() for one in tensors if isinstance(one, Tensor))
+
+
+@pytest.mark.parametrize("kind", ["paper", "cross-attention"])
+def test_what_a_film_with_states_holds_in_ram_does_not_grow_and_no_append_copies_what_was_there(
+    kind: str, tmp_path: Path
+) -> None:
+    first, reused = Maker(kind, StateStore(tmp_path)), Maker(kind, StateStore(tmp_path))
+    in_ram, sizes = Maker(kind), []
+    for latents in sections_of(*[4] * 9):
+        for maker in (first, reused):
+            maker.film([latents])
+        sizes.append((held(first.memory), held(reused.memory)))
+        before = in_ram.memory.tokens.pieces
+        after = in_ram.film([latents]).tokens.pieces
+        assert all(any(one is piece for piece in after) for one in before if one.shape[1])
+    assert reused.appended == 0 and len(set(sizes[2:])) == 1  # the first ones have fewer recent latents
+    assert_same(first.memory, in_ram.memory)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:99])])
+def test_what_is_read_again_and_is_gone_or_damaged_is_named_with_what_to_do(tmp_path: Path, damage: Any) -> None:
+    memory = Maker("paper", StateStore(tmp_path)).film(sections_of(4, 4))
+    for path in (tmp_path / FOLDER).iterdir():
+        damage(path)
+    for asked in (memory.all_tokens, lambda: cut(memory, 1).recent, lambda: memory.save(tmp_path / "memory")):
+        with pytest.raises(ValueError, match=r"section_0000_\w+\.safetensors.*queue the film's workflow again"):
+            asked()
+
+
+@given(lengths=st.lists(st.integers(0, 4), min_size=1, max_size=5), cut_at=st.integers(0, 20), seed=st.integers(0, 99))
+def test_pieces_are_the_tensor_that_they_make_up(lengths, cut_at, seed):
+    tensors = [torch.randn(1, n, 2, generator=torch.Generator().manual_seed(seed + i)) for i, n in enumerate(lengths)]
+    whole, growing = torch.cat(tensors, 1), Growing.of(tensors[0], 1).followed_by(*tensors[1:])
+    end = min(cut_at, whole.shape[1])
+    assert growing.shape == whole.shape and growing.length == whole.shape[1]
+    assert torch.equal(growing.whole(), whole)
+    assert torch.equal(growing.part(end // 2, end), whole[:, end // 2 : end])
+    assert torch.equal(growing.until(end).whole(), whole[:, :end])
 
 
 def test_a_memory_that_is_gone_on_with_in_another_type_has_the_types_of_the_computed_one(tmp_path: Path) -> None:
