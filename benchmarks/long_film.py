@@ -1,21 +1,21 @@
 """A film of ten minutes: RAM, file descriptors and time of every section, and what a second run of it costs.
 
     python tools/environment.py run -m benchmarks.long_film loop     # the library's loop at the width of Wan 14B
-    python tools/environment.py run -m benchmarks.long_film server   # the tiny family in a real ComfyUI
     python tools/environment.py run -m benchmarks.long_film report   # text and plot of what is there
 
 `loop` renders through `render_film`, with sections on disk and kept states, in a process of its own for each run. What
 it does not do: sampling (latents are noise) and the VAE (averages and repeated pixels stand for it). The picture is
 half of 832x480 a side, so that tokens and latents are a quarter of the real ones. Each section reads the whole
-memory once, as a host does. `server` makes everything as a user does, with few steps; the second run is that of a
-server started anew, of which the start is not counted.
+memory once, as a host does.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -49,11 +49,10 @@ MIB = 2**20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("loop", "server", "report", "run"))
+    parser.add_argument("part", choices=("loop", "report", "run"))
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--folder", type=Path, help="of one run of the loop; for the command itself")
     parser.add_argument("--name", default="", help="added to the name under which the result is kept")
-    parser.add_argument("--steps", type=int, default=4, help="of sampling, in the server")
     args = parser.parse_args()
     torch.manual_seed(SEED)
     if args.part == "run":
@@ -62,10 +61,6 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             runs = {kind: _in_its_own_process(Path(folder), args.seconds) for kind in ("first", "second")}
         keep(f"loop{args.name}", args.seconds, runs)
-    elif args.part == "server":
-        from benchmarks.long_film_server import served
-
-        keep(f"server{args.name}", args.seconds, served(args.seconds, SECTION, args.steps), steps=args.steps)
     if args.part != "run":
         report()
 
@@ -178,26 +173,23 @@ def _embed(latents: Tensor) -> Tensor:
 CODEC = Codec(encode=_encode, decode=_decode, embed=_embed, temporal=4, spatial=SPATIAL)
 
 
-def keep(name: str, seconds: float, runs: dict[str, Any], **facts: Any) -> None:
+def keep(name: str, seconds: float, runs: dict[str, Any]) -> None:
     """Writes what was measured beside what was measured before."""
     path = RESULTS.with_suffix(".json")
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    machine = describe(torch.device("cpu"), memory, "0.30.0" if name.startswith("server") else "none")
-    found[name] = {"machine": machine, "seed": SEED, "seconds": seconds, **facts, "runs": _rounded(runs)}
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    machine = describe(torch.device("cpu"), memory, "none")
+    found[name] = {"machine": machine, "seed": SEED, "seconds": seconds, "runs": _rounded(runs)}
+    text = json.dumps(found, indent=1)
+    path.write_text(re.sub(r"\[[^][{}]*\]", lambda row: " ".join(row[0].split()), text) + "\n", encoding="utf-8")
 
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _rounded(one) for name, one in value.items()}
     if isinstance(value, list):
-        return _Line([_rounded(one) for one in value])
+        return [_rounded(one) for one in value]
     return round(value, 4) if isinstance(value, float) else value
-
-
-class _Line(list):
-    """A list of numbers."""
 
 
 def report() -> None:
@@ -208,6 +200,7 @@ def report() -> None:
         print(f"{name}: second run {100 * second['cpu_s'] / first['cpu_s']:.2f} % of the CPU of the first")
         for kind, run in result["runs"].items():
             print(f"  {kind}: {run['cpu_s']:.1f} s CPU; {'; '.join(growth(run))}")
+    plot(found)
 
 
 def growth(run: dict[str, Any]) -> list[str]:
@@ -219,6 +212,22 @@ def growth(run: dict[str, Any]) -> list[str]:
             early, late = (sorted(part)[len(part) // 2] for part in (values[tenth : 2 * tenth], values[-tenth:]))
             said.append(f"{name} {early:.4g} -> {late:.4g} (x{late / max(early, 1e-9):.2f})")
     return said
+
+
+def plot(found: dict[str, Any]) -> None:
+    """RAM after each section, and the processor time of adding it."""
+    from matplotlib.figure import Figure  # an extra of benchmarks
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for (name, result), kind in itertools.product(found.items(), ("first", "second")):
+        for axis, of_what in zip(axes, ("anonymous_mib", "append_s"), strict=True):
+            values = result["runs"][kind][of_what]
+            minutes = [result["seconds"] * number / 60 / len(values) for number in range(1, len(values) + 1)]
+            axis.plot(minutes, values, label=f"{name.replace('_', ', ')}, {kind} run", linewidth=1)
+            axis.set(xlabel="minutes of film", ylabel=of_what, ylim=(0, None))
+    axes[0].legend(fontsize=7)
+    figure.savefig(RESULTS.with_suffix(".png"), dpi=90)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def inject(
     refuse_context_windows(patched.model_options)
     offset = -float(memory.latents) if time_offset is None else time_offset
     injected = select_tokens(memory, host, settings, offset)
-    cross = cross_memories(model, memory, settings.strength, offset)
+    cross = cross_memories(model, memory, settings, offset)
     injected = replace(injected, cross=cross, reading=reading_of(model, memory))
     if injected.tokens.shape[1] == 0:  # a strength below one token
         return patched

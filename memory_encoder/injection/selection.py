@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -15,12 +14,12 @@ from ..phi.config import EncoderConfig, HistoryTimestep
 from ..phi.cross_attention import CrossMemory
 from ..phi.positions import lattice_coordinates
 from .cached import KeyValueCache
+from .horizon import seen_tokens, spread_order, within_horizon
 from .hosts import Host
 from .hosts.base import Constants, Reading, scaling_of
 
 AttentionMode = Literal["auto", "joint", "cached"]
 DEFAULT_WINDOW = 3  # of the nodes that apply a memory
-_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class MemorySettings:
         encoder was trained for.
     cache_on: device on which cached keys and values wait between steps; None leaves them on the model's.
     history_guidance: weight of the memory in the guidance relative to the prompt's, 0 for none; see `guidance`.
+    horizon: the most tokens of the memory that enter, 0 for all; see `horizon`.
     """
 
     strength: float = 1.0
@@ -44,12 +44,15 @@ class MemorySettings:
     history_guidance: float = 0.0
     attention_mode: AttentionMode = "auto"
     cache_on: torch.device | None = None
+    horizon: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength {self.strength} must lie between 0 and 1")
         if self.history_guidance < 0:
             raise ValueError(f"history_guidance {self.history_guidance} must not be negative; 0 turns it off")
+        if self.horizon < 0:
+            raise ValueError(f"horizon {self.horizon} must not be negative; 0 lets the whole memory in")
         if self.history_timestep not in ("zero", "same"):
             raise ValueError(f"history_timestep {self.history_timestep!r} is unknown; choose zero or same")
         if self.attention_mode not in get_args(AttentionMode):
@@ -148,7 +151,7 @@ def select_tokens(memory: VideoMemory, host: Host, settings: MemorySettings, tim
 
     time_offset is added to all times: minus the film's latents so far to continue the film, minus i to ask for frame i.
     """
-    tokens, coordinates = memory.all_tokens(), memory.all_coordinates()
+    tokens, coordinates = seen_tokens(memory, settings.horizon)
     count = min(settings.sliding_window, memory.recent.shape[2])
     if count:
         window = host.embed(memory.recent[:, :, -count:])
@@ -165,8 +168,7 @@ def select_tokens(memory: VideoMemory, host: Host, settings: MemorySettings, tim
 
 def kept_tokens(count: int, strength: float) -> Tensor:
     """Indices of the tokens used at `strength`; a higher strength only adds to them."""
-    order = torch.arange(1, count + 1, dtype=torch.float64) * _GOLDEN_RATIO % 1
-    return torch.nonzero(order < strength).flatten()
+    return torch.nonzero(spread_order(count) < strength).flatten()
 
 
 def attention_mode(memory: VideoMemory, settings: MemorySettings) -> AttentionMode:
@@ -181,21 +183,26 @@ def attention_mode(memory: VideoMemory, settings: MemorySettings) -> AttentionMo
     return settings.attention_mode
 
 
-def cross_memories(model: Any, memory: VideoMemory, strength: float, time_offset: float) -> tuple[CrossMemory, ...]:
+def cross_memories(
+    model: Any, memory: VideoMemory, settings: MemorySettings, time_offset: float
+) -> tuple[CrossMemory, ...]:
     """What the cross-attention of the memory's encoders needs; they travel with the model (`set_additional_models`).
 
-    Strength fades this path by the tokens it keeps, as in `select_tokens`. Raises ValueError when an encoder is
-    not attached to the model.
+    Horizon and strength hold for this path by the tokens they keep, as in `select_tokens`. Raises ValueError when an
+    encoder is not attached to the model.
     """
     found = []
-    for part in memory.parts:
+    chosen = within_horizon(memory, settings.horizon)
+    for number, part in enumerate(memory.parts):
         if not part.config.cross_blocks or part.hidden is None or part.tail_hidden is None:
             continue
-        hidden = part.hidden.followed_by(part.tail_hidden).whole()
-        coordinates = torch.cat([part.coordinates.whole(), part.tail_coordinates])
-        keep = kept_tokens(len(coordinates), strength) if strength < 1 else slice(None)
-        places = coordinates[keep] + coordinates.new_tensor([time_offset, 0, 0])
-        found.append(CrossMemory(_attached(model, part, "cross-attention").cross, hidden[:, keep], places))
+        hidden = part.hidden.followed_by(part.tail_hidden)
+        coordinates = part.coordinates.followed_by(part.tail_coordinates).whole()
+        seen = torch.arange(len(coordinates)) if chosen is None else chosen[number]
+        if settings.strength < 1:
+            seen = seen[kept_tokens(len(seen), settings.strength)]
+        places = coordinates[seen] + coordinates.new_tensor([time_offset, 0, 0])
+        found.append(CrossMemory(_attached(model, part, "cross-attention").cross, hidden.picked(seen), places))
     return tuple(found)
 
 

@@ -61,6 +61,19 @@ class Growing:
             return torch.zeros(sizes, dtype=self.dtype)
         return found[0] if len(found) == 1 else torch.cat(found, self.axis)
 
+    def picked(self, indices: Tensor) -> Tensor:
+        """Those at ascending indices; no more than one piece is in RAM beside them."""
+        found: list[Tensor] = []
+        at = 0
+        for piece in self.pieces:
+            length = piece.shape[self.axis]
+            inside = indices[(indices >= at) & (indices < at + length)] - at
+            if len(inside):
+                tensor = piece.read() if isinstance(piece, InFile) else piece
+                found.append(tensor.index_select(self.axis, inside).to(self.dtype))
+            at += length
+        return torch.cat(found, self.axis) if found else self.part(0, 0)
+
     def until(self, end: int) -> Growing:
         """Its beginning; where `end` lies between two pieces nothing is read."""
         kept: list[Piece] = []

@@ -75,7 +75,8 @@ def cache_device(model: Any, memory: VideoMemory | None, settings: MemorySetting
         return None
     free = mm.get_free_memory(model.load_device)
     host = host_of(model)
-    needed = 2 * cache_bytes(len(host.slots()), memory.token_count, host.width)  # both prompts
+    tokens = min(memory.token_count, settings.horizon or memory.token_count)
+    needed = 2 * cache_bytes(len(host.slots()), tokens, host.width)  # both prompts
     return None if needed < CACHE_SHARE * free else torch.device("cpu")
 
 
