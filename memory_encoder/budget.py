@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .frames import TEMPORAL
 from .phi.config import CompressionRate, EncoderConfig, Padding, parse_schedule
+from .phi.trunk import layer_strides
 
 GIB = 1024**3
 RATES = ("4x4x2", "8x8x2", "8x8x4")  # to advise, from mild to strong
 PICTURE_TOKENS = 27 * 27  # SigLIP's, of a picture of 384 pixels in patches of 14
 RESERVED = 1.2 * GIB  # what ComfyUI keeps free for itself and the driver, and what an allocator loses to fragments
 DRIVER, KEPT_FREE = 0.3 * GIB, 0.4 * GIB  # of RESERVED: the card's context, and core's EXTRA_RESERVED_VRAM
+HALF, FULL = 2, 4  # bytes of a number of the memory, and of a latent
+KEPT_LATENTS = 8  # full ones that a memory keeps of a section's end
 STREAMS = 2  # layers that wait on the card beside each other while weights are streamed: core's NUM_STREAMS
 
 
@@ -25,7 +28,7 @@ class HostShape:
     blocks that attend to the video. What lives at the peak of a block, in numbers of `width` for each token: wide, of
     the sequence; cached, of the video and of a cached memory beside it, and of that memory while its keys and values
     are made. layer: weights of the largest layer in billions. picture: bytes for each pixel of a frame while its VAE
-    decodes a piece of film.
+    decodes a piece of film. channels: of a latent.
     """
 
     width: int
@@ -39,6 +42,7 @@ class HostShape:
     cached: tuple[float, float, float] = (9.4, 6.1, 10.6)
     layer: float = 0.0
     picture: float = 0.0
+    channels: int = 16
 
 
 HOSTS: dict[str, HostShape] = {
@@ -48,7 +52,7 @@ HOSTS: dict[str, HostShape] = {
     ),
     "wan-5b": HostShape(
         3072, 5.0, 4, 16, 3072 / 2222, blocks=30,
-        wide=13.9, cached=(9.4, 6.1, 14.9), layer=0.044, picture=8400,
+        wide=13.9, cached=(9.4, 6.1, 14.9), layer=0.044, picture=8400, channels=48,
     ),
     "wan-14b": HostShape(
         5120, 14.3, 4, 8, 5120 / 2222, blocks=40,
@@ -60,7 +64,7 @@ HOSTS: dict[str, HostShape] = {
     ),
     "hunyuan-1.5": HostShape(
         2048, 8.3, 4, 16, 4.0, patch=1, blocks=54,
-        wide=12.0, cached=(9.4, 6.1, 14.7), layer=0.025, picture=16000,
+        wide=12.0, cached=(9.4, 6.1, 14.7), layer=0.025, picture=16000, channels=32,
     ),
     "tiny": HostShape(256, 0.0043, 4, 8, 256 / 2222, blocks=4),  # of the demo
 }  # fmt: skip
@@ -137,7 +141,7 @@ def _cells(plan: Plan, latents: int, compression: CompressionRate) -> int:
     divisors = (compression.time, compression.height, compression.width)
     total = 1
     for size, divisor in zip(sizes, divisors, strict=True):
-        total *= size // divisor if plan.padding == "floor" else -(-size // divisor)
+        total *= _divided(size, divisor, plan.padding)
     return total
 
 
@@ -225,6 +229,49 @@ def cache_bytes(blocks: int, tokens: int, width: int, bytes_per_value: int = 2) 
     return 2 * blocks * tokens * width * bytes_per_value
 
 
+@dataclass(frozen=True)
+class Disk:
+    """Bytes on disk for a minute of film: latents of its sections, and what each section added to the memory."""
+
+    sections: float
+    states: float
+
+
+def disk(plan: Plan) -> Disk:
+    """What a film leaves on disk, with a memory in half precision; pictures of a memory of those are not in it."""
+    height, width = plan.height // plan.host.spatial, plan.width // plan.host.spatial
+    latents = 60 * plan.fps / plan.host.temporal
+    sections = latents / max(plan.section_latents or plan.latents(plan.section_seconds), 1)
+    latent = plan.host.channels * height * width * FULL
+    states = sum(_state_bytes(plan, rate, latents, sections) + sections * KEPT_LATENTS * latent for rate in plan.rates)
+    return Disk(latents * latent, states)
+
+
+def _state_bytes(plan: Plan, rate: str, latents: float, sections: float) -> float:
+    """Of one encoder for a minute of `latents` in so many sections, but for its last latents."""
+    token = plan.host.width * HALF
+    if "@" in rate:  # all tokens are made anew with every section
+        return sections * token_count(replace(plan, history_seconds=86400.0), rate) * token
+    config = EncoderConfig("wan", plan.host.width, plan.host.channels, rate=rate, padding=plan.padding)
+    compression = config.compression
+    height, width = (
+        _divided(side, by, plan.padding)
+        for side, by in zip(plan.grid, (compression.height, compression.width), strict=True)
+    )
+    stride = config.stride[0]
+    tokens = height * width * (latents / stride + sections * (1 - 1 / stride))  # and those of cells that are unfinished
+    end, channels, size = 0.0, plan.host.channels, (height * config.stride[1], width * config.stride[2])
+    for number, steps in enumerate(layer_strides(config)):  # each keeps two inputs, before a stride mostly one
+        end += channels * math.prod(size) * (1 if steps[0] == 2 else 2) * HALF
+        channels = config.channels[min(number, len(config.channels) - 1)]
+        size = (size[0] // steps[1], size[1] // steps[2])
+    return tokens * token + sections * end
+
+
+def _divided(size: int, by: int, padding: Padding) -> int:
+    return size // by if padding == "floor" else -(-size // by)
+
+
 def advice(plan: Plan, result: Estimate) -> list[str]:
     """What to change when the plan does not fit the card; empty when it fits."""
     card = plan.card_gib * GIB
@@ -277,6 +324,11 @@ def describe(plan: Plan, name: str) -> str:
             f"The VAE takes {result.decode_bytes / GIB:.1f} GiB to decode a piece of the film; where that is too much, "
             "ComfyUI decodes it in tiles"
         )
+    kept = disk(plan)
+    lines.append(
+        f"Disk for a minute of film: {kept.sections / 1e9:.2f} GB of sections, {kept.states / 1e9:.2f} GB of what the "
+        "memory keeps of them (kept_states)"
+    )
     left_out = result.streamed_bytes(plan.card_gib * GIB)
     if left_out and result.whole_bytes <= plan.card_gib * GIB:
         lines.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,17 @@ class VideoMemorySampler(io.ComfyNode):
                     "none of the finished ones. 20 GB hold more than an hour of 832x480; above that, what other runs "
                     "left goes first. 0: keep none.",
                 ),
+                io.Int.Input(
+                    "horizon",
+                    default=0,
+                    min=0,
+                    max=10_000_000,
+                    step=100,
+                    optional=True,
+                    tooltip="Most memory tokens that a section sees; 0: all. Above it the near past comes from the "
+                    "finest memory encoder, what is before it from coarser ones (Combine Memory Encoders), and the "
+                    "rest thinned.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The whole film; decode it once."),
@@ -156,6 +168,7 @@ class VideoMemorySampler(io.ComfyNode):
             "branch_section",
             "pictures",
             "kept_states",
+            "horizon",
         )
 
     @classmethod
@@ -175,9 +188,10 @@ class VideoMemorySampler(io.ComfyNode):
         sliding_window: int = 3, attention_mode: str = "auto", boundary: float = 0.875, low_noise_memory: bool = True,
         history_guidance: float = 0.0, redo: str = "", locks: str = "", branch_film: str = "", branch_section: int = 1,
         start_image: torch.Tensor | None = None, clip_vision=None, references: torch.Tensor | None = None,
-        pictures: str = "", kept_states: float = KEPT_STATES,
+        pictures: str = "", kept_states: float = KEPT_STATES, horizon: int = 0,
     ) -> io.NodeOutput:  # fmt: skip
         settings = settings_from(strength, history_timestep, sliding_window, attention_mode, history_guidance)
+        settings = replace(settings, horizon=horizon)
         settings = as_trained([part.config for part in memory_encoder.parts], settings)
         host = host_of(model)
         memory_encoder.check_host(host)
@@ -218,7 +232,7 @@ class VideoMemorySampler(io.ComfyNode):
         ingredients = {
             "models": uuid4().hex if models is None else models,
             "encoder": [part.identity for part in memory_encoder.parts],
-            "settings": vars(settings),
+            "settings": settings.facts(),
             "sigmas": sigmas,
             "cfg": cfg,
             "sampler": describe_sampler(sampler),

@@ -60,6 +60,10 @@ class MemorySettings:
         if self.attention_mode == "cached" and self.history_timestep != "zero":
             raise ValueError("attention_mode cached needs history_timestep zero; nothing else stays the same")
 
+    def facts(self) -> dict[str, Any]:
+        """The settings by name, for keys; without a horizon they are those of before there was one."""
+        return {name: value for name, value in vars(self).items() if name != "horizon" or value}
+
 
 @dataclass
 class InjectedMemory:

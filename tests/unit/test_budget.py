@@ -6,15 +6,19 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from memory_encoder.budget import (
     HOSTS,
+    HostShape,
     Plan,
     advice,
     describe,
+    disk,
     estimate,
     full_tokens,
     host_of_encoder,
@@ -22,7 +26,13 @@ from memory_encoder.budget import (
     named_host,
 )
 from memory_encoder.cli import main
+from memory_encoder.film.states import KeptStates, StateStore
+from memory_encoder.memory.compressor import append_history
+from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.encoder import MemoryEncoder
+
+from .test_compressor import CODEC
 
 LARGE = {  # hosts with a VAE of 8x8: (floor, ceil) for 20 s at 24 fps, 832x480
     "4x4x2": (5460, 6240),
@@ -171,6 +181,27 @@ def test_budget_says_what_a_memory_holds_and_advises_what_its_kind_can_change():
     text = describe(replace(planned(FRAMEPACK, 5, fps=30), card_gib=2), "hunyuan")
     assert "memory 1@1x1x1+2@2x2x2+16@4x4x4 + 1 whole picture + 729 tokens of the first picture" in text
     assert "compression rate" not in text and "shorter sections" not in text and "a smaller picture" in text
+
+
+@pytest.mark.parametrize("rate", ["4x4x2", "2x2x2", "2x2x1", "4x4x8"])
+def test_disk_for_a_minute_is_what_a_film_leaves(rate: str, tmp_path: Path) -> None:
+    """In small: a few sections of a host as wide as half of HunyuanVideo, at 320x192."""
+    shape = HostShape(1536, 0.0, 4, 8, 1.0)
+    made = Plan(shape, 320, 192, 16, 60, 2.5, (rate,))
+    encoder = MemoryEncoder(EncoderConfig("hunyuan", 1536, 16, rate=rate, variant="without_lr"))
+    states = KeptStates.of(StateStore(tmp_path), {})
+    memory = VideoMemory.empty(encoder.config)
+    with torch.inference_mode():
+        encoder.reset_parameters(torch.Generator().manual_seed(0))
+        encoder = encoder.to(torch.bfloat16)
+        for number in range(5):
+            x = torch.randn(1, 16, 10, 24, 40, generator=torch.Generator().manual_seed(number))
+            append = partial(append_history, encoder, CODEC, memory, x, dtype=torch.bfloat16)
+            memory = states.extended(memory, {"x": x}, append)
+    sizes = [path.stat().st_size for path in sorted((tmp_path / "memory").iterdir())][1:]  # the first has a short end
+    assert disk(made).states == pytest.approx(24 * sum(sizes) / len(sizes), rel=0.1)
+    assert disk(made).sections == 240 * 16 * 24 * 40 * 4
+    assert "GB of what the memory keeps of them (kept_states)" in describe(made, "hunyuan")
 
 
 def test_unknown_host_is_refused_with_the_known_names():
