@@ -95,3 +95,16 @@ def test_another_vae_or_encoder_makes_the_memory_anew(world: World) -> None:
     prompt["1"]["inputs"]["vae"] = "another"
     world.film("kept", "a", **clip)
     assert world.vae_calls() > 0
+
+
+def test_a_horizon_changes_only_films_that_outgrow_it_and_is_made_once(world: World) -> None:
+    plain = world.film("plain", *SHOTS)
+    far = world.film("far", *SHOTS, horizon=10_000)
+    assert torch.equal(far[0]["samples"], plain[0]["samples"])
+    near = world.film("near", *SHOTS, horizon=16)
+    assert not torch.equal(near[0]["samples"], plain[0]["samples"])
+    first = plain[0]["samples"].shape[2] // len(SHOTS)
+    assert torch.equal(near[0]["samples"][:, :, :first], plain[0]["samples"][:, :, :first])
+    again = world.film("near", *SHOTS, horizon=16)
+    assert f"{len(SHOTS)} reused" in again[2]
+    assert_equal(again, near)
