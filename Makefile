@@ -5,7 +5,7 @@ RUN := $(ENVIRONMENT) run
 # Processes that share the tests; a module's tests stay in one, which keeps its server.
 WORKERS ?= 2
 
-.PHONY: help environment tools demo test lint unit bench real-size reproduce workflows clean
+.PHONY: help environment tools demo test lint unit bench real-size reproduce workflows screenshots clean
 
 help:
 	@echo "make demo    a film with memory from the real ComfyUI, on the CPU"
@@ -16,6 +16,7 @@ help:
 	@echo "make real-size  VRAM of every phase of a film at full size, on a card that is not there"
 	@echo "make reproduce  the paper's tables in small; ARGS=--quick to try it, ARGS=--full with a GPU"
 	@echo "make workflows  write workflows/ and locales/ anew, after a node has changed"
+	@echo "make screenshots  every view in every state, to look at; OUT=folder"
 
 environment:
 	@$(ENVIRONMENT)
@@ -42,6 +43,11 @@ test: lint tools
 workflows: tools
 	$(RUN) -m tools.translations
 	$(RUN) -m tools.workflows
+
+# Both renderers, both themes, a large screen and a laptop; ARGS="--only sampler" for some.
+OUT ?= /tmp/video-memory-screenshots
+screenshots: tools
+	$(RUN) -m tools.browser_server node tools/screenshots.mjs $(OUT) $(ARGS)
 
 bench: environment
 	$(RUN) -m benchmarks.step_time

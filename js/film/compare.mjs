@@ -107,10 +107,11 @@ export class Compare {
     this.waiting = true;
     requestAnimationFrame(() => {
       this.waiting = false;
+      if (!this.on) return; // paused or closed meanwhile
       const now = performance.now();
       if (this.sides.every(({ clip }) => clip.ready)) this.time = (this.time + (now - this.before) / 1000) % this.tile.seconds;
       this.before = now;
-      if (this.on) this.draw();
+      this.draw();
     });
   }
 

@@ -14,8 +14,9 @@ export class Detail {
    */
   constructor(change, leave, compare) {
     Object.assign(this, { change, leave });
-    this.prompt = element("div", { class: "vm-film-prompt" });
-    this.facts = element("div", { class: "vm-film-status vm-film-dim" });
+    this.prompt = element("span");
+    this.facts = element("span", { class: "vm-film-dim" });
+    this.words = element("div", { class: "vm-film-words" }, this.facts, "  ", this.prompt);
     const button = (name, act) => plainButton(t(name), t(`${name}.title`), act);
     this.buttons = {
       redo: button("film.redo", () => this.choose(redo(this.choices, this.tile.index, finishedOf(this.state)))),
@@ -25,7 +26,7 @@ export class Detail {
       from: button("film.continue", () => this.choose(continueFrom(this.choices, this.tile.index, madeOf(this.state)))),
     };
     this.row = element("div", { class: "vm-film-detail-row" }, ...Object.values(this.buttons));
-    this.question = element("div", { class: "vm-film-status", id: `vm-film-question-${(count += 1)}` });
+    this.question = element("div", { class: "vm-film-question", id: `vm-film-question-${(count += 1)}` });
     this.yes = plainButton(t("film.ask.yes"), t("film.ask.yes.title"), () => this.answer(true));
     this.no = plainButton(t("film.ask.no"), t("film.ask.no.title"), () => this.answer(false));
     this.asking = element(
@@ -34,7 +35,7 @@ export class Detail {
       this.question, this.yes, this.no,
     ); // prettier-ignore
     this.asking.onkeydown = (event) => this.key(event);
-    this.root = element("div", { class: "vm-film-detail" }, this.facts, this.prompt, this.row, this.asking);
+    this.root = element("div", { class: "vm-film-detail" }, this.words, this.row, this.asking);
   }
 
   /** `usable` is false when takes and locks cannot be changed here. */
@@ -45,13 +46,14 @@ export class Detail {
     this.state = state;
     if (!tile) return;
     update(this.prompt, "textContent", tile.prompt);
-    update(this.prompt, "title", tile.prompt);
     update(this.facts, "textContent", factsOf(tile));
+    update(this.words, "title", `${this.facts.textContent}\n${tile.prompt}`);
     const { redo: again, back, lock, from } = this.buttons;
     const shotLock = tile.locked && !tile.lockedHere;
     again.disabled = from.disabled = !usable || shotLock;
     update(this.buttons.compare, "hidden", tile.versions < 2);
-    back.disabled = !usable || shotLock || tile.nextTake === 0;
+    back.disabled = !usable || shotLock;
+    update(back, "hidden", tile.nextTake === 0);
     lock.disabled = !usable || shotLock || (!tile.key && !tile.lockedHere);
     update(lock, "textContent", t(tile.locked ? "film.unlock" : "film.lock"));
     update(lock, "title", shotLock ? t("film.lock.shot") : t(tile.locked ? "film.unlock.title" : "film.lock.title"));
@@ -78,7 +80,7 @@ export class Detail {
   ask(asked) {
     this.asked = asked;
     update(this.asking, "hidden", !asked);
-    update(this.row, "hidden", Boolean(asked));
+    for (const part of [this.words, this.row]) update(part, "hidden", Boolean(asked)); // their room is the question's
     if (!asked) return;
     update(this.question, "textContent", t("film.ask", { sections: sectionsText(asked.lost) }));
     update(this.question, "title", this.question.textContent);

@@ -24,10 +24,11 @@ export const PICTURES_STYLE = `
 .vm-picture-mark { top: 3px; font-weight: 600; }
 .vm-film .vm-picture-ban { position: absolute; right: 3px; top: 3px; width: 20px; height: 20px; padding: 0; border: 0;
   border-radius: 4px; background: #000a; color: #fff; line-height: 20px; }
-.vm-film .vm-picture-ban[aria-pressed="true"] { background: var(--vm-bad); }
+.vm-film .vm-picture-ban[aria-pressed="true"] { background: #dc2626; }
 .vm-pictures-add { display: flex; align-items: center; gap: 8px; min-width: 0; flex: none; }
 .vm-film .vm-pictures-add input { width: 84px; padding: 3px 6px; border: 1px solid var(--border-color); border-radius: 6px;
   background: var(--comfy-input-bg); color: var(--input-text); font: inherit; }
+.vm-film .vm-pictures-add input::placeholder { color: var(--vm-quiet); opacity: 1; }
 .vm-film .vm-pictures-add input[aria-invalid="true"] { border-color: var(--vm-bad); }
 `;
 
@@ -47,7 +48,7 @@ export class Pictures {
       type: "text", placeholder: "2:40", maxlength: "40", spellcheck: false, title: t("pictures.add"), "aria-label": t("pictures.add"),
       onkeydown: (event) => this.type(event), oninput: () => this.field.removeAttribute("aria-invalid"),
     }); // prettier-ignore
-    const add = element("div", { class: "vm-pictures-add" }, this.hint, this.field);
+    const add = element("label", { class: "vm-pictures-add" }, this.hint, t("pictures.pin.short"), this.field);
     this.root = element("div", { class: "vm-pictures", hidden: true }, this.list, add);
   }
 

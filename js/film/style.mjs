@@ -4,19 +4,23 @@ export const STYLE = `
 .vm-film { --vm-accent: var(--p-primary-color, #3b82f6); --vm-ok: var(--p-green-500, #22c55e);
   --vm-lock: var(--p-amber-500, #f59e0b); --vm-bad: var(--p-red-500, #ef4444);
   --vm-solid: #2563eb; --vm-quiet: color-mix(in srgb, var(--descrip-text, #999) 55%, var(--input-text, #ddd));
-  display: flex; flex-direction: column; gap: 8px; box-sizing: border-box; width: 100%; height: 100%; padding: 8px;
+  display: flex; flex-direction: column; gap: 6px; box-sizing: border-box; width: 100%; height: 100%; padding: 7px 8px;
   overflow: hidden; border-radius: 8px; background: var(--comfy-menu-bg); color: var(--input-text);
   border: 1px solid var(--border-color); font: 13px/1.35 system-ui, sans-serif; }
 .vm-film * { box-sizing: border-box; }
 .vm-film [hidden] { display: none !important; }
-.vm-film-head, .vm-film-detail-row, .vm-film-pending { display: flex; align-items: center; gap: 8px; min-width: 0; }
+.vm-film-head, .vm-film-detail-row, .vm-film-pending { display: flex; align-items: center; gap: 6px; min-width: 0; }
+.vm-film-head { flex-wrap: wrap; row-gap: 3px; }
+.vm-film-head > .vm-film-status { flex-basis: 100%; }
+.vm-film-watching .vm-film-head > .vm-film-status { flex-basis: 0; }
+.vm-film-head > :last-child { margin-inline-start: auto; }
 .vm-film-status { flex: 1; min-width: 0; overflow: hidden; white-space: nowrap; text-overflow: ellipsis;
   font-variant-numeric: tabular-nums; }
 .vm-film-status b { font-weight: 600; }
 .vm-film-dim { color: var(--vm-quiet); }
 .vm-film button { font: inherit; color: var(--input-text); cursor: pointer; }
 .vm-film .vm-film-button { padding: 3px 9px; border: 1px solid var(--border-color); border-radius: 6px;
-  background: var(--comfy-input-bg); white-space: nowrap; }
+  background: var(--comfy-input-bg); white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .vm-film .vm-film-button:hover:not(:disabled) { border-color: var(--vm-accent); }
 .vm-film .vm-film-button:disabled { opacity: 0.45; cursor: default; }
 .vm-film .vm-film-button.primary { background: var(--vm-solid); border-color: var(--vm-solid); color: #fff; }
@@ -28,7 +32,7 @@ export const STYLE = `
 .vm-film-strip { display: flex; gap: 6px; overflow-x: auto; overflow-y: hidden; flex: 1; min-height: 0;
   padding: 2px 2px 6px; container-type: size; scrollbar-width: thin; scrollbar-color: var(--border-color) transparent; }
 .vm-film-tile { position: relative; display: flex; flex-direction: column; flex: none; padding: 0;
-  width: clamp(128px, calc(1.6 * (100cqh - 48px)), 400px);
+  width: clamp(128px, calc(1.6 * (100cqh - 30px)), 400px);
   border: 1px solid var(--border-color); border-radius: 6px; background: var(--comfy-input-bg); overflow: hidden;
   text-align: left; }
 .vm-film-tile[aria-selected="true"] { border-color: var(--vm-accent); box-shadow: 0 0 0 1px var(--vm-accent); }
@@ -48,7 +52,8 @@ export const STYLE = `
   background: var(--vm-solid); color: #fff; font-size: 11.5px; }
 .vm-film-progress { position: absolute; left: 0; bottom: 0; height: 3px; background: var(--vm-accent); }
 .vm-film-text { padding: 3px 6px 4px; min-width: 0; width: 100%; flex: none; }
-.vm-film-text > div { overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
+.vm-film-text > div { overflow: hidden; white-space: nowrap; text-overflow: ellipsis; min-height: 1.35em; }
+@container (max-height: 130px) { .vm-film-text > :last-child { display: none; } }
 .vm-film-state { display: flex; align-items: center; gap: 5px; font-size: 12px; }
 .vm-film-state::before { content: ""; width: 7px; height: 7px; border-radius: 50%; background: var(--descrip-text);
   flex: none; }
@@ -61,10 +66,13 @@ export const STYLE = `
 @keyframes vm-film-pulse { 50% { opacity: 0.25; } }
 .vm-film-detail { display: flex; flex-direction: column; gap: 6px; flex: none; padding-top: 6px;
   border-top: 1px solid var(--border-color); }
-.vm-film-prompt { flex: none; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
-.vm-film-detail-row { flex-wrap: wrap; row-gap: 6px; }
-.vm-film-ask { padding: 3px 3px 3px 8px; border-radius: 6px; background: color-mix(in srgb, var(--vm-lock) 20%, transparent); }
-.vm-film-pending { padding: 4px 4px 4px 8px; border-radius: 6px; flex: none; min-height: 34px;
+.vm-film-words { flex: none; overflow: hidden; white-space: pre; text-overflow: ellipsis; }
+.vm-film-detail-row { gap: 4px; }
+.vm-film-detail-row .vm-film-button { flex: none; padding-inline: 7px; }
+.vm-film-detail-row .vm-film-button:last-child { flex: initial; min-width: 0; }
+.vm-film-ask { min-height: 49px; padding: 3px 5px 3px 8px; border-radius: 6px; background: color-mix(in srgb, var(--vm-lock) 20%, transparent); }
+.vm-film-question, .vm-film-pending > .vm-film-status { flex: 1; min-width: 0; max-height: 2.5em; overflow: hidden; line-height: 1.25; white-space: normal; overflow-wrap: anywhere; }
+.vm-film-pending { padding: 2px 4px 2px 8px; border-radius: 6px; flex: none; min-height: 36px; font-size: 12px;
   background: color-mix(in srgb, var(--vm-accent) 16%, transparent); }
 .vm-film-pending[data-level="none"] { padding-inline: 0; background: none; color: var(--vm-quiet); }
 .vm-film-pending[data-level="bad"] { background: color-mix(in srgb, var(--vm-bad) 18%, transparent); }
@@ -77,8 +85,8 @@ export const STYLE = `
 .vm-film-side-row :is(select, .vm-film-button) { height: 24px; color: #fff; background: #2a2a2a; border: 1px solid #555; border-radius: 6px; font: inherit; }
 .vm-film-side-row select { flex: 1; min-width: 0; }
 .vm-film-side-row .vm-film-button { padding-block: 0; }
-.vm-film-caption { position: absolute; left: 0; right: 0; top: 0; padding: 5px 8px 14px; font-size: 12.5px;
-  background: linear-gradient(#000c, transparent); overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
+.vm-film-caption { position: absolute; left: 0; right: 0; top: 0; padding: 4px 8px; font-size: 12.5px;
+  background: #000b; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
 .vm-film-controls { display: flex; align-items: center; gap: 5px; flex: none; padding: 5px 8px; background: #161616; }
 .vm-film-controls .vm-film-button { display: grid; place-items: center; width: 28px; height: 24px; padding: 0; color: #fff;
   background: #2a2a2a; border-color: #555; flex: none; }

@@ -81,7 +81,9 @@ export class FilmView {
 
   /** Shows a new state, an error of the server, or the present ones again. */
   show(state = this.state, error = this.error) {
-    const reached = state.run && state.run.index !== this.state.run?.index && state.run.state === "running";
+    const { run } = state;
+    // What is made is followed; what stays as it is takes the eye from nothing.
+    const reached = run?.state === "running" && run.index !== this.state.run?.index && !state.plan[run.index]?.kept;
     const paused = state.run?.state === "paused" && this.state.run?.state !== "paused";
     this.state = state;
     this.error = error;
@@ -109,6 +111,7 @@ export class FilmView {
     }
     update(this.turns[PICTURES], "textContent", t(PICTURES, { count: this.pictures.shown.length }));
     this.root.classList.toggle("vm-film-grid", this.host.turned("film.grid"));
+    this.root.classList.toggle("vm-film-watching", this.player.active || this.compare.active);
     const usable = takes !== null && locks !== null && !linked;
     this.detail.show(this.shown[this.selected], { takes, locks }, this.state, usable);
     this.showPending(takes, locks, linked);

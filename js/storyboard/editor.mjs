@@ -79,7 +79,7 @@ export class StoryboardEditor {
     this.element = h(
       "div",
       { class: "vm-sb", role: "group", "aria-label": t("storyboard.editor") },
-      this.toolbar.element, this.notices.element, this.pastePanel.element, this.timeline.scroller, this.timeline.map, this.picturePanel.element, this.shotPanel.element, this.cast.element, this.negative.element, this.planPanel.element,
+      this.toolbar.element, this.pastePanel.element, this.timeline.scroller, this.timeline.map, this.notices.element, this.picturePanel.element, this.shotPanel.element, this.cast.element, this.negative.element, this.planPanel.element,
     ); // prettier-ignore
     this.element.addEventListener("keydown", (event) => this.#key(event));
     this.element.addEventListener("focusin", () => (this.focused = true));

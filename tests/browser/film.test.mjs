@@ -260,7 +260,7 @@ for (const renderer of RENDERERS) {
     await page.getByText("Section 1 is ready").waitFor();
     await shows(page, ["stored", "waiting", "waiting"]);
     assert.deepEqual((await stored(name)).map(([index]) => index), [0]);
-    await page.locator('.vm-film-tile[aria-selected="true"]').getByText(PROMPTS[0]).waitFor();
+    await page.getByRole("option", { name: `Section 1, new: ${PROMPTS[0]}`, selected: true }).waitFor();
     await fit(page, id);
     await picture(page, `film-review-${renderer}`);
     await page.locator(".vm-film-pending").getByRole("button", { name: "Go on", exact: true }).click();

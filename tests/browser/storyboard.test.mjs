@@ -358,6 +358,12 @@ for (const renderer of RENDERERS) {
     await named.getByText("The pier").waitFor();
     await named.getByText("number 3").waitFor();
     await picture(page, `storyboard-forty-${renderer}`);
+    for (const summary of await editor.locator("summary").all()) await summary.click();
+    const [bar, view] = await editor.evaluate((root) => {
+      root.scrollTop = root.scrollHeight;
+      return [root.querySelector(".vm-sb-toolbar"), root].map((one) => one.getBoundingClientRect().top);
+    });
+    assert.ok(Math.abs(bar - view) <= 2, "what one does with shots stays in sight");
     quiet();
     await close();
   });
