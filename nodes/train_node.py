@@ -67,7 +67,8 @@ class VideoMemoryTrain(io.ComfyNode):
                     tooltip="Clips in a step; cut into smaller steps where the card has no room for it.",
                 ),
                 io.Float.Input(
-                    "learning_rate", default=5e-5, min=1e-7, max=1.0, step=1e-6, round=False, tooltip="Of AdamW."
+                    "learning_rate", default=5e-5, min=1e-7, max=1.0, step=1e-6, round=False,
+                    tooltip="How far an update moves the weights (AdamW); lower it if the loss jumps or rises.",
                 ),
                 io.Int.Input("rank", default=128, min=1, max=1024, tooltip="Rank of the LoRA; the paper uses 128."),
                 seed_input(),
@@ -84,7 +85,10 @@ class VideoMemoryTrain(io.ComfyNode):
                     "picture_every", default=500, min=0, max=1_000_000, optional=True,
                     tooltip="Steps between pictures of recalled frames; 0 for none.",
                 ),
-                io.Int.Input("checkpoint_every", default=200, min=1, max=1_000_000, optional=True, tooltip="In steps."),
+                io.Int.Input(
+                    "checkpoint_every", default=200, min=1, max=1_000_000, optional=True,
+                    tooltip="Steps between checkpoints, from which a run that was stopped goes on.",
+                ),
                 io.Boolean.Input(
                     "gradient_checkpointing", default=True, optional=True, tooltip="Less memory, a third more time."
                 ),

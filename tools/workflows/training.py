@@ -15,6 +15,20 @@ PRESET = "12gb-5b"
 PRESET_ALONE = ("offload_inputs", "resident_blocks")  # no inputs of the node
 
 SIZE: dict[str, Any] = {"width": 832, "height": 480}
+PRETRAIN_FIRST = """
+**Know this first.** Nobody has trained a memory of this size with the pack yet. By our estimates the two stages take
+thousands of clips and two to three days on an RTX 4090. To see a trained memory at work in minutes, open *First film*.
+
+"""
+FINETUNE_FIRST = """
+**Know this first.** `my_memory` is what *Pretrain* leaves behind; there is none to download. By our estimates this
+stage takes about two days on an RTX 4090.
+
+"""
+CHECK_FIRST = """
+**Know this first.** `my_memory` is what *Pretrain* leaves behind; there is none to download.
+
+"""
 CLIPS = """
 1. Put videos into `input/training_clips`, each with its caption in a `.txt` of the same name. Some hundred clips of
    25 seconds or more are a beginning; every tenth is kept for testing.
@@ -67,7 +81,8 @@ def pretrain() -> Workflow:
     )
     workflow.note(
         "Stage 1: retrieval",
-        "The encoder learns to keep frames, and a LoRA teaches the model to read them: it draws any frame of a clip "
+        PRETRAIN_FIRST
+        + "The encoder learns to keep frames, and a LoRA teaches the model to read them: it draws any frame of a clip "
         "from the memory alone.\n" + CLIPS + RUN + "\nThen go on with *Finetune*.",
     )
     workflow.note("Hardware", HARDWARE)
@@ -85,7 +100,8 @@ def finetune() -> Workflow:
     )  # fmt: skip
     workflow.note(
         "Stage 2: continuation",
-        "The model learns to make the next section of a film from its memory. It begins with the encoder of stage 1."
+        FINETUNE_FIRST
+        + "The model learns to make the next section of a film from its memory. It begins with the encoder of stage 1."
         "\n\n`retrieval_share` lets some steps go on with stage 1, so that the LoRA does both.\n" + CLIPS + RUN,
     )
     workflow.note("Hardware", HARDWARE)
@@ -137,7 +153,8 @@ def retrieval_check() -> Workflow:
         column.append(add("PreviewAny", f"{what}, in numbers", id=number, source=column[2][1]))
     workflow.note(
         "What does the memory remember?",
-        """The clip is compressed into a memory, and the model draws every frame of it again from the memory alone.
+        CHECK_FIRST
+        + """The clip is compressed into a memory, and the model draws every frame of it again from the memory alone.
 The same once more without memory, which shows what the model would guess.
 
 1. Choose encoder and LoRA: what *Pretrain* left.
