@@ -21,6 +21,7 @@ from aiohttp import web
 from comfy.cli_args import args
 
 from ..memory_encoder.damage import DAMAGE, parsed_object
+from ..memory_encoder.evaluation.judge.marks import read_marks
 from ..memory_encoder.files import is_plain, named_folder, read_plain
 from ..memory_encoder.film.opening import unbroken
 from ..memory_encoder.film.plan import PlanError, PlanRequest, film_plan
@@ -171,17 +172,21 @@ def film_state(film: str) -> dict[str, Any]:
     run: the last message of the run that is making the film, None when none is.
     pictures: those of a memory of pictures, for films that have one.
     versions: how often a section is on disk, see `takes`.
-    Sections that do not follow the ones before them, since they are of an earlier run, have the status "stale".
+    Sections that do not follow the ones before them, since they are of an earlier run, have the status "stale"; those
+    that fall out, by a report which judged them as they are, `falls_out`.
     """
     store = _reader(film)
     records = store.manifest()
     following = unbroken(records)
     clips = Counter(path.name[:PLACE] for path in store.folder.glob("section_*.webp"))
+    marks = read_marks(store.folder, {int(record["index"]) + 1: record["key"] for record in records})
     sections = []
     for number, record in enumerate(records):
         stale = {"status": "stale"} if number >= following else {}
         path = clip_path(store, record)
         sections.append(record | stale | {"clip": is_plain(path), "versions": clips[path.name[:PLACE]]})
+        if odd := marks.get(int(record["index"]) + 1):
+            sections[-1]["falls_out"] = odd
     running = RUNNING.get(film)
     run = None if running is None else running.last
     return {"film": film, "plan": _plan(store.folder / PLAN), "sections": sections, "run": run} | _pictures(

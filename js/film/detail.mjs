@@ -2,6 +2,7 @@
 
 import { element, update, updateAttribute } from "../dom.mjs";
 import { t } from "../i18n.mjs";
+import { oddText } from "./odd.mjs";
 import { finishedOf } from "./state.mjs";
 import { sectionsText } from "./status.mjs";
 import { continueFrom, previousTake, redo, takeOf, toggleLock, unlocked } from "./takes.mjs";
@@ -16,7 +17,8 @@ export class Detail {
     Object.assign(this, { change, leave });
     this.prompt = element("span");
     this.facts = element("span", { class: "vm-film-dim" });
-    this.words = element("div", { class: "vm-film-words" }, this.facts, "  ", this.prompt);
+    this.odd = element("span", { class: "vm-film-odd-text", role: "note", hidden: true });
+    this.words = element("div", { class: "vm-film-words" }, this.facts, "  ", this.odd, this.prompt);
     const button = (name, act) => plainButton(t(name), t(`${name}.title`), act);
     this.buttons = {
       redo: button("film.redo", () => this.choose(redo(this.choices, this.tile.index, finishedOf(this.state)))),
@@ -51,6 +53,12 @@ export class Detail {
     const { redo: again, back, lock, from } = this.buttons;
     const shotLock = tile.locked && !tile.lockedHere;
     again.disabled = from.disabled = !usable || shotLock;
+    const odd = oddText(tile);
+    update(this.prompt, "hidden", Boolean(odd)); // which the tile shows, too: the pictures keep their room
+    update(this.odd, "hidden", !odd);
+    update(this.odd, "textContent", odd);
+    if (odd) update(this.words, "title", `${this.words.title}\n${odd}`);
+    again.classList.toggle("primary", Boolean(odd) && !tile.locked && tile.take === tile.nextTake);
     update(this.buttons.compare, "hidden", tile.versions < 2);
     back.disabled = !usable || shotLock;
     update(back, "hidden", tile.nextTake === 0);

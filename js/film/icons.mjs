@@ -1,6 +1,7 @@
 /** Signs of the player's buttons, filled, 16x16. */
 
 export const ICONS = {
+  odd: "M8 1.5 15.2 14H.8zM7.1 6v4h1.8V6zm0 5.2V13h1.8v-1.8z",
   play: "M4 2.5v11l9-5.5z",
   pause: "M4 2.5h3v11H4zM9 2.5h3v11H9z",
   back: "M12 2.5v11L5 8zM3 2.5h2v11H3z",

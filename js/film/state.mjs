@@ -62,11 +62,12 @@ function newRun(node) {
 }
 
 /**
- * One tile per section: `{index, state, prompt, start, seconds, key, clip, versions, take, nextTake, locked, lockedHere, live, progress}`.
+ * One tile per section: `{index, state, prompt, start, seconds, key, clip, versions, odd, take, nextTake, locked, lockedHere, live, progress}`.
  *
  * `state` is waiting, sampling, stored, reused, locked, failed, stopped, or stale: on disk, but of an earlier run of the
  * film. While a run has not come to a section, it is "kept" when it stays as it is, "again" when it will be made anew, and
- * "reading" while one that stays goes into the memory. `take` is the one on disk, or the one that the run makes.
+ * "reading" while one that stays goes into the memory. `take` is the one on disk, or the one that the run makes. `odd`: what a
+ * report says of the section that is on disk, `{measure, said, value, usual}` each.
  */
 export function tilesOf(state, takes, locks) {
   const planned = new Map(state.plan.map((entry) => [entry.index, entry]));
@@ -84,6 +85,7 @@ export function tilesOf(state, takes, locks) {
       key: record?.key ?? "",
       clip: Boolean(record?.clip),
       versions: record?.versions ?? 0,
+      odd: ahead ? [] : (record?.falls_out ?? []),
       take: (ahead ? plan.take : record?.take) ?? 0,
       nextTake: takes.get(index) ?? 0,
       locked: locks.has(index) || Boolean(planned.get(index)?.locked),

@@ -47,6 +47,10 @@ export const STYLE = `
   color: #fff; font-weight: 600; font-variant-numeric: tabular-nums; }
 .vm-film-lock { position: absolute; right: 4px; top: 4px; width: 18px; height: 18px; padding: 3px; border-radius: 4px;
   background: #000a; color: var(--vm-lock); }
+.vm-film-odd { position: absolute; left: 4px; bottom: 4px; width: 18px; height: 18px; padding: 2px; border-radius: 4px;
+  background: #000a; color: #ffb020; }
+.vm-film-odd-text { padding-inline: 6px; border-radius: 4px; background: color-mix(in srgb, var(--vm-lock) 20%, transparent); }
+.vm-film-odd svg { width: 100%; height: 100%; display: block; fill-rule: evenodd; }
 .vm-film-lock svg { width: 100%; height: 100%; display: block; }
 .vm-film-next { position: absolute; right: 4px; bottom: 4px; padding: 0 5px; border-radius: 4px;
   background: var(--vm-solid); color: #fff; font-size: 11.5px; }

@@ -2,6 +2,8 @@
 
 import { element, svg, update, updateAttribute } from "../dom.mjs";
 import { t } from "../i18n.mjs";
+import { ICONS } from "./icons.mjs";
+import { oddText } from "./odd.mjs";
 import { place } from "./time.mjs";
 
 const PADLOCK = "M4 7V5a4 4 0 0 1 8 0v2a2 2 0 0 1 2 2v5a1 1 0 0 1-1 1H3a1 1 0 0 1-1-1V9a2 2 0 0 1 2-2zm2 0h4V5a2 2 0 0 0-4 0z";
@@ -14,12 +16,13 @@ export class Tile {
     this.image = element("img", { alt: "", draggable: false, hidden: true });
     this.none = element("span", { class: "vm-film-dim", textContent: t("film.nopreview"), hidden: true });
     this.lock = element("span", { class: "vm-film-lock", hidden: true }, svg(PADLOCK));
+    this.odd = element("span", { class: "vm-film-odd", hidden: true }, svg(ICONS.odd));
     this.next = element("span", { class: "vm-film-next", hidden: true });
     this.progress = element("div", { class: "vm-film-progress" });
     this.state = element("div", { class: "vm-film-state" });
     this.prompt = element("div", { class: "vm-film-dim" });
     const number = element("span", { class: "vm-film-number", textContent: String(index + 1) });
-    const picture = element("div", { class: "vm-film-picture" }, this.none, this.image, number, this.lock, this.next, this.progress);
+    const picture = element("div", { class: "vm-film-picture" }, this.none, this.image, number, this.odd, this.lock, this.next, this.progress);
     const text = element("div", { class: "vm-film-text" }, this.state, this.prompt);
     this.root = element("button", { type: "button", class: "vm-film-tile", role: "option", onclick: () => chosen(index) }, picture, text);
     this.root.onpointerenter = () => this.move(true);
@@ -39,10 +42,13 @@ export class Tile {
     update(this.root.dataset, "state", tile.state);
     updateAttribute(this.root, "aria-selected", String(selected));
     update(this.root, "tabIndex", selected ? 0 : -1);
-    updateAttribute(this.root, "aria-label", t("film.tile", { number: tile.index + 1, state, prompt: tile.prompt }));
+    const odd = oddText(tile);
+    const name = t("film.tile", { number: tile.index + 1, state, prompt: tile.prompt });
+    updateAttribute(this.root, "aria-label", odd ? t("film.tile.odd", { tile: name, odd }) : name);
+    update(this.odd, "hidden", !odd);
     update(this.state, "textContent", tile.start ? `${state} · ${place(tile.start)}` : `${state} · 0:00`);
     update(this.prompt, "textContent", tile.prompt);
-    update(this.root, "title", tile.prompt);
+    update(this.root, "title", odd ? `${tile.prompt}\n${odd}` : tile.prompt);
     update(this.lock, "hidden", !tile.locked);
     const again = tile.key !== "" && !tile.locked && tile.take !== tile.nextTake;
     update(this.next, "hidden", !again);

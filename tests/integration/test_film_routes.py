@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks.faults.mutation import json_text
+from memory_encoder.evaluation.judge.marks import write_beside
+from memory_encoder.evaluation.judge.report import FallsOut, FilmReport, ShotReport
 from tools.comfy_server import ComfyError, ComfyServer
 from tools.environment import ROOT
 
@@ -72,6 +74,17 @@ def told(server: ComfyServer) -> list[dict[str, Any]]:
     prompt = film("told", PROMPTS[:2], steps=20)
     server.wait(server.queue(prompt), on_progress=listen)
     return messages
+
+
+def test_a_report_beside_the_film_marks_the_section_that_it_judged(server: ComfyServer, told: list[Any]) -> None:
+    folder = server.output_dir / "video_memory" / "told"
+    keys = {record["index"] + 1: record["key"] for record in state(server, "told")["sections"]}
+    odd = FallsOut("identity", "shot 2: the face differs from shot 1", 0.3, 0.7)
+    report = FilmReport("told", 16, 1, (64, 48), shots=[ShotReport(2, 0.5, 0.5, sections=(2,), falls_out=[odd])])
+    write_beside(report, folder, keys)
+    assert [record.get("falls_out") for record in state(server, "told")["sections"]] == [None, [odd.to_dict()]]
+    write_beside(report, folder, keys | {2: "another take"})
+    assert [record.get("falls_out") for record in state(server, "told")["sections"]] == [None, None]
 
 
 def test_page_is_told_of_the_plan_every_section_and_every_end(told: list[dict[str, Any]]) -> None:

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { oddText } from "../../js/film/odd.mjs";
+import { setLanguage } from "../../js/i18n.mjs";
 import { emptyFilm, finishedOf, pendingOf, tilesOf, withDisk, withEnd, withMessage, withSuccess } from "../../js/film/state.mjs";
 import { progressOf, sectionsText, statusOf } from "../../js/film/status.mjs";
 import { clock, place, roughly } from "../../js/film/time.mjs";
@@ -31,6 +33,19 @@ test("sections of an earlier run are shown as such and neither counted nor locke
   assert.deepEqual(states(film), ["stored", "stale", "stale"]);
   assert.deepEqual(finishedOf(film), [0]);
   assert.equal(statusOf(film, tilesOf(film, new Map(), new Set()), ""), "1 of 3 sections done");
+});
+
+test("a section that a report finds odd is marked until it is made anew", () => {
+  const odd = [{ measure: "identity", said: "shot 2: the face differs from shots 1 and 3", value: 0.31, usual: 0.74 }];
+  const sections = [record(0), { ...record(1), falls_out: odd }, record(2)];
+  let film = withDisk(emptyFilm("f"), { film: "f", plan, sections });
+  const marked = () => tilesOf(film, new Map(), new Set()).map((tile) => oddText(tile));
+  assert.deepEqual(marked(), ["", "shot 2: the face differs from shots 1 and 3", ""]);
+  setLanguage("ja");
+  assert.deepEqual(marked()[1], "顔が映画のものと違います（0.31、通常 0.74）");
+  setLanguage("en");
+  film = withMessage(film, message("started", { sections: plan.map((entry, index) => ({ ...entry, kept: index === 0 })) }));
+  assert.deepEqual(marked(), ["", "", ""], "what is being made anew has not been judged");
 });
 
 test("a run goes from waiting over sampling to what the manifest says", () => {

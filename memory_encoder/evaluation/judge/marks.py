@@ -1,0 +1,66 @@
+"""What a report says of a film's sections, beside the film: only of those that are still the ones it judged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...files import read_plain, write_bytes
+from .report import REPORT_JSON, VERSION, FilmReport
+
+# Measures whose odd shots are worth making anew; another prompt or another place is no fault of a section.
+REDO = ("identity", "clothes", "colour_drift", "sharpness_drift", "clarity", "dynamics", "seams")
+MAX_BYTES = 8 * 1024 * 1024
+
+
+def write_beside(report: FilmReport, folder: Path, keys: Mapping[int, str]) -> Path:
+    """Writes the report into a film's folder, at once or not at all, with the keys of the sections that it judged.
+
+    keys: by number of the section, from 1. Raises OSError that names the file.
+    """
+    path = folder / REPORT_JSON
+    data = report.to_dict() | {"keys": {str(number): key for number, key in keys.items()}}
+    write_bytes(path, json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode())
+    return path
+
+
+def read_marks(folder: Path, keys: Mapping[int, str]) -> dict[int, list[dict[str, Any]]]:
+    """By number of the section what falls out in it, `{"measure", "said", "value", "usual"}`; only where its key is
+    the one that was judged. Empty without a report, or with one that cannot be read."""
+    path = folder / REPORT_JSON
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            return {}
+        data = json.loads(read_plain(path))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(data, dict) or data.get("version") != VERSION or not isinstance(data.get("keys"), dict):
+        return {}
+    found: dict[int, list[dict[str, Any]]] = {}
+    for shot in _objects(data.get("shots")):
+        sections = shot.get("sections")
+        for number in sections if isinstance(sections, list) else ():
+            _add(found, number, _remarks(shot))
+    for seam in _objects(data.get("seams")):
+        _add(found, seam.get("section"), _remarks(seam))
+    judged = data["keys"]
+    return {number: remarks for number, remarks in found.items() if judged.get(str(number)) == keys.get(number, "")}
+
+
+def _add(found: dict[int, list[dict[str, Any]]], number: object, remarks: list[dict[str, Any]]) -> None:
+    if remarks and isinstance(number, int):
+        found.setdefault(number, []).extend(remarks)
+
+
+def _remarks(place: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {name: one.get(name) for name in ("measure", "said", "value", "usual")}
+        for one in _objects(place.get("falls_out"))
+        if isinstance(one.get("measure"), str) and one["measure"] in REDO and isinstance(one.get("said"), str)
+    ]
+
+
+def _objects(value: object) -> Sequence[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
