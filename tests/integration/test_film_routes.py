@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks.faults.mutation import json_text
-from memory_encoder.evaluation.judge.marks import write_beside
+from memory_encoder.evaluation.judge.judge_command import write_report
 from memory_encoder.evaluation.judge.report import FallsOut, FilmReport, ShotReport
 from tools.comfy_server import ComfyError, ComfyServer
 from tools.environment import ROOT
@@ -80,10 +81,11 @@ def test_a_report_beside_the_film_marks_the_section_that_it_judged(server: Comfy
     folder = server.output_dir / "video_memory" / "told"
     keys = {record["index"] + 1: record["key"] for record in state(server, "told")["sections"]}
     odd = FallsOut("identity", "shot 2: the face differs from shot 1", 0.3, 0.7)
-    report = FilmReport("told", 16, 1, (64, 48), shots=[ShotReport(2, 0.5, 0.5, sections=(2,), falls_out=[odd])])
-    write_beside(report, folder, keys)
+    shot = ShotReport(2, 0.5, 0.5, sections=(2,), falls_out=[odd])
+    report = FilmReport("told", 16, 1, (64, 48), shots=[shot], stills={2: np.zeros((24, 32, 3), np.uint8)})
+    write_report(report, folder, keys=keys)
     assert [record.get("falls_out") for record in state(server, "told")["sections"]] == [None, [odd.to_dict()]]
-    write_beside(report, folder, keys | {2: "another take"})
+    write_report(report, folder, keys=keys | {2: "another take"})
     assert [record.get("falls_out") for record in state(server, "told")["sections"]] == [None, None]
 
 

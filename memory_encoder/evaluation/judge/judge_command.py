@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...files import write_bytes
@@ -16,6 +16,7 @@ from .contact_sheet import contact_sheet, png
 from .footage import Footage, footage_of_film, footage_of_movie
 from .instruments import Instruments, find_instruments
 from .judging import judge_film
+from .marks import section_keys, with_keys
 from .report import REPORT_JSON, REPORT_SHEET, REPORT_TEXT, FilmReport
 from .report_text import comparison_table, markdown
 
@@ -27,12 +28,13 @@ def run_judge(args: argparse.Namespace) -> None:
             raise ValueError(f"--models {folder} is no folder")
     others = {name: _films(Path(path)) for name, path in (_named(text) for text in args.against)}
     instruments = find_instruments(args.models, device=args.device)
+    keys = section_keys(args.film) if args.film.is_dir() else {}  # as they are before it is watched
     report = _judged(args.film, args, instruments)
     against = [
         compare(report, name, [_judged(path, args, instruments) for path in paths]) for name, paths in others.items()
     ]
     out = args.out or (args.film if args.film.is_dir() else args.film.with_name(f"{args.film.stem}_report"))
-    for path in write_report(report, out, against):
+    for path in write_report(report, out, against, keys):
         print(path, flush=True)
     print("\n".join(report.remarks() or ["nothing falls out"]), flush=True)
     if against:
@@ -41,9 +43,14 @@ def run_judge(args: argparse.Namespace) -> None:
         print(f"missing: {one.said}", flush=True)
 
 
-def write_report(report: FilmReport, folder: Path, against: Sequence[Compared] = ()) -> list[Path]:
-    """Writes the report as JSON, markdown and contact sheet into a folder, and returns the files."""
-    data = report.to_dict() | ({"against": [one.to_dict() for one in against]} if against else {})
+def write_report(
+    report: FilmReport, folder: Path, against: Sequence[Compared] = (), keys: Mapping[int, str] | None = None
+) -> list[Path]:
+    """Writes the report as JSON, markdown and contact sheet into a folder, and returns the files.
+
+    keys: of the sections that were judged, see `marks`; by them the render strip marks what falls out.
+    """
+    data = report.to_dict() | ({"against": [one.to_dict() for one in against]} if against else {}) | with_keys(keys)
     contents = {
         REPORT_JSON: json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode(),
         REPORT_TEXT: markdown(report, against).encode(),

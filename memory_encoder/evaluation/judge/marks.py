@@ -7,23 +7,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...files import read_plain, write_bytes
-from .report import REPORT_JSON, VERSION, FilmReport
+from ...files import read_plain
+from ...film.opening import stored_film
+from .report import REPORT_JSON, VERSION
 
 # Measures whose odd shots are worth making anew; another prompt or another place is no fault of a section.
 REDO = ("identity", "clothes", "colour_drift", "sharpness_drift", "clarity", "dynamics", "seams")
 MAX_BYTES = 8 * 1024 * 1024
 
 
-def write_beside(report: FilmReport, folder: Path, keys: Mapping[int, str]) -> Path:
-    """Writes the report into a film's folder, at once or not at all, with the keys of the sections that it judged.
+def section_keys(folder: Path) -> dict[int, str]:
+    """Keys of a film's sections by their number, from 1. Raises StoredFilmError for a folder that holds no film."""
+    place = folder.resolve()
+    return {int(record["index"]) + 1: record["key"] for record in stored_film(place.parent, place.name).records}
 
-    keys: by number of the section, from 1. Raises OSError that names the file.
-    """
-    path = folder / REPORT_JSON
-    data = report.to_dict() | {"keys": {str(number): key for number, key in keys.items()}}
-    write_bytes(path, json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode())
-    return path
+
+def with_keys(keys: Mapping[int, str] | None) -> dict[str, Any]:
+    """What is added to a report's JSON so that its marks stay with the sections which it judged."""
+    return {"keys": {str(number): key for number, key in keys.items()}} if keys else {}
 
 
 def read_marks(folder: Path, keys: Mapping[int, str]) -> dict[int, list[dict[str, Any]]]:
