@@ -57,10 +57,16 @@ def _add(found: dict[int, list[dict[str, Any]]], number: object, remarks: list[d
 
 def _remarks(place: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
-        {name: one.get(name) for name in ("measure", "said", "value", "usual")}
+        {"measure": one["measure"], "said": one["said"]}
+        | {name: one[name] for name in ("value", "usual") if _finite(one.get(name))}
         for one in _objects(place.get("falls_out"))
         if isinstance(one.get("measure"), str) and one["measure"] in REDO and isinstance(one.get("said"), str)
     ]
+
+
+def _finite(value: object) -> bool:
+    """The page's JSON has no word for NaN and infinity."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _objects(value: object) -> Sequence[dict[str, Any]]:
