@@ -201,11 +201,13 @@ def cross_memories(
         if not part.config.cross_blocks or part.hidden is None or part.tail_hidden is None:
             continue
         hidden = part.hidden.followed_by(part.tail_hidden)
-        coordinates = part.coordinates.followed_by(part.tail_coordinates).whole()
-        seen = torch.arange(len(coordinates)) if chosen is None else chosen[number]
+        coordinates = part.coordinates.followed_by(part.tail_coordinates)
+        seen = None if chosen is None else chosen[number]
         if settings.strength < 1:
-            seen = seen[kept_tokens(len(seen), settings.strength)]
-        places = coordinates[seen] + coordinates.new_tensor([time_offset, 0, 0])
+            kept = kept_tokens(coordinates.length if seen is None else len(seen), settings.strength)
+            seen = kept if seen is None else seen[kept]
+        picked = coordinates.picked(seen)
+        places = picked + picked.new_tensor([time_offset, 0, 0])
         found.append(CrossMemory(_attached(model, part, "cross-attention").cross, hidden.picked(seen), places))
     return tuple(found)
 

@@ -61,8 +61,13 @@ class Growing:
             return torch.zeros(sizes, dtype=self.dtype)
         return found[0] if len(found) == 1 else torch.cat(found, self.axis)
 
-    def picked(self, indices: Tensor) -> Tensor:
-        """Those at ascending indices; no more than one piece is in RAM beside them."""
+    def picked(self, indices: Tensor | None) -> Tensor:
+        """Those at ascending indices, on any device, or all; of files no more than one piece is in RAM beside them."""
+        if indices is None:
+            return self.whole()
+        if not any(isinstance(piece, InFile) for piece in self.pieces):
+            whole = self.whole()
+            return whole.index_select(self.axis, indices.to(whole.device))
         found: list[Tensor] = []
         at = 0
         for piece in self.pieces:
@@ -70,7 +75,7 @@ class Growing:
             inside = indices[(indices >= at) & (indices < at + length)] - at
             if len(inside):
                 tensor = piece.read() if isinstance(piece, InFile) else piece
-                found.append(tensor.index_select(self.axis, inside).to(self.dtype))
+                found.append(tensor.index_select(self.axis, inside.to(tensor.device)).to(self.dtype))
             at += length
         return torch.cat(found, self.axis) if found else self.part(0, 0)
 

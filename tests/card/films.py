@@ -67,8 +67,10 @@ class Film:
     def batch_of(self, count: int) -> Film:
         memory = self.memory
 
-        def repeated(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.repeat(count, *[1] * (tensor.ndim - 1))
+        def repeated(value: Any) -> Any:
+            if value is None or isinstance(value, Tensor):
+                return None if value is None else value.repeat(count, *[1] * (value.ndim - 1))
+            return type(value).of(repeated(value.whole()), value.axis)
 
         names = ("tokens", "tail", "recent", "hidden", "tail_hidden")
         return replace(self, memory=replace(memory, **{name: repeated(getattr(memory, name)) for name in names}))
@@ -91,8 +93,10 @@ def film(model: FullModel, pieces: tuple[int, ...] = PIECES, **config: Any) -> F
 def devices(memory: Any) -> set[str]:
     """Where all tensors of a memory lie."""
     state = [*memory.state.caches, memory.state.features, memory.state.lr]
-    tensors = [value for value in (*vars(memory).values(), *state) if isinstance(value, Tensor)]
-    return {tensor.device.type for tensor in tensors}
+    values = (*vars(memory).values(), *state)
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    grown = [value.whole() for value in values if hasattr(value, "whole")]
+    return {tensor.device.type for tensor in (*tensors, *grown)}
 
 
 __all__ = ["CARD", "HISTORY", "Film", "ShapeVAE", "devices", "film", "pack", "vae_for"]

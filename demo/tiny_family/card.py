@@ -1,0 +1,116 @@
+"""The tables of README.md beside this file and of the project's, from the measurements in benchmarks/results.
+
+    python -m demo.tiny_family.card [--write]
+
+Without --write it prints them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from memory_encoder.files import write_bytes
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+RATES = ("2x2x1", "2x2x2", "4x4x2")
+GROUPS = {"real": "4 real clips", "procedural": "4 films"}
+SHOWN = {  # how a row is called, by what was measured; what needs no memory stands below it
+    "memory": "**its memory**",
+    "untrained": "an untrained encoder's, which is the LR picture alone",
+    "flat": "one flat colour a frame",
+    "thumbnail": "thumbnail, a pixel for each token",
+    "low_resolution": "the LR picture itself, blown up",
+    "frame_before": "the frame before",
+    "none": "nothing",
+    "full": "the whole history",
+    "vae": "VAE alone",
+}
+IN_SHORT = ("memory", "flat", "thumbnail", "none", "full", "vae")
+SEEN = {"memory": "**its memory**", "other": "another film's memory", "none": "no memory", "full": "whole history"}
+
+
+def measured(kind: str, rate: str) -> dict[str, Any]:
+    """What `evaluate_family` ("retrieval") or `evaluate_film` ("film") has written for a rate."""
+    return json.loads((RESULTS / f"{kind}_{rate}.json").read_text(encoding="utf-8"))
+
+
+def retrieval_table() -> str:
+    """PSNR in dB, SSIM and identification of recalled frames, beside what needs no memory."""
+    lines = ["| clips | shown | " + " | ".join(RATES) + " |", "|---|---|" + "---|" * len(RATES)]
+    by_rate = [measured("retrieval", rate) for rate in RATES]
+    for group, called in GROUPS.items():
+        for kind, shown in SHOWN.items():
+            cells = [_cell(found[group], kind) for found in by_rate]
+            lines.append(f"| {called} | {shown} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def recall_table() -> str:
+    """The same of real clips in short, with the numbers of memory for each pixel."""
+    by_rate = [measured("retrieval", rate)["real"] for rate in RATES]
+    heads = [
+        f"{rate}, {found['numbers_per_pixel']:.3f} numbers a pixel" for rate, found in zip(RATES, by_rate, strict=True)
+    ]
+    lines = ["| shown | " + " | ".join(heads) + " |", "|---|" + "---|" * len(RATES)]
+    lines += [f"| {SHOWN[kind]} | " + " | ".join(_cell(found, kind) for found in by_rate) + " |" for kind in IN_SHORT]
+    return "\n".join(lines)
+
+
+def _cell(found: Mapping[str, Any], kind: str) -> str:
+    decibels, ssim = found["psnr"][kind]["mean"], found["ssim"][kind]["mean"]
+    return f"{decibels:.1f} ({ssim:.2f}), {found['identified'][kind]['mean']:.0%}"
+
+
+def film_table() -> str:
+    """PSNR in dB of the last shot and of the character in it, and how far off the clothes are, of 255."""
+    lines = ["| rate | films | seen beside the prompt | picture | character | clothes |", "|---|---|---|---|---|---|"]
+    for rate in RATES:
+        found = measured("film", rate)
+        for group in ("one character", "two characters"):
+            for kind, shown in SEEN.items():
+                values = [found[group][kind][name] for name in ("picture", "character", "clothes")]
+                digits = (2, 2, 1)
+                cells = [
+                    f"{v['mean']:.{n}f} ± {v['standard_error']:.{n}f}" for v, n in zip(values, digits, strict=True)
+                ]
+                lines.append(f"| {rate} | {group} | {shown} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+TABLES: dict[Path, dict[str, Callable[[], str]]] = {
+    Path(__file__).with_name("README.md"): {"retrieval": retrieval_table, "film": film_table},
+    ROOT / "README.md": {"recall": recall_table},
+}
+
+
+def filled(path: Path) -> str:
+    """The text of a page with its tables as they are measured. Raises ValueError where one has no place."""
+    page = path.read_text(encoding="utf-8")
+    for name, table in TABLES[path].items():
+        begin, end = f"<!-- {name}: made by python -m demo.tiny_family.card --write -->", f"<!-- /{name} -->"
+        before, found, rest = page.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise ValueError(f"{path} has no place for the table {name}: {begin} ... {end}")
+        page = f"{before}{begin}\n{table()}\n{end}{after}"
+    return page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="into both pages")
+    write = parser.parse_args().write
+    for path, tables in TABLES.items():
+        if write:
+            write_bytes(path, filled(path).encode())
+        else:
+            print(*(table() for table in tables.values()), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
