@@ -157,22 +157,23 @@ for (const renderer of RENDERERS) {
     await page.getByRole("button", { name: "Clear takes and locks" }).click();
     assert.equal(await widgetValue(page, id, "redo"), "");
 
+    const player = page.getByRole("group", { name: "Player" });
     await page.getByRole("button", { name: /Play film/ }).click();
     await page.waitForFunction(() => document.querySelector(".vm-film-screen").width > 32);
     assert.deepEqual(await heightOf(page, id), height, "neither locks nor the player take more room");
-    await page.locator(".vm-film-player").getByRole("button", { name: /^Pause/ }).click();
+    await player.getByRole("button", { name: /^Pause/ }).click();
     const slider = page.getByRole("slider", { name: "Place in the film" });
     await slider.fill("0");
     await slider.fill("1.2");
     await page.locator(".vm-film-caption").getByText(PROMPTS[2]).waitFor();
-    await page.locator(".vm-film-player").press("ArrowLeft");
+    await player.press("ArrowLeft");
     assert.ok(Number(await slider.inputValue()) < 1.2, "a frame back");
     await fit(page, id);
     await picture(page, `film-playing-${renderer}`);
     await page.getByRole("button", { name: /^Play \(K\)/ }).click();
-    await page.locator(".vm-film-player").getByRole("button", { name: /^Play \(K\)/ }).waitFor(); // it stops at the end by itself
+    await player.getByRole("button", { name: /^Play \(K\)/ }).waitFor(); // it stops at the end by itself
     await page.keyboard.press("Escape");
-    await page.locator(".vm-film-player").waitFor({ state: "hidden" });
+    await player.waitFor({ state: "hidden" });
     quiet();
     await close();
   });
