@@ -111,6 +111,7 @@ ODD: dict[str, Callable[[Path], object]] = {
     "circle": lambda path: path.symlink_to(path.name),
     "dangling": lambda path: path.symlink_to("/nowhere/at all"),
 }
+RECORD = "clip's record"  # counts as missing too, and is made anew
 FOLLOWED = ("encoder", "memory", "lora", "checkpoint", "captions")  # a person's own, which may lie on another disk
 
 
@@ -123,6 +124,14 @@ def test_what_is_no_file_is_not_opened_and_said_or_counts_as_missing(tmp_path: P
     ODD[kind](path)
     if loader.name in ("section", "losses", "captions"):
         assert not loader.load(path)
+        return
+    if loader.name == RECORD:
+        if kind == "folder":  # which nothing is put in the place of
+            with pytest.raises(IsADirectoryError, match=path.name):
+                loader.load(path)
+        else:
+            loader.load(path)
+            assert path.is_file() and not path.is_symlink(), "it is made anew"
         return
     with pytest.raises((ValueError, OSError)) as caught:
         loader.load(path)
@@ -143,6 +152,10 @@ def test_links_out_of_the_folder_of_a_film_a_run_or_a_dataset_are_not_followed(t
         loader.load(path)
     elif loader.name in ("section", "losses"):
         assert not loader.load(path)
+    elif loader.name == RECORD:
+        before = (elsewhere / path.name).read_bytes()
+        loader.load(path)
+        assert not path.is_symlink() and (elsewhere / path.name).read_bytes() == before
     else:
         with pytest.raises(ValueError, match=rf"{path.name}|{path.parent.name}"):
             loader.load(path)
