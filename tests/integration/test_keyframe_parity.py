@@ -80,7 +80,7 @@ def sampled(world: World, model: TinyModel, pictures: int, given: int, step: int
     )
     plan = world.shots("a", seconds=0.75).plan(pack("memory_encoder.storyboard").Lattice(4, "section", 0, 5))
     section = replace(plan[0], index=1, latents=LATENTS, repeated=given, transition="continue" if given else "cut")
-    lead = pack("nodes.keyframe_lead").KeyframeLead(vae, codec, choice.PictureMarks())
+    lead = pack("nodes.keyframe_lead").KeyframeLead(vae, codec, choice.PictureChoice())
     made = renderer.SectionRenderer(
         [renderer.Expert(patcher, torch.linspace(1, 0, 3))], encoder, codec,
         pack("memory_encoder.injection.selection").MemorySettings(), {"a": model.conditioning(1)},
