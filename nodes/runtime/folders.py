@@ -48,7 +48,7 @@ def clips_folder(folder: str) -> Path:
         raise ValueError(f"folder {folder[:80]!r} is on another machine; copy the clips here, or mount its folder")
     inputs = Path(folder_paths.get_input_directory()).resolve()
     try:
-        path = (inputs / folder).resolve()  # an absolute path stays itself
+        path = (inputs / (folder if folder.strip() else "")).resolve()  # an absolute path stays itself
     except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a NUL
         raise ValueError(f"folder {folder[:200]!r} is no path ({error}); give the name of a folder") from error
     if inputs in path.parents:
