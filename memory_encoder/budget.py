@@ -56,7 +56,7 @@ HOSTS: dict[str, HostShape] = {
     ),
     "wan-14b": HostShape(
         5120, 14.3, 4, 8, 5120 / 2222, blocks=40,
-        wide=9.05, cached=(9.4, 6.1, 10.6), layer=0.071, picture=7500,
+        wide=9.13, cached=(9.4, 6.1, 10.6), layer=0.071, picture=7500,
     ),
     "hunyuan": HostShape(
         3072, 12.8, 4, 8, 1.8, blocks=60,

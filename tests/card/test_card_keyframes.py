@@ -54,7 +54,7 @@ def peak_of(card: Any, pictures: int, step: int = 0, layers: int | None = 2) -> 
 
 
 @pytest.mark.parametrize("step", [0, 5], ids=["StoryMem", "Memento"])
-def test_a_section_with_eight_pictures_takes_what_the_budget_says(card: Any, step: int) -> None:
+def test_a_section_with_eight_pictures_takes_no_more_than_the_budget_says(card: Any, step: int) -> None:
     budget = pack("memory_encoder.budget")
     with card.on():
         config = card.model("wan22_14b_i2v", BF16, 2).config(variant="keyframes", clips="section", repeated_frames=1)
@@ -65,7 +65,7 @@ def test_a_section_with_eight_pictures_takes_what_the_budget_says(card: Any, ste
         f"8 pictures, step {step}: {peak / GIB:.2f} GiB above the weights; budget {estimate.activation_bytes / GIB:.2f}"
     )
     assert (estimate.memory_tokens, estimate.section_tokens) == (8 * 30 * 52, LATENTS * 30 * 52)
-    assert peak <= 1.02 * estimate.activation_bytes  # whose own tests hold it within 10 %
+    assert peak <= estimate.activation_bytes
 
 
 def test_pictures_cost_as_many_latents_more(card: Any) -> None:

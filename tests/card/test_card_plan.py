@@ -44,12 +44,13 @@ def test_a_step_of_all_blocks_is_told_from_two_of_a_few_to_the_byte(training: An
     """The record holds steps that ran all of them; both are the same step, whose weights are a part of all it takes."""
     found = Found()
     pairs = [(entry, found.of(entry["case"])) for entry in found.entries if entry["whole"]]
-    scalars = 8  # bytes: with three clips of HunyuanVideo one more loss lies there at the peak
     assert len(pairs) >= 9
-    assert all(few is not None and abs(few["peak"] - all_["peak"]) <= scalars for all_, few in pairs)
+    for all_, few in pairs:
+        several = all_["case"]["clips"] > 2 and all_["case"]["options"] == {}  # told from one and two clips too
+        assert few is not None and abs(few["peak"] - all_["peak"]) <= (4 if several else 0)  # a loss in float32
     case = Case("wan_1.3b", "retrieval", section=2, history=31)
     two, three, four = (whole(training, replace(case, layers=layers), tmp_path) for layers in (2, 3, 4))
-    assert len(two) >= 8 and all(four[place] - three[place] == three[place] - two[place] for place in two)
+    assert len(two) == 8 and all(four[place] - three[place] == three[place] - two[place] for place in two)
 
 
 def test_the_record_is_of_the_step_and_the_plan_of_today(training: Any, tmp_path: Path) -> None:  # noqa: F811

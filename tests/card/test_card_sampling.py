@@ -123,7 +123,7 @@ def test_cached_keys_and_values_wait_in_ram_on_a_small_card(
 ) -> None:
     kept = {}
     with card.on():
-        for free in (GIB // 16, 80 * GIB):
+        for free in (80 * GIB, GIB // 16, 80 * GIB):  # the first run alone puts core's 1,000 noise levels on the card
             monkeypatch.setattr(card, "free", free)
             filmed, patched = made(card, name, "cached")
             meter = meter_of(filmed)
@@ -135,10 +135,10 @@ def test_cached_keys_and_values_wait_in_ram_on_a_small_card(
 
             with meter:
                 filmed.model.sample(patched, steps=Steps(2, measure))
-    small, large = kept.values()
+    small, large = kept[GIB // 16], kept[80 * GIB]
     blocks = len(filmed.model.host.slots())
     both_prompts = 2 * 2 * blocks * filmed.memory.token_count * filmed.model.host.width * 2  # keys and values
-    assert large - small == pytest.approx(both_prompts, rel=1e-4)  # beside a few kilobytes of what the first run made
+    assert large - small == both_prompts
 
 
 # The promises about bytes are compared with each other, so that they hold on every build of torch.
