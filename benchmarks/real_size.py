@@ -215,10 +215,11 @@ def plot(found: dict[Cell, float]) -> None:
             measured = [(cell.history, found[cell]) for cell in line if cell in found]
             drawn = axes[row][column].plot(HISTORIES, [budget(cell) for cell in line], label=phase)
             axes[row][column].plot(*zip(*measured, strict=True), "o", color=drawn[0].get_color()) if measured else None
-        axes[row][column].set(
-            title=f"{HOSTS[host]}, {width}x{height}", xscale="log", ylabel="GiB" if not column else ""
-        )
-    axes[-1][0].set_xlabel("seconds of history")
+        axes[row][column].set_title(f"{HOSTS[host]}, {width}x{height}", fontsize=8)
+        axes[row][column].set(xscale="log", ylabel="GiB" if not column else "")
+        axes[row][column].set_xticks(HISTORIES, [f"{seconds:g}" for seconds in HISTORIES])
+        axes[row][column].minorticks_off()
+    figure.supxlabel("seconds of history", fontsize=9)
     axes[0][0].legend(fontsize=7)
     figure.savefig(RESULTS.with_suffix(".png"), dpi=90)
 
