@@ -214,7 +214,7 @@ for (const renderer of RENDERERS) {
     const prompt = held(film(name));
     let { page, quiet, close } = await openPage(browser, { renderer });
     let id = await open(page, prompt);
-    await writeFile(HOLD, "[1, 1]");
+    await writeFile(HOLD, "[1, 0]");
     await queue(page);
     await shows(page, ["stored", "sampling", "waiting"]);
     // Another tab hears nothing of the run, and a reload or a change of the workflow's tab has missed what was said.
