@@ -168,9 +168,13 @@ export async function settle(page, frames = 6) {
   );
 }
 
-/** Empties the graph. */
+/** Empties the graph; with a number of its own, as a new workflow has, or core gives its nodes the values of those before. */
 export async function clear(page) {
-  await page.evaluate(() => window.app.graph.clear());
+  await page.evaluate(() => {
+    window.app.graph.clear();
+    window.app.graph.id = crypto.randomUUID();
+    window.app.canvas.ds.reset(); // what lies outside of the view is hidden
+  });
   await settle(page);
 }
 

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
+import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 
@@ -7,10 +8,12 @@ import { SHOTS, openEditor } from "./editor.mjs";
 import { RENDERERS, fit, openBrowser, picture, settle } from "./page.mjs";
 
 const INPUT = join(process.env.VIDEO_MEMORY_WORK, "input");
+const START = new URL("../../tools/workflows/first_film/section_0.webp", import.meta.url);
 const RUN = Date.now(); // ComfyUI gives a file of the same name another one
 let browser;
 
 before(async () => {
+  await copyFile(START, join(INPUT, "start.png"));
   browser = await openBrowser();
 });
 after(() => browser?.close());
