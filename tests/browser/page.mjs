@@ -94,7 +94,9 @@ async function newWorkflow(page) {
 async function loadPage(browser, { renderer = "classic", locale = "en", settings = {}, size = [1600, 950] }) {
   const nodes2 = { "Comfy.VueNodes.Enabled": renderer === "nodes2" };
   await setSettings({ ...SETTINGS, "Comfy.Locale": locale, ...nodes2, ...settings });
-  const context = await browser.newContext({ viewport: { width: size[0], height: size[1] }, serviceWorkers: "block" });
+  // Without a graphics card, what moves all the time in Nodes 2.0 costs more than what the tests do.
+  const reducedMotion = "reduce";
+  const context = await browser.newContext({ viewport: { width: size[0], height: size[1] }, serviceWorkers: "block", reducedMotion });
   context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   const watched = watch(page);
