@@ -84,3 +84,30 @@ function longestOf(page) {
     return Math.max(...tasks.map(({ tdur }) => tdur / 1000));
   };
 }
+
+test("a section that falls out is marked with the words of its report and offers to be made anew", async () => {
+  const studio = await openStudio(browser, "nodes2", "light", [1600, 1000]);
+  const { page, ids } = studio;
+  const said = "shot 5: the face differs from shots 1 and 3 (0.31 against 0.74)";
+  studio.film.sections[4] = { ...studio.film.sections[4], falls_out: [{ measure: "identity", said, value: 0.31, usual: 0.74 }] };
+  await tell(studio, { state: "done", index: 4, took: null, left: null }); // the page reads the disk again
+  await fit(page, ids.sampler);
+  const view = page.locator(".vm-film");
+  const tile = view.getByRole("option", { name: /^Section 5, .*; falls out: shot 5: the face differs from shots 1 and 3/ });
+  await tile.waitFor();
+  assert.equal(await view.locator(".vm-film-odd:not([hidden])").count(), 1, "no other section has a mark");
+  await tile.click();
+  const note = view.getByRole("note");
+  await note.getByText(said).waitFor();
+  const again = view.getByRole("button", { name: "Redo", exact: true });
+  assert.ok(await again.evaluate((button) => button.classList.contains("primary")), "it is what one would do");
+  const words = await view.evaluate(lowContrast, [studio.base, LEAST]);
+  if (process.env.VIDEO_MEMORY_SCREENSHOTS) await page.screenshot({ path: `${process.env.VIDEO_MEMORY_SCREENSHOTS}/odd_landed.png` });
+  assert.deepEqual(words.filter(([, where]) => where.includes("odd")), []);
+  await again.click();
+  assert.match(await page.evaluate((id) => window.app.graph.getNodeById(id).widgets.find((one) => one.name === "redo").value, ids.sampler), /"5":1/);
+  await view.locator(".vm-film-tile").nth(3).click();
+  await note.waitFor({ state: "hidden" });
+  studio.quiet();
+  await studio.close();
+});
