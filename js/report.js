@@ -8,7 +8,7 @@ import { addPanel, after } from "./panel.mjs";
 import { said } from "./said.mjs";
 
 /** Nodes with a report and no other view, and the height that theirs takes. */
-const NODES = { VideoMemoryBudget: 180, VideoMemoryCut: 90, VideoMemoryJoin: 90, VideoMemorySave: 52 };
+const NODES = { VideoMemoryBudget: 180, VideoMemoryCut: 90, VideoMemoryJoin: 90, VideoMemorySave: 52, VideoMemoryFilmReport: 180 };
 
 const STYLE = `
 .vm-report { box-sizing: border-box; width: 100%; height: 100%; padding: 8px; overflow: auto; border-radius: 8px;

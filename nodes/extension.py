@@ -18,6 +18,7 @@ TOPICS = (
     "cache_clips",
     "train_node",
     "saving",
+    "film_report",
     "cut_and_join",
     "history_clip",
     "demo_nodes",

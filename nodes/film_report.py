@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management as mm
 import comfy.utils
-import folder_paths
 import numpy as np
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..memory_encoder.evaluation.judge.contact_sheet import contact_sheet
-from ..memory_encoder.evaluation.judge.footage import Footage, footage_of_film, footage_of_pictures
-from ..memory_encoder.evaluation.judge.instruments import find_instruments
+from ..memory_encoder.evaluation.judge.footage import Decoded, Footage, footage_of_film, footage_of_pictures
+from ..memory_encoder.evaluation.judge.instruments import find_instruments, found_files
 from ..memory_encoder.evaluation.judge.judge_command import write_report
 from ..memory_encoder.evaluation.judge.judging import judge_film
 from ..memory_encoder.evaluation.judge.marks import section_keys
 from ..memory_encoder.evaluation.judge.report_text import markdown
 from ..memory_encoder.files import named_folder
-from .film_pictures import ClipLook
+from ..memory_encoder.film.opening import stored_film
+from ..memory_encoder.pictures.codec import codec_of
+from ..memory_encoder.pictures.decoding import decode_film, shown_frames
+from .connected_judges import Asked, Seeing, Words
 from .runtime import folders
 from .runtime.progress import stop_if_interrupted
-from .saving import film_stamp
+from .saving import FilmSource, film_source, film_stamp
 from .sockets import CATEGORY, StoryboardSocket, with_lasting_view
 from .storyboard_node import EncodedStoryboard
 
@@ -43,22 +47,46 @@ class VideoMemoryFilmReport(io.ComfyNode):
             inputs=[
                 io.String.Input(
                     "film", default="",
-                    tooltip="Name of a film in output/video_memory; its strip then marks what falls out. Empty: images.",
+                    tooltip="Name of a film in output/video_memory, finished or not; its strip then marks what falls "
+                    "out. Empty: latent or images.",
                 ),
-                io.Image.Input("images", optional=True, tooltip="Instead of film: all its pictures, with a storyboard."),
+                io.Latent.Input(
+                    "latent", optional=True,
+                    tooltip="The film, from the Autoregressive Sampler, with vae and storyboard. With the name of a "
+                    "film this node only waits for it.",
+                ),
+                io.Vae.Input(
+                    "vae", optional=True,
+                    tooltip="Decodes the film, so that its own pictures are judged. Without it a film is judged by its "
+                    "small previews.",
+                ),
+                io.Image.Input(
+                    "images", optional=True, tooltip="Instead of film and latent: all pictures, with a storyboard."
+                ),
                 StoryboardSocket.Input(
-                    "storyboard", optional=True, tooltip="What the shots should show, and who is in them."
+                    "storyboard", optional=True,
+                    tooltip="What the shots should show, and who is in them. A film by its name knows its prompts.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision", optional=True, tooltip="Compares clothes and objects; without it they are left out."
                 ),
-                io.Latent.Input(
-                    "latent", optional=True, tooltip="The sampler's LATENT: lets this node wait for the film."
+                io.Clip.Input(
+                    "clip", optional=True,
+                    tooltip="Text encoder of the same CLIP as clip_vision, for how well pictures fit their prompts.",
+                ),
+                io.Clip.Input(
+                    "language_model", optional=True,
+                    tooltip="A vision-language model, as for Generate Text: is asked whether clothes and objects are "
+                    "the same.",
                 ),
             ],
             outputs=[
-                io.Image.Output(tooltip="A picture of each shot with its numbers, what falls out in red."),
-                io.String.Output(display_name="report", tooltip="What falls out, a table, and what could not be measured."),
+                io.Image.Output(
+                    display_name="sheet", tooltip="A picture of each shot with its numbers, what falls out in red."
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="What falls out, a table, and what could not be measured."
+                ),
                 io.String.Output(display_name="json", tooltip="All numbers."),
             ],
             is_output_node=True,
@@ -67,19 +95,24 @@ class VideoMemoryFilmReport(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, film: Any = "", **_: Any) -> str:
-        """Changes when the film on disk does."""
-        return film_stamp(film)
+        """Changes when the film on disk does, and when there are other models to judge it with."""
+        return f"{film_stamp(film)} {[str(path) for path in found_files(folders.report_folders())]}"
 
     @classmethod
     def execute(
-        cls, film: str, images: Tensor | None = None, storyboard: EncodedStoryboard | None = None,
-        clip_vision: Any = None, latent: dict | None = None,
+        cls, film: str, latent: dict | None = None, vae: Any = None, images: Tensor | None = None,
+        storyboard: EncodedStoryboard | None = None, clip_vision: Any = None, clip: Any = None,
+        language_model: Any = None,
     ) -> io.NodeOutput:  # fmt: skip
         folder = named_folder(folders.film_root(), film, "film") if film.strip() else None
-        keys = {} if folder is None else section_keys(folder)
-        footage = footage_of(folder, images, storyboard)
+        keys = {} if folder is None else section_keys(folder)  # as they are before it is watched
+        footage = footage_of(folder, latent, vae, images, storyboard)
         instruments = find_instruments(
-            [Path(folder_paths.models_dir)], embed=None if clip_vision is None else ClipLook(clip_vision)
+            folders.report_folders(),
+            embed=None if clip_vision is None else Seeing(clip_vision),
+            embed_text=None if clip is None else Words(clip),
+            ask=None if language_model is None else Asked(language_model),
+            device=mm.get_torch_device(),
         )
         bar = comfy.utils.ProgressBar(len(footage.storyboard.shots))
 
@@ -91,21 +124,53 @@ class VideoMemoryFilmReport(io.ComfyNode):
         if folder is not None:
             write_report(report, folder, keys=keys)
         sheet = torch.from_numpy(np.asarray(contact_sheet(report).convert("RGB")).astype(np.float32) / 255)[None]
-        text = "\n".join([*(report.remarks() or ["nothing falls out"]), "", markdown(report)])
-        return io.NodeOutput(sheet, text, json.dumps(report.to_dict(), ensure_ascii=False), ui={"text": [text]})
+        text, numbers = markdown(report), json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False)
+        shown = ui.PreviewImage(sheet).as_dict() | {"text": [text]}
+        return io.NodeOutput(sheet, text, numbers, ui=shown)
 
 
-def footage_of(folder: Path | None, images: Tensor | None, storyboard: EncodedStoryboard | None) -> Footage:
-    """The film on disk, or as pictures [T,H,W,3]. Raises ValueError for both, neither, and pictures without shots."""
-    if (folder is None) == (images is None):
-        raise ValueError("film: give the name of a film or connect images, and not both")
+def footage_of(
+    folder: Path | None, latent: dict | None, vae: Any, images: Tensor | None, storyboard: EncodedStoryboard | None
+) -> Footage:
+    """The film on disk, as latents, or as pictures [T,H,W,3].
+
+    Raises ValueError where none of them or more than one is given, and for pictures and latents without what they need.
+    """
+    told = None if storyboard is None else storyboard.storyboard
+    if (images is not None) == (folder is not None or latent is not None):
+        raise ValueError("film: give the name of a film, or connect latent, or images; one of them")
     if folder is not None:
-        return footage_of_film(folder, None if storyboard is None else storyboard.storyboard)
-    if storyboard is None:
-        raise ValueError("images: connect the storyboard too, which says where each shot begins")
-    assert images is not None
-    count, height, width = images.shape[:3]
-    return footage_of_pictures(lambda: [images], count, (width, height), storyboard.fps, storyboard.storyboard)
+        return footage_of_film(folder, told, None if vae is None else _stored(folder, vae))
+    if storyboard is None or told is None:
+        raise ValueError("storyboard: latent and images do not say where each shot begins; connect the storyboard too")
+    if images is not None:
+        count, height, width = images.shape[:3]
+        return footage_of_pictures(lambda: [images], count, (width, height), storyboard.fps, told)
+    if vae is None:
+        raise ValueError("vae: connect the VAE too, which makes pictures of latent")
+    source = film_source(latent, "")
+    decoded = _decoded(source, vae)
+    frames = shown_frames(source.parts(), codec_of(vae, film=source.first).temporal, source.lead)
+    return footage_of_pictures(decoded.pieces, frames, decoded.size, source.fps or storyboard.fps, told)
+
+
+def _stored(folder: Path, vae: Any) -> Decoded:
+    opening = stored_film(folder.parent, folder.name).opening()
+    return _decoded(film_source(None, folder.name), vae, 0 if opening is None else opening.frames)
+
+
+def _decoded(source: FilmSource, vae: Any, before: int = 0) -> Decoded:
+    """Pictures as Save Film makes them, with a look at the cancel button before each piece."""
+    first = source.first
+    codec = codec_of(vae, film=first)
+    height, width = (n * codec.spatial for n in first.shape[3:])
+
+    def pieces() -> Iterator[Tensor]:
+        for piece in decode_film(source.parts(), codec, lead=source.lead):
+            stop_if_interrupted()
+            yield piece
+
+    return Decoded(pieces, (width, height), before)
 
 
 NODES = [VideoMemoryFilmReport]

@@ -6,6 +6,7 @@ import { element } from "../dom.mjs";
 const KINDS = {
   VideoMemorySampler: { film: "films", branch_film: "films" },
   VideoMemorySaveFilm: { film: "films" },
+  VideoMemoryFilmReport: { film: "films" },
   VideoMemoryTrain: { run: "runs" },
   VideoMemoryDataset: { name: "datasets" },
   VideoMemoryLoad: { memory_name: "memories" },

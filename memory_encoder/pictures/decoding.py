@@ -39,6 +39,12 @@ def frames_of(latents: int, repeated: int | None, temporal: int = TEMPORAL) -> i
     return frames_in(latents, temporal) - (repeated or 0)
 
 
+def shown_frames(parts: Iterable[Part], temporal: int = TEMPORAL, lead: int = 0) -> int:
+    """How many pictures `decode_film` gives of these parts."""
+    clips = ((repeated, sum(latents.shape[2] for latents in clip)) for repeated, clip in clips_of(parts))
+    return sum(frames_of(latents, repeated, temporal) for repeated, latents in clips) - frames_in(lead, temporal)
+
+
 def decode_film(
     parts: Iterable[Part],
     codec: Codec,

@@ -9,6 +9,7 @@ import folder_paths
 
 ENCODERS, MEMORIES, FILMS = "memory_encoders", "video_memories", "video_memory"
 DATASETS = "video_memory_datasets"
+REPORT_MODELS = "film_report"  # what films are judged with; a folder of models/ that need not be there
 CLIPS = "video_memory_clips"  # in extra_model_paths.yaml: folders that Cache Training Clips may read
 CLIP_FOLDERS = "VIDEO_MEMORY_CLIP_FOLDERS"  # the same as an environment variable, written like PATH
 
@@ -19,8 +20,14 @@ def register_folders() -> None:
     os.makedirs(folder, exist_ok=True)  # where a person looks for the place to put a file
     folder_paths.add_model_folder_path(ENCODERS, folder)
     folder_paths.folder_names_and_paths[ENCODERS][1].add(".safetensors")
+    folder_paths.add_model_folder_path(REPORT_MODELS, os.path.join(folder_paths.models_dir, REPORT_MODELS))
     # Trained ones are outputs, as core has it for trained LoRAs (output/loras), so that they can be chosen at once.
     folder_paths.add_model_folder_path(ENCODERS, os.path.join(folder_paths.get_output_directory(), ENCODERS))
+
+
+def report_folders() -> list[Path]:
+    """Where the models lie that films are judged with: ComfyUI's models, and what extra_model_paths.yaml adds."""
+    return [Path(path) for path in (folder_paths.models_dir, *folder_paths.get_folder_paths(REPORT_MODELS))]
 
 
 def memory_folder() -> Path:

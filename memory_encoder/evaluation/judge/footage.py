@@ -33,6 +33,7 @@ LOOKED_AT = 5  # frames of a shot that are looked at one by one, evenly chosen
 EDGE = 0.05  # of a shot at either end that is not looked at: a storyboard's cut may lie some frames beside the film's
 PREVIEWS = "moving previews of the sections, at most 24 frames each and 256 pixels wide"
 
+Pieces = Callable[[], Iterable[Tensor]]  # pictures [T,H,W,3] in 0..1, in order, as often as asked
 Stamped = tuple[float, np.ndarray]  # seconds from the beginning, and the picture [H,W,3] uint8 RGB
 
 
@@ -139,7 +140,7 @@ def shrunk(picture: np.ndarray) -> np.ndarray:
 
 
 def footage_of_pictures(
-    pieces: Callable[[], Iterable[Tensor]],
+    pieces: Pieces,
     frames: int,
     size: tuple[int, int],
     fps: float,
@@ -149,16 +150,19 @@ def footage_of_pictures(
     sections: Sequence[Sequence[int]] = (),
 ) -> Footage:
     """A film as pictures in RAM: `pieces` gives [T,H,W,3] in 0..1, all together `frames` of width and height `size`."""
-
-    def read() -> Iterator[Stamped]:
-        index = 0
-        for piece in pieces():
-            for picture in piece:
-                yield index / fps, (picture[..., :3].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
-                index += 1
-
     numbers = tuple(tuple(of_shot) for of_shot in sections)
-    return Footage(name, fps, frames / fps, size, storyboard, read, tuple(joins) or going_on(storyboard), numbers)
+    going = tuple(joins) or going_on(storyboard)
+    return Footage(name, fps, frames / fps, size, storyboard, lambda: _stamped(pieces, fps), going, numbers)
+
+
+def _stamped(pieces: Pieces, fps: float, before: int = 0) -> Iterator[Stamped]:
+    """Pictures with their times, without the first `before`."""
+    index = -before
+    for piece in pieces():
+        for picture in piece:
+            if index >= 0:
+                yield index / fps, (picture[..., :3].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+            index += 1
 
 
 def footage_of_movie(path: Path, storyboard: Storyboard | None = None) -> Footage:
@@ -188,8 +192,18 @@ def footage_of_movie(path: Path, storyboard: Storyboard | None = None) -> Footag
 NO_PROMPT = "-"  # of a shot of which nothing is said; a storyboard has no empty one
 
 
-def footage_of_film(folder: Path, storyboard: Storyboard | None = None) -> Footage:
-    """A film of ours, by its folder: what its sections' previews show. Nothing is decoded, so that no VAE is needed.
+@dataclass(frozen=True)
+class Decoded:
+    """A film's own pictures, decoded. before: how many of them are of what it opens with; size: width and height."""
+
+    pieces: Pieces
+    size: tuple[int, int]
+    before: int = 0
+
+
+def footage_of_film(folder: Path, storyboard: Storyboard | None = None, decoded: Decoded | None = None) -> Footage:
+    """A film of ours, by its folder: what its sections' previews show, so that no VAE is needed, or its `decoded`
+    pictures.
 
     Raises StoredFilmError, and BadClip for a section without a preview.
     """
@@ -210,6 +224,19 @@ def footage_of_film(folder: Path, storyboard: Storyboard | None = None) -> Foota
         starts.append(now)
         sections[-1].append(index + 1)
         now += _seconds(stored, index)
+    fps = float(stored.fact("fps") or 16.0)
+    made = Storyboard(tuple(shots))
+    if storyboard is not None and len(storyboard.shots) == len(shots):  # which says names and the cast
+        named = zip(storyboard.expanded().shots, shots, strict=True)
+        made = Storyboard(
+            tuple(replace(told, start=shot.start, end=None) for told, shot in named), cast=storyboard.cast
+        )
+        joins += [join for join in going_on(made, sections) if join not in joins]
+    ordered = tuple(sorted(joins, key=lambda join: join.at))
+    numbered = tuple(tuple(of_shot) for of_shot in sections)
+    footage = Footage(stored.name, fps, now, (0, 0), made, lambda: iter(()), ordered, numbered)
+    if decoded is not None:
+        return replace(footage, size=decoded.size, read=lambda: _stamped(decoded.pieces, fps, decoded.before))
     previews = [_preview_path(stored, index) for index in range(len(stored.records))]
 
     def read() -> Iterator[Stamped]:
@@ -219,19 +246,8 @@ def footage_of_film(folder: Path, storyboard: Storyboard | None = None) -> Foota
             for number, picture in enumerate(pictures):
                 yield starts[index] + last * number / max(1, len(pictures) - 1), picture
 
-    fps = float(stored.fact("fps") or 16.0)
-    made = Storyboard(tuple(shots))
-    if storyboard is not None and len(storyboard.shots) == len(shots):  # which says names and the cast
-        named = zip(storyboard.expanded().shots, shots, strict=True)
-        made = Storyboard(
-            tuple(replace(told, start=shot.start, end=None) for told, shot in named), cast=storyboard.cast
-        )
-        joins += [join for join in going_on(made, sections) if join not in joins]
     with Image.open(previews[0]) as image:
-        size = image.size
-    ordered = tuple(sorted(joins, key=lambda join: join.at))
-    numbered = tuple(tuple(of_shot) for of_shot in sections)
-    return Footage(stored.name, fps, now, size, made, read, ordered, numbered, PREVIEWS)
+        return replace(footage, size=image.size, read=read, source=PREVIEWS)
 
 
 def going_on(storyboard: Storyboard, sections: Sequence[Sequence[int]] = ()) -> tuple[Join, ...]:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from .clarity import Clarity, by_detail, by_musiq, by_niqe
 from .drift import Drift, colour_drift, sharpness_drift
 from .dynamics import Dynamics, by_dis, by_raft
 from .faces import ArcFaces, FaceFinder, OpenCvFaces
-from .likeness import Aesthetic, Ask, Embed, EmbedText
+from .likeness import Aesthetic, Ask, Embed, EmbedText, colour_vectors, one_space
 from .report import Missing
 
 PLACE = "film_report"  # folder of models/ that all of these files may lie in; any other one of models/ will do
@@ -70,22 +71,23 @@ def find_instruments(
     """
     missing: list[Missing] = []
     faces = _faces(models_dirs, missing)
-    if embed is None:
+    colours = None if embed is None else colour_vectors(embed)
+    if embed is None and ask is None:
         missing.append(Missing("objects", "no CLIP vision is connected", "connect clip_vision"))
-    if faces is None or embed is None:
+    if faces is None or (embed is None and ask is None):
         needs = "no faces are found, below which clothes are" if faces is None else "no CLIP vision is connected"
         where = "see identity" if faces is None else "connect clip_vision"
         missing.append(Missing("clothes", needs, where))
-    if embed is None or embed_text is None:
-        parts = [name for name, given in (("vision", embed), ("text", embed_text)) if given is None]
-        missing.append(
-            Missing("semantic", f"no CLIP {' and '.join(parts)} of one model is connected", "connect both of one CLIP")
-        )
     return Instruments(
-        faces, embed, embed_text, clip_name, ask, asker_name,
-        _aesthetic(models_dirs, embed, missing), _clarity(models_dirs, missing),
+        faces, embed, _words(embed_text, colours, missing), clip_name, ask, asker_name,
+        _aesthetic(models_dirs, colours, missing), _clarity(models_dirs, missing),
         _dynamics(models_dirs, device, missing), missing=tuple(missing),
     )  # fmt: skip
+
+
+def found_files(models_dirs: Sequence[Path]) -> tuple[Path, ...]:
+    """Files that `find_instruments` would take: with others a film is judged otherwise."""
+    return tuple(path for name in _PATTERNS if (path := find_model(models_dirs, name)) is not None)
 
 
 def find_model(models_dirs: Sequence[Path], name: str) -> Path | None:
@@ -122,11 +124,28 @@ def _faces(models_dirs: Sequence[Path], missing: list[Missing]) -> FaceFinder | 
     return None
 
 
-def _aesthetic(models_dirs: Sequence[Path], embed: Embed | None, missing: list[Missing]) -> Aesthetic | None:
+def _words(embed_text: EmbedText | None, colours: np.ndarray | None, missing: list[Missing]) -> EmbedText | None:
+    """The texts' side of CLIP, where it is that of the pictures."""
+    if colours is None or embed_text is None:
+        parts = [name for name, given in (("vision", colours), ("text", embed_text)) if given is None]
+        needs = f"no CLIP {' and '.join(parts)} of one model is connected"
+    elif one_space(embed_text, colours):
+        return embed_text
+    else:
+        needs = "the connected text encoder and CLIP vision name colours differently: they are not of one CLIP"
+    missing.append(Missing("semantic", needs, "connect both of one CLIP"))
+    return None
+
+
+def _aesthetic(models_dirs: Sequence[Path], colours: np.ndarray | None, missing: list[Missing]) -> Aesthetic | None:
     path = find_model(models_dirs, AESTHETIC)
-    if path is not None and embed is not None:
-        return Aesthetic.load(path)
-    if path is None:
+    if path is not None and colours is not None:
+        head = Aesthetic.load(path)
+        if head.weight.shape[0] == colours.shape[1]:
+            return head
+        needs = f"{path.name} reads {head.weight.shape[0]} numbers, and the CLIP vision gives {colours.shape[1]}"
+        missing.append(Missing("aesthetic", needs, "connect the CLIP vision that the head was made for, ViT-L/14"))
+    elif path is None:
         missing.append(Missing("aesthetic", f"LAION's linear head {AESTHETIC} is not there", _place(AESTHETIC)))
     else:
         missing.append(Missing("aesthetic", "no CLIP vision is connected", "connect clip_vision, CLIP ViT-L/14"))

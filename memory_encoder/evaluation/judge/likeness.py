@@ -31,6 +31,12 @@ OBJECTS_QUESTION = (
     "The two pictures are from two shots of one film. The first shot is meant to show: {first}. The second: {second}. "
     "Look at objects and places that should be in both: do they look the same? Answer yes or no."
 )
+# Flat pictures, by what CLIP calls them, that tell whether texts and pictures are vectors of one space.
+COLOURS = {
+    "red": (220, 20, 20), "green": (20, 160, 30), "blue": (20, 40, 220), "yellow": (250, 230, 20),
+    "black": (8, 8, 8), "white": (250, 250, 250),
+}  # fmt: skip
+NAMED = 4  # of them that fit their own name best; of vectors that have nothing to do with each other one does
 _ANSWER = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 
 
@@ -101,6 +107,23 @@ def says_yes(ask: Ask, first: np.ndarray, second: np.ndarray, question: str) -> 
     answers = _ANSWER.findall(ask(torch.from_numpy(np.stack(pair)).float() / 255, question))
     # The last word of a model that thinks aloud is its answer.
     return None if not answers else float(answers[-1].lower() == "yes")
+
+
+def colour_vectors(embed: Embed) -> np.ndarray:
+    """Unit vectors [N,D] of flat pictures of COLOURS."""
+    return vectors_of(embed, [np.full((SIDE, SIDE, 3), colour, np.uint8) for colour in COLOURS.values()])
+
+
+def one_space(embed_text: EmbedText, colours: np.ndarray) -> bool:
+    """Whether texts lie in the space of pictures, by `colour_vectors`: files do not say it, and the text encoder of
+    another CLIP, or one without its projection, gives numbers as well."""
+    texts = embed_text([f"a plain {name} picture" for name in COLOURS]).detach().float().cpu()
+    if texts.shape != colours.shape or not torch.isfinite(texts).all():
+        return False
+    fits = colours @ torch.nn.functional.normalize(texts, dim=1).numpy().T
+    # Without what all pictures and all texts have in common.
+    fits = fits - fits.mean(axis=0, keepdims=True) - fits.mean(axis=1, keepdims=True)
+    return int((fits.argmax(axis=1) == np.arange(len(fits))).sum()) >= NAMED
 
 
 @dataclass(frozen=True)
