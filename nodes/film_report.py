@@ -15,7 +15,13 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..memory_encoder.evaluation.judge.contact_sheet import contact_sheet
-from ..memory_encoder.evaluation.judge.footage import Decoded, Footage, footage_of_film, footage_of_pictures
+from ..memory_encoder.evaluation.judge.footage import (
+    Decoded,
+    Footage,
+    footage_of_film,
+    footage_of_pictures,
+    footage_of_sections,
+)
 from ..memory_encoder.evaluation.judge.instruments import find_instruments, found_files
 from ..memory_encoder.evaluation.judge.judge_command import write_report
 from ..memory_encoder.evaluation.judge.judging import judge_film
@@ -28,7 +34,7 @@ from ..memory_encoder.pictures.decoding import decode_film, shown_frames
 from .connected_judges import Asked, Seeing, Words
 from .runtime import folders
 from .runtime.progress import stop_if_interrupted
-from .saving import FilmSource, film_source, film_stamp
+from .saving import LAYOUT, FilmSource, film_source, film_stamp
 from .sockets import CATEGORY, StoryboardSocket, with_lasting_view
 from .storyboard_node import EncodedStoryboard
 
@@ -148,10 +154,19 @@ def footage_of(
         return footage_of_pictures(lambda: [images], count, (width, height), storyboard.fps, told)
     if vae is None:
         raise ValueError("vae: connect the VAE too, which makes pictures of latent")
-    source = film_source(latent, "")
-    decoded = _decoded(source, vae)
+    return _sampled(latent or {}, vae, storyboard)
+
+
+def _sampled(latent: dict[str, Any], vae: Any, storyboard: EncodedStoryboard) -> Footage:
+    """A LATENT of the sampler with the sections that it tells of; another one by the storyboard's times alone."""
+    source, layout = film_source(latent, ""), latent.get(LAYOUT) or {}
     frames = shown_frames(source.parts(), codec_of(vae, film=source.first).temporal, source.lead)
-    return footage_of_pictures(decoded.pieces, frames, decoded.size, source.fps or storyboard.fps, told)
+    fps = source.fps or storyboard.fps
+    opens = int(layout.get("opens", 0)) if len(frames) == len(layout.get("sections", ())) else 0
+    decoded = _decoded(source, vae, sum(frames[:opens]))
+    if len(frames) > 1:
+        return footage_of_sections(decoded, frames[opens:], fps, storyboard.storyboard)
+    return footage_of_pictures(decoded.pieces, sum(frames), decoded.size, fps, storyboard.storyboard)
 
 
 def _stored(folder: Path, vae: Any) -> Decoded:

@@ -27,8 +27,8 @@ from .runtime.progress import SavingProgress
 from .sockets import CATEGORY, vae_input, with_advanced
 
 # What the sampler's LATENT says of its film: {"sections": latents of each part, "fps": ..., "lead": latents at the
-# beginning that belong to the film before; they are decoded for the VAE to see, and not shown, "repeated": of each
-# part, in a film of several clips only, see Part}.
+# beginning that belong to the film before; they are decoded for the VAE to see, and not shown, "opens": how many parts
+# are of what the film opens with, "repeated": of each part, in a film of several clips only, see Part}.
 LAYOUT = "video_memory"
 PREFIX_BYTES = 190  # file systems take 255 of a name; number, ending and those of a temporary file are added
 
@@ -157,6 +157,8 @@ def film_latent(film: Film, fps: float, opening: Opening | None) -> dict[str, An
     layout: dict[str, Any] = {"sections": sizes, "fps": fps}
     if opening is not None and opening.lead:
         layout["lead"] = opening.lead
+    if opens:
+        layout["opens"] = len(opens)
     if any(repeated is not None for repeated in clips):
         layout["repeated"] = clips
     samples, at = torch.empty(0), 0

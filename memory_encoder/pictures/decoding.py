@@ -39,10 +39,15 @@ def frames_of(latents: int, repeated: int | None, temporal: int = TEMPORAL) -> i
     return frames_in(latents, temporal) - (repeated or 0)
 
 
-def shown_frames(parts: Iterable[Part], temporal: int = TEMPORAL, lead: int = 0) -> int:
-    """How many pictures `decode_film` gives of these parts."""
-    clips = ((repeated, sum(latents.shape[2] for latents in clip)) for repeated, clip in clips_of(parts))
-    return sum(frames_of(latents, repeated, temporal) for repeated, latents in clips) - frames_in(lead, temporal)
+def shown_frames(parts: Iterable[Part], temporal: int = TEMPORAL, lead: int = 0) -> list[int]:
+    """How many pictures `decode_film` gives of each part."""
+    frames, left, begun = [], frames_in(lead, temporal), False
+    for latents, repeated in parts:
+        begins = repeated is not None or not begun
+        count = frames_of(latents.shape[2], repeated, temporal) if begins else temporal * latents.shape[2]
+        frames.append(max(0, count - left))
+        left, begun = max(0, left - count), True
+    return frames
 
 
 def decode_film(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,7 @@ from memory_encoder.evaluation.judge.faces import OpenCvFaces
 from memory_encoder.evaluation.judge.footage import Clip, Footage, shrunk
 from memory_encoder.evaluation.judge.instruments import Instruments, find_instruments
 from memory_encoder.evaluation.judge.judging import judge_film
-from memory_encoder.evaluation.judge.likeness import Aesthetic
+from memory_encoder.evaluation.judge.likeness import COLOURS, Aesthetic, colour_vectors, one_space
 from memory_encoder.evaluation.judge.niqe import Niqe, NiqeError
 from memory_encoder.storyboard import Shot, Storyboard
 from memory_encoder.training.dataset.video import VideoReader
@@ -130,6 +131,57 @@ def test_the_aesthetic_head_is_its_layers_one_after_the_other(tmp_path: Path) ->
     torch.save({"weight": torch.zeros(2, 8), "bias": torch.zeros(2)}, tmp_path / "aesthetic.pth")
     with pytest.raises(ValueError, match=r"aesthetic head aesthetic\.pth"):
         Aesthetic.load(tmp_path / "aesthetic.pth")
+
+
+def colour_clip(shift: int = 0, noise: int | None = None) -> tuple[Any, Any]:
+    """Pictures and texts as vectors of one space of 16 numbers. shift: texts of other colours; noise: of none."""
+    names = list(COLOURS)
+    random = None if noise is None else torch.randn(len(names), 16, generator=torch.Generator().manual_seed(noise))
+    common = torch.ones(16)  # all pictures have it, and no text: CLIP's are so
+
+    def embed(pictures: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(pictures.mean(dim=(1, 2)), (0, 13)) + common
+
+    def embed_text(texts: Sequence[str]) -> torch.Tensor:
+        found = [next(i for i, name in enumerate(names) if name in text) for text in texts]
+        if random is not None:
+            return random[found]
+        told = [list(COLOURS.values())[(i + shift) % len(names)] for i in found]
+        return torch.nn.functional.pad(torch.tensor(told).float() / 255, (0, 13))
+
+    return embed, embed_text
+
+
+def test_texts_and_pictures_are_compared_only_where_both_are_of_one_clip(tmp_path: Path) -> None:
+    def semantic(embed: Any, embed_text: Any) -> str:
+        found = find_instruments([tmp_path], embed=embed, embed_text=embed_text)
+        assert (found.embed_text is None) == any(one.measure == "semantic" for one in found.missing)
+        return next((one.said for one in found.missing if one.measure == "semantic"), "")
+
+    embed, embed_text = colour_clip()
+    assert semantic(embed, embed_text) == ""
+    assert "not of one CLIP" in semantic(embed, colour_clip(shift=1)[1])
+    assert "not of one CLIP" in semantic(embed, lambda texts: embed_text(texts)[:, :8])
+    assert "not of one CLIP" in semantic(embed, lambda texts: embed_text(texts) * torch.nan)
+    assert "no CLIP text of one" in semantic(embed, None) and "no CLIP vision of one" in semantic(None, embed_text)
+    strangers = [colour_clip(noise=seed)[1] for seed in range(200)]
+    assert sum(one_space(texts, colour_vectors(embed)) for texts in strangers) <= 4
+
+
+def test_an_aesthetic_head_for_another_clip_is_left_out_and_named(tmp_path: Path) -> None:
+    embed, _ = colour_clip()
+    for width in (16, 24):
+        torch.save({"weight": torch.zeros(1, width), "bias": torch.zeros(1)}, tmp_path / "aesthetic.pth")
+        found = find_instruments([tmp_path], embed=embed)
+        said = [one.needs for one in found.missing if one.measure == "aesthetic"]
+        assert (found.aesthetic is not None) == (width == 16)
+        assert said == ([] if width == 16 else ["aesthetic.pth reads 24 numbers, and the CLIP vision gives 16"])
+
+
+def test_a_model_that_answers_questions_needs_no_clip(tmp_path: Path) -> None:
+    found = find_instruments([tmp_path], ask=lambda pictures, question: "yes")
+    said = {one.measure: one.needs for one in found.missing}
+    assert "objects" not in said and said["clothes"].startswith("no faces")
 
 
 def test_a_films_drift_is_said_where_it_is_sure_and_is_none_where_shots_only_differ() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -208,22 +209,11 @@ def footage_of_film(folder: Path, storyboard: Storyboard | None = None, decoded:
     Raises StoredFilmError, and BadClip for a section without a preview.
     """
     stored = stored_film(folder.parent, folder.name)
-    numbers = _shot_numbers(stored)
-    shots: list[Shot] = []
-    sections: list[list[int]] = []
-    starts: list[float] = []
-    joins: list[Join] = []
-    now = 0.0
-    for index, record in enumerate(stored.records):
-        begins = index == 0 or numbers[index] != numbers[index - 1]
-        if begins:
-            shots.append(Shot(str(record.get("prompt") or NO_PROMPT), now))
-            sections.append([])
-        else:
-            joins.append(Join(index + 1, len(shots), now))
-        starts.append(now)
-        sections[-1].append(index + 1)
-        now += _seconds(stored, index)
+    told = [Shot(str(record.get("prompt") or NO_PROMPT), 0.0) for record in stored.records]
+    lengths = [_seconds(stored, index) for index in range(len(stored.records))]
+    shots, sections, joins = _laid_out(_shot_numbers(stored), told, lengths)
+    starts = [0.0, *itertools.accumulate(lengths)]
+    now = starts.pop()
     fps = float(stored.fact("fps") or 16.0)
     made = Storyboard(tuple(shots))
     if storyboard is not None and len(storyboard.shots) == len(shots):  # which says names and the cast
@@ -233,8 +223,7 @@ def footage_of_film(folder: Path, storyboard: Storyboard | None = None, decoded:
         )
         joins += [join for join in going_on(made, sections) if join not in joins]
     ordered = tuple(sorted(joins, key=lambda join: join.at))
-    numbered = tuple(tuple(of_shot) for of_shot in sections)
-    footage = Footage(stored.name, fps, now, (0, 0), made, lambda: iter(()), ordered, numbered)
+    footage = Footage(stored.name, fps, now, (0, 0), made, lambda: iter(()), ordered, sections)
     if decoded is not None:
         return replace(footage, size=decoded.size, read=lambda: _stamped(decoded.pieces, fps, decoded.before))
     previews = [_preview_path(stored, index) for index in range(len(stored.records))]
@@ -248,6 +237,42 @@ def footage_of_film(folder: Path, storyboard: Storyboard | None = None, decoded:
 
     with Image.open(previews[0]) as image:
         return replace(footage, size=image.size, read=read, source=PREVIEWS)
+
+
+def footage_of_sections(decoded: Decoded, frames: Sequence[int], fps: float, storyboard: Storyboard) -> Footage:
+    """A film that is in RAM, decoded. frames: of each of its sections, which belongs to the shot that is on in its
+    middle; shots begin with their sections, which lie on the lattice of latents and not quite where they are told."""
+    lengths = [count / fps for count in frames]
+    ends = list(itertools.accumulate(lengths))
+    numbers = [nearest_shot(storyboard, end - length / 2) for end, length in zip(ends, lengths, strict=True)]
+    shots, sections, joins = _laid_out(numbers, [storyboard.shots[number] for number in numbers], lengths)
+    made = replace(storyboard, shots=tuple(shots))
+    joins += [join for join in going_on(made, sections) if join not in joins]
+    ordered = tuple(sorted(joins, key=lambda join: join.at))
+    return Footage(
+        "film", fps, ends[-1], decoded.size, made, lambda: _stamped(decoded.pieces, fps, decoded.before), ordered,
+        sections,
+    )  # fmt: skip
+
+
+def _laid_out(
+    numbers: Sequence[Any], told: Sequence[Shot], lengths: Sequence[float]
+) -> tuple[list[Shot], tuple[tuple[int, ...], ...], list[Join]]:
+    """Shots with their starts, the sections of each, and where sections go on; from the shot's number, the shot and the
+    seconds of each section."""
+    shots: list[Shot] = []
+    sections: list[list[int]] = []
+    joins: list[Join] = []
+    now = 0.0
+    for index, (shot, length) in enumerate(zip(told, lengths, strict=True)):
+        if index == 0 or numbers[index] != numbers[index - 1]:
+            shots.append(replace(shot, start=now, end=None))
+            sections.append([])
+        else:
+            joins.append(Join(index + 1, len(shots), now))
+        sections[-1].append(index + 1)
+        now += length
+    return shots, tuple(tuple(of_shot) for of_shot in sections), joins
 
 
 def going_on(storyboard: Storyboard, sections: Sequence[Sequence[int]] = ()) -> tuple[Join, ...]:
