@@ -74,7 +74,9 @@ def test_branch_of_a_branch_survives_the_first_film(world: World, comfy: Any) ->
     three, memory, _ = world.film("three", "a bridge", branch_film="two", branch_section=1)
     assert torch.equal(three["samples"][:, :, :-2], two["samples"])
     assert [record.prompt for record in memory.sections] == ["a door", "a street", "a bridge"]
-    assert two["video_memory"]["sections"] == [3, 2] and three["video_memory"] == {"sections": [5, 2], "fps": 16.0}
+    assert two["video_memory"]["sections"] == [3, 2] and three["video_memory"] == {
+        "sections": [5, 2], "fps": 16.0, "opens": 1,
+    }  # fmt: skip
 
 
 def test_branch_film_of_a_film_that_continues_a_memory_wants_the_same_memory(world: World) -> None:

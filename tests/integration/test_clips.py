@@ -86,7 +86,7 @@ def test_film_of_clips_is_saved_from_latent_and_disk_as_its_clips_one_after_the_
 def test_branch_of_a_film_of_clips_keeps_their_borders(world: World, clips: Any, tmp_path: Path) -> None:
     first, _, _ = film(world, "source", "cut", "continue", memory_encoder=clips)
     latent, _, report = film(world, "branch", "continue", memory_encoder=clips, branch_film="source", branch_section=2)
-    assert latent["video_memory"] == {"sections": [3, 4, 4], "fps": 16.0, "repeated": [0, 5, 5]}
+    assert latent["video_memory"] == {"sections": [3, 4, 4], "fps": 16.0, "opens": 2, "repeated": [0, 5, 5]}
     assert torch.equal(latent["samples"][:, :, :7], first["samples"])
     parts = list(zip(latent["samples"].split([3, 4, 4], dim=2), [0, 5, 5], strict=True))
     wanted = decoded_alone(world, tmp_path / "alone.mp4", parts)
@@ -113,7 +113,7 @@ def test_history_is_one_clip_unless_it_is_a_film_of_several(world: World, clips:
 def test_start_image_is_shown_once_and_a_memory_leads_no_clip_in(world: World, clips: Any) -> None:
     picture = torch.rand(1, 48, 64, 3)
     latent, memory, _ = film(world, "picture", "cut", memory_encoder=clips, start_image=picture)
-    assert latent["video_memory"] == {"sections": [1, 3], "fps": 16.0, "repeated": [None, 1]}
+    assert latent["video_memory"] == {"sections": [1, 3], "fps": 16.0, "opens": 1, "repeated": [None, 1]}
     assert len(frames_of(saved_path(world, save(world, film="picture")))) == 1 + 8
     latent, _, report = film(world, "after it", "continue", "cut", memory_encoder=clips, memory=memory)
     assert latent["video_memory"] == {"sections": [4, 3], "fps": 16.0, "repeated": [5, 0]}
