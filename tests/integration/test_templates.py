@@ -13,7 +13,7 @@ from tools.workflows.__main__ import file_names
 
 # Inputs that name a model: ComfyUI offers those that can be had, and its lists show where the others belong.
 MODELS = {"unet_name", "vae_name", "clip_name", "clip_name1", "clip_name2", "encoder_name", "lora_name"}
-AT_ONCE = ("first_film", "continue_memory", "another_ending", "tiny_demo")  # nothing is asked for
+AT_ONCE = ("first_film", "continue_memory", "another_ending", "tiny_demo", "judged_film")  # nothing is asked for
 RUN = AT_ONCE[:3]  # `make demo` runs the last one
 
 

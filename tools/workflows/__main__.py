@@ -23,6 +23,7 @@ from .graph import Workflow
 # In the order in which the template browser should show them.
 ALL: tuple[Callable[[], Workflow], ...] = (
     tiny.FIRST, *films.ALL, *continued.ALL, *training.ALL, *tiny.ALL, *trained.ALL, *storymem.ALL, *written.ALL,
+    tiny.judged_film,
 )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ const SHOWN = {
   pretrain: ["Dataset", "Train", "DatasetCombine"],
   finetune: ["EncoderLoader"],
   written_film: ["StoryboardPrompt"],
+  judged_film: ["FilmReport"],
 };
 
 await mkdir(out, { recursive: true });

@@ -35,6 +35,16 @@ The models are tiny and draw cartoons. Only the first shot says how Mira looks; 
 
 For real pictures open another template, such as *02 Wan 2.2 5B*: everything but the models stays the same.
 """
+JUDGED_NOTE = """
+Press **Run**. The film is the one of *First film* and is not made twice; **Film Report** measures its shots and names
+those that fall out. The sampler's strip marks them then, and offers *Redo*.
+
+Faces, clothes, texts and looks are measured with models that you have: the report says which are missing and where
+they belong. Connect **Load CLIP Vision** for clothes and objects.
+
+For a film of your own write its name in *film* and connect its VAE. Any video will do: Load Video's images and a
+**Storyboard** that says where each shot begins.
+"""
 NOTE = """
 Press **Run**: a whole film and what its memory holds, in minutes, without a graphics card and without a download. The
 pictures are cartoons of 128x96 pixels.
@@ -120,6 +130,23 @@ def first_film() -> Workflow:
     workflow.group("1  Write", [parts.storyboard])
     workflow.group("2  Make", [film], color=GREEN)
     workflow.group("3  Watch", [saved, memory], color=GREEN)
+    return workflow
+
+
+def judged_film() -> Workflow:
+    """The first film once more, with its report."""
+    workflow = Workflow("judged_film", "Judge a film", "Which shot to make again, in numbers and words", "first")
+    parts = TinyFilm(workflow, FIRST_SHOTS)
+    film = parts.film("first_film")
+    report = workflow.add(
+        "VideoMemoryFilmReport", "Film Report", size=(480, 760), film="first_film", latent=film[0],
+        vae=parts.models[2], storyboard=parts.storyboard[0],
+    )  # fmt: skip
+    intro = workflow.note("Judge a film", JUDGED_NOTE)
+    workflow.group("Start here", [intro, *parts.column()], color=BROWN)
+    workflow.group("1  Write", [parts.storyboard])
+    workflow.group("2  Make", [film], color=GREEN)
+    workflow.group("3  Judge", [report], color=GREEN)
     return workflow
 
 
