@@ -54,7 +54,8 @@ def test_templates_of_the_tiny_family_run_one_after_another_on_a_fresh_installat
         assert len(videos) == 1 and videos[0].stat().st_size > 500, name
 
 
-def test_the_tiny_demo_opens_on_a_fresh_installation(comfy_server: ComfyServer) -> None:
-    comfy_server.queue(template("tiny_demo"))  # refused if anything were missing
+@pytest.mark.parametrize("name", AT_ONCE[3:])
+def test_a_template_that_asks_for_nothing_opens_on_a_fresh_installation(name: str, comfy_server: ComfyServer) -> None:
+    comfy_server.queue(template(name))  # refused if anything were missing
     comfy_server.post("/queue", {"clear": True})
     comfy_server.interrupt()
