@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,7 @@ RESERVED = 1.2 * GIB  # what ComfyUI keeps free for itself and the driver, and w
 DRIVER, KEPT_FREE = 0.3 * GIB, 0.4 * GIB  # of RESERVED: the card's context, and core's EXTRA_RESERVED_VRAM
 HALF, FULL = 2, 4  # bytes of a number of the memory, and of a latent
 KEPT_LATENTS = 8  # full ones that a memory keeps of a section's end
+HORIZON_STEP = 500  # tokens, of the horizon that is advised
 STREAMS = 2  # layers that wait on the card beside each other while weights are streamed: core's NUM_STREAMS
 
 
@@ -77,7 +79,7 @@ class Plan:
     section_latents: a section's exact length, where the kind of memory says more of it than its seconds do. pictures:
     latents at full rate that every section sees beside it: whole pictures, an anchor. filled: a history that is shorter
     than what `rates` name is filled up; the host was trained to read it in this one way. image_tokens: of the film's
-    first picture, in front of the text.
+    first picture, in front of the text. horizon: the most tokens of the memory that a section sees, 0 for all.
     """
 
     host: HostShape
@@ -95,6 +97,7 @@ class Plan:
     pictures: int = 0
     filled: bool = False
     image_tokens: int = 0
+    horizon: int = 0
 
     def __post_init__(self) -> None:
         cell = self.host.spatial * self.host.patch
@@ -107,6 +110,8 @@ class Plan:
             raise ValueError(f"fps {self.fps} must lie between 0 and 1000")
         if not (0 <= self.history_seconds <= 86400 and 0 <= self.section_seconds <= 86400):
             raise ValueError("seconds must lie between 0 and 86400 (one day)")
+        if self.horizon < 0:
+            raise ValueError(f"horizon {self.horizon} must not be negative; 0 lets a section see the whole memory")
         if not self.rates and not self.pictures:
             raise ValueError("at least one rate is needed, for example 4x4x2")
 
@@ -190,7 +195,8 @@ def estimate(plan: Plan) -> Estimate:
     """Estimates one sampling step of a section beside the memory, one row at a time (core splits CFG when tight)."""
     height, width = plan.grid
     beside = plan.pictures * height * width + plan.image_tokens
-    memory = sum(token_count(plan, rate) for rate in plan.rates) + beside
+    compressed = sum(token_count(plan, rate) for rate in plan.rates)
+    memory = min(compressed, plan.horizon or compressed) + beside
     length = plan.section_latents * height * width if plan.section_latents else full_tokens(plan, plan.section_seconds)
     section = max(length, 1)
     latents_area = (section + memory) * plan.host.patch**2
@@ -296,6 +302,8 @@ def advice(plan: Plan, result: Estimate) -> list[str]:
         changes.append("a higher compression rate such as " + " or ".join(stronger[:2]))
     if not plan.rates and large and plan.pictures > 1:
         changes.append(f"fewer pictures (max_pictures {plan.pictures // 2})")
+    if horizon := _horizon_that_fits(plan):
+        changes.append(f"a horizon of {horizon:,} memory tokens (horizon), beyond which the far past is thinned")
     changes.append("a smaller picture, for example " + _smaller(plan))
     return ["Does not fit even with streamed weights. Change one or more of: " + "; ".join(changes) + "."]
 
@@ -307,7 +315,7 @@ def describe(plan: Plan, name: str) -> str:
     lines = [
         f"{name}, {plan.width}x{plan.height}, {plan.fps:g} fps, memory {_contents(plan)}",
         f"History {plan.history_seconds:g} s: {result.history_tokens:,} tokens, "
-        f"in memory {result.memory_tokens:,} ({share:.1%})",
+        f"in memory {result.memory_tokens:,} ({share:.1%})" + (f", horizon {plan.horizon:,}" if plan.horizon else ""),
         f"Section {plan.section_seconds:g} s: {result.section_tokens:,} tokens; each step sees "
         f"{result.section_tokens + result.memory_tokens:,}",
         f"Estimated VRAM: {result.least_bytes / GIB:.1f} GiB with streamed weights, {result.whole_bytes / GIB:.1f} GiB "
@@ -390,6 +398,19 @@ def host_of_encoder(config: EncoderConfig) -> tuple[HostShape, str]:
     spatial = 16 if config.latent_channels == 48 else 8
     shape = HostShape(config.width, 0.0, 4, spatial, config.width / 2222)
     return shape, f"{config.host} of width {config.width} (its weights are not counted)"
+
+
+def _horizon_that_fits(plan: Plan) -> int:
+    """The largest round horizon with which the plan fits on its card with streamed weights; 0 where none would help."""
+    if not plan.rates or plan.filled:
+        return 0
+    room = 0.9 * plan.card_gib * GIB
+
+    def too_much(horizon: int) -> bool:
+        return estimate(replace(plan, horizon=horizon)).least_bytes >= room
+
+    sizes = range(HORIZON_STEP, estimate(plan).memory_tokens, HORIZON_STEP)
+    return HORIZON_STEP * bisect_left(sizes, True, key=too_much)
 
 
 def _smaller(plan: Plan) -> str:

@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument(
         "--bytes-per-weight", type=float, default=1.0, help="1 for fp8, 2 for bf16, about 0.6 for Q4 (default 1)"
     )
+    budget.add_argument("--horizon", type=int, default=0, help="most memory tokens that a section sees (default all)")
     budget.set_defaults(run=lambda args: print(describe(_plan(args), args.host)))
     cache = commands.add_parser("cache", help="encode a folder of videos and captions once, for training")
     add_cache_arguments(cache)
@@ -112,7 +113,9 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _plan(args: argparse.Namespace) -> Plan:
     extra = {
-        name: getattr(args, name) for name in ("section_seconds", "card_gib", "bytes_per_weight") if hasattr(args, name)
+        name: getattr(args, name)
+        for name in ("section_seconds", "card_gib", "bytes_per_weight", "horizon")
+        if hasattr(args, name)
     }
     return Plan(
         host=named_host(args.host),

@@ -26,6 +26,7 @@ from .sockets import (
     MemoryEncoderSocket,
     encoder_input,
     fps_input,
+    horizon_input,
     model_input,
     seed_input,
     size_inputs,
@@ -289,6 +290,7 @@ class VideoMemoryBudget(io.ComfyNode):
                     optional=True,
                     tooltip="1 for fp8, 2 for bf16 or fp16, about 0.6 for GGUF Q4.",
                 ),
+                horizon_input(),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="The budget as text."),
@@ -296,7 +298,7 @@ class VideoMemoryBudget(io.ComfyNode):
             ],
             is_output_node=True,
         )
-        return with_advanced(schema, "bytes_per_weight")
+        return with_advanced(schema, "bytes_per_weight", "horizon")
 
     @classmethod
     def execute(
@@ -309,6 +311,7 @@ class VideoMemoryBudget(io.ComfyNode):
         section_seconds: float,
         card_gib: float = 12.0,
         bytes_per_weight: float = 1.0,
+        horizon: int = 0,
     ) -> io.NodeOutput:
         configs = [part.config for part in memory_encoder.parts]
         host, name = host_of_encoder(configs[0])
@@ -321,6 +324,7 @@ class VideoMemoryBudget(io.ComfyNode):
             section_seconds=section_seconds,
             card_gib=card_gib,
             bytes_per_weight=bytes_per_weight,
+            horizon=horizon,
             **memory_fields(configs, fps, section_seconds),
         )
         asked = Asked(history_seconds, section_seconds, fps)

@@ -45,8 +45,9 @@ class MemoryMaker:
         """What is added to the memory `start`, which sees the film through the first projection of an input `model`."""
         if self.store is None or self.models is None:
             return KeptStates()
+        names = (model, "vae", "clip_vision", *(["lr_vae"] if "lr_vae" in self.models else []))
         made_of = {
-            "models": {name: self.models[name] for name in (model, "vae", "clip_vision")},
+            "models": {name: self.models[name] for name in names},
             "encoders": [[part.identity, str(part.dtype)] for part in self.encoder.parts],
             "memory": ingredients(start),
             "picture": None if opening is None else opening.picture,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from comfy_api.latest import io
 
 from ..memory_encoder.memory.memory_file import Memory, load_memory
 from ..memory_encoder.memory.video_memory import VideoMemory
-from .runtime.compress import codec_for, compress, normalised_history
+from .runtime.compress import codec_for, compress, memory_codec, normalised_history
 from .runtime.folders import memory_folder
 from .runtime.managed import ManagedEncoder
 from .runtime.sampling import host_of, with_memory
@@ -21,7 +22,9 @@ from .sockets import (
     VideoMemorySocket,
     encoder_input,
     guidance_input,
+    horizon_input,
     injection_inputs,
+    lr_vae_input,
     memory_input,
     model_input,
     settings_from,
@@ -46,6 +49,7 @@ class VideoMemoryCompress(io.ComfyNode):
                 vae_input(),
                 io.Latent.Input("latent", tooltip="The clip, from VAE Encode or a sampler."),
                 memory_input(optional=True, tooltip="Memory that the clip continues."),
+                lr_vae_input(),
             ],
             outputs=[
                 VideoMemorySocket.Output(display_name="memory", tooltip="The history with this clip in it."),
@@ -55,11 +59,11 @@ class VideoMemoryCompress(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, memory_encoder: ManagedEncoder, model, vae, latent: dict, memory: Memory | None = None
+        cls, memory_encoder: ManagedEncoder, model, vae, latent: dict, memory: Memory | None = None, lr_vae: Any = None
     ) -> io.NodeOutput:
         memory_encoder.check_host(host_of(model))
         latents = normalised_history(model, latent, "latent")
-        codec = codec_for(model, vae)
+        codec = memory_codec(codec_for(model, vae), model, lr_vae, memory_encoder)
         start = memory_encoder.empty_memory(latents.shape[0]) if memory is None else memory
         made = compress(memory_encoder, codec, start, latents)
         return io.NodeOutput(made, made.token_count)
@@ -83,10 +87,11 @@ class VideoMemoryApply(io.ComfyNode):
                 encoder_input(
                     optional=True, tooltip="Only for encoders with cross-attention that Load did not attach."
                 ),
+                horizon_input(),
             ],
             outputs=[io.Model.Output(tooltip="Model that sees the memory.")],
         )
-        return with_advanced(schema, "history_timestep", "attention_mode", "history_guidance")
+        return with_advanced(schema, "history_timestep", "attention_mode", "history_guidance", "horizon")
 
     @classmethod
     def execute(
@@ -99,11 +104,12 @@ class VideoMemoryApply(io.ComfyNode):
         attention_mode: str,
         history_guidance: float = 0.0,
         memory_encoder: ManagedEncoder | None = None,
+        horizon: int = 0,
     ) -> io.NodeOutput:
         if memory_encoder is not None:
             model = memory_encoder.attach(model)
         settings = settings_from(strength, history_timestep, sliding_window, attention_mode, history_guidance)
-        return io.NodeOutput(with_memory(model, memory, settings))
+        return io.NodeOutput(with_memory(model, memory, replace(settings, horizon=horizon)))
 
 
 class VideoMemorySave(io.ComfyNode):

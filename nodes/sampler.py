@@ -33,7 +33,7 @@ from .film_pictures import check_marks, check_unused, choice_of, seen_pictures, 
 from .film_states import KEPT_STATES, MemoryMaker, state_store
 from .keyframe_lead import lead_of
 from .runtime import folders
-from .runtime.compress import codec_for
+from .runtime.compress import codec_for, memory_codec
 from .runtime.managed import ManagedEncoder
 from .runtime.progress import FilmProgress
 from .runtime.sampling import host_of
@@ -47,8 +47,10 @@ from .sockets import (
     branch_inputs,
     encoder_input,
     guidance_input,
+    horizon_input,
     image_inputs,
     injection_inputs,
+    lr_vae_input,
     memory_input,
     model_input,
     picture_inputs,
@@ -136,17 +138,8 @@ class VideoMemorySampler(io.ComfyNode):
                     "none of the finished ones. 20 GB hold more than an hour of 832x480; above that, what other runs "
                     "left goes first. 0: keep none.",
                 ),
-                io.Int.Input(
-                    "horizon",
-                    default=0,
-                    min=0,
-                    max=10_000_000,
-                    step=100,
-                    optional=True,
-                    tooltip="Most memory tokens that a section sees; 0: all. Above it the near past comes from the "
-                    "finest memory encoder, what is before it from coarser ones (Combine Memory Encoders), and the "
-                    "rest thinned.",
-                ),
+                horizon_input(),
+                lr_vae_input(),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The whole film; decode it once."),
@@ -188,7 +181,7 @@ class VideoMemorySampler(io.ComfyNode):
         sliding_window: int = 3, attention_mode: str = "auto", boundary: float = 0.875, low_noise_memory: bool = True,
         history_guidance: float = 0.0, redo: str = "", locks: str = "", branch_film: str = "", branch_section: int = 1,
         start_image: torch.Tensor | None = None, clip_vision=None, references: torch.Tensor | None = None,
-        pictures: str = "", kept_states: float = KEPT_STATES, horizon: int = 0,
+        pictures: str = "", kept_states: float = KEPT_STATES, horizon: int = 0, lr_vae=None,
     ) -> io.NodeOutput:  # fmt: skip
         settings = settings_from(strength, history_timestep, sliding_window, attention_mode, history_guidance)
         settings = replace(settings, horizon=horizon)
@@ -204,7 +197,8 @@ class VideoMemorySampler(io.ComfyNode):
         start = memory_encoder.empty_memory(1) if memory is None else memory
         memory_encoder.check_memory(start)
         check_unused(start, model, settings, low_noise_memory)
-        own = own_memory(codec, model, low_noise, start)
+        seen = memory_codec(codec, model, lr_vae, memory_encoder)
+        own = own_memory(seen, model, low_noise, start)
         experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory, own)
         store = SectionStore(folders.film_root(), film)
         negative = with_guidance(storyboard.negative or negative, memory_encoder.config)
@@ -248,7 +242,7 @@ class VideoMemorySampler(io.ComfyNode):
         if own is not None:
             own.states = maker.of_memory(own.memory, opening, "model_low_noise")
             own.memory = append_opening(memory_encoder, own.codec, own.memory, model, opening, states=own.states)
-        start = opened_memory(memory_encoder, codec, start, model, opening, size, clip_vision, choice, states)
+        start = opened_memory(memory_encoder, seen, start, model, opening, size, clip_vision, choice, states)
         plan, steps = storyboard.plan(lattice, start.latents, **beginning.history(lattice)), len(sigmas) - 1
         shown, choice = shown.planned(plan), shown.chosen(choice, plan)
         lead = lead_of(choice, host, codec, vae, beginning.picture, clip_vision, shown.begins)
@@ -262,7 +256,7 @@ class VideoMemorySampler(io.ComfyNode):
         progress = FilmProgress(model, len(plan), steps)
         events = FilmEvents(store, plan, model, steps, storyboard.storyboard.shots, locked, progress.previewer)
         renderer = SectionRenderer(
-            experts, memory_encoder, codec, settings, positive, negative, cfg, sampler, size, progress, events, lead,
+            experts, memory_encoder, seen, settings, positive, negative, cfg, sampler, size, progress, events, lead,
             choice, states,
         )  # fmt: skip
 

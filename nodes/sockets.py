@@ -46,6 +46,14 @@ def vae_input() -> io.Vae.Input:
     return io.Vae.Input("vae", tooltip="The video VAE that belongs to the model.")
 
 
+def lr_vae_input() -> io.Vae.Input:
+    tooltip = (
+        "A small VAE for the same latents, such as taew2_1 or taew2_2: it makes the pictures that the memory encoder's "
+        "low-resolution branch sees, and those of the preview. Much faster; the film itself is decoded by vae."
+    )
+    return io.Vae.Input("lr_vae", optional=True, tooltip=tooltip)
+
+
 def memory_input(optional: bool = False, tooltip: str = "Compressed history of the film so far.") -> io.Input:
     return VideoMemorySocket.Input("memory", optional=optional, tooltip=tooltip)
 
@@ -87,6 +95,19 @@ def guidance_input() -> io.Float.Input:
         optional=True,
         tooltip="Weight of the memory in the guidance, relative to the prompt's. 0: it stands beside both prompts; "
         "1: beside the positive one alone, at no cost; other values take one more pass a step.",
+    )
+
+
+def horizon_input() -> io.Int.Input:
+    return io.Int.Input(
+        "horizon",
+        default=0,
+        min=0,
+        max=10_000_000,
+        step=100,
+        optional=True,
+        tooltip="Most memory tokens that a section sees; 0: all. Above it the near past comes from the finest memory "
+        "encoder, what is before it from coarser ones (Combine Memory Encoders), and the rest thinned.",
     )
 
 

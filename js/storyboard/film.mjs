@@ -13,14 +13,14 @@ const MOST_ENCODERS = 4;
 const LOADERS = /^(UNETLoader|UnetLoaderGGUF\w*|CheckpointLoader\w*|LoaderGGUF\w*)$/i;
 
 /**
- * `{ width, height, encoders, rates, untrained, padding, cached, host, bytes_per_weight, text_model, hasHistory, sampler }`, each only
+ * `{ width, height, horizon, encoders, rates, untrained, padding, cached, host, bytes_per_weight, text_model, hasHistory, sampler }`, each only
  * when known, and for a memory of pictures without a file `max_pictures` and `repeated_frames`.
  * Sizes are numbers; `encoders` are files, which know their rates; `rates` are those of encoders without a file.
  */
 export function findFilm(node) {
   const sampler = downstream(node, "VideoMemorySampler");
   if (!sampler) return {};
-  const found = { sampler: sampler.id, width: numberOf(sampler, "width"), height: numberOf(sampler, "height") };
+  const found = { sampler: sampler.id, width: numberOf(sampler, "width"), height: numberOf(sampler, "height"), horizon: numberOf(sampler, "horizon") };
   found.hasHistory = ["history", "memory"].some((name) => inputOf(sampler, name)?.link != null);
   Object.assign(found, describeEncoders(encodersOf(sampler)));
   const demo = encodersOf(sampler).find((node) => node.type === DEMO);

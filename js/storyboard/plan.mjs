@@ -33,6 +33,7 @@ export function planRequest(storyboard, numbers, found, own) {
   };
   if (found.cached !== undefined) request.cached = found.cached;
   if (found.text_model) request.text_model = true;
+  if (found.horizon) request.horizon = found.horizon;
   if (found.encoders) return { ...request, encoders: found.encoders, ...(found.rates ? { rates: found.rates } : {}) };
   const host = found.host ?? fields.plan_host;
   if (found.max_pictures) return { ...request, host, max_pictures: found.max_pictures, repeated_frames: found.repeated_frames };

@@ -38,8 +38,9 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "history_latents": (0, MAX_HISTORY_LATENTS),
     "max_pictures": (0, MOST_PICTURES),
     "repeated_frames": (0, max(REPEATED_FRAMES)),
+    "horizon": (0, 10_000_000),
 }
-_WHOLE = ("width", "height", "history_latents", "max_pictures", "repeated_frames")
+_WHOLE = ("width", "height", "history_latents", "max_pictures", "repeated_frames", "horizon")
 _TEXTS = {"storyboard": MAX_TEXT_BYTES, "host": 100, "padding": 10, "keyframe_unit": 10}
 _CHOICES = {"padding": get_args(Padding), "keyframe_unit": get_args(KeyframeUnit)}
 MAX_ENCODERS = 4
@@ -80,6 +81,7 @@ class PlanRequest:
     max_pictures: int = 0
     repeated_frames: int = 1
     text_model: bool = False
+    horizon: int = 0
 
     @classmethod
     def from_dict(cls, data: object) -> PlanRequest:
@@ -227,6 +229,7 @@ def _budget(
         section_seconds=length,
         card_gib=request.card_gib,
         bytes_per_weight=request.bytes_per_weight,
+        horizon=request.horizon,
         **memory,
     )
     result = estimate(plan)

@@ -52,11 +52,16 @@ class Codec:
 
 
 def codec_of(
-    vae: Any, latent_format: Any = None, embed: Callable[[Tensor], Tensor] = _absent, film: Tensor | None = None
+    vae: Any,
+    latent_format: Any = None,
+    embed: Callable[[Tensor], Tensor] = _absent,
+    film: Tensor | None = None,
+    name: str = "vae",
 ) -> Codec:
     """The codec of core's VAE for a model's latents in its normalised space, or for those of `film` as they are.
 
-    Without `embed` it only encodes and decodes. Raises ValueError when the VAE makes other latents.
+    Without `embed` it only encodes and decodes. Raises ValueError that calls the VAE by the `name` of its input when it
+    makes other latents.
     """
     if film is None:
         channels, need, owner = latent_format.latent_channels, "the model needs", "the model"
@@ -66,7 +71,7 @@ def codec_of(
         process_in = process_out = _as_they_are
     if vae.latent_dim != 3 or vae.latent_channels != channels:
         raise ValueError(
-            f"vae makes {vae.latent_dim}D latents of {vae.latent_channels} channels, but {need} 3D latents of "
+            f"{name} makes {vae.latent_dim}D latents of {vae.latent_channels} channels, but {need} 3D latents of "
             f"{channels}; load the VAE that belongs to {owner}"
         )
     return Codec(

@@ -15,7 +15,7 @@ from ...memory_encoder.memory.compressor import append_history, append_pictures
 from ...memory_encoder.memory.memory_file import Memory, holds_pictures
 from ...memory_encoder.memory.picture_choice import PictureChoice
 from ...memory_encoder.memory.video_memory import VideoMemory
-from ...memory_encoder.pictures.codec import Codec
+from ...memory_encoder.pictures.codec import Codec, codec_of
 from .managed import ManagedEncoder
 
 log = logging.getLogger("video_memory")
@@ -45,6 +45,26 @@ def latents_of(model: Any, normalised: Tensor) -> Tensor:
 def codec_for(model: Any, vae: Any) -> Codec:
     """VAE and host as the compressor sees them; raises ValueError when the VAE is not the model's."""
     return codec(model, vae)
+
+
+def memory_codec(codec: Codec, model: Any, lr_vae: Any, encoder: ManagedEncoder) -> Codec:
+    """The codec for what joins a memory: where there is a small VAE it decodes, and the model's own one encodes.
+
+    Raises ValueError when the small one makes other latents, or when nothing would be decoded by it.
+    """
+    if lr_vae is None:
+        return codec
+    if not any(part.config.has_lr for part in encoder.parts):
+        raise ValueError(
+            "lr_vae: memory_encoder has no low-resolution branch, for which alone it decodes; remove the connection"
+        )
+    small = codec_of(lr_vae, model.get_model_object("latent_format"), name="lr_vae")
+    if (small.temporal, small.spatial) != (codec.temporal, codec.spatial):
+        raise ValueError(
+            f"lr_vae makes {small.temporal} pictures of a latent, {small.spatial} times its size, and vae "
+            f"{codec.temporal}, {codec.spatial} times; load the small VAE that belongs to the model"
+        )
+    return replace(codec, decode=lambda latents: small.decode(latents).clamp(0, 1))
 
 
 def compress(

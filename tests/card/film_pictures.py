@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,14 +26,26 @@ REFINER = {
 
 def vae_of(card: Any, model: FullModel) -> Any:
     """Core's VAE for a model, made as its loader makes it from the keys of a file."""
+    return _loaded(card, (model.size.kind, model.latent[0]), _network)
+
+
+def small_vae_of(card: Any, model: FullModel) -> Any:
+    """Core's TAEHV for the same latents."""
+    return _loaded(card, ("small", model.latent[0]), _small_network)
+
+
+def _loaded(card: Any, key: tuple[str, int], build: Callable[[Any, str, int], Any]) -> Any:
     made = card.__dict__.setdefault("vaes", {})
-    key = (model.size.kind, model.latent[0])
     if key not in made:
         with torch.device("meta"):
-            weights = _network(card, *key).state_dict()
+            weights = build(card, *key).state_dict()
         weights = {name: torch.empty(value.shape, dtype=torch.bfloat16) for name, value in weights.items()}
         made[key] = card.comfy.module("comfy.sd").VAE(sd=weights)
     return made[key]
+
+
+def _small_network(card: Any, _kind: str, channels: int) -> Any:
+    return card.comfy.module("comfy.taesd.taehv").TAEHV(channels)
 
 
 def _network(card: Any, kind: str, channels: int) -> Any:

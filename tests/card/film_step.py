@@ -97,18 +97,18 @@ def measured(card: Any, cell: Cell) -> Measured:
     `decode`: a piece of film becomes pictures, as Save Film has them; `phi`: a section joins the memory, at 832x480.
     """
     if cell.phase == "decode":
-        grid, codec = _grid(cell), Codec(decode=lambda latents: latents, spatial=_spatial(cell))
+        grid, codec = grid_of(cell), Codec(decode=lambda latents: latents, spatial=_spatial(cell))
         card.free = 2**60
-        return Measured(*decode_peak(card, _model(card, cell), CONTEXT + codec.chunk_length(*grid), grid), 0)
+        return Measured(*decode_peak(card, model_of(card, cell), CONTEXT + codec.chunk_length(*grid), grid), 0)
     if cell.phase == "phi":
-        return Measured(*phi_peak(_model(card, cell), cell.plan().latents(cell.section)), 0)
-    return _step(card, cell)
+        return Measured(*phi_peak(model_of(card, cell), cell.plan().latents(cell.section)), 0)
+    return measured_step(card, cell)
 
 
-def _step(card: Any, cell: Cell) -> Measured:
-    model = _model(card, cell)
+def measured_step(card: Any, cell: Cell) -> Measured:
+    model = model_of(card, cell)
     plan = cell.plan()
-    latent = (model.latent[0], plan.section_latents or plan.latents(cell.section), *_grid(cell))
+    latent = (model.latent[0], plan.section_latents or plan.latents(cell.section), *grid_of(cell))
     meter = Meter()
     patcher = model.patcher
     tokens = 0
@@ -134,7 +134,7 @@ def _step(card: Any, cell: Cell) -> Measured:
     return Measured(meter.peak + kept, meter.at, weights, tokens)
 
 
-def _model(card: Any, cell: Cell) -> FullModel:
+def model_of(card: Any, cell: Cell) -> FullModel:
     """A host with weights as its file has them."""
     key = (cell.host, cell.fp8, cell.streamed, cell.layers)
     models: dict[Any, FullModel] = card.__dict__.setdefault("of_films", {})
@@ -161,7 +161,7 @@ def _spatial(cell: Cell) -> int:
     return HOSTS[NAMES[cell.host]].spatial
 
 
-def _grid(cell: Cell) -> tuple[int, int]:
+def grid_of(cell: Cell) -> tuple[int, int]:
     return cell.height // _spatial(cell), cell.width // _spatial(cell)
 
 

@@ -157,6 +157,25 @@ def test_a_trained_cross_attention_reaches_the_film_and_survives_save_and_load(w
     assert patched.get_additional_models()
 
 
+def test_apply_bounds_what_the_model_sees_by_a_horizon(world: World) -> None:
+    _, memory, _ = world.film("plain", "a", "b", "c")
+    apply = ("VideoMemoryApply", world.inputs["model"], memory, 1.0, "zero", 0, "auto")
+
+    def sampled(model: Any) -> torch.Tensor:
+        sample = importlib.import_module("comfy.sample").sample_custom
+        noise = torch.randn(1, 16, 2, 6, 8, generator=torch.Generator().manual_seed(0))
+        negative = world.inputs["negative"]
+        with torch.inference_mode():
+            return sample(
+                model, noise, 1.0, world.inputs["sampler"], world.inputs["sigmas"], negative, negative, noise * 0,
+                seed=0,
+            )  # fmt: skip
+
+    whole = sampled(world.call(*apply)[0])
+    assert torch.equal(sampled(world.call(*apply, horizon=memory.token_count)[0]), whole)
+    assert not torch.equal(sampled(world.call(*apply, horizon=memory.token_count // 2)[0]), whole)
+
+
 def test_cross_attention_to_another_number_of_blocks_is_refused(world: World) -> None:
     encoder_class = importlib.import_module(f"{PACK}.memory_encoder.phi.encoder").MemoryEncoder
     manage = importlib.import_module(f"{PACK}.nodes.runtime.managed").manage

@@ -114,7 +114,9 @@ test("models are told by the names of their public files, and unknown names are 
 test("the question takes the graph before the person's fields, and an encoder's file before its rate", () => {
   const numbers = { fps: 16, section_seconds: 5, total_seconds: 0 };
   const own = { plan_width: 640, plan_card_gib: 8, plan_opening_seconds: 2 };
-  const asked = planRequest("a", numbers, { width: 1280, host: "wan-5b" }, own);
+  const asked = planRequest("a", numbers, { width: 1280, host: "wan-5b", horizon: 0 }, own);
+  assert.ok(!("horizon" in asked), "0 lets a section see everything");
+  assert.equal(planRequest("a", numbers, { horizon: 2000 }, own).horizon, 2000);
   assert.deepEqual([asked.width, asked.height, asked.card_gib, asked.host, asked.rates], [1280, 480, 8, "wan-5b", "4x4x2"]);
   assert.equal(asked.history_latents, 9);
   const loaded = planRequest("a", numbers, { encoders: ["e.safetensors"], host: "wan-5b" }, {});

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from memory_encoder.budget import (
+    GIB,
     HOSTS,
     HostShape,
     Plan,
@@ -113,6 +116,29 @@ def test_plan_that_fits_needs_no_advice_and_one_that_does_not_says_what_to_chang
     too_large = plan("wan-14b", width=1920, height=1088)
     text = advice(too_large, estimate(too_large))[0]
     assert "section_seconds 2.5" in text and "1440x816" in text
+
+
+@settings(deadline=None)
+@given(seconds=st.floats(0, 86400), horizon=st.integers(1, 10**7), card=st.sampled_from([4, 8, 12, 24]))
+def test_a_horizon_bounds_what_a_section_sees_and_the_advised_one_fits(seconds: float, horizon: int, card: int):
+    long = plan("wan-14b", history_seconds=seconds, rates=("4x4x2", "2x2x8"), card_gib=card)
+    seen = estimate(replace(long, horizon=horizon)).memory_tokens
+    assert seen == min(horizon, estimate(long).memory_tokens)
+    advised = re.search(r"a horizon of ([\d,]+) memory tokens", "".join(advice(long, estimate(long))))
+    if advised:
+        horizon = int(advised[1].replace(",", ""))
+        assert estimate(replace(long, horizon=horizon)).least_bytes < card * GIB
+        assert estimate(replace(long, horizon=horizon + 500)).least_bytes >= 0.9 * card * GIB
+
+
+def test_a_horizon_is_advised_only_where_there_is_a_choice():
+    ten_minutes = plan("wan-14b", fps=16, history_seconds=600)
+    assert "horizon" in advice(ten_minutes, estimate(ten_minutes))[0]
+    assert "horizon 20,000" in describe(replace(ten_minutes, horizon=20_000), "wan-14b")
+    huge = plan("wan-14b", width=4096, height=4096)  # does not fit without a memory either
+    assert "horizon" not in advice(huge, estimate(huge))[0]
+    with pytest.raises(ValueError, match="horizon -1 must not be negative"):
+        plan("wan-14b", horizon=-1)
 
 
 def test_weights_that_fit_and_that_comfyui_may_still_leave_in_ram_are_named():
