@@ -50,7 +50,7 @@ Press **Run**: a whole film and what its memory holds, in minutes, without a gra
 pictures are cartoons of 128x96 pixels.
 
 Two drawn shots introduce Max, the model makes the four after them; their prompts give his name and nothing of his
-looks. On the right the film's memory is asked for the opening, and a smaller memory for another clip.
+looks. On the right the film's memory is asked for the opening, and the memory of another clip for that one.
 
 `make demo` in the pack's folder runs this workflow by itself, with a real clip in the place of the second one.
 """
@@ -188,8 +188,6 @@ def tiny_demo() -> Workflow:
     )  # fmt: skip
     report = add("PreviewAny", "Report", id=25, source=film[2])
     numbers = add("PreviewAny", "Retrieval in numbers", id=26, source=recalled[2][1])
-    other = add("VideoMemoryDemoModels", "The smaller memory", id=30, rate="2x2x2")
-    other_shift = add("ModelSamplingSD3", "Shift of the noise schedule", id=31, model=other[0], shift=3.0)
     real = add("VideoMemoryDemoClip", "Another clip", id=32, who="Mira")
     real_parts = add("GetVideoComponents", "Its frames", id=33, video=real[0])
     real_scaled = add(
@@ -197,11 +195,11 @@ def tiny_demo() -> Workflow:
     )
     real_latents = add("VAEEncode", "As latents", id=34, pixels=real_scaled[0], vae=models[2])
     real_memory = add(
-        "VideoMemoryCompress", "Into memory", id=35, memory_encoder=other[1], model=other_shift[0], vae=models[2],
+        "VideoMemoryCompress", "Into memory", id=35, memory_encoder=models[1], model=shift[0], vae=models[2],
         latent=real_latents[0],
     )  # fmt: skip
     real_recalled = _recall(
-        workflow, (36, 37, 38, 39), other_shift, real_memory[0], rest, real_scaled[0],
+        workflow, (36, 37, 38, 39), shift, real_memory[0], rest, real_scaled[0],
         ("Ask for its frames", "real_clip"),
     )  # fmt: skip
     intro = workflow.note("The tiny demo", NOTE)
@@ -212,7 +210,7 @@ def tiny_demo() -> Workflow:
     workflow.group("4  Film", [film, memory], [frames, made, saved, report], color=GREEN)
     workflow.group("5  What the film's memory remembers", [*recalled, numbers], color=GREEN)
     workflow.group(
-        "6  Another clip, remembered", [other, other_shift, real, real_parts, real_scaled, real_latents, real_memory],
+        "6  Another clip, remembered", [real, real_parts, real_scaled, real_latents, real_memory],
         real_recalled,
     )  # fmt: skip
     return workflow
