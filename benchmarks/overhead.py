@@ -53,8 +53,8 @@ def report(found: dict[tuple[str, int, int], dict[str, int]]) -> str:
         f"FLOPs at full size, counted on the fake card (tests/card); no time was measured. A section of 5 s, {STEPS} "
         "steps with a positive and a negative prompt, beside a memory of 20 s at 4x4x2; percent of that. Without a "
         "negative prompt all shares are twice as large. The memory's small copy and the strip's preview share one "
-        "decoding; `lr_vae` does it with core's TAEHV. Save Film decodes each section once more, behind six latents "
-        "of what is before it.",
+        "decoding; `lr_vae` of the encoder's node does it with core's TAEHV. Save Film decodes each section once more, "
+        "behind six latents of what is before it.",
         "",
         "| host | size | sampling | joins the memory, preview included | with `lr_vae` | Save Film |",
         "|---|---|---:|---:|---:|---:|",

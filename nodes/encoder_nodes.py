@@ -27,6 +27,7 @@ from .sockets import (
     encoder_input,
     fps_input,
     horizon_input,
+    lr_vae_input,
     model_input,
     seed_input,
     size_inputs,
@@ -62,6 +63,7 @@ class VideoMemoryEncoderLoader(io.ComfyNode):
                 io.Float.Input(
                     "lora_strength", default=1.0, min=-10.0, max=10.0, step=0.01, tooltip="Strength of the LoRA."
                 ),
+                lr_vae_input(),
             ],
             outputs=[
                 io.Model.Output(tooltip="Model with the LoRA; the encoder is loaded and freed with it."),
@@ -72,7 +74,9 @@ class VideoMemoryEncoderLoader(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, encoder_name: str, lora_name: str, lora_strength: float) -> io.NodeOutput:
+    def execute(
+        cls, model, encoder_name: str, lora_name: str, lora_strength: float, lr_vae: Any = None
+    ) -> io.NodeOutput:
         encoder = folder_paths.get_full_path_or_raise(ENCODERS, encoder_name)
         lora = None if lora_name == "none" else folder_paths.get_full_path_or_raise("loras", lora_name)
         model, loaded = encoder_and_lora(model, Path(encoder), lora and Path(lora), lora_strength)
@@ -84,7 +88,7 @@ class VideoMemoryEncoderLoader(io.ComfyNode):
         if strangers:
             log.warning("%s", strangers)
             about = f"{about}\n{strangers}"
-        return io.NodeOutput(model, loaded, ui={"text": [about]})
+        return io.NodeOutput(model, loaded.decoding_by(lr_vae), ui={"text": [about]})
 
 
 def encoder_and_lora(model: Any, encoder: Path, lora: Path | None, strength: float) -> tuple[Any, ManagedEncoder]:
@@ -176,6 +180,7 @@ class VideoMemoryEncoderNew(io.ComfyNode):
                     tooltip="Only keyframes: distance of the pictures in time before the section, as the model sees "
                     "it: 0 for StoryMem, 5 for Memento.",
                 ),
+                lr_vae_input(),
             ],
             outputs=[MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Untrained encoder.")],
         )
@@ -198,10 +203,12 @@ class VideoMemoryEncoderNew(io.ComfyNode):
         max_pictures: int = 8,
         repeated_frames: int = 1,
         picture_step: int = 0,
+        lr_vae: Any = None,
     ) -> io.NodeOutput:
         host = host_of(model)
         if variant == "keyframes":
-            return io.NodeOutput(keyframes_for(host, max_pictures, repeated_frames, picture_step))
+            made = keyframes_for(host, max_pictures, repeated_frames, picture_step)
+            return io.NodeOutput(made.decoding_by(lr_vae))
         config = EncoderConfig.from_dict(
             {
                 "host": host.name,
@@ -216,7 +223,7 @@ class VideoMemoryEncoderNew(io.ComfyNode):
                 **cross_settings(host, cross_attention),
             }
         )
-        return io.NodeOutput(manage(new_encoder(config, host, seed)))
+        return io.NodeOutput(manage(new_encoder(config, host, seed)).decoding_by(lr_vae))
 
 
 def keyframes_for(host: Host, max_pictures: int, repeated_frames: int, picture_step: int) -> ManagedEncoder:

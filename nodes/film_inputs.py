@@ -14,7 +14,6 @@ from .runtime import folders
 
 _MODELS = ("model", "memory_encoder", "vae", "sampler", "model_low_noise", "clip_vision")
 _TEXTS = ("storyboard", "negative")
-_WHERE_CONNECTED = ("lr_vae",)  # younger than films that are on disk, whose sections stay what they were
 
 
 def models_of(hidden: Any, conditioning: Any = None) -> dict[str, str] | None:
@@ -23,15 +22,11 @@ def models_of(hidden: Any, conditioning: Any = None) -> dict[str, str] | None:
     Where `conditioning` holds objects that have no content to hash, what feeds the inputs of texts counts as well.
     None when ComfyUI does not say what feeds the node.
     """
+    inputs = (*_MODELS, *_TEXTS) if has_objects(conditioning) else _MODELS
     graph = getattr(hidden, "dynprompt", None)
-    prompt = hidden.prompt if graph is None else _RunningGraph(graph)
-    connected = (prompt or {}).get(hidden.unique_id, {}).get("inputs", {})
-    inputs = (*_MODELS, *(name for name in _WHERE_CONNECTED if connected.get(name) is not None))
-    if has_objects(conditioning):
-        inputs += _TEXTS
     if graph is None:
-        return upstream(prompt, hidden.unique_id, inputs, folders.file_stamp)
-    return upstream(prompt, hidden.unique_id, inputs, folders.file_stamp, graph.get_parent_node_id)
+        return upstream(hidden.prompt, hidden.unique_id, inputs, folders.file_stamp)
+    return upstream(_RunningGraph(graph), hidden.unique_id, inputs, folders.file_stamp, graph.get_parent_node_id)
 
 
 class _RunningGraph(Mapping[str, Any]):

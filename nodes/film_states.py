@@ -45,7 +45,9 @@ class MemoryMaker:
         """What is added to the memory `start`, which sees the film through the first projection of an input `model`."""
         if self.store is None or self.models is None:
             return KeptStates()
-        names = (model, "vae", "clip_vision", *(["lr_vae"] if "lr_vae" in self.models else []))
+        # A small VAE comes with the encoder; films from before there was one stay what they are.
+        small = [] if self.encoder.lr_vae is None else ["memory_encoder"]
+        names = (model, "vae", "clip_vision", *small)
         made_of = {
             "models": {name: self.models[name] for name in names},
             "encoders": [[part.identity, str(part.dtype)] for part in self.encoder.parts],

@@ -24,7 +24,6 @@ from .sockets import (
     guidance_input,
     horizon_input,
     injection_inputs,
-    lr_vae_input,
     memory_input,
     model_input,
     settings_from,
@@ -49,7 +48,6 @@ class VideoMemoryCompress(io.ComfyNode):
                 vae_input(),
                 io.Latent.Input("latent", tooltip="The clip, from VAE Encode or a sampler."),
                 memory_input(optional=True, tooltip="Memory that the clip continues."),
-                lr_vae_input(),
             ],
             outputs=[
                 VideoMemorySocket.Output(display_name="memory", tooltip="The history with this clip in it."),
@@ -59,11 +57,11 @@ class VideoMemoryCompress(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, memory_encoder: ManagedEncoder, model, vae, latent: dict, memory: Memory | None = None, lr_vae: Any = None
+        cls, memory_encoder: ManagedEncoder, model, vae, latent: dict, memory: Memory | None = None
     ) -> io.NodeOutput:
         memory_encoder.check_host(host_of(model))
         latents = normalised_history(model, latent, "latent")
-        codec = memory_codec(codec_for(model, vae), model, lr_vae, memory_encoder)
+        codec = memory_codec(codec_for(model, vae), model, memory_encoder)
         start = memory_encoder.empty_memory(latents.shape[0]) if memory is None else memory
         made = compress(memory_encoder, codec, start, latents)
         return io.NodeOutput(made, made.token_count)

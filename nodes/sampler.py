@@ -50,7 +50,6 @@ from .sockets import (
     horizon_input,
     image_inputs,
     injection_inputs,
-    lr_vae_input,
     memory_input,
     model_input,
     picture_inputs,
@@ -139,7 +138,6 @@ class VideoMemorySampler(io.ComfyNode):
                     "left goes first. 0: keep none.",
                 ),
                 horizon_input(),
-                lr_vae_input(),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The whole film; decode it once."),
@@ -181,7 +179,7 @@ class VideoMemorySampler(io.ComfyNode):
         sliding_window: int = 3, attention_mode: str = "auto", boundary: float = 0.875, low_noise_memory: bool = True,
         history_guidance: float = 0.0, redo: str = "", locks: str = "", branch_film: str = "", branch_section: int = 1,
         start_image: torch.Tensor | None = None, clip_vision=None, references: torch.Tensor | None = None,
-        pictures: str = "", kept_states: float = KEPT_STATES, horizon: int = 0, lr_vae=None,
+        pictures: str = "", kept_states: float = KEPT_STATES, horizon: int = 0,
     ) -> io.NodeOutput:  # fmt: skip
         settings = settings_from(strength, history_timestep, sliding_window, attention_mode, history_guidance)
         settings = replace(settings, horizon=horizon)
@@ -197,7 +195,7 @@ class VideoMemorySampler(io.ComfyNode):
         start = memory_encoder.empty_memory(1) if memory is None else memory
         memory_encoder.check_memory(start)
         check_unused(start, model, settings, low_noise_memory)
-        seen = memory_codec(codec, model, lr_vae, memory_encoder)
+        seen = memory_codec(codec, model, memory_encoder)
         own = own_memory(seen, model, low_noise, start)
         experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory, own)
         store = SectionStore(folders.film_root(), film)

@@ -47,18 +47,14 @@ def codec_for(model: Any, vae: Any) -> Codec:
     return codec(model, vae)
 
 
-def memory_codec(codec: Codec, model: Any, lr_vae: Any, encoder: ManagedEncoder) -> Codec:
-    """The codec for what joins a memory: where there is a small VAE it decodes, and the model's own one encodes.
+def memory_codec(codec: Codec, model: Any, encoder: ManagedEncoder) -> Codec:
+    """The codec for what joins a memory: where the encoder has a small VAE, that decodes and the model's own encodes.
 
-    Raises ValueError when the small one makes other latents, or when nothing would be decoded by it.
+    Raises ValueError when the small one makes other latents.
     """
-    if lr_vae is None:
+    if encoder.lr_vae is None:
         return codec
-    if not any(part.config.has_lr for part in encoder.parts):
-        raise ValueError(
-            "lr_vae: memory_encoder has no low-resolution branch, for which alone it decodes; remove the connection"
-        )
-    small = codec_of(lr_vae, model.get_model_object("latent_format"), name="lr_vae")
+    small = codec_of(encoder.lr_vae, model.get_model_object("latent_format"), name="lr_vae")
     if (small.temporal, small.spatial) != (codec.temporal, codec.spatial):
         raise ValueError(
             f"lr_vae makes {small.temporal} pictures of a latent, {small.spatial} times its size, and vae "

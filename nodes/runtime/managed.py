@@ -30,11 +30,13 @@ class ManagedEncoder:
     """What travels through a MEMORY_ENCODER socket.
 
     config: its configuration. identity: hash of configuration and weights. patcher: its ModelPatcher. others: further
-    encoders that compress the same history (paper section 4.5). trained_on: what its file says of its training.
+    encoders that compress the same history (paper section 4.5). trained_on: what its file says of its training. lr_vae:
+    core's VAE that decodes for the low-resolution branches in place of the model's own one, or None.
     """
 
     others: tuple[ManagedEncoder, ...] = ()
     trained_on: TrainedOn | None = None
+    lr_vae: Any = None
 
     def __init__(self, config: EncoderConfig, weights: dict[str, Tensor], dtype: torch.dtype) -> None:
         self.config = config
@@ -50,6 +52,19 @@ class ManagedEncoder:
         """All encoders, this one first."""
         return (self, *self.others)
 
+    def decoding_by(self, lr_vae: Any) -> ManagedEncoder:
+        """The same encoder with a small VAE; raises ValueError when nothing would be decoded by it."""
+        if lr_vae is None:
+            return self
+        if not self.config.has_lr:
+            raise ValueError(
+                "lr_vae: this memory encoder has no low-resolution branch, for which alone it would decode; remove the "
+                "connection"
+            )
+        one = copy.copy(self)
+        one.lr_vae = lr_vae
+        return one
+
     def beside(self, other: ManagedEncoder) -> ManagedEncoder:
         """Both encoders in one; raises ValueError when they are not for one model."""
         for part in (*self.parts, *other.parts):
@@ -63,6 +78,7 @@ class ManagedEncoder:
             )
         both = copy.copy(self)
         both.others = (*self.others, *other.parts)
+        both.lr_vae = other.lr_vae if self.lr_vae is None else self.lr_vae
         return both
 
     def empty_memory(self, batch: int) -> Any:

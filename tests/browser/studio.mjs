@@ -126,7 +126,6 @@ export const STATES = [
     await tell(studio, { state: "sampling", index: 6, left: 90 });
     await tell(studio, { state: "step", index: 6, step: 3, steps: 20, left: 80 });
   }],
-  ["sampler-failed", "sampler", ".vm-film", async (studio) => event(studio, "execution_error", "out of memory")],
   ["sampler-interrupted", "sampler", ".vm-film", async (studio) => {
     await tell(studio, { state: "sampling", index: 7, left: 90 });
     await event(studio, "execution_interrupted");
@@ -164,6 +163,12 @@ export const STATES = [
   ["recall", "recall", ".vm-inspect", async () => {}, 1],
   ["training", "train", ".vm-train", async () => {}],
   ["budget", "budget", ".vm-report", async () => {}],
+  ["sampler-failed", "sampler", ".vm-film", async (studio) => { // at the end: core's notice of it stays
+    await studio.page.keyboard.press("Escape");
+    await reread(studio, 20);
+    await tell(studio, { state: "sampling", index: 6, left: 90 });
+    await event(studio, "execution_error", "out of memory");
+  }],
 ]; // prettier-ignore
 
 /** Brings a studio into one state after the other; `look(name, root, node)` is called in each. */
