@@ -88,6 +88,7 @@ export class Detail {
   ask(asked) {
     this.asked = asked;
     update(this.asking, "hidden", !asked);
+    this.root.classList.toggle("vm-film-asking", Boolean(asked)); // on top of the view, where a small screen shows it
     for (const part of [this.words, this.row]) update(part, "hidden", Boolean(asked)); // their room is the question's
     if (!asked) return;
     update(this.question, "textContent", t("film.ask", { sections: sectionsText(asked.lost) }));

@@ -71,6 +71,7 @@ export const STYLE = `
 .vm-film-detail { display: flex; flex-direction: column; gap: 6px; flex: none; padding-top: 6px;
   border-top: 1px solid var(--border-color); }
 .vm-film-words { flex: none; overflow: hidden; white-space: pre; text-overflow: ellipsis; }
+.vm-film-asking { order: -1; padding-top: 0; border-top: 0; }
 .vm-film-detail-row { gap: 4px; }
 .vm-film-detail-row .vm-film-button { flex: none; padding-inline: 7px; }
 .vm-film-detail-row .vm-film-button:last-child { flex: initial; min-width: 0; }

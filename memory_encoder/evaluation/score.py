@@ -69,18 +69,19 @@ def score_clip(
     seed: int,
     steps: int = 12,
     untrained: Any = None,
+    horizon: int = 0,
 ) -> ClipScore:
     """Scores one clip.
 
     pictures: [T,H,W,3] in 0..1. hr, lr: its normalised latents, and LR latents by rate. module: a TrainingModule (its
     `compress`, `uncompressed` and `predict`) on the device of hr, lr and conditioning. untrained: one whose encoders
-    learned nothing; None leaves that kind out. decode: latents -> pictures [B,T,H,W,3] in RAM. The same seed draws the
-    same noise for every kind.
+    learned nothing; None leaves that kind out. horizon: the most memory tokens that the host sees, 0 for all. decode:
+    latents -> pictures [B,T,H,W,3] in RAM. The same seed draws the same noise for every kind.
     """
-    memory = module.compress(hr, lr)
+    memory = module.compress(hr, lr, horizon)
     memories = {MEMORY: memory, NONE: None, FULL: module.uncompressed(hr)}
     if untrained is not None:
-        memories[UNTRAINED] = untrained.compress(hr, lr)
+        memories[UNTRAINED] = untrained.compress(hr, lr, horizon)
     predict = partial(module.predict, conditioning=conditioning)
     drawn = {}  # all before the first is decoded, since a VAE may push the host out of the card's memory
     for kind, seen in memories.items():

@@ -131,6 +131,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--frames", type=int, default=81, help="of each clip, from its beginning (default 81)")
     add("--steps", type=int, default=12, help="of the sampler (default 12)")
     add("--seed", type=int, default=0, help="of the noise (default 0)")
+    add("--horizon", type=int, default=0, help="most memory tokens that are seen, 0 for all (default 0)")
     add("--guidance", type=float, default=6.0, help="told to a guidance-distilled model, HunyuanVideo (default 6)")
     add("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
 

@@ -115,6 +115,7 @@ class Evaluation:
     def report(self) -> dict[str, Any]:
         args = self.args
         facts = {"skipped": self.skipped, "seed": args.seed, "steps": args.steps, "fps": args.fps}
+        facts |= {"horizon": args.horizon} if args.horizon else {}
         facts |= {"size": [args.width, args.height], "frames": args.frames, "rate": "+".join(self.rates)}
         return summary(self.scores, facts | {"torch": torch.__version__}, self.lineup)
 
@@ -160,6 +161,7 @@ class Judge:
         lr = {rate: value.to(device) for rate, value in lr.items()}
         conditioning = {name: value.to(device) for name, value in self.conditioning.items()}
         arguments = (self.module, conditioning, self._decode, self.args.seed, self.args.steps, self.untrained)
+        arguments = (*arguments, self.args.horizon)
         return score_clip(name, pictures, hr.to(device), lr, *arguments)
 
     def _decode(self, latents: Tensor) -> Tensor:

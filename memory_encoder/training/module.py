@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..injection.cached import KeyValueCache
 from ..injection.fit import check_together
+from ..injection.horizon import near_and_far
 from ..injection.hosts import find_host
 from ..injection.hosts.base import Constants, HistoryTimestep, host_blocks
 from ..injection.inject import DIFFUSION_MODEL, KEY, DiffusionModelWrapper
@@ -116,12 +117,16 @@ class TrainingModule(nn.Module):
 
         return continuation_loss(batch.hr, lr, drawn, compress, predict)
 
-    def compress(self, hr: Tensor, lr: Mapping[str, Tensor]) -> InjectedMemory:
+    def compress(self, hr: Tensor, lr: Mapping[str, Tensor], horizon: int = 0) -> InjectedMemory:
         """phi(H) of all encoders with the coordinates of its tokens, times counted from the clip's first latent.
 
-        lr: LR latents by rate.
+        lr: LR latents by rate. horizon: the most tokens that are left of it, 0 for all (see `injection.horizon`).
         """
         parts = [self._compress(encoder, hr, lr.get(encoder.config.rate)) for encoder in self.encoders]
+        if 0 < horizon < sum(tokens.shape[1] for tokens, *_ in parts):
+            times = [coordinates[:, 0] for _, coordinates, _ in parts]
+            chosen = near_and_far(times, [encoder.config.stride[0] for encoder in self.encoders], horizon)
+            parts = [_part_at(part, indices) for part, indices in zip(parts, chosen, strict=True)]
         tokens, coordinates, cross = zip(*parts, strict=True)
         cache = KeyValueCache() if self.encoder.config.memory_attention == "cached" else None
         return InjectedMemory(
@@ -215,6 +220,16 @@ class TrainingModule(nn.Module):
             if self.offload_inputs:
                 around.enter_context(inputs_in_ram())
             return self.diffusion_model(x, t * TIMESTEP_SCALE, transformer_options=options, **given).to(x_t.dtype)
+
+
+def _part_at(
+    part: tuple[Tensor, Tensor, tuple[CrossMemory, ...]], indices: Tensor
+) -> tuple[Tensor, Tensor, tuple[CrossMemory, ...]]:
+    """The tokens of one encoder at some indices, with what goes with them."""
+    tokens, coordinates, cross = part
+    there = indices.to(tokens.device)
+    hidden = tuple(replace(one, hidden=one.hidden[:, there], coordinates=coordinates[indices]) for one in cross)
+    return tokens[:, there], coordinates[indices], hidden
 
 
 def _rows_of(memory: InjectedMemory, rows: list[int]) -> InjectedMemory:

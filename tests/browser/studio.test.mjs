@@ -72,6 +72,30 @@ for (const renderer of RENDERERS) {
   });
 }
 
+for (const renderer of RENDERERS) {
+  test(`a question about a lock is seen and answered on a laptop, ${renderer}`, async () => {
+    const studio = await openStudio(browser, renderer, "dark", [1366, 768]);
+    const { page, ids } = studio;
+    await fit(page, ids.sampler);
+    await page.locator(".vm-film-tile").nth(4).click();
+    await page.keyboard.press("r"); // which locks what comes after it
+    await page.locator(".vm-film-tile").nth(5).click();
+    const height = () => page.locator(".vm-film").evaluate((view) => view.scrollHeight);
+    const before = await height();
+    await page.keyboard.press("r");
+    const question = page.getByRole("alertdialog");
+    await question.waitFor();
+    const { y, height: tall } = await question.boundingBox();
+    assert.ok(y > 0 && y + tall <= 768, `the question ends at ${y + tall}`);
+    assert.equal(await height(), before, "nothing else loses its room");
+    await page.keyboard.press("Escape");
+    await question.waitFor({ state: "hidden" });
+    assert.ok(await page.locator('.vm-film-tile[aria-selected="true"]').evaluate((tile) => tile === document.activeElement || tile.contains(document.activeElement)), "the keys are the strip's again");
+    studio.quiet();
+    await studio.close();
+  });
+}
+
 /** Measures the longest task of the page's own thread, in milliseconds of the processor, which other programs do not add to. */
 function longestOf(page) {
   return async (act) => {

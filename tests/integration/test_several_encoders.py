@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from memory_encoder.injection.horizon import near_and_far
 from memory_encoder.injection.hosts import find_host
 from memory_encoder.injection.hosts.encoder_file import load_encoder, new_encoder
 from memory_encoder.objectives.retrieval import clean_cells, time_stride
@@ -140,6 +141,20 @@ def test_one_encoder_gives_its_own_tokens_and_several_give_those_of_each_in_turn
     assert torch.equal(together.tokens, torch.cat([one.tokens for one in alone], dim=1))
     assert torch.equal(together.coordinates, torch.cat([one.coordinates for one in alone]))
     assert together.tokens.shape[1] == sum(len(one.coordinates) for one in alone) == 3 * 4 + 2 * 12
+
+
+def test_a_horizon_leaves_what_the_sampler_would_leave() -> None:
+    batch, options = batch_of(2), tiny_options()
+    with torch.no_grad():
+        both = alive(tiny_module(options, rates=RATES))
+        whole, near = (both.compress(batch.hr, batch.lr, horizon) for horizon in (0, 20))
+        assert torch.equal(both.compress(batch.hr, batch.lr, 36).tokens, whole.tokens)
+        counts = [both.tokens_of(encoder, batch).shape[1] for encoder in both.encoders]
+    places = whole.coordinates.split(counts)
+    chosen = near_and_far([part[:, 0] for part in places], [encoder.config.stride[0] for encoder in both.encoders], 20)
+    indices = torch.cat([chosen[0], chosen[1] + counts[0]])
+    assert len(indices) <= 20 and torch.equal(near.tokens, whole.tokens[:, indices])
+    assert torch.equal(near.coordinates, whole.coordinates[indices])
 
 
 def embedded(module: TrainingModule, batch: Batch, rate: str) -> torch.Tensor:

@@ -64,7 +64,7 @@ def test_evaluation_runs_where_the_host_lies(comfy: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(evaluate_command, "load_on_device", load_on_device, raising=False)
     monkeypatch.setattr(evaluate_command, "codec", lambda patcher, vae: codec)
     monkeypatch.setattr(Tensor, "cpu", lambda self: torch.zeros(self.shape))  # nothing comes back from `meta`
-    args = argparse.Namespace(seed=0, steps=2, guidance=6.0)
+    args = argparse.Namespace(seed=0, steps=2, guidance=6.0, horizon=0)
     judge = Judge(model.patcher, None, [encoder_for(model)], None, args)
     monkeypatch.setattr(judge, "_pictures", lambda path: torch.zeros(9, 64, 96, 3))
     score = judge.score("clip", Path("clip.mp4"))
@@ -149,7 +149,8 @@ def test_an_encoder_and_a_lora_of_two_runs_or_steps_are_told_when_they_are_loade
         nodes.folder_paths, "get_full_path_or_raise",
         lambda kind, name: str(tmp_path / name / (LORA if kind == "loras" else encoder_name(1))),
     )  # fmt: skip
-    monkeypatch.setattr(nodes, "encoder_and_lora", lambda *_: (None, SimpleNamespace(trained_on=None)))
+    loaded = SimpleNamespace(trained_on=None, decoding_by=lambda lr_vae: None)
+    monkeypatch.setattr(nodes, "encoder_and_lora", lambda *_: (None, loaded))
 
     def said(encoder: str, lora: str, strength: float = 1.0) -> str:
         caplog.clear()
