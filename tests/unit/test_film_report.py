@@ -16,6 +16,7 @@ from memory_encoder.evaluation.judge.report import (
     SeamReport,
     ShotReport,
 )
+from memory_encoder.evaluation.judge.report_text import markdown
 
 
 def a_report() -> FilmReport:
@@ -54,3 +55,14 @@ def test_remarks_stand_in_the_order_of_time() -> None:
     late = FallsOut(SEAMS, "section 3 begins with a jump", 9.0, 1.0)
     report.seams = [SeamReport(3, 2, 7.5, 9.0, (late,))]
     assert [said.split(":")[0] for said in report.remarks()] == ["section 3 begins with a jump", "shot 3"]
+
+
+def test_where_nothing_falls_out_it_is_said_what_could_not_be_seen() -> None:
+    report = a_report()
+    report.shots = report.shots[:2]
+    lesser = Missing("identity", "measured by YuNet alone", "")  # a lesser tool has measured it
+    report.missing = [*report.missing, lesser, Missing("clothes", "no faces", ""), Missing(SEAMS, "all is cut", "")]
+    said = "othing falls out of what was measured; not measured: aesthetic, clothes"
+    assert f"N{said}." in markdown(report) and f"n{said}" == report.nothing()
+    report.missing = [lesser]
+    assert report.nothing() == "nothing falls out"

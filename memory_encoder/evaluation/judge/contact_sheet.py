@@ -58,7 +58,9 @@ def _heading(report: FilmReport, characters: int) -> list[tuple[str, tuple[int, 
     remarks = report.remarks()
     for said in remarks:
         lines += [(line, RED) for line in _wrapped(said, characters)]
-    return lines if remarks else [*lines, ("Nothing falls out.", TEXT)]
+    if not remarks:
+        lines += [(line, TEXT) for line in _wrapped(f"{report.nothing().capitalize()}.", characters)]
+    return lines
 
 
 def _legend(report: FilmReport, taken: Sequence[str], characters: int) -> list[str]:

@@ -36,7 +36,7 @@ def run_judge(args: argparse.Namespace) -> None:
     out = args.out or (args.film if args.film.is_dir() else args.film.with_name(f"{args.film.stem}_report"))
     for path in write_report(report, out, against, keys):
         print(path, flush=True)
-    print("\n".join(report.remarks() or ["nothing falls out"]), flush=True)
+    print("\n".join(report.remarks() or [report.nothing()]), flush=True)
     if against:
         print("\n".join(comparison_table(report, against)), flush=True)
     for one in report.missing:

@@ -175,6 +175,12 @@ class FilmReport:
         seams = [(seam.at, one.said) for seam in self.seams for one in seam.falls_out]
         return [said for _, said in sorted(shots + seams, key=lambda remark: remark[0])]
 
+    def nothing(self) -> str:
+        """What is said where nothing falls out: it also names what could not be seen."""
+        blind = dict.fromkeys(one.measure for one in self.missing if one.measure not in {*self.measures, SEAMS})
+        names = ", ".join(name.replace("_", " ") for name in blind)
+        return f"nothing falls out of what was measured; not measured: {names}" if names else "nothing falls out"
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, see the top of this file; numbers are rounded to 4 digits, what is not finite is left out."""
         return {

@@ -17,7 +17,7 @@ def markdown(report: FilmReport, against: Sequence[Compared] = ()) -> str:
     lines += [f"Measured on {report.source}."] if report.source else []
     remarks = report.remarks()
     lines += ["", "## What falls out", ""]
-    lines += [f"- {said}" for said in remarks] or ["Nothing: no shot differs from the film's other shots."]
+    lines += [f"- {said}" for said in remarks] or [f"{report.nothing().capitalize()}."]
     lines += ["", "## Shots", "", *_shots(report)]
     if report.drift:
         colour, sharpness = report.drift["colour"], report.drift["sharpness"]
