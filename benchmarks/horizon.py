@@ -100,16 +100,24 @@ def main() -> None:
     parser.add_argument("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
     args = parser.parse_args()
     judge = Judge(Variant.of_family(RATE), WEIGHTS, args.comfy)
+    groups = held_out(args.clips, args.films, FRAMES)
     values: dict[str, dict[str, list[list[list[float]]]]] = {}
-    for group, found in held_out(args.clips, args.films, FRAMES).items():
-        for seed in range(args.seeds):
+    for seed in range(args.seeds):
+        for group, found in groups.items():
             for name, pictures in found.items():
                 for way, frames in recalled(judge, pictures, seed).items():
-                    seeds = values.setdefault(group, {}).setdefault(way, [[] for _ in range(args.seeds)])
+                    seeds = values.setdefault(group, {}).setdefault(way, [])
+                    if len(seeds) == seed:
+                        seeds.append([])
                     seeds[seed].append(frames)
                 print(f"{group} {name}, seed {seed}", flush=True)
+        write(values, seed + 1, args.films)
+
+
+def write(values: dict[str, dict[str, list[list[list[float]]]]], seeds: int, films: int) -> None:
+    """What is there after so many seeds."""
     result = {
-        "seeds": args.seeds, "films": args.films, "frames": FRAMES, "rate": RATE, "torch": torch.__version__,
+        "seeds": seeds, "films": films, "frames": FRAMES, "rate": RATE, "torch": torch.__version__,
         "machine": {"cpu": cpu_model(), "cores": cores()}, "clips": table(values),
     }  # fmt: skip
     write_bytes(RESULTS.with_suffix(".json"), (json.dumps(result, indent=1) + "\n").encode())
