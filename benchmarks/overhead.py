@@ -13,16 +13,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.real_size import HOSTS, ROOT, SIZES
+
 RESULTS = ROOT / "benchmarks" / "results" / "overhead"
-HOSTS = {
-    "wan_1.3b": "Wan 1.3B", "wan_5b": "Wan 2.2 5B", "wan_14b": "Wan 14B", "hunyuan": "HunyuanVideo",
-    "hunyuan15": "HunyuanVideo 1.5",
-}  # fmt: skip
-SIZES = ((832, 480), (1280, 704))
 STEPS, PROMPTS = 20, 2  # of a section: steps, and looks of the model at each
 
 

@@ -160,9 +160,10 @@ class Judge:
             encoder.to(device)
         lr = {rate: value.to(device) for rate, value in lr.items()}
         conditioning = {name: value.to(device) for name, value in self.conditioning.items()}
-        arguments = (self.module, conditioning, self._decode, self.args.seed, self.args.steps, self.untrained)
-        arguments = (*arguments, self.args.horizon)
-        return score_clip(name, pictures, hr.to(device), lr, *arguments)
+        return score_clip(
+            name, pictures, hr.to(device), lr, self.module, conditioning, self._decode, self.args.seed,
+            self.args.steps, self.untrained, self.args.horizon,
+        )  # fmt: skip
 
     def _decode(self, latents: Tensor) -> Tensor:
         return self.codec.decode(latents.cpu().float()).cpu()
