@@ -26,12 +26,13 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from .record import add_result
+from .record import add_result, results
 
 AGAIN = 0.5  # share of the kills after which what goes on is killed once more
 WRITING = 0.3  # share of the kills that wait for a temporary file
 PATIENCE = 5.0  # seconds that such a kill waits
 NUMBER = re.compile(r"_\d{5}(?=_?\.)")  # of saved files: a second run saves a second one
+NOT_COUNTED = ("seed", "wrong")
 TRAINING = ("-m", "tests.integration.training", "{}", "30", "retrieval")
 CACHING = ("-m", "benchmarks.faults.kills", "{}")
 
@@ -68,12 +69,18 @@ class Tally:
         if left:
             self.wrong("with files left", ", ".join(path.name for path in left))
 
-    def told(self, seed: int) -> dict[str, Any]:
+    @classmethod
+    def begun(cls, whole: dict[str, set[str]], earlier: dict[str, Any]) -> Tally:
+        """Counts on from an earlier result, of which {} is none."""
+        counts = {name: value for name, value in earlier.items() if isinstance(value, int) and name not in NOT_COUNTED}
+        return cls(whole, Counter(counts), examples=list(earlier.get("examples", ())))
+
+    def told(self) -> dict[str, Any]:
         """For the results."""
         names = ("kills", "kills while a file was written", "finished", "different", "with files left", "sections lost")
         counts = {name: self.counts[name] for name in names} | dict(self.counts)
         seconds = {"seconds to go on and finish": round(median(self.seconds), 2)} if self.seconds else {}
-        return counts | seconds | {"seed": seed, "wrong": len(self.examples), "examples": self.examples}
+        return counts | seconds | {"wrong": len(self.examples), "examples": self.examples}
 
 
 def content(folder: Path) -> dict[str, set[str]]:
@@ -140,7 +147,7 @@ def being_written(folder: Path) -> set[Path]:
 # A film through the real ComfyUI
 
 
-def kill_server(count: int, random: Random, work: Path, done: Callable[[Tally], None]) -> None:
+def kill_server(count: int, random: Random, work: Path, done: Callable[[Tally], None], earlier: dict[str, Any]) -> None:
     """Each start of the server finishes the film that was killed before, or is killed at that, and begins the next."""
     from demo.tiny_family.install import HOST_NAME, VAE_NAME, install_models
     from tests.integration.films import changed, film, report
@@ -170,7 +177,7 @@ def kill_server(count: int, random: Random, work: Path, done: Callable[[Tally], 
         begun = time.monotonic()
         server.run(prompt)
         duration = time.monotonic() - begun
-        tally = Tally(content(server.output_dir))
+        tally = Tally.begun(content(server.output_dir), earlier)
         stored: set[str] | None = None  # sections on disk after a kill
         while tally.counts["kills"] < count:
             if stored is None:
@@ -213,7 +220,12 @@ def sections(output: Path) -> set[str]:
 
 
 def kill_program(
-    arguments: Sequence[str], count: int, random: Random, work: Path, done: Callable[[Tally], None]
+    arguments: Sequence[str],
+    count: int,
+    random: Random,
+    work: Path,
+    done: Callable[[Tally], None],
+    earlier: dict[str, Any],
 ) -> None:
     """A program of this Python. arguments: with {} for the folder that it works in."""
     from tools.environment import ROOT, prepare
@@ -240,7 +252,7 @@ def kill_program(
     if first.wait(1200):
         finish(whole)
     duration = time.monotonic() - begun
-    tally = Tally(content(whole))
+    tally = Tally.begun(content(whole), earlier)
     for number in range(10 * count):
         if tally.counts["kills"] >= count:
             break
@@ -276,7 +288,7 @@ def cache_clips(folder: Path) -> None:
     cache(clips, folder)
 
 
-KINDS: dict[str, Callable[[int, Random, Path, Callable[[Tally], None]], None]] = {
+KINDS: dict[str, Callable[[int, Random, Path, Callable[[Tally], None], dict[str, Any]], None]] = {
     "film": kill_server,
     "training": lambda *rest: kill_program(TRAINING, *rest),
     "dataset": lambda *rest: kill_program(CACHING, *rest),
@@ -285,17 +297,20 @@ KINDS: dict[str, Callable[[int, Random, Path, Callable[[Tally], None]], None]] =
 
 def add_command(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("kills", help=__doc__)
-    parser.add_argument("--count", type=int, default=200, help="kills")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=200, help="kills, with those of before where it goes on")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments; another one to go on with")
+    parser.add_argument("--go-on", action="store_true", help="count on from what the results hold")
     parser.add_argument("--what", choices=tuple(KINDS), default="film")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """What is there so far is written after every kill."""
+    earlier = results().get("kills", {}).get(args.what, {}) if args.go_on else {}
+    seeds = [*earlier.get("seeds", [earlier["seed"]] if "seed" in earlier else []), args.seed]
     with tempfile.TemporaryDirectory() as work:
-        done = lambda tally: add_result("kills", args.what, tally.told(args.seed))  # noqa: E731
-        KINDS[args.what](args.count, Random(f"{args.seed} {args.what}"), Path(work), done)
+        done = lambda tally: add_result("kills", args.what, tally.told() | {"seeds": seeds})  # noqa: E731
+        KINDS[args.what](args.count, Random(f"{args.seed} {args.what}"), Path(work), done, earlier)
 
 
 if __name__ == "__main__":
