@@ -378,7 +378,7 @@ def memory_fields(configs: Sequence[EncoderConfig], fps: float, section_seconds:
 def named_host(name: str) -> HostShape:
     """Looks up a host; raises ValueError that lists the names."""
     if name not in HOSTS:
-        raise ValueError(f"host {name!r} is unknown; choose one of {', '.join(HOSTS)}")
+        raise ValueError(f"host {name[:80]!r} is unknown; choose one of {', '.join(HOSTS)}")
     return HOSTS[name]
 
 

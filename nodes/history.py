@@ -176,7 +176,7 @@ def stored_memory(name: str) -> Path:
     if not name.strip() or not os.path.isfile(path):  # which minds no name, however long or odd
         found = sorted(path.name for path in memory_folder().glob("*.safetensors"))
         cure = f"choose one of {', '.join(found[-5:])}" if found else "make one with Save Video Memory first"
-        raise FileNotFoundError(f"memory_name: {name!r} is not in output/video_memories; {cure}")
+        raise FileNotFoundError(f"memory_name: {name[:100]!r} is not in output/video_memories; {cure}")
     return path
 
 

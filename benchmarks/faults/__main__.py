@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 
-from . import fuzz, kills, long, operations, table
+from . import fuzz, kills, long, operations, routes, table, widgets
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (fuzz, kills, long, operations, table):
+    for module in (fuzz, kills, long, operations, routes, widgets, table):
         module.add_command(commands)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -1,4 +1,4 @@
-"""Every reader of a file, each with many damaged ones: `python -m benchmarks.faults fuzz`."""
+"""Every reader of a file or a text, each with many damaged ones: `python -m benchmarks.faults fuzz`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from random import Random
 
 from .loaders import LOADERS, outcome
 from .record import add_result
+from .text_readers import TEXT_READERS
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
@@ -25,7 +26,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     logging.getLogger("video_memory").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    for loader in LOADERS:
+    for loader in (*LOADERS, *TEXT_READERS):
         if args.only not in loader.name:
             continue
         random, counts, raw = Random(f"{args.seed} {loader.name}"), Counter[str](), Counter[str]()

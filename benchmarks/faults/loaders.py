@@ -45,13 +45,17 @@ OPTIONS = TrainOptions(steps=4)
 
 @dataclass(frozen=True)
 class Loader:
-    """make: writes good files into a folder and returns the one to damage. load: reads it from there."""
+    """make: writes good files into a folder and returns the one to damage. load: reads it from there.
+
+    of_file: a refusal names the file.
+    """
 
     name: str
     make: Callable[[Path], Path]
     load: Callable[[Path], Any]
     mutate: Mutation
     errors: tuple[type[Exception], ...] = (ValueError,)
+    of_file: bool = True
 
 
 def outcome(loader: Loader, path: Path, good: bytes, random: Random) -> tuple[str, str]:
@@ -59,9 +63,11 @@ def outcome(loader: Loader, path: Path, good: bytes, random: Random) -> tuple[st
     path.write_bytes(loader.mutate(good, random))
     try:
         loader.load(path)
+    except (UnicodeError, json.JSONDecodeError) as error:  # ValueErrors too, but nobody's words
+        return "raw", repr(error)[:300]
     except loader.errors as error:
         text = str(error)
-        named = path.name in text or path.parent.name in text or loader.name == "storyboard"
+        named = path.name in text or path.parent.name in text or not loader.of_file
         return ("refused", text) if named and len(text) <= MOST_CHARACTERS else ("raw", f"message: {text[:300]}")
     except OSError as error:
         return ("refused", str(error)) if path.name in str(error) else ("raw", repr(error)[:300])
@@ -265,6 +271,6 @@ LOADERS = (
     Loader("lora", _lora, _use_lora, tensor_file),
     Loader("checkpoint", _checkpoint, _use_checkpoint, pickled, (ValueError, Unusable)),
     Loader("losses", _losses, read_losses, json_lines),
-    Loader("storyboard", _storyboard, _use_storyboard, json_text, (StoryboardError,)),
+    Loader("storyboard", _storyboard, _use_storyboard, json_text, (StoryboardError,), of_file=False),
     Loader("captions", _captions, _use_captions, json_text, (DatasetError,)),
 )

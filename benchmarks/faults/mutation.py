@@ -40,8 +40,11 @@ def any_bytes(content: bytes, random: Random) -> bytes:
 
 def json_text(content: bytes, random: Random) -> bytes:
     """Another JSON, or other bytes."""
-    if random.randrange(3) == 0:
-        return any_bytes(content, random)
+    return any_bytes(content, random) if random.randrange(3) == 0 else json_value(content, random)
+
+
+def json_value(content: bytes, random: Random) -> bytes:
+    """Another value, in JSON as it should be."""
     return json.dumps(_changed(json.loads(content), random)).encode()
 
 

@@ -54,7 +54,7 @@ class CompressionRate:
         """Reads "4x4x2"; raises ValueError that shows the expected form."""
         match = re.fullmatch(r"\s*(\d{1,4})x(\d{1,4})x(\d{1,4})\s*", text)
         if match is None:
-            raise ValueError(f"rate {text!r} is not of the form HEIGHTxWIDTHxTIME; write for example 4x4x2")
+            raise ValueError(f"rate {text[:80]!r} is not of the form HEIGHTxWIDTHxTIME; write for example 4x4x2")
         return cls(*(int(n) for n in match.groups()))
 
     def __str__(self) -> str:
@@ -79,12 +79,12 @@ def parse_schedule(text: str) -> tuple[Piece, ...]:
         match = re.fullmatch(r"\s*(\d{1,5})@(.+)", part)
         if match is None:
             raise ValueError(
-                f"rate {text!r} is no list of LATENTS@RATE, newest first; write for example 1@1x1x1+2@2x2x2+16@4x4x4"
+                f"rate {text[:80]!r} is no list of LATENTS@RATE, newest first; write for example 1@1x1x1+2@2x2x2+16@4x4x4"
             )
         latents, rate = int(match[1]), CompressionRate.parse(match[2])
         if latents < 1 or latents % rate.time:
             raise ValueError(
-                f"rate {text!r}: {latents} latents are no multiple of {rate.time}, the last number of {rate}"
+                f"rate {text[:80]!r}: {latents} latents are no multiple of {rate.time}, the last number of {rate}"
             )
         pieces.append(Piece(latents, rate))
     return tuple(pieces)

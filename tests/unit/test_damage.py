@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from benchmarks.faults.loaders import CONFIG, LOADERS, Loader, outcome
+from benchmarks.faults.text_readers import TEXT_READERS
 from memory_encoder.damage import DamagedFileError, damage_named, shortened
 from memory_encoder.files import NewerFileError
 from memory_encoder.injection.hosts.encoder_file import read_config, read_encoder
@@ -28,12 +29,12 @@ from memory_encoder.phi.encoder import MemoryEncoder
 MEMORY = next(loader for loader in LOADERS if loader.name == "memory")
 
 
-@pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.name)
+@pytest.mark.parametrize("loader", (*LOADERS, *TEXT_READERS), ids=lambda loader: loader.name)
 def test_a_good_file_is_read(tmp_path: Path, loader: Loader) -> None:
     loader.load(loader.make(tmp_path))
 
 
-@pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.name)
+@pytest.mark.parametrize("loader", (*LOADERS, *TEXT_READERS), ids=lambda loader: loader.name)
 @settings(
     max_examples=int(os.environ.get("VIDEO_MEMORY_FUZZ", "40")),
     deadline=None,
@@ -117,7 +118,7 @@ FOLLOWED = ("encoder", "memory", "lora", "checkpoint", "captions")  # a person's
 
 @pytest.mark.skipif(os.name == "nt", reason="makes them the POSIX way")
 @pytest.mark.parametrize("kind", ODD)
-@pytest.mark.parametrize("loader", [one for one in LOADERS if one.name != "storyboard"], ids=lambda one: one.name)
+@pytest.mark.parametrize("loader", [one for one in LOADERS if one.of_file], ids=lambda one: one.name)
 def test_what_is_no_file_is_not_opened_and_said_or_counts_as_missing(tmp_path: Path, loader: Loader, kind: str) -> None:
     path = loader.make(tmp_path)
     path.unlink()
@@ -142,7 +143,7 @@ def test_what_is_no_file_is_not_opened_and_said_or_counts_as_missing(tmp_path: P
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights")
-@pytest.mark.parametrize("loader", [one for one in LOADERS if one.name != "storyboard"], ids=lambda one: one.name)
+@pytest.mark.parametrize("loader", [one for one in LOADERS if one.of_file], ids=lambda one: one.name)
 def test_links_out_of_the_folder_of_a_film_a_run_or_a_dataset_are_not_followed(tmp_path: Path, loader: Loader) -> None:
     path, elsewhere = loader.make(tmp_path), tmp_path / "elsewhere"
     elsewhere.mkdir()

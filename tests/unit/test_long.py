@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save
 
 from benchmarks.faults import long
-from benchmarks.faults.kills import Tally, content
 from benchmarks.faults.long import Held, in_a_row, interrupted, judged, whole
 from benchmarks.faults.table import table
+from benchmarks.faults.tally import Tally, content
 
 
 @pytest.mark.parametrize(("make", "count"), [(whole, 12), (interrupted, 30)])

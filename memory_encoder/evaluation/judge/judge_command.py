@@ -87,7 +87,7 @@ def _judged(path: Path, args: argparse.Namespace, instruments: Instruments) -> F
 def _named(text: str) -> tuple[str, str]:
     name, sign, path = text.partition("=")
     if not sign or not name or not path:
-        raise ValueError(f"--against {text!r}: write a name and a film, such as without_memory=film.mp4")
+        raise ValueError(f"--against {text[:80]!r}: write a name and a film, such as without_memory=film.mp4")
     return name, path
 
 

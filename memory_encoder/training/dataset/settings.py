@@ -194,7 +194,7 @@ def parse_buckets(text: str) -> tuple[tuple[int, int], ...] | Literal["auto"]:
     if text in ("", "none"):
         return ()
     if any(size is None for size in sizes):
-        raise DatasetError(f"buckets are {text!r}; write auto, none, or sizes such as 480x832,640x640")
+        raise DatasetError(f"buckets are {text[:80]!r}; write auto, none, or sizes such as 480x832,640x640")
     return tuple((int(size[1]), int(size[2])) for size in sizes if size)
 
 
@@ -211,7 +211,7 @@ def heldout_names(names: Iterable[str], heldout: tuple[str, ...] | float) -> set
     for wanted in heldout:
         found = {name for name in names if wanted in (name, name.rsplit("/", 1)[-1])}
         if not found:
-            raise DatasetError(f"heldout names {wanted!r}, which is not among the clips; correct the name")
+            raise DatasetError(f"heldout names {wanted[:120]!r}, which is not among the clips; correct the name")
         chosen |= found
     return chosen
 
