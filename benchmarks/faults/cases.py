@@ -64,10 +64,10 @@ def film(folder: Path, world: World | None = None, sections: int = 2, name: str 
     return render_film(plan(sections), SectionStore(folder, name), memory, {"cfg": 1.0}, 7, world or World())
 
 
-def _film_after(folder: Path) -> Any:
+def _film_after(folder: Path, sections: int = 2) -> Any:
     there = {int(path.name[8:12]) for path in folder.glob("film/section_*.safetensors")}
     world = World()
-    made = film(folder, world)
+    made = film(folder, world, sections)
     assert not there & set(world.sampled), f"sections {there} were there, and {world.sampled} were made anew"
     keys = [entry.key for entry in made.sections]
     manifest = [record["key"] for record in SectionStore(folder, "film").manifest()]
@@ -153,4 +153,11 @@ CASES = (
     Case("checkpoint, losses and encoder", lambda folder: _train(folder / "run"), _train_after),
     Case("dataset", _dataset, _dataset_after, _clips),
     Case("movie", _movie, _movie_after),
+)
+LONGER = (  # for the command alone
+    Case(
+        "film of five sections",
+        lambda folder: film(folder, sections=5),
+        lambda folder: _film_after(folder, sections=5),
+    ),
 )

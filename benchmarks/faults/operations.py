@@ -148,9 +148,9 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from .cases import CASES
+    from .cases import CASES, LONGER
 
-    for case in CASES:
+    for case in (*CASES, *LONGER):
         with tempfile.TemporaryDirectory() as place:
             root = Path(place)
             wanted, wrong = case.after(worked(case, root / "whole")), []
