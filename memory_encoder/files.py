@@ -14,6 +14,7 @@ import re
 import shutil
 import stat
 import time
+import unicodedata
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -66,6 +67,8 @@ def cure(error: OSError) -> str:
 def named_folder(root: Path, name: str, what: str) -> Path:
     """The folder below `root` with the name that an input `what` gives, such as a film; nothing is created.
 
+    One name is one folder however its accents are composed: that which is there, or else in composed form (NFC).
+
     Raises FolderNameError for a name that is not one plain folder name on Linux, macOS and Windows alike.
     """
     if not isinstance(name, str) or not name.strip():
@@ -87,7 +90,8 @@ def named_folder(root: Path, name: str, what: str) -> Path:
         raise FolderNameError(
             f"{what}: the name {name!r} is reserved by Windows; add something to it, such as {name[:3]}_{what}"
         )
-    return Path(root) / name
+    forms = [Path(root) / form for form in (unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))]
+    return next((path for path in forms if os.path.exists(path)), forms[0])
 
 
 def write_atomically(path: Path, write: Callable[[Path], None], sleep: Callable[[float], None] = time.sleep) -> None:

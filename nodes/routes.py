@@ -173,7 +173,7 @@ def film_state(film: str) -> dict[str, Any]:
     pictures: those of a memory of pictures, for films that have one.
     versions: how often a section is on disk, see `takes`.
     Sections that do not follow the ones before them, since they are of an earlier run, have the status "stale"; those
-    that fall out, by a report which judged them as they are, `falls_out`.
+    that fall out, by a report which judged them as they are, `falls_out`. One whose file is gone is not finished.
     """
     store = _reader(film)
     records = store.manifest()
@@ -182,6 +182,8 @@ def film_state(film: str) -> dict[str, Any]:
     marks = read_marks(store.folder, {int(record["index"]) + 1: record["key"] for record in records})
     sections = []
     for number, record in enumerate(records):
+        if not is_plain(store.path(record["key"], record["index"])):
+            continue
         stale = {"status": "stale"} if number >= following else {}
         path = clip_path(store, record)
         sections.append(record | stale | {"clip": is_plain(path), "versions": clips[path.name[:PLACE]]})

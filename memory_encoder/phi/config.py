@@ -79,7 +79,7 @@ def parse_schedule(text: str) -> tuple[Piece, ...]:
         match = re.fullmatch(r"\s*(\d{1,5})@(.+)", part)
         if match is None:
             raise ValueError(
-                f"rate {text[:80]!r} is no list of LATENTS@RATE, newest first; write for example 1@1x1x1+2@2x2x2+16@4x4x4"
+                f"rate {text[:80]!r} is no list of LATENTS@RATE, newest first; write such as 1@1x1x1+2@2x2x2+16@4x4x4"
             )
         latents, rate = int(match[1]), CompressionRate.parse(match[2])
         if latents < 1 or latents % rate.time:

@@ -22,6 +22,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load_file
 
 from benchmarks.faults.mutation import json_text
 from memory_encoder.evaluation.judge.judge_command import write_report
@@ -228,6 +229,7 @@ def test_manifest_that_names_another_file_leads_nowhere(server: ComfyServer) -> 
     bad = [good | {"key": "../../secret"}, good | {"index": "0/../../.."}, good | {"index": True}, good | {"key": None}]
     (folder / "manifest.json").write_text(json.dumps({"version": 1, "film": "foreign", "sections": [good, *bad]}))
     (folder / "plan.json").write_text("[" * 100_000)
+    (folder / f"section_0000_{'a' * 16}.safetensors").touch()
     assert [record["key"] for record in state(server, "foreign")["sections"]] == ["a" * 64]
     assert ask(server, "/video_memory/film/foreign/clip/0")[0] == 404
 
@@ -261,6 +263,18 @@ def test_redo_and_locks_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ComfyError, match=reason):
         server.run(film("told", PROMPTS[:2], steps=20, **inputs))
+
+
+def test_a_section_whose_file_is_gone_is_not_finished_and_the_next_run_makes_it(server: ComfyServer) -> None:
+    prompt = film("gone", PROMPTS[:3], steps=1)
+    server.run(prompt)
+    (path,) = (server.output_dir / "video_memory" / "gone").glob("section_0001_*.safetensors")
+    content = load_file(path)["latents"]
+    path.unlink()
+    assert [record["index"] for record in state(server, "gone")["sections"]] == [0, 2]
+    server.run(prompt)
+    assert torch.equal(load_file(path)["latents"], content)
+    assert statuses(server, "gone") == ["reused", "stored", "reused"]
 
 
 def test_clip_that_was_deleted_is_made_again_without_sampling(server: ComfyServer, told: list[dict[str, Any]]) -> None:

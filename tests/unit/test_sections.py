@@ -60,6 +60,13 @@ def test_a_plain_name_is_a_folder_below_the_root_and_nothing_is_created_yet(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_is_one_folder_however_its_accents_are_composed(tmp_path: Path) -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    assert named_folder(tmp_path, composed, "film") == named_folder(tmp_path, apart, "film") == tmp_path / composed
+    (tmp_path / apart).mkdir()  # of an earlier version, or copied from a Mac
+    assert named_folder(tmp_path, composed, "film") == named_folder(tmp_path, apart, "film") == tmp_path / apart
+
+
 # Keys
 
 VALUES = st.recursive(
