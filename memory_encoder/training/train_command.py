@@ -170,9 +170,7 @@ def channels_from(text: str | None) -> dict[str, Any]:
     try:
         return {"channels": tuple(int(part) for part in text.split(","))}
     except ValueError as error:
-        raise ValueError(
-            f"channels {text[:80]!r} are no numbers with commas; write such as 64,128,256,512"
-        ) from error
+        raise ValueError(f"channels {text[:80]!r} are no numbers with commas; write such as 64,128,256,512") from error
 
 
 def host_metadata(path: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from memory_encoder.evaluation.judge.footage import Join
 from memory_encoder.evaluation.judge.instruments import Instruments
 from memory_encoder.evaluation.judge.judging import judge_film
 from memory_encoder.evaluation.judge.likeness import NO_QUESTIONS
-from memory_encoder.evaluation.judge.outliers import odd_ones, strangers
+from memory_encoder.evaluation.judge.outliers import companies, like_own, odd_ones, strangers
 from memory_encoder.evaluation.judge.report import SEAMS, FilmReport, Measure
 
 from .judged_films import (
@@ -141,20 +141,39 @@ def test_an_answer_that_is_neither_counts_for_nothing() -> None:
     assert not {"clothes", "objects"} & set(judge_film(footage(film, shots), seen).means())
 
 
+def strange(titles: list[str], names: list[frozenset[str]], alike: dict[tuple[int, int], float], same: float) -> Any:
+    return strangers(titles, companies(names, alike, same), alike, same)
+
+
+def test_a_shot_is_as_good_as_its_faces_are_like_those_of_whom_it_names_whatever_else_falls_out() -> None:
+    """Tom, Lena who speaks of Tom, Tom, Lena, another one for Tom, Tom, Tom out of focus; and films without a cast."""
+    tom, lena = frozenset({"tom"}), frozenset({"lena"})
+    names = [tom, tom | lena, tom, lena, tom, tom, tom]
+    alike = {(i, j): 0.2 for i in range(7) for j in range(i + 1, 7)}
+    alike |= {(0, 2): 0.88, (0, 5): 0.9, (2, 5): 0.89, (1, 3): 0.85, (0, 4): 0.58, (0, 6): 0.45}
+    found = companies(names, alike, 0.7)
+    values = [like_own(index, found, alike) for index in range(7)]
+    assert values == [0.9, 0.85, 0.89, 0.85, 0.2, 0.9, 0.2]
+    alone = companies([frozenset()] * 7, alike, 0.7)
+    assert [like_own(index, alone, alike) for index in (0, 1, 4)] == [0.9, 0.85, 0.2]
+    once = companies([tom, lena, tom], {(0, 2): 0.9, (0, 1): 0.1}, 0.7)
+    assert like_own(1, once, {(0, 2): 0.9, (0, 1): 0.1}) is None
+
+
 def test_people_who_should_differ_are_no_strangers_where_the_cast_says_so() -> None:
     alike = {(0, 1): 0.1, (0, 2): 0.9, (1, 2): 0.1, (0, 3): 0.1, (1, 3): 0.85, (2, 3): 0.1}
     titles = [f"shot {n}" for n in range(1, 5)]
     mira, tom = frozenset(["Mira"]), frozenset(["Tom"])
-    assert strangers(titles, [mira, tom, mira, tom], alike, 0.5) == {}
-    assert strangers(titles, [frozenset()] * 4, alike, 0.5) == {}  # two people, each seen twice
-    found = strangers(titles, [mira, mira, mira, mira | tom], alike, 0.5)
+    assert strange(titles, [mira, tom, mira, tom], alike, 0.5) == {}
+    assert strange(titles, [frozenset()] * 4, alike, 0.5) == {}  # two people, each seen twice
+    found = strange(titles, [mira, mira, mira, mira | tom], alike, 0.5)
     assert list(found) == [1, 3]
-    assert list(strangers(titles[:3], [frozenset()] * 3, {p: v for p, v in alike.items() if 3 not in p}, 0.5)) == [1]
+    assert list(strange(titles[:3], [frozenset()] * 3, {p: v for p, v in alike.items() if 3 not in p}, 0.5)) == [1]
 
 
 def test_of_two_faces_the_first_is_the_films_own() -> None:
     mira = frozenset(["Mira"])
-    found = strangers(["shot 1", "shot 2"], [mira, mira], {(0, 1): 0.2}, 0.36)
+    found = strange(["shot 1", "shot 2"], [mira, mira], {(0, 1): 0.2}, 0.36)
     assert {index: one.said for index, one in found.items()} == {
         1: "shot 2: the face differs from shot 1 (0.20 one person's are alike from 0.36 on)"
     }

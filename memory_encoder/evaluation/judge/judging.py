@@ -31,7 +31,7 @@ from .likeness import (
     without_people,
 )
 from .niqe import BLOCK, large_enough
-from .outliers import odd_ones, strangers
+from .outliers import Pairs, companies, like_own, odd_ones, strangers
 from .report import SEAMS, FilmReport, Measure, Missing, PairReport, ShotReport
 from .seams import MEASURE as SEAM_MEASURE
 from .seams import Seams
@@ -144,13 +144,16 @@ def _compare(report: FilmReport, seen: list[Seen], instruments: Instruments) -> 
             found[i, j] = values
     report.pairs = [PairReport((seen[i].number, seen[j].number), values) for (i, j), values in sorted(found.items())]
     for measure in _comparing(instruments):
+        of_pairs = {pair: values[measure.name] for pair, values in found.items() if measure.name in values}
+        own = _like_own(of_pairs, seen, instruments) if measure.name == "identity" else {}
         for index, shot in enumerate(report.shots):
             of_shot = [
-                values[measure.name]
-                for pair, values in found.items()
-                if index in pair and measure.name in values and _comparable(measure.name, seen, pair)
+                value
+                for pair, value in of_pairs.items()
+                if index in pair and (measure.name != "identity" or _may_be_one(seen, pair))
             ]
-            _put(shot, measure, statistics.median_high(of_shot) if of_shot else None, report.measures)
+            median = statistics.median_high(of_shot) if of_shot else None
+            _put(shot, measure, own.get(index, median), report.measures)
         if any(measure.name in values for values in found.values()):
             report.measures[measure.name] = measure
 
@@ -164,10 +167,19 @@ def _comparing(instruments: Instruments) -> Iterator[Measure]:
         yield measure if asked else replace(measure, tool=unasked)
 
 
-def _comparable(measure: str, seen: list[Seen], pair: tuple[int, int]) -> bool:
-    """Whether a pair says something of its shots: faces of shots that name different people should differ."""
+def _like_own(alike: Pairs, seen: list[Seen], instruments: Instruments) -> dict[int, float]:
+    """Of shots that others should have a face in common with: how much they have."""
+    if instruments.faces is None:
+        return {}
+    found = companies([one.names for one in seen], alike, instruments.faces.same)
+    values = {index: like_own(index, found, alike) for index in range(len(seen))}
+    return {index: value for index, value in values.items() if value is not None}
+
+
+def _may_be_one(seen: list[Seen], pair: tuple[int, int]) -> bool:
+    """Whether faces of two shots can be one person's: those of shots that name different people should differ."""
     first, second = (seen[index].names for index in pair)
-    return measure != "identity" or bool(first & second) or not (first and second)
+    return bool(first & second) or not (first and second)
 
 
 def _pair(first: Seen, second: Seen, instruments: Instruments, asked: bool) -> Iterator[tuple[str, float]]:
@@ -209,7 +221,8 @@ def _fall_out(report: FilmReport, seen: list[Seen], instruments: Instruments) ->
             for pair in report.pairs
             if "identity" in pair.values
         }
-        for index, found in strangers(titles, [one.names for one in seen], alike, instruments.faces.same).items():
+        groups = companies([one.names for one in seen], alike, instruments.faces.same)
+        for index, found in strangers(titles, groups, alike, instruments.faces.same).items():
             report.shots[index].falls_out.append(found)
     for name, measure in report.measures.items():
         if name not in ("identity", SEAMS):

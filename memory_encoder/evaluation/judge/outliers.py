@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -45,26 +47,56 @@ def odd_ones(titles: Sequence[str], values: Sequence[float | None], measure: Mea
     return found
 
 
-def strangers(titles: Sequence[str], names: Sequence[frozenset[str]], alike: Pairs, same: float) -> dict[int, FallsOut]:
-    """Shots whose faces are not those of the shots that should show the same people.
+@dataclass(frozen=True)
+class Company:
+    """Shots that name one of the cast, or nobody: in parts that hang together by faces; the film's own face is that of
+    most of them, of the first where that is open."""
 
-    names: of the cast, by shot. Shots that name the same are to show the same: the film's own face is the one of most
-    of them, of the first where that is open. Of shots that name nobody only a face that no other shot has falls out,
-    where two others share one: who it should be is not known. Whoever is right for one of its names stays.
-    """
+    parts: tuple[tuple[int, ...], ...]
+    named: bool
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        return max(self.parts, key=lambda part: (len(part), -part[0]))
+
+    def beside(self, index: int) -> list[int]:
+        """Whose faces a shot should have, itself left out; without names whose faces it has, or else all others."""
+        part = next((part for part in self.parts if index in part), ())
+        beside = self.own if self.named and part else part
+        everyone = [other for each in self.parts for other in each if part and other != index]
+        return [other for other in beside if other != index] or everyone
+
+
+def companies(names: Sequence[frozenset[str]], alike: Pairs, same: float) -> list[Company]:
+    """One for each name of the cast, and one of the shots that name nobody. names: of the cast, by shot."""
     known = sorted({index for pair in alike for index in pair})
     groups = [({i for i in known if name in names[i]}, True) for name in sorted(frozenset().union(*names))]
     groups.append(({i for i in known if not names[i]}, False))
+    return [Company(tuple(_parts(group, alike, same)), named) for group, named in groups if group]
+
+
+def like_own(index: int, found: Sequence[Company], alike: Pairs) -> float | None:
+    """How alike a shot's faces are to the film's own of whom it names; the best of several, who may not all be seen."""
+    values = [
+        [alike[pair] for other in company.beside(index) if (pair := (min(index, other), max(index, other))) in alike]
+        for company in found
+    ]
+    return max((statistics.median_high(those) for those in values if those), default=None)
+
+
+def strangers(titles: Sequence[str], found: Sequence[Company], alike: Pairs, same: float) -> dict[int, FallsOut]:
+    """Shots whose faces are not those of the shots that should show the same people.
+
+    Of shots that name nobody only a face that no other shot has falls out, where two others share one: who it should
+    be is not known. Whoever is right for one of its names stays.
+    """
     wrong: dict[int, tuple[int, ...]] = {}
     right: set[int] = set()
-    for group, named in groups:
-        parts = _parts(group, alike, same)
-        if not parts:
-            continue
-        own = max(parts, key=lambda part: (len(part), -part[0]))
-        right.update(own if len(group) > 1 else ())
-        for part in parts:
-            stray = named or (len(part) == 1 and len(own) > 1)
+    for company in found:
+        own = company.own
+        right.update(own if sum(map(len, company.parts)) > 1 else ())
+        for part in company.parts:
+            stray = company.named or (len(part) == 1 and len(own) > 1)
             if part is own or not stray:
                 right.update(part if not stray else ())
             else:
