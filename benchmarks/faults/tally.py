@@ -14,8 +14,12 @@ from random import Random
 from statistics import median
 from typing import Any
 
+import torch
+
 WRITING = 0.3  # share of the kills that wait for a temporary file
 PATIENCE = 5.0  # seconds that such a kill waits
+TIMED = ("pace.jsonl", "tensorboard")  # of a training: what took how long
+RUN = re.compile(rb'(\\?"run\\?": \\?")[0-9a-f]{16}')  # its name, by chance
 NUMBER = re.compile(r"_\d{5}(?=_?\.)")  # of saved files: a second run saves a second one
 NOT_COUNTED = ("seed", "wrong")
 
@@ -69,17 +73,19 @@ class Tally:
 def content(folder: Path) -> dict[str, set[str]]:
     """Digests by relative name, without hidden files and the numbers of saved ones.
 
-    How a section came to be there does not count.
+    How a section came to be there does not count, nor what a training calls itself and how long it took.
     """
     found: dict[str, set[str]] = {}
     for path in sorted(folder.rglob("*")):
-        if path.name[0] == "." or not path.is_file():
+        if path.name[0] == "." or not path.is_file() or {*TIMED} & {*path.relative_to(folder).parts}:
             continue
         data = path.read_bytes()
         if path.suffix == ".json":
             data = re.sub(rb'"(status|kept)": [\w"]+', b"", data)
         elif path.suffix == ".safetensors":
-            data = in_order(data)
+            data = RUN.sub(rb"\1", in_order(data))
+        elif path.suffix == ".pt":
+            data = state(torch.load(path, weights_only=True))
         elif path.suffix == ".mp4":
             data = frames(path)
         name = NUMBER.sub("", str(path.relative_to(folder)))
@@ -91,6 +97,20 @@ def in_order(content: bytes) -> bytes:
     """A safetensors file with its header sorted, whose metadata lie there in any order."""
     size = 8 + int.from_bytes(content[:8], "little")
     return json.dumps(json.loads(content[8:size]), sort_keys=True).encode() + content[size:]
+
+
+def state(value: Any) -> bytes:
+    """A checkpoint's content in one order, without the run's name."""
+    if isinstance(value, dict):
+        return b"".join(repr(name).encode() + state(value[name]) for name in sorted(value, key=str) if name != "run")
+    if isinstance(value, (list, tuple)):
+        return b"".join(state(one) for one in value) + b"."
+    if not isinstance(value, torch.Tensor):
+        return repr(value).encode()
+    return (
+        f"{value.dtype}{tuple(value.shape)}".encode()
+        + value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    )
 
 
 def frames(path: Path) -> bytes:
