@@ -6,7 +6,8 @@ import { app } from "/scripts/app.js";
 import { debounced, style } from "./dom.mjs";
 import { followComfy, t } from "./i18n.mjs";
 import { addPanel, after, isLinked, textOf, widgetOf } from "./panel.mjs";
-import { emptyRun, withDisk, withMessage } from "./training/losses.mjs";
+import { said } from "./said.mjs";
+import { emptyRun, withDisk, withEnd, withMessage } from "./training/losses.mjs";
 import { STYLE } from "./training/style.mjs";
 import { HEIGHT, runPath, TrainingView } from "./training/view.mjs";
 
@@ -42,7 +43,7 @@ class TrainingOnNode {
       if (answer.ok && data.losses.length < this.view.state.losses.length) return;
       const steps = Number(widgetOf(this.node, "steps")?.value ?? 0);
       if (answer.ok) this.show({ ...withDisk(this.view.state, data), steps: this.view.state.steps || steps });
-      else this.show(emptyRun(run), data.error ?? `HTTP ${answer.status}`);
+      else this.show(emptyRun(run), said(data.error) ?? `HTTP ${answer.status}`);
     } catch (error) {
       this.show(this.view.state, String(error.message ?? error));
     }
@@ -55,10 +56,11 @@ class TrainingOnNode {
     this.show(withMessage({ ...this.view.state, run: data.run }, data));
   }
 
-  stopped({ node_id: node, exception_message: text }) {
-    if (this.running === null || String(this.running) !== String(node)) return;
+  /** The prompt is over: well, by an error, or by a person. Only the node that failed or was stopped is named. */
+  ended({ node_id: node, exception_message: text }) {
+    if (this.running === null || (node !== undefined && String(this.running) !== String(node))) return;
     this.running = null;
-    this.show({ ...this.view.state, message: text?.trim().split("\n")[0] ?? "" });
+    this.show(withEnd(this.view.state, said(text?.trim().split("\n")[0] ?? "")));
   }
 
   show(state, error = "") {
@@ -77,8 +79,7 @@ app.registerExtension({
     followComfy(app);
     const all = (act) => (event) => open.forEach((view) => act(view, event.detail ?? {}));
     api.addEventListener("video_memory.training", all((view, data) => view.message(data)));
-    api.addEventListener("execution_error", all((view, data) => view.stopped(data)));
-    api.addEventListener("execution_interrupted", all((view, data) => view.stopped(data)));
+    for (const end of ["error", "interrupted", "success"]) api.addEventListener(`execution_${end}`, all((view, data) => view.ended(data)));
   },
   nodeCreated(node) {
     if (node.comfyClass !== "VideoMemoryTrain") return;

@@ -28,6 +28,12 @@ const GUARDED = new Set(["split", "delete", "shorter", "longer"]);
 /** Shots that were copied from an editor, among what else a clipboard holds. */
 const SHOTS = "application/x-video-memory-shots";
 
+/** What is said of the first locked shot among some, or all, of a storyboard; empty when none is. */
+function guarded(storyboard, indices = storyboard?.shots.keys() ?? []) {
+  const locked = [...indices].find((i) => storyboard.shots[i].locked);
+  return locked === undefined ? "" : t("storyboard.guarded", { number: locked + 1 });
+}
+
 const span = (a, b) => Array.from({ length: Math.abs(b - a) + 1 }, (_, i) => Math.min(a, b) + i);
 
 export class StoryboardEditor {
@@ -197,9 +203,8 @@ export class StoryboardEditor {
     };
     if (action in anytime) return anytime[action]();
     if (!this.editable) return undefined;
-    if (action === "transition" && now.shots[at].picture) return this.notices.say(t("storyboard.pictureIsCut"));
-    const guarded = (action === "delete" ? chosen : [at]).find((i) => now.shots[i].locked);
-    if (GUARDED.has(action) && guarded !== undefined) return this.notices.say(t("storyboard.guarded", { number: guarded + 1 }));
+    const refused = (action === "transition" && this.#alwaysCut(at)) || (GUARDED.has(action) && guarded(now, action === "delete" ? chosen : [at]));
+    if (refused) return this.notices.say(refused);
     const move = (to) => this.commit(edits.moveShots(now, chosen, to, film), to + chosen.indexOf(at), chosen.map((_, i) => to + i));
     const locked = !chosen.every((i) => now.shots[i].locked);
     const length = () => edits.lengths(now, film)[at];
@@ -257,6 +262,12 @@ export class StoryboardEditor {
     this.timeline.close();
   }
 
+  /** Why a shot cannot go on from the one before it; empty when it can. */
+  #alwaysCut(index) {
+    if (index === 0 && this.found.hasHistory === false) return t("storyboard.firstShot");
+    return this.storyboard.shots[index].picture ? t("storyboard.pictureIsCut") : "";
+  }
+
   #foreign() {
     return this.plan?.of === this.text ? parseStoryboard(this.plan.answer.storyboard) : null;
   }
@@ -275,7 +286,7 @@ export class StoryboardEditor {
     this.timeline.show({ storyboard, times, sections, selected, chosen, mark, editable });
     const seconds = edits.tidy(times[selected + 1] - times[selected]);
     const own = sections.filter((section) => section.shot === selected);
-    this.shotPanel.show({ shot: storyboard.shots[selected], index: selected, seconds, sections: own, editable, first: selected === 0 && this.found.hasHistory === false, count: chosen.length });
+    this.shotPanel.show({ shot: storyboard.shots[selected], index: selected, seconds, sections: own, editable, joint: this.editable ? this.#alwaysCut(selected) : "", count: chosen.length });
     this.cast.show(storyboard.cast, editable);
     this.negative.show(storyboard.negative, editable);
     this.planPanel.show({ answer: this.plan?.answer, found: this.found, own: this.#own(), selected });
@@ -385,6 +396,8 @@ export class StoryboardEditor {
     const pasted = parseStoryboard(answer.storyboard);
     if (!pasted || this.linked) return t("storyboard.cannotTake");
     if (atTheEnd && !this.storyboard) return t("storyboard.convertFirst");
+    const refused = !atTheEnd && guarded(this.shown);
+    if (refused) return refused;
     const first = atTheEnd ? this.storyboard.shots.length : 0;
     const result = atTheEnd ? edits.joinStoryboards(this.storyboard, pasted, this.film()) : pasted;
     this.#takeOver(result, answer.read_as);
@@ -395,6 +408,8 @@ export class StoryboardEditor {
   /** One shot of a section's length for each line. */
   #takeLines(lines) {
     if (this.linked) return t("storyboard.cannotTake");
+    const refused = guarded(this.shown);
+    if (refused) return refused;
     const film = this.film();
     const shots = lines.map((prompt) => makeShot({ prompt }));
     const { negative, cast } = this.storyboard ?? emptyStoryboard();

@@ -21,7 +21,7 @@ export function findFilm(node) {
   const sampler = downstream(node, "VideoMemorySampler");
   if (!sampler) return {};
   const found = { sampler: sampler.id, width: numberOf(sampler, "width"), height: numberOf(sampler, "height"), horizon: numberOf(sampler, "horizon") };
-  found.hasHistory = ["history", "memory"].some((name) => inputOf(sampler, name)?.link != null);
+  found.hasHistory = ["history", "memory", "branch_film"].some((name) => isLinked(sampler, name)) || Boolean(String(valueOf(sampler, "branch_film") ?? "").trim());
   Object.assign(found, describeEncoders(encodersOf(sampler)));
   const demo = encodersOf(sampler).find((node) => node.type === DEMO);
   if (demo) Object.assign(found, { host: "tiny", rates: valueOf(demo, "rate"), bytes_per_weight: 2, text_model: true });

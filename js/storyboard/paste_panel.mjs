@@ -17,7 +17,10 @@ export class PastePanel {
     ];
     this.lines = this.#button(t("storyboard.pasteLines"), () => this.#takeLines());
     this.lines.title = t("storyboard.pasteLinesHint");
-    this.text.addEventListener("input", () => this.#offerLines());
+    this.text.addEventListener("input", () => {
+      this.message.textContent = ""; // which was of another text
+      this.#offerLines();
+    });
     this.element = h(
       "div",
       { class: "vm-sb-panel vm-sb-paste", hidden: true },

@@ -48,10 +48,10 @@ export class ShotPanel {
   }
 
   /**
-   * Shows a shot: `{ shot, index, seconds, sections, editable, first }`; `sections` are those of the plan that belong to
-   * it, `first` says that nothing comes before it, from which it could go on; `count` shots are chosen, this one among them.
+   * Shows a shot: `{ shot, index, seconds, sections, editable, joint }`; `sections` are those of the plan that belong to
+   * it, `joint` says why it cannot go on from the shot before, when it cannot; `count` shots are chosen, this one among them.
    */
-  show({ shot, index, seconds, sections, editable, first, count }) {
+  show({ shot, index, seconds, sections, editable, joint, count }) {
     if (index !== this.index) this.unfinished.clear();
     Object.assign(this, { shot, index, seconds });
     const title = t("storyboard.shotTitle", { number: index + 1 });
@@ -72,8 +72,8 @@ export class ShotPanel {
     this.noSeed.hidden = shot.seed === null;
     this.element.classList.toggle("vm-sb-locked-panel", shot.locked);
     for (const field of this.element.querySelectorAll("input, textarea, button")) setAttribute(field, "disabled", !editable);
-    for (const choice of [this.cut, this.goOn]) setAttribute(choice, "disabled", !editable || first || Boolean(shot.picture));
-    this.joint.title = first ? t("storyboard.firstShot") : shot.picture ? t("storyboard.pictureIsCut") : "";
+    for (const choice of [this.cut, this.goOn]) setAttribute(choice, "disabled", !editable || Boolean(joint));
+    this.joint.title = joint;
     setAttribute(this.length, "disabled", !editable || shot.locked);
   }
 

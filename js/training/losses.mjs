@@ -11,6 +11,11 @@ export function withDisk(state, { run, losses, heldout, recalled }) {
   return { ...state, run, losses: thinned(losses), heldout, recalled };
 }
 
+/** The run after its prompt has ended: well, or with an error's message. */
+export function withEnd(state, message = "") {
+  return { ...state, message, phase: "", pace: { ...state.pace, seconds_left: 0 } };
+}
+
 /** The run after one message `video_memory.training`. */
 export function withMessage(state, message) {
   const base = { ...state, steps: message.steps ?? state.steps, message: "", phase: "" };
@@ -88,10 +93,3 @@ export function ticks(low, high, count) {
   return result;
 }
 
-/** The two largest units of a time in seconds, as `[[3, "h"], [5, "min"]]`. */
-export function leftOf(seconds) {
-  const whole = Math.round(seconds);
-  const units = [[Math.floor(whole / 86400), "d"], [Math.floor(whole / 3600) % 24, "h"], [Math.floor(whole / 60) % 60, "min"], [whole % 60, "s"]];
-  const first = units.findIndex(([count]) => count > 0);
-  return first < 0 ? [units[3]] : units.slice(first, first + 2);
-}

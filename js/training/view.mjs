@@ -1,9 +1,10 @@
 /** The training view: where the run stands, its loss curve, and the frames it recalls now. */
 
 import { element, update } from "../dom.mjs";
+import { roughly } from "../film/time.mjs";
 import { t } from "../i18n.mjs";
 import { drawCurve } from "./curve.mjs";
-import { emptyRun, leftOf, smoothed } from "./losses.mjs";
+import { emptyRun, smoothed } from "./losses.mjs";
 
 export const HEIGHT = 300;
 
@@ -102,7 +103,7 @@ function statusOf({ losses, heldout, steps, message, pace, phase }) {
   if (heldout.length) parts.push(t("training.heldout", { loss: heldout.at(-1)[1].toFixed(4) }));
   if (phase) parts.push(t(`training.phase.${phase}`));
   else if (pace?.seconds_left > 0 && !message) {
-    parts.push(t("training.left", { time: leftOf(pace.seconds_left).map(([count, unit]) => `${count} ${unit}`).join(" ") }));
+    parts.push(t("film.left", { time: roughly(pace.seconds_left) }));
   }
   if (message) parts.push(t("training.failed", { message }));
   return parts.join(" · ");

@@ -167,8 +167,10 @@ class Trainer:
             if self._report(step, log):
                 self._stop_if_asked()
         self.accelerator.wait_for_everyone()
+        self._tell_phase("saving")
         self.save()
         if last_picture:
+            self._tell_phase("pictures")
             self.picture(self.options.steps - 1)
         self.accelerator.end_training()
         return log.entries if log is not None else []
@@ -200,6 +202,7 @@ class Trainer:
         if not self._anywhere(self.stopping is not None):
             return
         if self.saved < self.done:
+            self._tell_phase("saving")
             self.save()
         self.accelerator.wait_for_everyone()  # a launcher ends all processes as soon as one has ended
         self.accelerator.end_training()

@@ -137,6 +137,15 @@ for (const renderer of RENDERERS) {
     });
     assert.deepEqual(await heightOf(page, id), empty, "the curve has had its room from the start");
     await picture(page, `training-${renderer}`);
+    const say = (event, detail) => page.evaluate(([name, data]) => window.app.api.dispatchEvent(new CustomEvent(name, { detail: data })), [event, detail]);
+    const status = page.locator(".vm-train-status");
+    for (const [phase, words, end] of [["saving", "saving", "success"], ["pictures", "drawing pictures", "interrupted"], ["heldout", "measuring held-out clips", "error"]]) {
+      await say("video_memory.training", { ...told, state: "phase", phase });
+      await status.getByText(words).waitFor();
+      await say(`execution_${end}`, end === "success" ? {} : { node_id: String(id), node_type: "VideoMemoryTrain", traceback: [], exception_message: end === "error" ? "no room\nat all" : undefined });
+      await status.filter({ hasNotText: words }).waitFor();
+    }
+    await status.getByText("stopped: no room").waitFor();
     const answer = await (await fetch(`${SERVER}/video_memory/training/my_memory`)).json();
     assert.deepEqual(answer, { run: "my_memory", losses: [], heldout: [], recalled: null });
     quiet();

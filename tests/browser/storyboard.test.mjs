@@ -191,6 +191,19 @@ for (const renderer of RENDERERS) {
     await editor.locator(".vm-sb-paste").waitFor({ state: "hidden" });
     assert.equal((await times()).length, 3);
     await focus();
+    await page.keyboard.press("l");
+    await open();
+    await field.fill("- one\n- two");
+    for (const name of ["Replace all shots", "Replace: each line a shot"]) {
+      await editor.getByRole("button", { name, exact: true }).click();
+      await editor.locator(".vm-sb-paste").getByText("Shot 3 is locked; unlock it first (L)").waitFor();
+      assert.equal(await field.inputValue(), "- one\n- two", "nothing that was written is lost");
+      await field.fill("- one\n- two");
+    }
+    assert.equal((await times()).length, 3, "a locked shot is not replaced");
+    await editor.getByRole("button", { name: "Add at the end" }).click();
+    await editor.locator(".vm-sb-paste").waitFor({ state: "hidden" });
+    assert.equal((await times()).length, 4);
     quiet();
     await close();
   });
@@ -210,6 +223,11 @@ for (const renderer of RENDERERS) {
       window.app.canvas.emitAfterChange();
     }, id);
     await editor.getByText("Planned for wan-14b, 1280×704").waitFor();
+    const begins = await read();
+    await editor.locator(".vm-sb-timeline").focus();
+    for (const key of ["Home", "c"]) await page.keyboard.press(key);
+    await editor.locator(".vm-sb-notices").getByText("Nothing comes before the first shot").waitFor();
+    assert.equal(await read(), begins, "a key does what its button does");
     await setWidget(page, id, "section_seconds", 2.5);
     await editor.getByText("6 sections").waitFor();
     const text = await read();

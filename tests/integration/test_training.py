@@ -218,11 +218,16 @@ def test_other_settings_do_not_go_on_with_a_run(tmp_path: Path) -> None:
 
 def test_listener_hears_everything_and_can_stop_a_run_that_then_resumes(tmp_path: Path) -> None:
     heard: list[str] = []
+    phases: list[str] = []
 
     class Stop(Exception):
         pass
 
-    class Ear(Listener):
+    class Phases(Listener):
+        def phase(self, phase: str) -> None:
+            phases.append(phase)
+
+    class Ear(Phases):
         def step(self, step: int, loss: float) -> None:
             heard.append("step")
             if len(heard) == 14:
@@ -238,8 +243,11 @@ def test_listener_hears_everything_and_can_stop_a_run_that_then_resumes(tmp_path
     with pytest.raises(Stop):
         Trainer(tiny_module(options), OneClip(), options, tmp_path, Ear(), cpu=True).run()
     assert heard.count("heldout") == 2 and heard.count("picture") == 2
-    trainer = Trainer(tiny_module(options), OneClip(), options, tmp_path, cpu=True)
-    trainer.run()
+    assert phases == ["heldout", "saving", "pictures"] * 2 + ["saving"], "nothing that takes its time goes unsaid"
+    phases.clear()
+    trainer = Trainer(tiny_module(options), OneClip(), options, tmp_path, Phases(), cpu=True)
+    trainer.run(last_picture=True)
+    assert phases == ["heldout", "pictures", "saving", "pictures"]
     assert trainer.first_step == 10  # the fourteenth call was its tenth step
 
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { emptyRun, extent, leftOf, smoothed, thinned, ticks, withDisk, withMessage } from "../../js/training/losses.mjs";
+import { emptyRun, extent, smoothed, thinned, ticks, withDisk, withEnd, withMessage } from "../../js/training/losses.mjs";
 
 const message = (state, values) => ({ node: "7", run: "r", steps: 10, state, ...values });
 
@@ -61,8 +61,9 @@ test("the page hears how fast a run goes, what it does beside its steps, and wha
   assert.equal(withMessage(parts, message("losses", { losses: [[1, 1]], pace })).phase, "", "the next step ends it");
 });
 
-test("what is left has two units", () => {
-  assert.deepEqual(leftOf(3700), [[1, "h"], [1, "min"]]);
-  assert.deepEqual(leftOf(90000), [[1, "d"], [1, "h"]]);
-  assert.deepEqual([leftOf(0.2), leftOf(59)], [[[0, "s"]], [[59, "s"]]]);
+test("a run that is over does nothing more, and says why it ended", () => {
+  const busy = withMessage({ ...emptyRun("r"), losses: [[0, 1]], pace: { seconds_left: 9 } }, message("phase", { phase: "pictures" }));
+  assert.deepEqual([withEnd(busy).phase, withEnd(busy).pace.seconds_left, withEnd(busy).message], ["", 0, ""]);
+  assert.deepEqual([withEnd(busy, "out of memory").phase, withEnd(busy, "out of memory").message], ["", "out of memory"]);
+  assert.equal(withMessage(withEnd(busy, "out of memory"), message("started", { first_step: 0 })).message, "");
 });
