@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { RENDERERS, SERVER, fit, loadPrompt, loadWorkflow, openBrowser, openPage, overlaps, picture, queuedPrompt } from "./page.mjs";
+import { RENDERERS, SERVER, fit, loadPrompt, loadWorkflow, openBrowser, openPage, overlaps, picture, queuedPrompt, settle } from "./page.mjs";
 import { shippedWorkflows } from "../../tools/workflows/shipped.mjs";
 
 const AGAIN = "if a node got an input, write the workflows anew: python tools/environment.py run -m tools.workflows";
@@ -30,24 +30,44 @@ for (const renderer of RENDERERS) {
   });
 }
 
-test("the first film is made from its template with one press of Run", async () => {
-  const { page, quiet, close } = await openPage(browser, { renderer: "nodes2", size: [1366, 768] });
-  const address = `${SERVER}/api/workflow_templates/ComfyUI-VideoMemory/${encodeURIComponent("01 First film")}.json`;
-  await loadWorkflow(page, await (await fetch(address)).json(), "01 First film");
+test("a person opens the first film among the templates, reads it, presses Run and sees the film", async () => {
+  const { page, quiet, close } = await openPage(browser, { renderer: "nodes2", size: [1366, 768], fresh: true });
+  await openTemplate(page, "01 First film");
   assert.deepEqual(await page.evaluate(refusals), [], "nothing is missing");
+  assert.ok((await page.evaluate(() => window.app.canvas.ds.scale)) >= 0.7, "it opens large enough to read");
+  await page.getByText("press Run", { exact: false }).first().waitFor(); // what to do stands in the view
   await picture(page, "first-film");
-  await page.evaluate(([steps, name]) => {
-    // As a person may: fewer steps, and a film of its own name.
-    const of = (type) => window.app.graph._nodes.find((node) => node.type === type).widgets;
-    of("BasicScheduler").find((widget) => widget.name === "steps").value = steps;
-    of("VideoMemorySampler").find((widget) => widget.name === "film").value = name;
-  }, [1, `first ${Date.now()}`]);
+  await fewerSteps(page);
   await page.getByRole("button", { name: "Run", exact: true }).first().click();
   await page.waitForFunction(() => Object.values(window.app.nodeOutputs ?? {}).some((output) => JSON.stringify(output).includes("first_film_")));
   await picture(page, "first-film-made");
   quiet();
   await close();
 });
+
+/** As a person in a hurry would: moves the canvas and types another number of steps. */
+async function fewerSteps(page) {
+  await page.mouse.move(480, 600);
+  await page.mouse.down();
+  await page.mouse.move(480, 300, { steps: 5 });
+  await page.mouse.up();
+  const steps = page.locator("[data-node-id]", { hasText: "Sigmas" }).getByLabel("steps").first();
+  await steps.click();
+  await page.keyboard.press("Control+a");
+  await page.keyboard.type("1");
+  await page.keyboard.press("Enter");
+  assert.equal((await queuedPrompt(page))[6].inputs.steps, 1);
+}
+
+/** Chooses a template of the pack in ComfyUI's own dialog. */
+async function openTemplate(page, title) {
+  await page.getByRole("button", { name: "Templates" }).first().click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByText("ComfyUI-VideoMemory").first().click();
+  await dialog.getByText(title).first().click();
+  await dialog.waitFor({ state: "hidden" });
+  await settle(page, 12);
+}
 
 test("every API file loads as a graph and queues itself", async () => {
   const { page, quiet, close } = await openPage(browser);
