@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
+
+from ..memory_encoder.training.heldout import baselines_in
 
 LOSSES_EVERY = 0.4  # seconds between messages of a training run
 
@@ -77,9 +80,10 @@ class TrainingEvents:
         self._flush()
         self._send("phase", phase=phase)
 
-    def parts(self, parts: dict[str, float]) -> None:
-        """What the held-out loss is made of."""
-        self._send("parts", parts=parts)
+    def parts(self, step: int, parts: Mapping[str, float]) -> None:
+        """What the held-out loss is made of, and what it is compared with."""
+        finite = {name: value for name, value in parts.items() if math.isfinite(value)}
+        self._send("parts", parts=finite, **baselines_in([{"step": step, "parts": finite}]))
 
     def _send(self, state: str, **values: Any) -> None:
         data = {"node": running_node(), "run": self.run, "steps": self.steps, "state": state}

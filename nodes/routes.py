@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -30,7 +29,8 @@ from ..memory_encoder.film.versions import versions
 from ..memory_encoder.injection.hosts.encoder_file import read_config
 from ..memory_encoder.phi.config import EncoderConfig
 from ..memory_encoder.storyboard import StoryboardError
-from ..memory_encoder.training.run_files import LOSSES, RECALL_PICTURE, read_losses
+from ..memory_encoder.training.heldout import baselines_in
+from ..memory_encoder.training.run_files import LOSSES, RECALL_PICTURE, points_of, read_losses
 from .events import prompt_server
 from .film_events import PLAN, PLAN_VERSION, RUNNING, clip_path
 from .picture_strip import stored_pictures
@@ -266,19 +266,16 @@ def training_state(run: str) -> dict[str, Any]:
     """Losses of a run, thinned out to what a curve can show, and when its recalled frames were drawn."""
     folder = named_folder(folders.training_root(), run, "run")
     entries = read_losses(folder / LOSSES)
+    lines = baselines_in(entries)
     picture = folder / RECALL_PICTURE
     return {
         "run": run,
         "losses": thinned(points_of(entries, "loss")),
         "heldout": thinned(points_of(entries, "heldout")),
+        "without_memory": thinned(lines["without_memory"]),
+        "nothing": lines["nothing"],
         "recalled": picture.stat().st_mtime if is_plain(picture) else None,
     }
-
-
-def points_of(entries: list[Any], name: str) -> list[list[float]]:
-    """Points [step, value] of the entries that have `name`; what is not a finite number has no place on a curve."""
-    points = [[entry.get("step"), entry[name]] for entry in entries if isinstance(entry, dict) and name in entry]
-    return [point for point in points if all(isinstance(n, (int, float)) and math.isfinite(n) for n in point)]
 
 
 def thinned(points: list[list[float]], most: int = MAX_POINTS) -> list[list[float]]:

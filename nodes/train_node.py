@@ -321,7 +321,7 @@ class NodeListener(PictureListener):
     def parts(self, step: int, parts: Mapping[str, float]) -> None:
         super().parts(step, parts)
         log.info("step %d held out: %s", step + 1, describe_parts(parts))
-        self.events.parts(dict(parts))
+        self.events.parts(step, parts)
 
     def summary(self) -> dict[str, Any]:
         """What the node shows when it is done."""

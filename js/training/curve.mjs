@@ -1,12 +1,17 @@
 /** Draws losses on a canvas as large as the node gives it. */
 
-import { extent, smoothed, ticks } from "./losses.mjs";
+import { extent, levelled, nothingShown, smoothed, ticks } from "./losses.mjs";
 
 const MARGIN = { left: 44, right: 10, top: 8, bottom: 20 };
 const FONT = "10.5px system-ui, sans-serif";
 
-/** `colours` are `{loss, heldout, grid, text}`. Nothing is drawn while there are no losses. */
-export function drawCurve(canvas, { losses, heldout, steps }, colours, ratio = window.devicePixelRatio || 1) {
+const DASHES = [5, 4]; // of what a memory is compared with
+
+/**
+ * `colours` are `{loss, heldout, without, nothing, grid, text}`. Nothing is drawn while there are no losses. The lines are
+ * those of the run's loss.png.
+ */
+export function drawCurve(canvas, run, colours, ratio = window.devicePixelRatio || 1) {
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   if (!width || !height) return;
   const [pixelsX, pixelsY] = [Math.round(width * ratio), Math.round(height * ratio)];
@@ -14,7 +19,8 @@ export function drawCurve(canvas, { losses, heldout, steps }, colours, ratio = w
   const context = canvas.getContext("2d");
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, width, height);
-  const ends = extent(losses, heldout, steps);
+  const { losses, heldout } = run;
+  const ends = extent(run);
   if (!ends) return;
   const inner = { width: width - MARGIN.left - MARGIN.right, height: height - MARGIN.top - MARGIN.bottom };
   const x = (step) => MARGIN.left + (inner.width * (step - ends.first)) / (ends.last - ends.first);
@@ -24,6 +30,10 @@ export function drawCurve(canvas, { losses, heldout, steps }, colours, ratio = w
   context.beginPath();
   context.rect(MARGIN.left, MARGIN.top - 2, inner.width + 2, inner.height + 4);
   context.clip();
+  context.setLineDash(DASHES);
+  drawLine(context, levelled(run.withoutMemory, ends), x, y, colours.without, 1.5, 1);
+  if (nothingShown(run)) drawLine(context, levelled([[ends.first, run.nothing]], ends), x, y, colours.nothing, 1.5, 1);
+  context.setLineDash([]);
   drawLine(context, losses, x, y, colours.loss, 1, 0.35);
   drawLine(context, smoothed(losses), x, y, colours.loss, 2, 1);
   drawLine(context, heldout, x, y, colours.heldout, 2, 1);

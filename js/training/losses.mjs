@@ -3,12 +3,12 @@
 export const MOST = 3000;
 
 export function emptyRun(run = "") {
-  return { run, steps: 0, losses: [], heldout: [], recalled: null, message: "", pace: {}, phase: "", parts: null };
+  return { run, steps: 0, losses: [], heldout: [], withoutMemory: [], nothing: null, recalled: null, message: "", pace: {}, phase: "", parts: null };
 }
 
 /** The run with the server's answer in it. */
-export function withDisk(state, { run, losses, heldout, recalled }) {
-  return { ...state, run, losses: thinned(losses), heldout, recalled };
+export function withDisk(state, { run, losses, heldout, without_memory: withoutMemory = [], nothing = null, recalled }) {
+  return { ...state, run, losses: thinned(losses), heldout, withoutMemory, nothing, recalled };
 }
 
 /** The run after its prompt has ended: well, or with an error's message. */
@@ -22,13 +22,19 @@ export function withMessage(state, message) {
   switch (message.state) {
     case "started":
       // A run that goes on from a checkpoint makes the steps after it once more.
-      return { ...base, losses: before(state.losses, message.first_step), heldout: before(state.heldout, message.first_step) };
+      return { ...base, ...Object.fromEntries(["losses", "heldout", "withoutMemory"].map((name) => [name, before(state[name], message.first_step)])) };
     case "losses":
       return { ...base, losses: thinned(appended(state.losses, message.losses)), pace: message.pace ?? {} };
     case "phase":
       return { ...base, phase: message.phase };
     case "parts":
-      return { ...base, phase: state.phase, parts: message.parts };
+      return {
+        ...base,
+        phase: state.phase,
+        parts: message.parts,
+        withoutMemory: appended(state.withoutMemory, message.without_memory ?? []),
+        nothing: message.nothing ?? state.nothing,
+      };
     case "heldout":
       return { ...base, phase: state.phase, heldout: appended(state.heldout, message.heldout) };
     case "recalled":
@@ -68,16 +74,28 @@ export function smoothed(points, decay = 0.95) {
 
 /**
  * Ends of both axes: `{first, last, low, high}`. The rare loss far above the others would press the curve flat, so the
- * top leaves out the highest hundredth where there are many.
+ * top leaves out the highest hundredth where there are many. What predicting nothing has may lie far above all of them
+ * and is left out.
  */
-export function extent(losses, heldout, steps = 0) {
-  const values = [...losses, ...heldout].map(([, value]) => value).sort((a, b) => a - b);
+export function extent({ losses, heldout, withoutMemory = [], steps = 0 }) {
+  const values = [...losses, ...heldout, ...withoutMemory].map(([, value]) => value).sort((a, b) => a - b);
   if (!values.length) return null;
   const low = values[0];
   const top = values[Math.min(values.length - 1, Math.floor(values.length * (values.length > 100 ? 0.99 : 1)))];
   const room = (top - low || Math.abs(top) || 1) * 0.06;
   const last = Math.max(steps - 1, losses.at(-1)?.[0] ?? 0, heldout.at(-1)?.[0] ?? 0, 1);
   return { first: 0, last, low: Math.max(low - room, low >= 0 ? 0 : -Infinity), high: top + room };
+}
+
+/** Points that are level up to the first of them and from the last one on: a baseline from `first` to `last`. */
+export function levelled(points, { first, last }) {
+  return points.length ? [[first, points[0][1]], ...points, [last, points.at(-1)[1]]] : [];
+}
+
+/** Whether what predicting nothing has lies on the scale of the run's curve. */
+export function nothingShown(state) {
+  const ends = extent(state);
+  return ends !== null && state.nothing !== null && state.nothing >= ends.low && state.nothing <= ends.high;
 }
 
 /** Round numbers from `low` to `high`, about `count` of them. */

@@ -4,7 +4,7 @@ import { element, update } from "../dom.mjs";
 import { roughly } from "../film/time.mjs";
 import { t } from "../i18n.mjs";
 import { drawCurve } from "./curve.mjs";
-import { emptyRun, smoothed } from "./losses.mjs";
+import { emptyRun, nothingShown, smoothed } from "./losses.mjs";
 
 export const HEIGHT = 300;
 
@@ -15,8 +15,8 @@ export class TrainingView {
     this.hasVae = hasVae;
     this.state = emptyRun();
     this.status = element("div", { class: "vm-train-status", role: "status" });
-    this.heldoutKey = key("heldout");
-    this.legend = element("div", { class: "vm-train-legend" }, key("loss"), this.heldoutKey);
+    this.keys = Object.fromEntries(["loss", "heldout", "without", "nothing"].map((name) => [name, key(name)]));
+    this.legend = element("div", { class: "vm-train-legend" }, ...Object.values(this.keys));
     this.details = element("div", { class: "vm-train-details", hidden: true });
     this.canvas = element("canvas", { class: "vm-train-curve", role: "img" });
     this.picture = element("img", { draggable: false, alt: t("training.recalled") });
@@ -45,7 +45,10 @@ export class TrainingView {
     if (source && source !== this.source) this.picture.src = source;
     if (!source) this.showPicture(false);
     this.source = source;
-    update(this.heldoutKey, "hidden", !state.heldout.length);
+    update(this.keys.heldout, "hidden", !state.heldout.length);
+    update(this.keys.without, "hidden", !state.withoutMemory.length);
+    update(this.keys.nothing, "hidden", state.nothing === null);
+    update(this.keys.nothing, "textContent", nothingOf(state));
     update(this.legend, "hidden", !state.losses.length);
     update(this.none, "hidden", !state.losses.length || source !== "");
     update(this.none, "textContent", t(this.hasVae() ? "training.recalled.later" : "training.recalled.none"));
@@ -68,7 +71,7 @@ export class TrainingView {
       this.drawing = 0;
       const look = getComputedStyle(this.root);
       const colour = (name) => look.getPropertyValue(name).trim();
-      const colours = { loss: colour("--vm-loss"), heldout: colour("--vm-heldout"), grid: colour("--border-color"), text: colour("--descrip-text") };
+      const colours = { loss: colour("--vm-loss"), heldout: colour("--vm-heldout"), without: colour("--vm-without"), nothing: colour("--vm-words"), grid: colour("--border-color"), text: colour("--descrip-text") };
       drawCurve(this.canvas, this.state, colours);
     });
   }
@@ -109,6 +112,12 @@ function statusOf({ losses, heldout, steps, message, pace, phase }) {
   return parts.join(" · ");
 }
 
+/** Name and value of the loss of predicting nothing, and whether the curve has no room for it. */
+function nothingOf(state) {
+  if (state.nothing === null) return "";
+  return t(nothingShown(state) ? "training.legend.nothing" : "training.legend.nothing.off", { loss: state.nothing.toPrecision(3) });
+}
+
 function key(name) {
-  return element("span", { class: `vm-train-key vm-train-key-${name}`, textContent: t(`training.legend.${name}`) });
+  return element("span", { class: `vm-train-key vm-train-key-${name}`, textContent: name === "nothing" ? "" : t(`training.legend.${name}`) });
 }

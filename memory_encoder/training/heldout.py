@@ -14,6 +14,7 @@ from ..objectives.retrieval import OMEGA_SIZES, RetrievalDraw, cell_spans
 from .draws import draw_together, history_of
 from .module import Batch
 from .options import Stage, TrainOptions
+from .run_files import points_of
 from .source import Target
 
 THIRDS = ("newest", "middle", "oldest")  # of the clip
@@ -53,6 +54,15 @@ def heldout_parts(options: TrainOptions, stride: int, first_row: int, rows: Rows
 def describe_parts(parts: Mapping[str, float]) -> str:
     """In a line."""
     return ", ".join(f"{name} {value:.4f}" for name, value in parts.items())
+
+
+def baselines_in(entries: list[Any]) -> dict[str, Any]:
+    """Of entries of a run's losses: `without_memory`, points [step, held-out loss without a memory], and `nothing`, the
+    loss of predicting nothing, None where it was not measured.
+    """
+    parts = [{**entry["parts"], "step": entry["step"]} for entry in entries if isinstance(entry.get("parts"), dict)]
+    nothing = points_of(parts, NOTHING)
+    return {"without_memory": points_of(parts, WITHOUT_MEMORY), "nothing": nothing[-1][1] if nothing else None}
 
 
 def _third(place: int, stride: int) -> Callable[[int], tuple[int, int]]:

@@ -195,3 +195,9 @@ def read_losses(path: Path) -> list[dict[str, Any]]:
         if finite and isinstance(entry.get("step"), int):
             entries.append(entry)
     return entries
+
+
+def points_of(entries: list[Any], name: str) -> list[list[float]]:
+    """Points [step, value] of the entries that have `name`; what is not a finite number has no place on a curve."""
+    points = [[entry.get("step"), entry[name]] for entry in entries if isinstance(entry, dict) and name in entry]
+    return [point for point in points if all(isinstance(n, (int, float)) and math.isfinite(n) for n in point)]

@@ -125,8 +125,11 @@ for (const renderer of RENDERERS) {
       { ...told, state: "started", first_step: 0 },
       { ...told, state: "losses", losses },
       { ...told, state: "heldout", heldout: [[50, 0.9], [100, 0.6], [199, 0.5]] },
+      { ...told, state: "parts", parts: { continuation: 0.5 }, without_memory: [[199, 0.8]], nothing: 2 },
     ]);
     await page.getByText(/Step 200 of 400 · loss 0\.\d{4} · held-out 0\.5000/).waitFor();
+    await page.getByText("held out, without memory").waitFor();
+    await page.getByText("predicting nothing 2.00 (not on the scale)").waitFor();
     await fit(page, id);
     // Drawn anew when the node has been resized, which takes a frame or two.
     await page.waitForFunction(() => {
@@ -147,7 +150,7 @@ for (const renderer of RENDERERS) {
     }
     await status.getByText("stopped: no room").waitFor();
     const answer = await (await fetch(`${SERVER}/video_memory/training/my_memory`)).json();
-    assert.deepEqual(answer, { run: "my_memory", losses: [], heldout: [], recalled: null });
+    assert.deepEqual(answer, { run: "my_memory", losses: [], heldout: [], without_memory: [], nothing: null, recalled: null });
     quiet();
     await close();
   });

@@ -46,7 +46,7 @@ export async function openStudio(browser, renderer, theme, size) {
   const losses = Array.from({ length: 4000 }, (_, i) => [i, 0.06 + 1 / (i / 200 + 1)]);
   await page.route("**/video_memory/training/**", (route) => (route.request().url().includes("/recalled")
     ? route.fulfill({ body: files[2], contentType: "image/webp" })
-    : route.fulfill({ json: { run: "memory", losses, heldout: losses.filter(([i]) => i % 400 === 399).map(([i, loss]) => [i, loss + 0.05]), recalled: "step-4000" } }))); // prettier-ignore
+    : route.fulfill({ json: { run: "memory", losses, heldout: losses.filter(([i]) => i % 400 === 399).map(([i, loss]) => [i, loss + 0.05]), without_memory: [[3999, 0.6]], nothing: 0.9, recalled: "step-4000" } }))); // prettier-ignore
   for (const [name, type, x, y] of [
     ["board", "VideoMemoryStoryboard", 0, 0], ["sampler", "VideoMemorySampler", 760, 0], ["retrieve", "VideoMemoryRetrieve", 1320, 0],
     ["recall", "VideoMemoryRetrievalReport", 1320, 520], ["train", "VideoMemoryTrain", 1760, 0], ["budget", "VideoMemoryBudget", 1760, 800],

@@ -293,6 +293,9 @@ def test_run_of_a_training_is_read_without_what_is_no_number(server: ComfyServer
         '{"step": 0, "loss": 1.5}',
         '{"step": 1, "loss": NaN}',
         '{"step": 1, "heldout": 2.0}',
+        '{"step": 1, "parts": {"without memory": 2.5, "predicting nothing": 3.0}}',
+        '{"step": 2, "parts": {"without memory": NaN, "predicting nothing": "none"}}',
+        '{"step": 3, "parts": []}',
         "[1]",
         '{"step": 2, "lo',
     ]
@@ -300,6 +303,7 @@ def test_run_of_a_training_is_read_without_what_is_no_number(server: ComfyServer
     Image.new("RGB", (8, 8)).save(folder / "recalled.png")
     answer = json.loads(ask(server, "/video_memory/training/a%20run")[1])
     assert (answer["losses"], answer["heldout"]) == ([[0, 1.5]], [[1, 2.0]]) and answer["recalled"] > 0
+    assert (answer["without_memory"], answer["nothing"]) == ([[1, 2.5]], 3.0)
     status, _, kind = ask(server, "/video_memory/training/a%20run/recalled")
     assert (status, kind) == (200, "image/png")
 
