@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from memory_encoder.budget import GIB, RESERVED, estimate
+from memory_encoder.budget import GIB, RESERVED, Plan, estimate
 from tests.card.film_step import Cell
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,9 +102,12 @@ def entries() -> dict[Cell, float]:
     return {Cell(**line["cell"]): line["peak"] / GIB for line in lines}
 
 
-def budget(cell: Cell) -> float:
-    """GiB that the budget gives a cell: of the step, and of what is kept on the card beside it. phi is not in it."""
-    found = estimate(cell.plan())
+def budget(cell: Cell, plan: Plan | None = None) -> float:
+    """GiB that the budget gives a cell: of the step, and of what is kept on the card beside it. phi is not in it.
+
+    plan: that of the cell, as someone asked for it.
+    """
+    found = estimate(plan or cell.plan())
     if cell.phase == "decode":
         return found.decode_bytes / GIB
     kept = found.cache_bytes if cell.phase == "cached" and cell.kept == "card" else 0.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .frames import TEMPORAL
-from .phi.config import CompressionRate, EncoderConfig, Padding, parse_schedule
+from .phi.config import RECENT_LATENTS, CompressionRate, EncoderConfig, Padding, parse_schedule
 from .phi.trunk import layer_strides
 
 GIB = 1024**3
@@ -18,7 +18,6 @@ PICTURE_TOKENS = 27 * 27  # SigLIP's, of a picture of 384 pixels in patches of 1
 RESERVED = 1.2 * GIB  # what ComfyUI keeps free for itself and the driver, and what an allocator loses to fragments
 DRIVER, KEPT_FREE = 0.3 * GIB, 0.4 * GIB  # of RESERVED: the card's context, and core's EXTRA_RESERVED_VRAM
 HALF, FULL = 2, 4  # bytes of a number of the memory, and of a latent
-KEPT_LATENTS = 8  # full ones that a memory keeps of a section's end
 HORIZON_STEP = 500  # tokens, of the horizon that is advised
 STREAMS = 2  # layers that wait on the card beside each other while weights are streamed: core's NUM_STREAMS
 
@@ -80,6 +79,7 @@ class Plan:
     latents at full rate that every section sees beside it: whole pictures, an anchor. filled: a history that is shorter
     than what `rates` name is filled up; the host was trained to read it in this one way. image_tokens: of the film's
     first picture, in front of the text. horizon: the most tokens of the memory that a section sees, 0 for all.
+    sliding_window: the history's last latents that a section which goes on sees uncompressed beside the memory.
     """
 
     host: HostShape
@@ -98,6 +98,7 @@ class Plan:
     filled: bool = False
     image_tokens: int = 0
     horizon: int = 0
+    sliding_window: int = 0
 
     def __post_init__(self) -> None:
         cell = self.host.spatial * self.host.patch
@@ -112,6 +113,8 @@ class Plan:
             raise ValueError("seconds must lie between 0 and 86400 (one day)")
         if self.horizon < 0:
             raise ValueError(f"horizon {self.horizon} must not be negative; 0 lets a section see the whole memory")
+        if not 0 <= self.sliding_window <= RECENT_LATENTS:
+            raise ValueError(f"sliding_window {self.sliding_window} must lie between 0 and {RECENT_LATENTS}")
         if not self.rates and not self.pictures:
             raise ValueError("at least one rate is needed, for example 4x4x2")
 
@@ -160,7 +163,8 @@ def full_tokens(plan: Plan, seconds: float) -> int:
 class Estimate:
     """Tokens and bytes of a plan. activation_bytes are within a tenth of what core's own models take at full size, see
     tests/card; planned_bytes are what core keeps free for them before it decides how many weights stay in RAM.
-    decode_bytes are those of the VAE beside its weights, for which the model's leave the card.
+    decode_bytes are those of the VAE beside its weights, for which the model's leave the card. window_tokens: those of
+    the sliding window, which are not among the memory's.
     """
 
     memory_tokens: int
@@ -172,6 +176,12 @@ class Estimate:
     buffer_bytes: float = 0.0
     planned_bytes: float = 0.0
     decode_bytes: float = 0.0
+    window_tokens: int = 0
+
+    @property
+    def seen_tokens(self) -> int:
+        """All that the model looks at in a step."""
+        return self.section_tokens + self.memory_tokens + self.window_tokens
 
     @property
     def least_bytes(self) -> float:
@@ -197,22 +207,24 @@ def estimate(plan: Plan) -> Estimate:
     beside = plan.pictures * height * width + plan.image_tokens
     compressed = sum(token_count(plan, rate) for rate in plan.rates)
     memory = min(compressed, plan.horizon or compressed) + beside
+    window = min(plan.sliding_window, plan.latents(plan.history_seconds)) * height * width
     length = plan.section_latents * height * width if plan.section_latents else full_tokens(plan, plan.section_seconds)
     section = max(length, 1)
-    latents_area = (section + memory) * plan.host.patch**2
+    latents_area = (section + memory + window) * plan.host.patch**2
     planned = latents_area * 2 * 0.01 * plan.host.activation * 1024**2
     weights = plan.host.parameters * 1e9 * plan.bytes_per_weight
-    cache = 2 * cache_bytes(plan.host.blocks, memory, plan.host.width) if plan.cached else 0.0  # both prompts
+    cache = 2 * cache_bytes(plan.host.blocks, memory + window, plan.host.width) if plan.cached else 0.0  # both prompts
     return Estimate(
         memory,
         section,
         full_tokens(plan, plan.history_seconds),
-        activation_bytes(plan, section, memory),
+        activation_bytes(plan, section, memory + window),
         weights,
         cache,
         STREAMS * plan.host.layer * 1e9 * plan.bytes_per_weight,
         planned,
         plan.host.picture * plan.width * plan.height,
+        window,
     )
 
 
@@ -249,7 +261,8 @@ def disk(plan: Plan) -> Disk:
     latents = 60 * plan.fps / plan.host.temporal
     sections = latents / max(plan.section_latents or plan.latents(plan.section_seconds), 1)
     latent = plan.host.channels * height * width * FULL
-    states = sum(_state_bytes(plan, rate, latents, sections) + sections * KEPT_LATENTS * latent for rate in plan.rates)
+    recent = sections * RECENT_LATENTS * latent
+    states = sum(_state_bytes(plan, rate, latents, sections) + recent for rate in plan.rates)
     return Disk(latents * latent, states)
 
 
@@ -302,6 +315,8 @@ def advice(plan: Plan, result: Estimate) -> list[str]:
         changes.append("a higher compression rate such as " + " or ".join(stronger[:2]))
     if not plan.rates and large and plan.pictures > 1:
         changes.append(f"fewer pictures (max_pictures {plan.pictures // 2})")
+    if (window := _window_that_fits(plan)) is not None:
+        changes.append(f"a shorter sliding window (sliding_window {window})")
     if horizon := _horizon_that_fits(plan):
         changes.append(f"a horizon of {horizon:,} memory tokens (horizon), beyond which the far past is thinned")
     changes.append("a smaller picture, for example " + _smaller(plan))
@@ -317,7 +332,12 @@ def describe(plan: Plan, name: str) -> str:
         f"History {plan.history_seconds:g} s: {result.history_tokens:,} tokens, "
         f"in memory {result.memory_tokens:,} ({share:.1%})" + (f", horizon {plan.horizon:,}" if plan.horizon else ""),
         f"Section {plan.section_seconds:g} s: {result.section_tokens:,} tokens; each step sees "
-        f"{result.section_tokens + result.memory_tokens:,}",
+        f"{result.seen_tokens:,}"
+        + (
+            f", {result.window_tokens:,} of them in the last latents as they are (sliding_window {plan.sliding_window})"
+            if result.window_tokens
+            else ""
+        ),
         f"Estimated VRAM: {result.least_bytes / GIB:.1f} GiB with streamed weights, {result.whole_bytes / GIB:.1f} GiB "
         f"with all weights on the card (bytes a weight: {plan.bytes_per_weight:g}); card {plan.card_gib:g} GiB. "
         "VAE and text encoder take turns with the model and are not counted.",
@@ -357,9 +377,13 @@ def _contents(plan: Plan) -> str:
     return " + ".join(parts)
 
 
-def memory_fields(configs: Sequence[EncoderConfig], fps: float, section_seconds: float) -> dict[str, Any]:
+def memory_fields(
+    configs: Sequence[EncoderConfig], fps: float, section_seconds: float, sliding_window: int = 0
+) -> dict[str, Any]:
     """The fields of a Plan that follow from its encoders; the section is one of `section_seconds`.
 
+    sliding_window: as the sampler is told. A memory of pictures has none, nor has a host that was trained to read its
+    history in one way.
     FramePack at 832x480: 3,926 tokens of history and 729 of the picture, however long the film is.
     """
     first = configs[0]
@@ -372,6 +396,7 @@ def memory_fields(configs: Sequence[EncoderConfig], fps: float, section_seconds:
         "pictures": sum(config.anchor if config.has_tokens else config.max_pictures for config in configs),
         "filled": any(config.fill == "zeros" for config in configs),
         "image_tokens": PICTURE_TOKENS if any(config.picture_width for config in configs) else 0,
+        "sliding_window": sliding_window if all(one.has_tokens and not one.locked for one in configs) else 0,
     }
 
 
@@ -411,6 +436,15 @@ def _horizon_that_fits(plan: Plan) -> int:
 
     sizes = range(HORIZON_STEP, estimate(plan).memory_tokens, HORIZON_STEP)
     return HORIZON_STEP * bisect_left(sizes, True, key=too_much)
+
+
+def _window_that_fits(plan: Plan) -> int | None:
+    """The longest shorter sliding window with which the plan fits with streamed weights; None where none would help."""
+
+    def fits(window: int) -> bool:
+        return estimate(replace(plan, sliding_window=window)).least_bytes < 0.9 * plan.card_gib * GIB
+
+    return next(filter(fits, reversed(range(plan.sliding_window))), None)
 
 
 def _smaller(plan: Plan) -> str:

@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .budget import HOSTS, Plan, describe, named_host, token_count
+from .budget import HOSTS, Plan, describe, estimate, named_host
 from .conversion.convert_command import add_convert_arguments, run_convert
 from .evaluation.comparison.compare_command import add_compare_arguments, run_compare
 from .evaluation.judge.judge_arguments import add_judge_arguments
+from .phi.config import DEFAULT_WINDOW
 from .training.arguments import add_cache_arguments, add_evaluate_arguments, add_pack_arguments, add_train_arguments
 from .training.interruption import Stopped
 
@@ -35,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     tokens = commands.add_parser("tokens", help="print the number of memory tokens of a history")
     _plan_arguments(tokens)
-    tokens.set_defaults(run=lambda args: print(token_count(_plan(args), args.rate)))
+    tokens.set_defaults(run=lambda args: print(estimate(_plan(args)).memory_tokens))
     budget = commands.add_parser("budget", help="print tokens and estimated VRAM of a plan")
     _plan_arguments(budget)
     budget.add_argument("--section-seconds", type=float, default=5.0, help="longest section (default 5)")
@@ -44,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
         "--bytes-per-weight", type=float, default=1.0, help="1 for fp8, 2 for bf16, about 0.6 for Q4 (default 1)"
     )
     budget.add_argument("--horizon", type=int, default=0, help="most memory tokens that a section sees (default all)")
+    budget.add_argument(
+        "--sliding-window", type=int, default=DEFAULT_WINDOW,
+        help=f"last latents seen uncompressed (default {DEFAULT_WINDOW})",
+    )  # fmt: skip
+    budget.add_argument("--cached", action="store_true", help="of encoders whose memory attention is cached")
     budget.set_defaults(run=lambda args: print(describe(_plan(args), args.host)))
     cache = commands.add_parser("cache", help="encode a folder of videos and captions once, for training")
     add_cache_arguments(cache)
@@ -105,7 +111,9 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, required=True, help="in pixels")
     parser.add_argument("--seconds", type=float, required=True, help="length of the history")
     parser.add_argument("--fps", type=float, required=True, help="frames a second")
-    parser.add_argument("--rate", default="4x4x2", help="HEIGHTxWIDTHxTIME (default 4x4x2)")
+    parser.add_argument(
+        "--rate", action="append", help="HEIGHTxWIDTHxTIME (default 4x4x2); once for each of several encoders"
+    )
     parser.add_argument(
         "--padding", choices=("ceil", "floor"), default="ceil", help="or cropped to whole cells (default ceil)"
     )
@@ -114,7 +122,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 def _plan(args: argparse.Namespace) -> Plan:
     extra = {
         name: getattr(args, name)
-        for name in ("section_seconds", "card_gib", "bytes_per_weight", "horizon")
+        for name in ("section_seconds", "card_gib", "bytes_per_weight", "horizon", "sliding_window", "cached")
         if hasattr(args, name)
     }
     return Plan(
@@ -123,7 +131,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         height=args.height,
         fps=args.fps,
         history_seconds=args.seconds,
-        rates=(args.rate,),
+        rates=tuple(args.rate or ("4x4x2",)),
         padding=args.padding,
         **extra,
     )

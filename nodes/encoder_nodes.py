@@ -16,7 +16,7 @@ from ..memory_encoder.budget import Plan, describe, estimate, host_of_encoder, m
 from ..memory_encoder.injection.fit import check_encoder
 from ..memory_encoder.injection.hosts import Host
 from ..memory_encoder.injection.hosts.encoder_file import cross_settings, new_encoder
-from ..memory_encoder.phi.config import MOST_PICTURES, EncoderConfig, Variant
+from ..memory_encoder.phi.config import DEFAULT_WINDOW, MOST_PICTURES, EncoderConfig, Variant
 from ..memory_encoder.phi.trained_on import Asked, remarks
 from .runtime.folders import ENCODERS
 from .runtime.managed import ManagedEncoder, load_encoder, manage
@@ -31,6 +31,7 @@ from .sockets import (
     model_input,
     seed_input,
     size_inputs,
+    window_input,
     with_advanced,
 )
 
@@ -298,6 +299,7 @@ class VideoMemoryBudget(io.ComfyNode):
                     tooltip="1 for fp8, 2 for bf16 or fp16, about 0.6 for GGUF Q4.",
                 ),
                 horizon_input(),
+                window_input(optional=True),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="The budget as text."),
@@ -305,7 +307,7 @@ class VideoMemoryBudget(io.ComfyNode):
             ],
             is_output_node=True,
         )
-        return with_advanced(schema, "bytes_per_weight", "horizon")
+        return with_advanced(schema, "bytes_per_weight", "horizon", "sliding_window")
 
     @classmethod
     def execute(
@@ -319,6 +321,7 @@ class VideoMemoryBudget(io.ComfyNode):
         card_gib: float = 12.0,
         bytes_per_weight: float = 1.0,
         horizon: int = 0,
+        sliding_window: int = DEFAULT_WINDOW,
     ) -> io.NodeOutput:
         configs = [part.config for part in memory_encoder.parts]
         host, name = host_of_encoder(configs[0])
@@ -332,7 +335,7 @@ class VideoMemoryBudget(io.ComfyNode):
             card_gib=card_gib,
             bytes_per_weight=bytes_per_weight,
             horizon=horizon,
-            **memory_fields(configs, fps, section_seconds),
+            **memory_fields(configs, fps, section_seconds, sliding_window),
         )
         asked = Asked(history_seconds, section_seconds, fps)
         trained = [part.trained_on for part in memory_encoder.parts]

@@ -14,10 +14,11 @@ from torch import Tensor
 from ..memory_encoder.film.opening import Opening
 from ..memory_encoder.film.takes import parse_pictures
 from ..memory_encoder.injection.inject import refuse_context_windows
-from ..memory_encoder.injection.selection import DEFAULT_WINDOW, MemorySettings
+from ..memory_encoder.injection.selection import MemorySettings
 from ..memory_encoder.memory.keyframe_memory import as_pictures
 from ..memory_encoder.memory.memory_file import Memory, holds_pictures
 from ..memory_encoder.memory.picture_choice import PictureChoice, PictureMarks
+from ..memory_encoder.phi.config import DEFAULT_WINDOW
 from ..memory_encoder.storyboard import Section
 from .lead import resized
 

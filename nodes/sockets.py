@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..memory_encoder.injection.selection import DEFAULT_WINDOW, MemorySettings
+from ..memory_encoder.injection.selection import MemorySettings
+from ..memory_encoder.phi.config import DEFAULT_WINDOW, RECENT_LATENTS
 
 CATEGORY = "video memory"
 
@@ -111,6 +112,17 @@ def horizon_input() -> io.Int.Input:
     )
 
 
+def window_input(optional: bool) -> io.Int.Input:
+    return io.Int.Input(
+        "sliding_window",
+        default=DEFAULT_WINDOW,
+        min=0,
+        max=RECENT_LATENTS,
+        optional=optional,
+        tooltip="Last latent frames shown uncompressed where a shot goes on; left out after a cut.",
+    )
+
+
 def injection_inputs(optional: bool) -> list[io.Input]:
     """How a memory enters the model, in the order of Apply Video Memory."""
     return [
@@ -122,14 +134,7 @@ def injection_inputs(optional: bool) -> list[io.Input]:
             optional=optional,
             tooltip="zero tells the model that the memory is clean, same treats it like the section being made.",
         ),
-        io.Int.Input(
-            "sliding_window",
-            default=DEFAULT_WINDOW,
-            min=0,
-            max=8,
-            optional=optional,
-            tooltip="Last latent frames shown uncompressed where a shot goes on; left out after a cut.",
-        ),
+        window_input(optional),
         io.Combo.Input(
             "attention_mode",
             options=["joint", "cached", "auto"],

@@ -13,14 +13,15 @@ const MOST_ENCODERS = 4;
 const LOADERS = /^(UNETLoader|UnetLoaderGGUF\w*|CheckpointLoader\w*|LoaderGGUF\w*)$/i;
 
 /**
- * `{ width, height, horizon, encoders, rates, untrained, padding, cached, host, bytes_per_weight, text_model, hasHistory, sampler }`, each only
+ * `{ width, height, horizon, sliding_window, encoders, rates, untrained, padding, cached, host, bytes_per_weight, text_model, hasHistory, sampler }`, each only
  * when known, and for a memory of pictures without a file `max_pictures` and `repeated_frames`.
  * Sizes are numbers; `encoders` are files, which know their rates; `rates` are those of encoders without a file.
  */
 export function findFilm(node) {
   const sampler = downstream(node, "VideoMemorySampler");
   if (!sampler) return {};
-  const found = { sampler: sampler.id, width: numberOf(sampler, "width"), height: numberOf(sampler, "height"), horizon: numberOf(sampler, "horizon") };
+  const found = { sampler: sampler.id };
+  for (const name of ["width", "height", "horizon", "sliding_window"]) found[name] = numberOf(sampler, name);
   found.hasHistory = ["history", "memory", "branch_film"].some((name) => isLinked(sampler, name)) || Boolean(String(valueOf(sampler, "branch_film") ?? "").trim());
   Object.assign(found, describeEncoders(encodersOf(sampler)));
   const demo = encodersOf(sampler).find((node) => node.type === DEMO);
@@ -33,7 +34,7 @@ export function findFilm(node) {
 /** The published model behind a file's name, as far as names tell; undefined when they do not. */
 export function hostOf(file) {
   const name = file.toLowerCase();
-  if (name.includes("hunyuan")) return "hunyuan";
+  if (name.includes("hunyuan")) return /(^|[^\d.])1[._]5(?!\d)/.test(name) ? "hunyuan-1.5" : "hunyuan";
   if (!name.includes("wan")) return undefined;
   if (/(^|[^\d.])5b/.test(name)) return "wan-5b";
   if (/(^|[^\d.])1\.3b|1_3b/.test(name)) return "wan-1.3b";

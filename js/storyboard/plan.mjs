@@ -14,7 +14,7 @@ export const OWN_FIELDS = {
   plan_bytes_per_weight: 1,
   plan_opening_seconds: 0,
 };
-export const HOSTS = ["wan-1.3b", "wan-5b", "wan-14b", "hunyuan"];
+export const HOSTS = ["wan-1.3b", "wan-5b", "wan-14b", "hunyuan", "hunyuan-1.5"];
 
 /**
  * The question to the server. `numbers` are the Storyboard node's own (`fps`, `section_seconds`, `total_seconds`), `found` is
@@ -34,6 +34,7 @@ export function planRequest(storyboard, numbers, found, own) {
   if (found.cached !== undefined) request.cached = found.cached;
   if (found.text_model) request.text_model = true;
   if (found.horizon) request.horizon = found.horizon;
+  if (found.sliding_window !== undefined) request.sliding_window = found.sliding_window;
   if (found.encoders) return { ...request, encoders: found.encoders, ...(found.rates ? { rates: found.rates } : {}) };
   const host = found.host ?? fields.plan_host;
   if (found.max_pictures) return { ...request, host, max_pictures: found.max_pictures, repeated_frames: found.repeated_frames };

@@ -9,7 +9,15 @@ from dataclasses import dataclass, fields
 from typing import Any, cast, get_args
 
 from ..budget import GIB, HostShape, Plan, advice, describe, estimate, host_of_encoder, memory_fields, named_host
-from ..phi.config import MOST_PICTURES, REPEATED_FRAMES, CompressionRate, EncoderConfig, Padding
+from ..phi.config import (
+    DEFAULT_WINDOW,
+    MOST_PICTURES,
+    RECENT_LATENTS,
+    REPEATED_FRAMES,
+    CompressionRate,
+    EncoderConfig,
+    Padding,
+)
 from ..storyboard import (
     MAX_TEXT_BYTES,
     KeyframeUnit,
@@ -39,8 +47,9 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "max_pictures": (0, MOST_PICTURES),
     "repeated_frames": (0, max(REPEATED_FRAMES)),
     "horizon": (0, 10_000_000),
+    "sliding_window": (0, RECENT_LATENTS),
 }
-_WHOLE = ("width", "height", "history_latents", "max_pictures", "repeated_frames", "horizon")
+_WHOLE = ("width", "height", "history_latents", "max_pictures", "repeated_frames", "horizon", "sliding_window")
 _TEXTS = {"storyboard": MAX_TEXT_BYTES, "host": 100, "padding": 10, "keyframe_unit": 10}
 _CHOICES = {"padding": get_args(Padding), "keyframe_unit": get_args(KeyframeUnit)}
 MAX_ENCODERS = 4
@@ -60,7 +69,8 @@ class PlanRequest:
 
     `encoders` names files of encoders: host and padding are theirs then, and `rates` adds encoders that have no file.
     `cached` is the memory attention of the latter. `max_pictures` above 0: a memory of pictures that has no file.
-    `text_model`: the model makes video from text alone, and cannot begin a shot with a picture.
+    `text_model`: the model makes video from text alone, and cannot begin a shot with a picture. `sliding_window`: the
+    sampler's, which is there only where a section goes on.
     """
 
     storyboard: str
@@ -82,6 +92,7 @@ class PlanRequest:
     repeated_frames: int = 1
     text_model: bool = False
     horizon: int = 0
+    sliding_window: int = DEFAULT_WINDOW
 
     @classmethod
     def from_dict(cls, data: object) -> PlanRequest:
@@ -213,9 +224,10 @@ def _budget(
     steps = [section.frames // host.temporal for section in sections]
     history = max(request.history_latents - 1, 0) + sum(steps)
     length = seconds(max(steps))
-    memory: dict[str, Any] = {"rates": (), "padding": request.padding, "cached": True}
+    window = request.sliding_window if any(section.transition == "continue" for section in sections) else 0
+    memory: dict[str, Any] = {"rates": (), "padding": request.padding, "cached": True, "sliding_window": window}
     if configs:
-        memory = memory_fields(configs, request.fps, length)
+        memory = memory_fields(configs, request.fps, length, window)
         if memory["section_latents"]:
             memory["section_latents"] = max(section.latents for section in sections)
     if rates := request.rates or (() if configs else ("4x4x2",)):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..memory.video_memory import VideoMemory
-from ..phi.config import EncoderConfig, HistoryTimestep
+from ..phi.config import DEFAULT_WINDOW, EncoderConfig, HistoryTimestep
 from ..phi.cross_attention import CrossMemory
 from ..phi.positions import lattice_coordinates
 from .cached import KeyValueCache
@@ -19,7 +19,6 @@ from .hosts import Host
 from .hosts.base import Constants, Reading, scaling_of
 
 AttentionMode = Literal["auto", "joint", "cached"]
-DEFAULT_WINDOW = 3  # of the nodes that apply a memory
 
 
 @dataclass(frozen=True)

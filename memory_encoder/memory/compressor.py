@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..frames import first_frame
-from ..phi.config import EncoderConfig
+from ..phi.config import RECENT_LATENTS, EncoderConfig
 from ..phi.encoder import MemoryEncoder
 from ..phi.low_resolution import downsample, encode_cells, lr_frame_indices
 from ..phi.positions import cells_for, grid_for
@@ -17,8 +17,6 @@ from .keyframe_memory import KeyframeMemory
 from .memory_file import Memory, holds_pictures
 from .picture_choice import PictureChoice
 from .video_memory import VideoMemory
-
-RECENT_LATENTS = 8  # uncompressed latents kept for the sliding window and as context of the next decode
 
 
 def append_history(

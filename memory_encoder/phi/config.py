@@ -12,6 +12,8 @@ SCHEMA_VERSION = 1
 FORMAT = "video_memory_encoder"
 
 MOST_PICTURES = 64  # latents in front of a section that has 21
+RECENT_LATENTS = 8  # uncompressed latents kept for the sliding window and as context of the next decode
+DEFAULT_WINDOW = 3  # of them, for the nodes that apply a memory
 Variant = Literal["proposed", "only_lr", "without_lr", "large_patchifier", "recent", "keyframes"]
 Positions = Literal["physical", "index", "pooled"]
 AttentionScope = Literal["frame", "causal", "full"]

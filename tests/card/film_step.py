@@ -73,7 +73,7 @@ class Cell:
             rates or ("4x4x2",),
             cached="memory_attention" in encoder,
             section_latents=RETRIEVED if self.phase == "retrieval" else 0,
-            pictures=settings.get("sliding_window", 0),
+            sliding_window=settings.get("sliding_window", 0),
             bytes_per_weight=1.0 if self.fp8 else 2.0,
         )
 

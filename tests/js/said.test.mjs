@@ -23,6 +23,9 @@ test("what the server says is told in the language, with its values, and with wh
   setLanguage("zh-TW");
   assert.equal(said(EMPTY), "镜头 3：提示词是空的；请写出画面，或删除此镜头");
   assert.equal(said(TIGHT), "即使分批载入权重也放不下。请改动其中一项或几项：更短的段落（section_seconds 2.5）；更高的压缩率，例如 8x8x2 或 8x8x4；更小的画面，例如 624x352。");
+  const seen = "Section 5 s: 31,200 tokens; each step sees 40,040, 4,680 of them in the last latents as they are (sliding_window 3)";
+  assert.equal(said(seen), "段落 5 秒：31,200 个 token；每步看到 40,040，其中 4,680 个是未压缩的最后几个潜变量帧（sliding_window 3）");
+  assert.equal(said("History 20 s: 124,800 tokens, in memory 4,160 (3.3%), horizon 20,000"), "历史 20 秒：124,800 个 token，在记忆中为 4,160（3.3%），horizon 为 20,000");
   setLanguage("ja");
   assert.equal(said("Fits.\n-  no such line"), "入ります。\n-  no such line");
 });

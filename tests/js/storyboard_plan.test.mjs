@@ -48,6 +48,12 @@ test("size, encoder and model are found through reroutes, patches and connected 
   }); // prettier-ignore
 });
 
+test("what a section sees is asked as the sampler has it", () => {
+  const sampler = [FILM.sampler[0], { width: 832, height: 480, horizon: 2000, sliding_window: 0 }, FILM.sampler[2]];
+  const found = findFilm(graphOf({ ...FILM, sampler })("board"));
+  assert.deepEqual([found.horizon, found.sliding_window], [2000, 0]);
+});
+
 test("a memory of pictures that has no file is planned by its own numbers", () => {
   const encoder = ["VideoMemoryEncoderNew", { variant: "keyframes", rate: "4x4x2", padding: "ceil", max_pictures: 6, repeated_frames: 5 }];
   const found = findFilm(graphOf({ ...FILM, encoder })("board"));
@@ -105,6 +111,8 @@ test("models are told by the names of their public files, and unknown names are 
   assert.equal(hostOf("wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors"), "wan-14b");
   assert.equal(hostOf("Wan2.2-T2V-A14B-HighNoise-Q4_K_M.gguf"), "wan-14b");
   assert.equal(hostOf("hunyuan_video_t2v_720p_bf16.safetensors"), "hunyuan");
+  assert.equal(hostOf("hunyuan_video_v1_540p.safetensors"), "hunyuan");
+  assert.equal(hostOf("hunyuanvideo1.5_720p_t2v_fp16.safetensors"), "hunyuan-1.5");
   assert.equal(hostOf("tiny_wan_host.safetensors"), undefined);
   assert.equal(bytesPerWeight("Wan2.2-T2V-A14B-HighNoise-Q4_K_M.gguf"), 0.6);
   assert.equal(bytesPerWeight("x_bf16.safetensors"), 2);
@@ -117,6 +125,8 @@ test("the question takes the graph before the person's fields, and an encoder's 
   const asked = planRequest("a", numbers, { width: 1280, host: "wan-5b", horizon: 0 }, own);
   assert.ok(!("horizon" in asked), "0 lets a section see everything");
   assert.equal(planRequest("a", numbers, { horizon: 2000 }, own).horizon, 2000);
+  assert.ok(!("sliding_window" in asked), "the server knows the sampler's own");
+  assert.equal(planRequest("a", numbers, { sliding_window: 0 }, own).sliding_window, 0);
   assert.deepEqual([asked.width, asked.height, asked.card_gib, asked.host, asked.rates], [1280, 480, 8, "wan-5b", "4x4x2"]);
   assert.equal(asked.history_latents, 9);
   const loaded = planRequest("a", numbers, { encoders: ["e.safetensors"], host: "wan-5b" }, {});

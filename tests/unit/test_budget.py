@@ -84,6 +84,26 @@ def test_module_runs_as_a_command():
     assert done.stdout == "5460\n"
 
 
+def test_the_settings_page_says_what_the_command_prints(capsys):
+    text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    [words] = re.findall(r"python -m memory_encoder (budget .*)", text)
+    for option, verb in (("--seconds 60", "gives"), ("--sliding-window 3", "sees")):
+        said = rf"with `{option}`.*?{verb} ([\d,]+) tokens.*?([\d.]+ GiB) streamed"
+        [(tokens, streamed)] = re.findall(said, text)
+        assert main([*words.split(), *option.split()]) == 0
+        printed = capsys.readouterr().out
+        assert f" {tokens}" in printed and f"VRAM: {streamed} with streamed" in printed
+
+
+def test_a_memory_of_several_rates_is_asked_for_rate_by_rate(capsys):
+    words = "--host wan-14b --width 832 --height 480 --seconds 20 --fps 24 --rate 4x4x2 --rate 2x2x8"
+    assert main(["tokens", *words.split()]) == 0 and capsys.readouterr().out == f"{6240 + 5850}\n"
+    assert main(["budget", *words.split(), "--cached"]) == 0
+    printed = capsys.readouterr().out
+    assert "memory 4x4x2 + 2x2x8\n" in printed and "Cached keys and values" in printed
+    assert "4,680 of them" in printed, "as the sampler has it unless it is told otherwise"
+
+
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
@@ -162,6 +182,31 @@ def test_the_demos_film_fits_any_card():
     assert advice(tiny, estimate(tiny)) == []
 
 
+def test_the_sliding_window_is_counted_beside_the_memory_and_said():
+    bare, seen = (plan("wan-14b", fps=16, sliding_window=window) for window in (0, 3))
+    more, less = estimate(seen), estimate(bare)
+    assert more.memory_tokens == less.memory_tokens and more.window_tokens == 3 * 1560 and less.window_tokens == 0
+    assert more.activation_bytes > less.activation_bytes and more.planned_bytes > less.planned_bytes
+    assert f"each step sees {more.seen_tokens:,}, 4,680 of them in the last latents" in describe(seen, "wan-14b")
+    cached = estimate(replace(seen, cached=True)).cache_bytes
+    assert cached / estimate(replace(bare, cached=True)).cache_bytes == 1 + more.window_tokens / more.memory_tokens
+    assert estimate(replace(seen, history_seconds=0)).window_tokens == 0, "a film begins without one"
+    with pytest.raises(ValueError, match="sliding_window 9 must lie between 0 and 8"):
+        plan("wan-14b", sliding_window=9)
+
+
+def test_a_shorter_sliding_window_is_advised_only_where_the_plan_fits_with_it():
+    many = [plan("wan-14b", fps=16, sliding_window=8, card_gib=card / 10) for card in range(40, 80)]
+    texts = ["".join(advice(one, estimate(one))) for one in many]
+    said = [re.search(r"sliding_window (\d)", text) for text in texts]
+    assert len({found[1] for found in said if found}) > 3 and None in said
+    for one, found in zip(many, said, strict=True):
+        if found:
+            fits = replace(one, sliding_window=int(found[1]))
+            assert advice(fits, estimate(fits)) != advice(one, estimate(one))
+            assert estimate(fits).least_bytes < one.card_gib * GIB <= estimate(one).least_bytes
+
+
 def test_memory_of_several_rates_is_their_sum():
     both = plan("hunyuan", rates=("4x4x2", "2x2x8"), padding="floor")
     assert estimate(both).memory_tokens == 5460 + 5850
@@ -182,6 +227,12 @@ def planned(config: EncoderConfig, seconds: float = 5, history: float = 20, fps:
     host, _ = host_of_encoder(config)
     memory = memory_fields([config], fps, seconds)
     return Plan(host=host, width=832, height=480, fps=fps, history_seconds=history, section_seconds=seconds, **memory)
+
+
+@pytest.mark.parametrize("config", [FRAMEPACK, HELIOS, KEYFRAMES], ids=lambda config: config.variant + config.host)
+def test_a_memory_that_the_sampler_gives_no_sliding_window_is_planned_without(config: EncoderConfig):
+    assert memory_fields([config], 16, 5, 3)["sliding_window"] == 0
+    assert memory_fields([EncoderConfig("wan", 5120, 16)], 16, 5, 3)["sliding_window"] == 3
 
 
 @pytest.mark.parametrize("history", [0, 1, 20, 3600])

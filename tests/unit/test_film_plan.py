@@ -35,6 +35,30 @@ def test_the_budget_is_that_of_the_budget_node() -> None:
     assert answer["report"] == describe(same, "wan-1.3b")
 
 
+@pytest.mark.parametrize(("changes", "window"), [({}, 3), ({"sliding_window": 8}, 8), ({"sliding_window": 0}, 0)])
+def test_a_film_whose_sections_go_on_sees_the_samplers_sliding_window(changes: dict[str, int], window: int) -> None:
+    same = Plan(named_host("wan-14b"), 832, 480, 16, 15, 2.5, sliding_window=window)
+    assert plan(section_seconds=2.5, **changes)["budget"]["report"] == describe(same, "wan-14b")
+    assert "sliding_window" not in plan(**changes)["budget"]["report"], "after a cut it is left out"
+    after_clip = plan(storyboard="a", history_latents=21, **changes)["budget"]["report"]
+    assert ("sliding_window" in after_clip) == (window > 0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        EncoderConfig("wan", 5120, 16, variant="keyframes", clips="section", repeated_frames=1),
+        EncoderConfig("wan", 5120, 16, rate="2@1x1x1", variant="recent", history_timestep="zero"),
+    ],
+    ids=["pictures", "trained in one way"],
+)
+def test_where_the_sampler_has_no_sliding_window_none_is_planned(config: EncoderConfig) -> None:
+    asked = [PlanRequest(TEXT, section_seconds=2.5, sliding_window=count) for count in (0, 3)]
+    assert film_plan(asked[0], [config]) == film_plan(asked[1], [config])
+    plain = EncoderConfig("wan", 5120, 16, rate="2@1x1x1", variant="recent")
+    assert film_plan(asked[0], [plain]) != film_plan(asked[1], [plain])
+
+
 def test_every_text_format_comes_back_as_the_canonical_json() -> None:
     for text in (TEXT, "a | b", '"0": "a", "5": "b"', '{"scenes": [{"video_prompts": ["a"], "cut": [true]}]}', "one"):
         canonical = plan(storyboard=text)["storyboard"]
@@ -99,6 +123,7 @@ def test_a_long_film_is_answered_in_part_and_says_so() -> None:
         ({"fps": 10**400}, "fps", "a very large number"),
         ({"width": 832.5}, "width", "whole number"),
         ({"history_latents": -1}, "history_latents", "from 0"),
+        ({"sliding_window": 9}, "sliding_window", "from 0 to 8"),
         ({"rates": []}, "rates", "one to four"),
         ({"rates": "4x3x2"}, "rates", "power of two"),
         ({"encoders": "one.safetensors"}, "encoders", "send names"),

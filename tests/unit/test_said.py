@@ -65,7 +65,7 @@ def test_every_error_of_the_studio_is_translated() -> None:
 
 
 def test_every_line_of_a_budget_is_translated() -> None:
-    """Plans that fit, that fit closely, that need streamed weights, that do not fit, with a cache, with pictures."""
+    """Plans that fit, closely or with streamed weights, that do not; a cache, pictures, a window, a horizon."""
     patterns = [
         re.compile("(.+)".join(re.escape(part) for part in re.split(r"\{\d+\}", text))) for text in translations("zh")
     ]
@@ -73,7 +73,8 @@ def test_every_line_of_a_budget_is_translated() -> None:
     for card in (4, 8, 12, 80):
         plain = Plan(HOSTS["wan-14b"], 832, 480, 16.0, 20.0, card_gib=card)
         pictures = replace(plain, rates=(), pictures=8)
-        for plan in (plain, replace(plain, cached=True), pictures, replace(plain, history_seconds=600.0)):
+        long = replace(plain, history_seconds=600.0, sliding_window=3)
+        for plan in (plain, replace(plain, cached=True), pictures, long, replace(plain, horizon=2000, fps=80.0)):
             for line in [*describe(plan, "wan-14b").splitlines(), *advice(plan, estimate(plan))]:
                 seen += 1
                 assert any(pattern.fullmatch(line) for pattern in patterns), line
