@@ -13,10 +13,14 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # SIGHUP: its terminal or c
 
 
 class Stopped(KeyboardInterrupt):
-    """A run that was asked to end and has been saved after `step` steps. code: what its process exits with."""
+    """A run that was asked to end and has been saved after `step` steps; what comes before the first step is not.
+
+    code: what its process exits with.
+    """
 
     def __init__(self, step: int, number: int = signal.SIGINT) -> None:
-        super().__init__(f"stopped at step {step}; run the same command again to go on")
+        begun = f"stopped at step {step}; run the same command again to go on"
+        super().__init__(begun if step else "stopped before the first step; run the same command again to begin anew")
         self.step, self.code = step, 128 + number
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .distributed.shards import from_shard, gathered, own_shard, shard_of
+from .distributed.shards import from_shard, gathered, own_shard, put_whole, shard_of
 from .options import TrainOptions
 
 EIGHT_BIT = (("bitsandbytes", "bitsandbytes.optim"), ("torchao", "torchao.optim"))
@@ -89,7 +89,11 @@ class Ema:
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float, every: int = 1) -> None:
         """every: steps between updates; the decay of an update is then that of all its steps."""
         self.parameters, self.decay, self.every = dict(parameters), decay, every
-        self.averages = {name: _in_ram(parameter) for name, parameter in parameters.items()}
+        self.restart()
+
+    def restart(self) -> None:
+        """The averages begin with the parameters as they are."""
+        self.averages = {name: _in_ram(parameter) for name, parameter in self.parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -123,7 +127,7 @@ class Ema:
     def load(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Inverse of `state`, in all processes."""
         for name, parameter in self.parameters.items():
-            own_shard(parameter).copy_(own_shard(shard_of(state["parameters"][name], parameter)))
+            put_whole(state["parameters"][name], parameter)
             self.averages[name].copy_(own_shard(shard_of(state["averages"][name], parameter)))
 
     @torch.no_grad()

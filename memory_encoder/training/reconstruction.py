@@ -17,7 +17,9 @@ from ..phi.config import EncoderConfig
 from ..phi.encoder import MemoryEncoder
 from ..phi.positions import cells_for, grid_for
 from ..phi.trunk import reset_linear, whole_cells
+from .distributed.shards import whole_value
 from .draws import generator_for
+from .finite import StepResult
 from .module import Batch, TrainingModule
 from .options import TrainOptions
 from .source import BatchSource
@@ -67,19 +69,21 @@ def check_teacher(teacher: EncoderConfig, configs: Sequence[EncoderConfig]) -> N
 
 def reconstruct(
     module: TrainingModule,
+    encoders: Sequence[MemoryEncoder],
     source: BatchSource,
     options: TrainOptions,
     device: torch.device,
-    tell: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    after: Callable[[int, StepResult], None] = lambda step, result: None,
     teacher: MemoryEncoder | None = None,
 ) -> list[float]:
-    """Trains the encoders of `module` that have an HR branch for `options.reconstruction` steps; returns the losses.
+    """Trains those of `encoders` that have an HR branch for `options.reconstruction` steps; returns the losses.
 
-    tell: (step, steps, loss) after each; may raise to stop. teacher: an encoder of a finer rate, see `check_teacher`;
-    tokens then learn to be the mean of its tokens in their cell, which a LoRA that was trained with it can read.
-    `source` gives its LR latents too. The same options give the same weights.
+    encoders: of `module`, whose host shows them the LR latents, or copies of them. after: told each step and its
+    result; may raise to stop. A step whose loss or gradient is not finite changes nothing. teacher: an encoder of a
+    finer rate, see `check_teacher`; tokens then learn to be the mean of its tokens in their cell, which a LoRA that was
+    trained with it can read. `source` gives its LR latents too. The same options give the same weights.
     """
-    encoders = [encoder for encoder in module.encoders if encoder.attention is not None]
+    encoders = [encoder for encoder in encoders if encoder.attention is not None]
     if not encoders:
         return []
     generator = generator_for(options.seed, "reconstruction")
@@ -109,12 +113,23 @@ def reconstruct(
             loss = torch.stack([lacking(*pair, batch) for pair in zip(encoders, readers, strict=True)]).mean()
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(trained, options.clip)
-        optimizer.step()
-        losses.append(float(loss.detach()))
-        tell(step, options.reconstruction, losses[-1])
+        result = StepResult(float(loss.detach()), float(nn.utils.clip_grad_norm_(trained, options.clip)))
+        if result.fault is None:
+            optimizer.step()
+            losses.append(result.loss)
+        after(step, result)
     optimizer.zero_grad()
     return losses
+
+
+def whole_copies(encoders: Sequence[MemoryEncoder], device: torch.device) -> list[MemoryEncoder]:
+    """Copies of encoders whose weights may be split over processes, all of which must call it."""
+    copies = []
+    for encoder in encoders:
+        copy = MemoryEncoder(encoder.config, device=device, dtype=torch.float32)
+        copy.load_state_dict({name: whole_value(value) for name, value in encoder.state_dict().items()})
+        copies.append(copy)
+    return copies
 
 
 def reader_for(encoder: MemoryEncoder, generator: torch.Generator) -> nn.Linear:

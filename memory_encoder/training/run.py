@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,11 @@ def train(
                 said.append(UNTRAINED)
             listener.plan("\n".join(said))
             with streamed_blocks(diffusion_model, options.resident_blocks):
-                if options.reconstruction and not begun and options.train_encoder and options.stage != "host":
-                    device = next(diffusion_model.parameters()).device
+                trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
+                if options.reconstruction and options.train_encoder and options.stage != "host":
                     seen = [other.config for other in (*others, *([teacher] if teacher else []))]
                     clips = DatasetBatches(dataset, encoder.config, options, seen)
-                    reconstruct(module, clips, options, device, listener.reconstruction, teacher)
-                trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
+                    trainer.beginning = partial(reconstruct, source=clips, options=options, teacher=teacher)
                 trainer.trained_on = None if options.stage == "host" else trained_on
                 losses = trainer.run(last_picture=True)
                 trainer.ema.assign()

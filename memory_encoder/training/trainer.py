@@ -7,7 +7,7 @@ import math
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, broadcast, set_seed
 from torch import Tensor, nn
 
 from ..files import remove_abandoned
@@ -25,8 +25,9 @@ from . import run_files as files
 from .checkpoints import FULL, Checkpoints, floats, settings_of, weights_sample
 from .distributed.in_place import norm_inputs_kept
 from .distributed.sharding import in_forward, prepare_split, release, splits_weights
-from .distributed.shards import load_optimizer_state, optimizer_state, own_shard, whole_value
+from .distributed.shards import load_optimizer_state, optimizer_state, own_shard, put_whole, whole_value
 from .draws import draw_rows, drawn_for, random_state_kept, target_of
+from .finite import NotFinite, Skips, StepResult
 from .heldout import heldout_parts
 from .interruption import Stopped, signals_noted
 from .listener import Listener, Phase
@@ -35,28 +36,12 @@ from .optimizers import Ema, make_optimizers, set_rate
 from .options import TrainOptions
 from .pace import Clock, Pace
 from .prefetch import Prefetch, pinned
+from .reconstruction import whole_copies
 from .source import BatchSource
 
 _LOG = logging.getLogger("video_memory")
+Beginning = Callable[..., object]  # `reconstruct` with all but the module, its encoders, the device and whom it tells
 PACE_EVERY = 10  # steps between lines of pace.jsonl
-
-
-class NotFinite(ValueError):
-    """A run that has nothing finite to go on with; its last checkpoint is what it was."""
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """Mean loss of a step over all clips, and the norm of its gradient before it was clipped."""
-
-    loss: float
-    norm: float
-
-    @property
-    def fault(self) -> str | None:
-        """Which of them is not finite, and what it is instead."""
-        wrong = [(n, v) for n, v in (("loss", self.loss), ("gradient norm", self.norm)) if not math.isfinite(v)]
-        return f"{wrong[0][0]} is {wrong[0][1]}" if wrong else None
 
 
 class Trainer:
@@ -117,7 +102,8 @@ class Trainer:
         self.settings = settings_of(options, configs, getattr(source, "identity", None), sample)
         self.first_step = self.done = self.saved = 0
         self.trained_on: TrainedOn | None = None  # for the files of the encoders
-        self.skipped = self.skipped_in_all = 0  # in a row up to the last step, and of the whole run
+        self.skips = Skips(options.max_skipped)
+        self.beginning: Beginning | None = None  # what a new run does before its first step
         self.moving = False  # whether a step has begun to change weights
         self.best = math.inf  # the lowest held-out loss
         self.stopping: BaseException | None = None  # why this process asks the run to end after its step
@@ -144,9 +130,11 @@ class Trainer:
                 self.batches.close()
 
     def _run(self, last_picture: bool) -> list[dict[str, Any]]:
-        self._restore()
+        begun = self._restore()
         main = self.accelerator.is_main_process
         self._in_main(self._prepare_folder)
+        if self.beginning is not None and not begun:
+            self._begin(self.beginning)
         log = files.LossLog(self.folder / files.LOSSES, self.first_step) if main else None
         if self.accelerator.log_with and main:
             self.accelerator.init_trackers("tensorboard")
@@ -174,6 +162,29 @@ class Trainer:
             self.picture(self.options.steps - 1)
         self.accelerator.end_training()
         return log.entries if log is not None else []
+
+    def _begin(self, beginning: Beginning) -> None:
+        """Lets the encoders of a new run learn by themselves; what ends a run ends this too, and nothing is saved."""
+        device, skips = self.accelerator.device, Skips(self.options.max_skipped, "step of the reconstruction")
+        cure = "Nothing was saved; give mixed_precision no, or reconstruction 0 to begin without it"
+
+        def after(step: int, result: StepResult) -> None:
+            if result.fault is None and self.accelerator.is_main_process:
+                self._tell(self.listener.reconstruction, step, self.options.reconstruction, result.loss)
+            skips.count(step, result, cure)
+            self._stop_if_asked()
+
+        def learn() -> None:
+            beginning(self.module, copies, device=device, after=after)
+
+        copies = whole_copies(self.module.encoders, device)
+        with random_state_kept(device):
+            in_forward(self.module, learn) if self.sharded else learn()
+        for encoder, copy in zip(self.module.encoders, copies, strict=True):
+            learned = copy.state_dict()
+            for name, parameter in encoder.named_parameters():
+                put_whole(broadcast(learned[name]), parameter)  # type: ignore[arg-type]
+        self.ema.restart()
 
     def _log_step(self, step: int, result: StepResult, log: files.LossLog, pace: Pace) -> None:
         if result.fault is None:
@@ -253,19 +264,11 @@ class Trainer:
 
     def _count(self, step: int, result: StepResult) -> None:
         """Counts steps that were left out; raises NotFinite when they are too many in a row."""
-        most = self.options.max_skipped
-        self.skipped = 0 if result.fault is None else self.skipped + 1
-        if result.fault is not None:
-            self.skipped_in_all += 1
-            if self.accelerator.is_main_process:
-                counted = f"{self.skipped} in a row of at most {most}, {self.skipped_in_all} in this run"
-                _LOG.warning("step %d left out: its %s (%s)", step + 1, result.fault, counted)
-        if self.skipped >= most:
-            raise NotFinite(
-                f"the last {most} steps, up to step {step + 1}, were left out: the {result.fault}. The run in "
-                f"{self.folder} is as it was saved after step {self.saved}; run the same again with a lower "
-                "learning_rate, or with mixed_precision bf16 or no"
-            )
+        self.skips.count(
+            step, result,
+            f"The run in {self.folder} is as it was saved after step {self.saved}; run the same again with a lower "
+            "learning_rate, or with mixed_precision bf16 or no",
+        )  # fmt: skip
 
     def _loss(self, index: int, kind: str) -> Tensor:
         batch, drawn = self.batches(index) if kind == "train" else self._rows(index, kind)
@@ -374,7 +377,7 @@ class Trainer:
             "step": self.done,
             "run": self.run_id,
             "best": self.best,
-            "skipped": self.skipped_in_all,
+            "skipped": self.skips.in_all,
             "moments": self.moments,
             **self.settings,
             **self.ema.state(),
@@ -442,11 +445,12 @@ class Trainer:
                 "learning_rate"
             )
 
-    def _restore(self) -> None:
+    def _restore(self) -> bool:
+        """Goes on with what the folder holds; whether it holds a run."""
         state = self.checkpoints.newest(self.settings, self.ema.parameters)
         self._agree(0 if state is None else state["step"])
         if state is None:
-            return
+            return False
         with self.checkpoints.restoring():
             self.ema.load(state)
             if state.get("moments", self.moments) == self.moments:
@@ -456,7 +460,8 @@ class Trainer:
             _LOG.warning("the moments of %s begin anew: the run's are of %s", self.moments, state["moments"])
         self.first_step = self.done = self.saved = state["step"]
         self.run_id, self.best = state.get("run", self.run_id), state.get("best", self.best)
-        self.skipped_in_all = state.get("skipped", 0)
+        self.skips.in_all = state.get("skipped", 0)
+        return True
 
     def _agree(self, step: int) -> None:
         """Raises ValueError where processes would not go on from the same step: each looks into its own folder."""

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from memory_encoder.training.listener import RECALL_PICTURE, PictureListener
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import Batch, TrainingModule
 from memory_encoder.training.options import TrainOptions
+from memory_encoder.training.reconstruction import reconstruct
 from memory_encoder.training.run_files import checkpoints_in
 from memory_encoder.training.trainer import Trainer
 from tests.integration.training import OneClip, tiny_module, tiny_options
@@ -106,7 +108,7 @@ def main() -> None:
         split_on_cpu()
     options = tiny_options(
         steps=steps, stage="continuation", history_dropout=0.3, retrieval_share=0.3, warmup=1,
-        checkpoint_every=KEPT_AT, heldout_every=TOLD_AT, picture_every=TOLD_AT,
+        checkpoint_every=KEPT_AT, heldout_every=TOLD_AT, picture_every=TOLD_AT, reconstruction=2,
     )  # fmt: skip
     # Both ways into the host beside the plain one, and blocks with and without gradient checkpointing.
     module = hunyuan_module(options, False) if hunyuan else tiny_module(options, gradient_checkpointing=True)
@@ -114,6 +116,7 @@ def main() -> None:
     module.encoder = with_paths(module.encoder, find_host(module.diffusion_model), *paths, seed=1)
     clips = HunyuanClips(8) if hunyuan else OneClip(8)
     trainer = Trainer(module, clips, options, folder, Keeper(folder, decode))
+    trainer.beginning = partial(reconstruct, source=clips, options=options)
     if trainer.accelerator.is_main_process:
         host = [p for name, p in module.named_parameters() if name.startswith("diffusion_model.")]
         held = sum(own_shard(p).numel() for p in host) / sum(p.numel() for p in host)

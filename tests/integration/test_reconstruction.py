@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from memory_encoder.injection.hosts.comfy_models import training_mode
+from memory_encoder.locks import BusyError
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
+from memory_encoder.training import run
+from memory_encoder.training.interruption import Stopped
+from memory_encoder.training.listener import PictureListener
 from memory_encoder.training.reconstruction import cells_of, check_teacher, coarser, reconstruct
+from memory_encoder.training.run_files import ENCODER, LOSSES, alone_in, checkpoints_in, read_losses
+from memory_encoder.training.trainer import NotFinite
 
-from .training import OneClip, tiny_encoder, tiny_module, tiny_options
+from .training import FRAMES, HEIGHT, WIDTH, OneClip, Spoilt, tiny_encoder, tiny_host, tiny_module, tiny_options
 
 CPU = torch.device("cpu")
 ANY = EncoderConfig("wan", 64, 16, channels=(16, 32), variant="without_lr")
@@ -59,12 +71,12 @@ def test_tokens_come_to_hold_their_cells_and_the_host_is_not_touched() -> None:
     module = tiny_module(options)
     host = {name: value.clone() for name, value in module.diffusion_model.state_dict().items()}
     told: list[int] = []
-    losses = reconstruct(module, OneClip(8), options, CPU, lambda step, steps, loss: told.append(steps))
-    assert told == [60] * 60 and losses[-1] < 0.7 * losses[0]
+    losses = reconstruct(module, module.encoders, OneClip(8), options, CPU, lambda step, result: told.append(step))
+    assert told == list(range(60)) and losses[-1] < 0.7 * losses[0]
     assert all(torch.equal(host[name], value) for name, value in module.diffusion_model.state_dict().items())
     assert module.encoder.out.weight.abs().sum() > 0
     again = tiny_module(options)
-    assert reconstruct(again, OneClip(8), options, CPU) == losses
+    assert reconstruct(again, again.encoders, OneClip(8), options, CPU) == losses
     assert torch.equal(again.encoder.out.weight, module.encoder.out.weight)
 
 
@@ -75,7 +87,7 @@ def test_a_coarser_encoder_learns_to_give_the_mean_of_a_finer_ones_tokens() -> N
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     clips = OneClip(8)
     clips.lr["2x2x1"] = clips.lr["2x2x2"].repeat_interleave(2, dim=2)[:, :, 1:]
-    losses = reconstruct(module, clips, options, CPU, teacher=teacher)
+    losses = reconstruct(module, module.encoders, clips, options, CPU, teacher=teacher)
     assert losses[-1] < 0.5 * losses[0]
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
 
@@ -86,3 +98,107 @@ def test_a_teacher_that_is_not_finer_or_not_of_the_host_is_refused_by_name(wrong
     check_teacher(replace(own, rate="2x2x1"), [own])
     with pytest.raises(ValueError, match=r"teacher of rate .* cannot begin an encoder of rate 2x2x2"):
         check_teacher(replace(own, **wrong), [own])
+
+
+# What protects a run protects its beginning
+
+
+class Windows(Spoilt):
+    """A dataset's batches, of which some steps hold a NaN; those of the reconstruction have numbers from -1 down."""
+
+    has_heldout, identity = False, None
+
+    class Split(list[int]):
+        largest, clips, sources = (16, FRAMES, HEIGHT, WIDTH), 8, ()
+
+    def __init__(self, *steps: int) -> None:
+        super().__init__(*steps)
+        self.splits = {"train": self.Split(range(8))}
+
+
+class Told(PictureListener):
+    """Keeps what it is told of the reconstruction; sends itself a signal, or raises, at its second step."""
+
+    def __init__(self, folder: Path, number: int = 0, error: BaseException | None = None) -> None:
+        super().__init__(folder)
+        self.number, self.error, self.steps, self.texts = number, error, list[int](), list[str]()
+
+    def reconstruction(self, step: int, steps: int, loss: float) -> None:
+        self.steps.append(step)
+        if step == 1 and self.number:
+            os.kill(os.getpid(), self.number)
+        if step == 1 and self.error:
+            raise self.error
+
+    def stopped(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def begin(folder: Path, patch: pytest.MonkeyPatch, *spoilt: int, listener: Told | None = None, **more: Any) -> Told:
+    """A run of two steps after six of reconstruction."""
+    options = tiny_options(**({"steps": 2, "reconstruction": 6, "batch_size": 2, "rank": 4, "warmup": 1} | more))
+    windows, listener = Windows(*spoilt), listener or Told(folder)
+    patch.setattr(run, "DatasetBatches", lambda *_: windows)
+    space = SimpleNamespace(temporal=4, spatial=8)
+    split = SimpleNamespace(largest=Windows.Split.largest, clips=8, sources=())
+    dataset: Any = SimpleNamespace(fps=16, space=space, longest=FRAMES, split=lambda name: split)
+    run.train(tiny_host(), tiny_encoder(), dataset, options, folder, listener, cpu=True)
+    return listener
+
+
+def test_a_step_of_the_reconstruction_that_is_not_finite_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = begin(tmp_path, monkeypatch, -3)
+    assert told.steps == [0, 1, 3, 4, 5]
+    assert "step of the reconstruction 3 left out: its loss is nan (1 in a row of at most 5, 1 in this" in caplog.text
+    assert [entry["step"] for entry in read_losses(tmp_path / LOSSES)] == [0, 1]
+    assert all(bool(value.isfinite().all()) for value in load_file(tmp_path / ENCODER).values())
+
+
+def test_a_reconstruction_with_nothing_finite_ends_the_run_and_saves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NotFinite, match=r"last 3 steps, up to step of the reconstruction 5, .* loss is nan. Nothing"):
+        begin(tmp_path, monkeypatch, -3, -4, -5, -6, max_skipped=3)
+    assert not checkpoints_in(tmp_path) and not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.usefixtures("usual_signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_reconstruction_after_its_step_and_the_next_run_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match="stopped before the first step; run the same command again") as stopped:
+        begin(tmp_path, monkeypatch, listener=(told := Told(tmp_path, number)))
+    assert told.steps == [0, 1] and told.texts == [str(stopped.value)] and stopped.value.code == 128 + number
+    assert signal.getsignal(number) == before and not checkpoints_in(tmp_path)
+    assert begin(tmp_path, monkeypatch).steps == list(range(6))
+    assert begin(tmp_path, monkeypatch, steps=3).steps == []  # it goes on
+
+
+def test_a_node_that_is_cancelled_in_the_reconstruction_ends_with_its_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyError, match="cancelled"):
+        begin(tmp_path, monkeypatch, listener=Told(tmp_path, error=KeyError("cancelled")))
+    assert not checkpoints_in(tmp_path)
+
+
+def test_a_folder_in_which_another_process_trains_is_left_before_the_reconstruction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with alone_in(tmp_path), pytest.raises(BusyError, match="is being trained by process"):
+        begin(tmp_path, monkeypatch, listener=(told := Told(tmp_path)))
+    assert told.steps == []
+
+
+def test_a_disk_without_room_is_refused_before_the_reconstruction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told(tmp_path)
+    with monkeypatch.context() as full, pytest.raises(OSError, match=r"saving this run takes .* GiB in .*, where"):
+        full.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+        begin(tmp_path, full, listener=told)
+    assert told.steps == []

@@ -31,6 +31,12 @@ def shard_of(whole: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(whole, mesh, like.placements).to(like.device)  # type: ignore[attr-defined]
 
 
+@torch.no_grad()
+def put_whole(whole: Tensor, into: Tensor) -> None:
+    """Copies a whole tensor that all processes have into one that lies in them in any way."""
+    own_shard(into).copy_(own_shard(shard_of(whole, into)))
+
+
 def from_shard(part: Tensor, like: Tensor) -> Tensor:
     """A tensor that lies in the processes as `like` does, of which this process holds `part`."""
     mesh = getattr(like, "device_mesh", None)
