@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from memory_encoder.training.card_plan import GIB, RESERVED
+from memory_encoder.training.options import Stage, TrainOptions
 from memory_encoder.training.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,18 +30,34 @@ RESULTS = ROOT / "benchmarks" / "results" / "training_bytes"
 HOSTS = {"wan_1.3b": "Wan 2.1 1.3B", "wan_5b": "Wan 2.2 5B", "wan_14b": "Wan 14B", "hunyuan": "HunyuanVideo"}
 DEPTH = {"wan_1.3b": 30, "wan_5b": 30, "wan_14b": 40, "hunyuan": 60}
 STAGES = [("retrieval", 4), *(("continuation", section) for section in (2, 3, 8, 30))]
+COSTS = {"wan_5b": "12gb-5b", "wan_14b": "24gb-14b"}  # hosts, and their presets
 USUAL: dict[str, Any] = {"stage": "continuation", "section": 3, "history": 121, "clips": 1, "fp8": False}
 ROOM = {12: 12.0, 24: 24.0, 80: 79.3}  # GiB of a card of so many GB
 EIGHT = {"optimizer": "adamw8bit"}
-SAVING = ("rank", "gradient_checkpointing", "offload_inputs", "resident_blocks")  # of a preset
-SECONDS_25 = {"wan_5b": 151, "wan_14b": 101}  # latents of a window, at 24 and 16 frames a second
+PLAIN = {  # what a case has where its options say nothing else
+    "rank": 128, "gradient_checkpointing": True, "offload_inputs": False, "resident_blocks": -1, "window_share": 0.0,
+}  # fmt: skip
+WINDOW = {"window_share": TrainOptions.window_share}
 
 
-def preset(name: str, **more: Any) -> dict[str, Any]:
-    """What a preset does to the memory of a step."""
-    options = PRESETS[name].options("continuation")
-    found = {key: options[key] for key in SAVING if key in options and options[key] != 128}
-    return {key: value for key, value in found.items() if (key, value) != ("gradient_checkpointing", True)} | more
+def preset(name: str, stage: Stage = "continuation", **more: Any) -> dict[str, Any]:
+    """What a preset does to the memory of a step, where that is not what a case does anyway."""
+    options = PRESETS[name].options(stage)
+    return {key: options[key] for key, plain in PLAIN.items() if options.get(key, plain) != plain} | more
+
+
+def history_before(section: int, whole: int) -> int:
+    """Latents of the longest history in whole cells of 4x4x2 before a section of a window of `whole` latents."""
+    return 1 + (whole - section - 1) // 2 * 2
+
+
+def five_seconds(name: str, clips: int) -> dict[str, Any]:
+    """A case: the longest section of a preset, its update in steps of so many clips."""
+    chosen = PRESETS[name]
+    steps = {"accumulate": chosen.both["batch_size"] // clips}
+    options = preset(name, **{key: value for key, value in steps.items() if value > 1})
+    history = history_before(chosen.section, chosen.window)
+    return {"section": chosen.section, "history": history, "clips": clips, "options": options}
 
 
 # Name, GB of the card, and a case: 20 s of history, sections of 3 latents, rank 128.
@@ -49,6 +66,7 @@ CARDS: list[tuple[str, int, dict[str, Any]]] = [
     ("several steps an update", 12, {"host": "wan_5b", "fp8": True, "options": {"accumulate": 2}}),
     ("preset `12gb-5b`", 12, {"host": "wan_5b", "fp8": True, "clips": 4, "options": preset("12gb-5b")}),
     ("bf16 file, preset `12gb-5b`", 12, {"host": "wan_5b", "clips": 4, "options": preset("12gb-5b")}),
+    ("preset `12gb-5b`, sections of 5 seconds", 12, {"host": "wan_5b", "fp8": True, **five_seconds("12gb-5b", 4)}),
     ("as it is", 24, {"host": "wan_14b", "fp8": True}),
     ("`--optimizer adamw8bit`", 24, {"host": "wan_14b", "fp8": True, "options": EIGHT}),
     ("`--offload-inputs`, `--optimizer adamw8bit`", 24, {
@@ -56,6 +74,7 @@ CARDS: list[tuple[str, int, dict[str, Any]]] = [
     }),
     ("`--resident-blocks 20`", 24, {"host": "wan_14b", "fp8": True, "options": {"resident_blocks": 20}}),
     ("preset `24gb-14b`", 24, {"host": "wan_14b", "fp8": True, "clips": 4, "options": preset("24gb-14b")}),
+    ("preset `24gb-14b`, sections of 5 seconds", 24, {"host": "wan_14b", "fp8": True, **five_seconds("24gb-14b", 1)}),
     ("preset `paper`", 80, {"host": "hunyuan", "clips": 8, "options": preset("paper")}),
     ("preset `paper`, `--no-per-clip`", 80, {"host": "hunyuan", "clips": 8, "options": {"per_clip": False}}),
     ("preset `paper`, `--no-per-clip --offload-inputs`", 80, {
@@ -81,6 +100,14 @@ PROOFS: list[dict[str, Any]] = [
 ]
 
 
+OTHERS: dict[str, dict[str, Any]] = {
+    "fp8": {"fp8": True},
+    "2 clips": {"clips": 2},
+    "2 clips, --no-per-clip": {"clips": 2, "options": {"per_clip": False}},
+    "sliding window of 3 latents": {"options": WINDOW},
+}
+
+
 def remedies(host: str) -> list[dict[str, Any]]:
     """What can be done to the memory of a step, one by one, and several clips."""
     return [
@@ -104,23 +131,27 @@ def cases() -> list[dict[str, Any]]:
         for history, (stage, section), host in itertools.product((121, 31), STAGES, HOSTS)
     ]
     found += [made({"host": host, "options": options}) for host in HOSTS for options in remedies(host)]
-    for more in ({"fp8": True}, {"clips": 2}, {"clips": 2, "options": {"per_clip": False}}):
+    for more in OTHERS.values():
         found += [made({"host": host} | more) for host in HOSTS]
     found += [made(case) for row in costs() for case in row]
     return list({_key(entry): {"case": entry["case"], "whole": entry["whole"]} for entry in found}.values())
 
 
 def costs() -> list[list[dict[str, Any]]]:
-    """Rows of the table of what a run costs in docs/training.md: windows of 25 seconds, one clip a step of several."""
+    """Rows of the table of what a run costs in docs/training.md: windows of 25 seconds, one clip a step of several,
+    sections with the sliding window."""
     rows = []
-    for host, name in (("wan_5b", "12gb-5b"), ("wan_14b", "24gb-14b")):
-        for options in ({}, preset(name), preset(name, **EIGHT)):
+    for host, name in COSTS.items():
+        whole = PRESETS[name].window
+        sections = (3, 8, PRESETS[name].section)
+        targets: list[tuple[Stage, int]] = [("retrieval", 4), *(("continuation", section) for section in sections)]
+        for saving, more in ((False, {}), (True, {}), (True, EIGHT)):
             row = []
-            for stage, section in (STAGES[0], *STAGES[2:]):
-                whole = SECONDS_25[host]
-                history = whole if stage == "retrieval" else 1 + (whole - section - 1) // 2 * 2  # whole cells
+            for stage, section in targets:
+                own = preset(name, stage) if saving else {} if stage == "retrieval" else WINDOW
+                history = whole if stage == "retrieval" else history_before(section, whole)
                 case = {"host": host, "fp8": True, "stage": stage, "section": section, "history": history}
-                row.append(case | {"options": {"accumulate": 2, **options}})
+                row.append(case | {"options": {"accumulate": 2, **own, **more}})
             rows.append(row)
     return rows
 
@@ -133,6 +164,9 @@ def measure(only: str) -> None:
         named = {"VIDEO_MEMORY_STEP_CASES": str(asked), "VIDEO_MEMORY_STEP_RESULTS": str(RESULTS.with_suffix(".jsonl"))}
         command = [sys.executable, "-m", "pytest", "-q", "--timeout=0", "tests/card/steps_table.py"]
         subprocess.run(command, cwd=ROOT, env=os.environ | named, check=True)
+    asked_for = {_key(entry) for entry in cases()}
+    kept = [entry for entry in measured() if _key(entry) in asked_for]
+    RESULTS.with_suffix(".jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
 
 
 def measured() -> list[dict[str, Any]]:
@@ -179,7 +213,8 @@ def costs_table(found: Found) -> str:
         "|---|---|---|---|---|---|",
     ]
     for number, row in enumerate(costs()):
-        host = {"wan_5b": "Wan 2.2 5B, fp8, 24 fps", "wan_14b": "Wan 2.2 14B, fp8, 16 fps"}[row[0]["host"]]
+        key = row[0]["host"]
+        host = f"{HOSTS[key]}, fp8, {PRESETS[COSTS[key]].fps:g} fps"
         cells = [found.of(case) for case in row]
         shown = ["" if one is None else f"{(one['peak'] + RESERVED) / GIB:.1f}" for one in cells]
         lines.append(
@@ -241,9 +276,7 @@ def report() -> str:
         lines.append(f"| {history} | {stage} | {section} | {' | '.join(cells)} |")
     lines += ["", "Sections of 3 latents, 20 s of history:", ""]
     lines += ["| | " + " | ".join(HOSTS.values()) + " |", "|---" * (len(HOSTS) + 1) + "|"]
-    together = {"clips": 2, "options": {"per_clip": False}}
-    others = {"fp8": {"fp8": True}, "2 clips": {"clips": 2}, "2 clips, --no-per-clip": together}
-    for name, more in others.items():
+    for name, more in OTHERS.items():
         lines.append(f"| {name} | {' | '.join(_cell(found.of({'host': host} | more)) for host in HOSTS)} |")
     return "\n".join(lines) + "\n"
 

@@ -187,7 +187,7 @@ class TrainOptions:
 
         fps, temporal: frames a second and frames a latent of the clips.
         """
-        sampled = max(1, math.ceil(SECTION_SECONDS * fps / temporal - 1e-6))
+        sampled = latents_sampled(fps, temporal)
         return replace(
             self,
             shift=self.shift or host.shift,
@@ -199,6 +199,11 @@ class TrainOptions:
         """Learning rate of step number `step`, counted from 0: linear up, constant, linear down."""
         up, down = (step + 1) / max(self.warmup, 1), (self.steps - step) / max(self.cooldown, 1)
         return self.learning_rate * min(1.0, up, down)
+
+
+def latents_sampled(fps: float, temporal: int) -> int:
+    """Latents of the section that the sampler makes by default."""
+    return max(1, math.ceil(SECTION_SECONDS * fps / temporal - 1e-6))
 
 
 def _default(name: str) -> Any:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .options import Stage
+from ..frames import TEMPORAL, latents_in
+from .options import Stage, latents_sampled
 
 COOLDOWN = 0.2  # of the steps
 
@@ -15,19 +16,39 @@ COOLDOWN = 0.2  # of the steps
 class Preset:
     """Options of both stages, those of Stage I (retrieval) alone and of Stage II (continuation) alone.
 
-    purpose: for whom it is. model, data: what it is meant for, and how to cache clips for it. steps: of each stage.
-    cools: whether the learning rate falls to zero over the last fifth of the steps.
+    purpose: for whom it is. model: what it is meant for. steps: of each stage. size, fps, seconds: of the windows that
+    its clips are cached in, width and height in pixels; fps_note: what else may be. cools: whether the learning rate
+    falls to zero over the last fifth of the steps.
     """
 
     name: str
     purpose: str
     model: str
-    data: str
     steps: int
     both: Mapping[str, Any]
     retrieval: Mapping[str, Any] = field(default_factory=dict)
     continuation: Mapping[str, Any] = field(default_factory=dict)
+    size: tuple[int, int] = (832, 480)
+    fps: float = 24
+    seconds: float = 25
+    fps_note: str = ""
     cools: bool = True
+
+    @property
+    def data(self) -> str:
+        """How to cache clips for it."""
+        width, height = self.size
+        return f"{width}x{height}, {self.fps:g} fps{self.fps_note}, windows of {self.seconds:g} s"
+
+    @property
+    def window(self) -> int:
+        """Latents of a window."""
+        return latents_in(round(self.seconds * self.fps))
+
+    @property
+    def section(self) -> int:
+        """Latents of the longest section that is trained where none is asked for."""
+        return latents_sampled(self.fps, TEMPORAL)
 
     def options(self, stage: Stage, steps: int | None = None) -> dict[str, Any]:
         """Fields of TrainOptions for a stage, the steps and what follows from them among them."""
@@ -61,7 +82,6 @@ PRESETS = {
             "paper",
             "the paper's run, as far as it is written: eight cards of 80 GB",
             "HunyuanVideo or Wan 2.1 14B, bf16",
-            "832x480, 24 fps (Wan 14B: 16), windows of 25 s",
             100_000,
             {
                 "batch_size": 64, "rank": 128, "learning_rate": 5e-5, "encoder_rate": 1.0, "clean_share": 0.0,
@@ -70,13 +90,13 @@ PRESETS = {
             continuation={
                 "section": 3, "retrieval_share": 0.0, "history_dropout": 0.1, "window_share": 0.0, "shorter_share": 0.0,
             },
+            fps_note=" (Wan 14B: 16)",
             cools=False,
         ),
         Preset(
             "12gb-5b",
             "one card of 12 GB",
             "Wan 2.2 5B, fp8",
-            "832x480, 24 fps, windows of 25 s",
             10_000,
             {**FILMS, "batch_size": 4},
             continuation=FILMS_TWO,
@@ -85,25 +105,24 @@ PRESETS = {
             "24gb-14b",
             "one card of 24 GB",
             "Wan 2.2 T2V 14B, high-noise expert (I2V: --min-t 0.9), fp8",
-            "832x480, 16 fps, windows of 25 s",
             5_000,
             {**FILMS, "batch_size": 4, "min_t": 0.875, "max_t": 1.0},
             continuation=FILMS_TWO,
+            fps=16,
         ),
         Preset(
             "24gb-14b-low",
             "the same card",
             "Wan 2.2 T2V 14B, low-noise expert (I2V: --max-t 0.9), fp8",
-            "832x480, 16 fps, windows of 25 s",
             5_000,
             {**FILMS, "batch_size": 4, "min_t": 0.0, "max_t": 0.875},
             continuation=FILMS_TWO,
+            fps=16,
         ),
         Preset(
             "tiny",
             "a memory of the tiny family, on a CPU",
             "tiny_wan_host of demo/tiny_family, with --channels 64,256 at 2x2x1 and 48,128,256 at 2x2x2",
-            "128x96, 16 fps, windows of 5 s",
             2000,
             {
                 "batch_size": 4, "rank": 64, "learning_rate": 3e-3, "encoder_rate": 1.0, "clean_share": 1.0,
@@ -116,6 +135,9 @@ PRESETS = {
                 "retrieval_share": 0.4, "history_dropout": 0.1, "caption_dropout": 0.2, "shorter_share": 0.0,
                 "ema": 0.99,
             },
+            size=(128, 96),
+            fps=16,
+            seconds=5,
         ),
     )
 }  # fmt: skip

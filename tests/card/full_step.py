@@ -106,8 +106,9 @@ def drawn_together(case: Case, batch: Batch) -> RetrievalDraw | ContinuationDraw
     count, channels, _, height, width = batch.hr.shape
     size = (count, channels, case.section, height, width)
     if case.stage == "continuation":
-        t, noise = torch.full((count,), 0.5), torch.zeros(size)
-        return ContinuationDraw(case.history, case.section, t, noise, False, None, None, 0)
+        t, noise, options = torch.full((count,), 0.5), torch.zeros(size), case.train_options()
+        window = min(options.window, case.history) if options.window_share else 0
+        return ContinuationDraw(case.history, case.section, t, noise, False, None, None, window)
     return retrieval.draw(batch.hr, batch.lr, 3.0, torch.Generator(), range(10, 10 + min(OMEGA, case.section)))
 
 
