@@ -13,7 +13,7 @@ from torch import Tensor
 from ..memory_encoder.film.states import KeptStates, appended_section
 from ..memory_encoder.injection.section_times import with_times
 from ..memory_encoder.injection.selection import MemorySettings
-from ..memory_encoder.memory.compressor import pictures_for
+from ..memory_encoder.memory.compressor import decode_again
 from ..memory_encoder.memory.picture_choice import PictureChoice
 from ..memory_encoder.memory.video_memory import VideoMemory
 from ..memory_encoder.pictures.codec import Codec
@@ -143,7 +143,7 @@ class SectionRenderer:
         """The memory with the section in it; of one that was appended before nothing is computed."""
         stop_if_interrupted()
         latent = normalised_history(self.experts[0].model, {"samples": latents}, "section")
-        codec = self.events.watch_decoding(section, self.codec, lambda codec: pictures_for(memory, codec, latent))
+        codec = self.events.watch_decoding(section, self.codec, lambda codec: decode_again(memory, codec, latent))
         codec = replace(codec, decode=decode_once(codec.decode))
         choice = None if self.choice is None else self.choice.of_section(section.index)
         marks = None if choice is None else choice.marks.until(len(memory.sections))

@@ -108,11 +108,17 @@ def _without_first(chunks: Iterable[Tensor], count: int) -> Iterator[Tensor]:
         del shown
 
 
-def _decoded(chunks: Iterable[Tensor], codec: Codec, before: Tensor | None) -> Iterator[Tensor]:
-    """Pictures of the chunks; `before` holds the latents that come before the first one, if any."""
+def decoded(chunks: Iterable[Tensor], codec: Codec, before: Tensor | None) -> Iterator[Tensor]:
+    """Pictures [B,T,H,W,3] of the chunks; `before` holds the latents that come before the first one, if any."""
     for chunk in chunks:
-        yield codec.decode_after(before, chunk)[0]
+        yield codec.decode_after(before, chunk)
         before = _last(before, chunk)
+
+
+def _first_clip(pictures: Iterable[Tensor]) -> Iterator[Tensor]:
+    for chunk in pictures:
+        yield chunk[0]
+        del chunk  # before the next one is decoded
 
 
 @dataclass
@@ -127,7 +133,7 @@ class _Decoder:
     def clip(self, sections: Iterable[Tensor], repeated: int) -> Iterator[Tensor]:
         """Pictures of a clip without its first `repeated` frames."""
         if not self.match_colours:
-            pictures = _decoded(chunks_of(sections, self.codec, self.length), self.codec, None)
+            pictures = _first_clip(decoded(chunks_of(sections, self.codec, self.length), self.codec, None))
             yield from _without_first(pictures, repeated)
             return
         before: Tensor | None = None
@@ -154,7 +160,7 @@ class _Decoder:
 
     def _pictures(self, section: Tensor, before: Tensor | None, repeated: int) -> Iterator[Tensor]:
         chunks = chunks_of([section], self.codec, self.length)
-        return _without_first(_decoded(chunks, self.codec, before), repeated)
+        return _without_first(_first_clip(decoded(chunks, self.codec, before)), repeated)
 
 
 def _last(before: Tensor | None, latents: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...memory_encoder.injection.hosts.comfy_models import codec
-from ...memory_encoder.memory.compressor import append_history, append_pictures
+from ...memory_encoder.memory.compressor import append_history, append_pictures, small_pictures
 from ...memory_encoder.memory.memory_file import Memory, holds_pictures
 from ...memory_encoder.memory.picture_choice import PictureChoice
 from ...memory_encoder.memory.video_memory import VideoMemory
@@ -80,23 +80,30 @@ def compress(
     encoder.check_memory(memory)
     if holds_pictures(memory):
         return append_pictures(encoder.config, codec, memory, latents, prompt, seed, repeated, choice)
-    # Several encoders look at the same pictures; the VAE that makes them may push an encoder off the device.
-    codec = replace(codec, decode=decode_once(codec.decode))
     with torch.no_grad():
+        # Several encoders look at the same pictures; the VAE that makes them may push an encoder off the device.
+        seeing = [part for part in memory.parts if part.config.has_lr]
+        small = iter(small_pictures(seeing, codec, latents) if seeing else ())
         first, *others = (
-            _compress_part(one, codec, part, latents, prompt, seed)
+            _compress_part(one, codec, part, latents, prompt, seed, next(small) if part.config.has_lr else None)
             for one, part in zip(encoder.parts, memory.parts, strict=True)
         )
     return replace(first, others=tuple(others))
 
 
 def _compress_part(
-    encoder: ManagedEncoder, codec: Codec, memory: VideoMemory, latents: Tensor, prompt: str, seed: int | None
+    encoder: ManagedEncoder,
+    codec: Codec,
+    memory: VideoMemory,
+    latents: Tensor,
+    prompt: str,
+    seed: int | None,
+    small: Tensor | None,
 ) -> VideoMemory:
     if memory.encoder_id and memory.encoder_id != encoder.identity:
         log.warning("memory was begun with other encoder weights; old and new tokens may not speak the same language")
     return append_history(
-        encoder.model, codec, memory, latents, prompt, seed, encoder.device, encoder.dtype, ready=encoder.load
+        encoder.model, codec, memory, latents, prompt, seed, encoder.device, encoder.dtype, encoder.load, small
     )
 
 

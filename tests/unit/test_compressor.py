@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from einops import rearrange, repeat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memory_encoder.memory import compressor
 from memory_encoder.memory.compressor import RECENT_LATENTS, append_history
 from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.phi.low_resolution import downsample, lr_frame_indices
 from memory_encoder.phi.positions import cells_for
-from memory_encoder.pictures.codec import Codec
+from memory_encoder.pictures.codec import CONTEXT, Codec
 
 SPATIAL, CHANNELS, WIDTH = 4, 3, 8
 
@@ -74,6 +77,34 @@ def test_any_partition_of_the_latents_gives_one_memory_through_both_branches(pie
     assert torch.equal(whole.all_coordinates(), parts.all_coordinates())
     assert whole.lr_frames is not None and parts.lr_frames is not None
     assert torch.allclose(whole.lr_frames, parts.lr_frames, atol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    before=st.integers(0, 9),
+    latents=st.integers(1, 40),
+    piece=st.integers(1, 12),
+    rate=st.sampled_from(("4x4x2", "2x2x1", "2x2x4")),
+)
+def test_a_long_clip_is_decoded_in_pieces_and_gives_the_memory_of_the_whole(before, latents, piece, rate):
+    encoder, counts = make(rate), []
+    clip = torch.randn(1, CHANNELS, before + latents, 5, 6, generator=torch.Generator().manual_seed(1))
+
+    def counted(latents: torch.Tensor) -> torch.Tensor:
+        counts.append(latents.shape[2])
+        return decode(latents)
+
+    memory = VideoMemory.empty(encoder.config)
+    if before:
+        memory = append_history(encoder, CODEC, memory, clip[:, :, :before])
+    whole = append_history(encoder, CODEC, memory, clip[:, :, before:])
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(compressor, "PIECE", piece)
+        parts = append_history(encoder, replace(CODEC, decode=counted), memory, clip[:, :, before:])
+    assert max(counts) <= piece + CONTEXT and len(counts) == -(-latents // piece)
+    assert torch.equal(whole.all_tokens(), parts.all_tokens())
+    assert whole.lr_frames is not None and parts.lr_frames is not None
+    assert torch.equal(whole.lr_frames, parts.lr_frames)
 
 
 def test_only_lr_token_shows_the_pictures_of_its_own_cell():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from memory_encoder.memory.compressor import _low_resolution
+from memory_encoder.memory.compressor import _low_resolution, small_pictures
 from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.training.dataset import clips as clips_module
 from memory_encoder.training.dataset.dataset import CorruptShard, MemoryDataset
@@ -65,7 +65,9 @@ def test_lr_latents_equal_what_the_compressor_makes_of_the_same_pictures(rate: s
     pictures = torch.rand(1, 1 + 4 * (latents - 1), 48, 64, 3, generator=torch.Generator().manual_seed(latents))
     codec = dataclasses.replace(CountingCodec().codec(), decode=lambda _: pictures)
     config = SPACE.encoder_config(rate, "ceil")
-    expected, _ = _low_resolution(config, codec, VideoMemory.empty(config), torch.zeros(1, 3, latents, 6, 8))
+    memory, empty = VideoMemory.empty(config), torch.zeros(1, 3, latents, 6, 8)
+    (small,) = small_pictures([memory], codec, empty)
+    expected, _ = _low_resolution(config, codec, memory, empty, small)
     assert torch.equal(low_resolution_latents(pictures, latents, config, codec), expected)
 
 
