@@ -19,7 +19,7 @@ from memory_encoder.evaluation.judge.clarity import DETAIL, NIQE, Clarity, by_mu
 from memory_encoder.evaluation.judge.drift import film_drift
 from memory_encoder.evaluation.judge.dynamics import by_dis, by_raft
 from memory_encoder.evaluation.judge.faces import OpenCvFaces
-from memory_encoder.evaluation.judge.footage import Clip, Footage, shrunk
+from memory_encoder.evaluation.judge.footage import Footage
 from memory_encoder.evaluation.judge.instruments import Instruments, find_instruments
 from memory_encoder.evaluation.judge.judging import judge_film
 from memory_encoder.evaluation.judge.likeness import COLOURS, Aesthetic, colour_vectors, one_space
@@ -27,7 +27,7 @@ from memory_encoder.evaluation.judge.niqe import Niqe, NiqeError
 from memory_encoder.storyboard import Shot, Storyboard
 from memory_encoder.training.dataset.video import VideoReader
 
-from .judged_films import drawn_film, falls_out, footage, pictures_of
+from .judged_films import a_clip, drawn_film, falls_out, footage, pictures_of
 from .mobile_faces import MobileFace
 
 DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -39,12 +39,6 @@ def needed(*names: str) -> Path:
         if not (DATA / name).is_file():
             pytest.skip(f"no {name} in {DATA}; VIDEO_MEMORY_DATA names its folder")
     return DATA
-
-
-def a_clip(frames: np.ndarray, fps: float = 10.0) -> Clip:
-    times = np.arange(len(frames)) / fps
-    tiny = np.stack([shrunk(frame) for frame in frames])
-    return Clip(1, "", "-", frozenset(), (), frames, times, tiny, times, 1 / fps)
 
 
 # What BasicSR 1.4.2 gives for pictures of scikit-image, and for the same after a Gaussian blur of sigma 2.

@@ -20,6 +20,7 @@ from .report import Measure
 PAIRS = 24  # of neighbouring frames of a shot, evenly chosen
 ACROSS = 320  # pixels of the longer side at which DIS looks; RAFT takes whole pictures of up to 640
 RAFT_ACROSS = 640
+STILL = 0.05  # percent of the height a second: nothing moves at all, whatever the other shots do
 FASTEST = 0.05  # share of a picture whose motion counts, as in VBench: people move before a background that rests
 
 Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]  # two pictures [H,W,3] uint8 to pixels [H,W,2]
@@ -42,7 +43,7 @@ class Dynamics:
         return float(np.median(speeds))
 
     def _speed(self, clip: Clip, index: int) -> float:
-        first, second = (_fitted(clip.frames[i], self.across) for i in (index, index + 1))
+        first, second = (fitted(clip.frames[i], self.across) for i in (index, index + 1))
         if np.array_equal(first, second):
             return 0.0
         lengths = np.linalg.norm(self.flow(first, second), axis=-1).ravel()
@@ -55,18 +56,22 @@ def measure(tool: str) -> Measure:
     return Measure(
         "dynamics", "% of the picture's height a second", True, tool,
         "how fast the fastest twentieth of the picture moves; more is not better for every shot",
-        threshold=math.log(20), logarithmic=True,
+        threshold=math.log(20), logarithmic=True, surely=STILL,
     )  # fmt: skip
 
 
-def by_dis() -> Dynamics:
+def dis_flow() -> Flow:
     dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         greys = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (first, second))
         return dis.calc(*greys, None)
 
-    return Dynamics(measure("OpenCV's DIS optical flow"), flow, ACROSS)
+    return flow
+
+
+def by_dis() -> Dynamics:
+    return Dynamics(measure("OpenCV's DIS optical flow"), dis_flow(), ACROSS)
 
 
 def by_raft(weights: Path, device: str | torch.device = "cpu") -> Dynamics:
@@ -88,7 +93,8 @@ def by_raft(weights: Path, device: str | torch.device = "cpu") -> Dynamics:
     return Dynamics(measure(f"{kind} (torchvision)"), flow, RAFT_ACROSS)
 
 
-def _fitted(picture: np.ndarray, across: int) -> np.ndarray:
+def fitted(picture: np.ndarray, across: int) -> np.ndarray:
+    """A picture whose longer side is at most `across` pixels."""
     scale = min(1.0, across / max(picture.shape[:2]))
     size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     return np.ascontiguousarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA) if scale < 1 else picture)

@@ -16,7 +16,9 @@ from .report import Measure
 SFACE_SAME = 0.363  # cosine from which on OpenCV's own page takes two faces for one person's
 ARCFACE_SAME = 0.35
 LEAST_SCORE, LEAST_PIXELS = 0.7, 16  # of a face that is looked at
-_BELOW = 0.15, 3.0, 0.6  # where clothes begin and end below a face, and how far they reach beside it, in faces
+_BELOW, _BESIDE = 0.15, 0.6  # where clothes begin below a face, and how far they reach beside it, in faces
+# How far below a face they are looked at, in faces: two shots are compared in the longest part that both show.
+REACHES = 3.0, 2.0, 1.25, 0.65
 
 
 Box = tuple[float, float, float, float]  # left, top, width, height in pixels
@@ -127,19 +129,19 @@ def same_people(
     return best, [(a, b) for alike, a, b in pairs if alike >= same]
 
 
-def clothes_of(picture: np.ndarray, box: Box) -> np.ndarray | None:
-    """The part of a picture below a face; None where the picture ends there."""
-    left, top, right, bottom = clothes_box(picture.shape[:2], box)
-    least = max(8, 0.5 * box[3])
-    return picture[top:bottom, left:right] if bottom - top >= least and right - left >= least else None
+def clothes_of(picture: np.ndarray, box: Box, reach: float) -> np.ndarray | None:
+    """The part of a picture from a face down to `reach`; None where the picture ends before."""
+    left, top, right, bottom = clothes_box(picture.shape[:2], box, reach)
+    least = max(8, (REACHES[-1] - _BELOW) * box[3])
+    shown = bottom + 1 >= box[1] + (1 + reach) * box[3] and bottom - top >= least and right - left >= least
+    return picture[top:bottom, left:right] if shown else None
 
 
-def clothes_box(size: tuple[int, ...], box: Box) -> tuple[int, int, int, int]:
+def clothes_box(size: tuple[int, ...], box: Box, reach: float = REACHES[0]) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of the clothes below a face, within a picture of height and width `size`."""
     x, y, width, height = box
-    begin, end, beside = _BELOW
-    left, right = x - beside * width, x + (1 + beside) * width
-    top, bottom = y + (1 + begin) * height, y + (1 + end) * height
+    left, right = x - _BESIDE * width, x + (1 + _BESIDE) * width
+    top, bottom = y + (1 + _BELOW) * height, y + (1 + reach) * height
     return (
         round(max(0, left)), round(max(0, min(top, size[0]))), round(min(size[1], right)), round(min(size[0], bottom)),
     )  # fmt: skip

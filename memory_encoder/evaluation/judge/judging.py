@@ -21,6 +21,7 @@ from .likeness import (
     NO_QUESTIONS,
     OBJECTS_QUESTION,
     SEMANTIC,
+    clothes_alike,
     clothes_measure,
     clothes_pictures,
     cosine,
@@ -49,7 +50,7 @@ class Seen:
     prompt: str
     names: frozenset[str]
     people: list[Person]
-    clothes: dict[int, np.ndarray]  # vectors [N,D] by number of the person
+    clothes: dict[int, dict[float, np.ndarray]]  # by number of the person: vectors [N,D] of parts of what is worn
     clothes_stills: dict[int, np.ndarray]
     rest: np.ndarray | None
     rest_still: np.ndarray | None
@@ -122,13 +123,14 @@ def _put(shot: ShotReport, measure: Measure, value: float | None, measures: dict
 
 def _seen(clip: Clip, people: list[Person], instruments: Instruments) -> Seen:
     worn = {number: clothes_pictures(clip, person) for number, person in enumerate(people)}
-    worn = {number: pictures for number, pictures in worn.items() if pictures}
+    worn = {number: parts for number, parts in worn.items() if parts}
     rest = without_people(clip, people)
     embed = instruments.embed
     return Seen(
         clip.number, clip.prompt, clip.names, people,
-        {} if embed is None else {number: vectors_of(embed, pictures) for number, pictures in worn.items()},
-        {number: pictures[len(pictures) // 2] for number, pictures in worn.items()},
+        {number: {} if embed is None else {reach: vectors_of(embed, pictures) for reach, pictures in parts.items()}
+         for number, parts in worn.items()},
+        {number: pictures[len(pictures) // 2] for number, parts in worn.items() for pictures in [parts[max(parts)]]},
         None if embed is None else vectors_of(embed, rest),
         None if instruments.ask is None else rest[len(rest) // 2],
     )  # fmt: skip
@@ -199,7 +201,7 @@ def _pair(first: Seen, second: Seen, instruments: Instruments, asked: bool) -> I
             ]
         elif ask is None:
             both = [(a, b) for a, b in worn if a in first.clothes and b in second.clothes]
-            clothes = [cosine(first.clothes[a], second.clothes[b]) for a, b in both]
+            clothes = [clothes_alike(first.clothes[a], second.clothes[b]) for a, b in both]
         known = [value for value in clothes if value is not None]
         if known:
             yield "clothes", min(known)

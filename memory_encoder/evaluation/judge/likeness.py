@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...damage import damage_named
-from .faces import Person, clothes_box, clothes_of, unit
+from .faces import REACHES, Person, clothes_box, clothes_of, unit
 from .footage import NO_PROMPT, Clip
 from .report import Measure
 
@@ -71,10 +71,20 @@ def vectors_of(embed: Embed, pictures: Sequence[np.ndarray]) -> np.ndarray:
     return torch.nn.functional.normalize(found, dim=1).numpy()
 
 
-def clothes_pictures(clip: Clip, person: Person) -> list[np.ndarray]:
-    """What someone wears in the frames of a shot; empty where only the face is seen."""
-    found = (clothes_of(clip.looked_at[number], box) for number, box in person.places)
-    return [picture for picture in found if picture is not None]
+def clothes_pictures(clip: Clip, person: Person) -> dict[float, list[np.ndarray]]:
+    """What someone wears in the frames of a shot, by how far down it is shown, farthest first; empty where only the
+    face is seen."""
+    found = {}
+    for reach in REACHES:
+        crops = [clothes_of(clip.looked_at[number], box, reach) for number, box in person.places]
+        found[reach] = [picture for picture in crops if picture is not None]
+    return {reach: pictures for reach, pictures in found.items() if pictures}
+
+
+def clothes_alike(first: Mapping[float, np.ndarray], second: Mapping[float, np.ndarray]) -> float | None:
+    """Of two shots, in the longest part of the clothes that both show, so that a close-up is no other shirt."""
+    reach = max(first.keys() & second.keys(), default=None)
+    return None if reach is None else cosine(first[reach], second[reach])
 
 
 def without_people(clip: Clip, people: Sequence[Person]) -> list[np.ndarray]:

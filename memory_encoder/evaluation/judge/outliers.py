@@ -40,11 +40,16 @@ def odd_ones(titles: Sequence[str], values: Sequence[float | None], measure: Mea
     found = {}
     for i, value in scaled.items():
         worse = middle - value if measure.higher_is_better else value - middle
-        if worse > bound:
+        if worse > (measure.threshold if _surely(known[i], measure) else bound):
             words = _WORDS.get(measure.name, f"its {measure.label} falls out")
             said = f"{titles[i]}: {words} ({known[i]:.2f} against {usual:.2f}, {measure.unit})"
             found[i] = FallsOut(measure.name, said, known[i], usual)
     return found
+
+
+def _surely(value: float, measure: Measure) -> bool:
+    sure = measure.surely
+    return sure is not None and (value < sure if measure.higher_is_better else value > sure)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Measure:
     """How a measure is to be read: its unit, whether more is better, and with what it was measured.
 
     says: what it is, in a sentence. threshold: distance from the film's own median below which no shot falls out; of
-    logarithms where a measure is `logarithmic`.
+    logarithms where a measure is `logarithmic`. surely: a value beyond it falls out however much the others differ.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Measure:
     says: str
     threshold: float = 0.0
     logarithmic: bool = False
+    surely: float | None = None
 
     @property
     def label(self) -> str:
