@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -56,8 +57,11 @@ def clips_folder(folder: str) -> Path:
     inputs = Path(folder_paths.get_input_directory()).resolve()
     try:
         path = (inputs / (folder if folder.strip() else "")).resolve()  # an absolute path stays itself
-    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a NUL
-        raise ValueError(f"folder {folder[:200]!r} is no path ({error}); give the name of a folder") from error
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, a circle of links, a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"folder {folder[:200]!r} is no path ({reason}); give the name of a folder") from error
     if inputs in path.parents:
         return path
     if any(root == path or root in path.parents for root in _allowed_clip_folders()):

@@ -232,8 +232,9 @@ def test_clips_are_read_below_input_and_where_the_owner_allows_and_nowhere_else(
     for name in ("\\\\host\\share", "//host/share", "\\\\?\\UNC\\host\\share", "/\\host\\share"):
         with pytest.raises(ValueError, match="another machine"):
             folders.clips_folder(name)
-    with pytest.raises(ValueError, match="no path"):
-        folders.clips_folder("a\0b")
+    for name in ("a\0b", "x" * 300, "clips/" + "字" * 100):
+        with pytest.raises(ValueError, match="no path"):
+            folders.clips_folder(name)
 
 
 def test_a_search_for_clips_stops_when_the_user_cancels(
