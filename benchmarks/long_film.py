@@ -208,10 +208,16 @@ def growth(run: dict[str, Any]) -> list[str]:
     said = []
     for name in ("rss_mib", "anonymous_mib", "files", "append_s", "read_s"):
         if values := run.get(name):
-            tenth = max(1, len(values) // 10)
-            early, late = (sorted(part)[len(part) // 2] for part in (values[tenth : 2 * tenth], values[-tenth:]))
+            early, late = tenths(values)
             said.append(f"{name} {early:.4g} -> {late:.4g} (x{late / max(early, 1e-9):.2f})")
     return said
+
+
+def tenths(values: list[float]) -> tuple[float, float]:
+    """Medians of the second and of the last tenth of a film."""
+    tenth = max(1, len(values) // 10)
+    early, late = (sorted(part)[len(part) // 2] for part in (values[tenth : 2 * tenth], values[-tenth:]))
+    return early, late
 
 
 def plot(found: dict[str, Any]) -> None:

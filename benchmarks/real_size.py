@@ -34,7 +34,8 @@ SIZES = ((832, 480), (1280, 704))
 HISTORIES = (20.0, 60.0, 600.0)
 PHASES = ("joint", "cached", "two rates", "window", "guided", "whole")
 LONGER = ("joint", "cached", "whole")
-BETWEEN = ("decode", "phi", "retrieval")
+BETWEEN = ("decode", "append", "phi", "retrieval")
+OUTGROWN, HORIZON = 600.0, 20_000  # seconds of history, and the tokens of it that are seen
 WEIGHTS = {"Q4": 0.6, "fp8": 1.0, "bf16": 2.0}  # bytes of each
 # Where README's table is in the texts that show it.
 TABLE = re.compile(r"(\| card \| model \|[^\n]*\n\|[-|]*\n)(?:\|[^\n]*\n)+")
@@ -66,8 +67,9 @@ def cells() -> list[Cell]:
     """All that are measured, those of README first. What a phase shares with another is measured once."""
     made = [row.cell for row in ROWS]
     for host, (width, height) in itertools.product(HOSTS, SIZES):
-        made += [Cell(host, phase, width, height) for phase in ("without", *PHASES, "retrieval")]
-        made.append(Cell("wan_14b" if host == "wan_1.3b" else host, "decode", width, height))  # one VAE
+        made += [Cell(host, phase, width, height) for phase in ("without", *PHASES, "phi", "retrieval")]
+        vae = "wan_14b" if host == "wan_1.3b" else host  # they have one
+        made += [Cell(vae, phase, width, height) for phase in ("decode", "append")]
         made += [Cell(host, phase, width, height, 60.0) for phase in LONGER]
         made += [Cell(host, phase, width, height, 600.0) for phase in PHASES]
     for host in HOSTS:
@@ -78,9 +80,11 @@ def cells() -> list[Cell]:
             {"streamed": True, "fp8": True},
         )
         made += [Cell(host, "joint", **way) for way in ways]
-        made += [Cell(host, "cached", kept="card"), Cell(host, "phi")]
+        made.append(Cell(host, "cached", kept="card"))
     made += [Cell(host, "joint", layers=None) for host in ("wan_14b", "hunyuan")]
     made.append(Cell("wan_5b", "cached", kept="card", layers=None))
+    made += [Cell("wan_14b", phase, history=60.0) for phase in ("two rates", "window", "guided")]
+    made += [Cell(host, "joint", history=OUTGROWN, horizon=HORIZON) for host in ("wan_14b", "wan_5b")]
     return list(dict.fromkeys(made))
 
 
@@ -95,11 +99,15 @@ def measure(only: str) -> None:
     wanted.unlink()
 
 
+def recorded() -> list[dict[str, Any]]:
+    """What was measured, as it was written down."""
+    path = RESULTS.with_suffix(".jsonl")
+    return [json.loads(line) for line in (path.read_text(encoding="utf-8").splitlines() if path.exists() else ())]
+
+
 def entries() -> dict[Cell, float]:
     """GiB of each cell that was measured."""
-    path = RESULTS.with_suffix(".jsonl")
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines() if path.exists() else ())
-    return {Cell(**line["cell"]): line["peak"] / GIB for line in lines}
+    return {Cell(**line["cell"]): line["peak"] / GIB for line in recorded()}
 
 
 def budget(cell: Cell, plan: Plan | None = None) -> float:
@@ -108,7 +116,7 @@ def budget(cell: Cell, plan: Plan | None = None) -> float:
     plan: that of the cell, as someone asked for it.
     """
     found = estimate(plan or cell.plan())
-    if cell.phase == "decode":
+    if cell.phase in ("decode", "append"):
         return found.decode_bytes / GIB
     kept = found.cache_bytes if cell.phase == "cached" and cell.kept == "card" else 0.0
     return (cell.rows * found.activation_bytes + kept) / GIB
@@ -172,12 +180,13 @@ def _between(found: dict[Cell, float]) -> list[str]:
     lines = [
         "## Beside the steps",
         "",
-        "`decode` is a piece of the film in the VAE, as Save Film and the low-resolution branch have it; ComfyUI takes "
-        "the host's weights from the card for it. `phi`: a section joins the memory. `retrieval`: a step of four "
-        "latents beside 20 s of history.",
+        "`decode` is a piece of the film in the VAE, as Save Film has it. `append`: a section joins the memory, "
+        "decoded whole behind the latents before it, down-sampled, encoded small and compressed; ComfyUI takes the "
+        "host's weights from the card for both. `phi`: what comes after that decoding. Wan 1.3B has the VAE of Wan 14B. "
+        "`retrieval`: a step of four latents beside 20 s of history.",
         "",
-        "| host | size | decode | phi | retrieval |",
-        "|---|---|---:|---:|---:|",
+        "| host | size | " + " | ".join(BETWEEN) + " |",
+        "|---|---|" + "---:|" * len(BETWEEN),
     ]
     for host, (width, height) in itertools.product(HOSTS, SIZES):
         row = [Cell(host, phase, width, height) for phase in BETWEEN]
@@ -188,7 +197,7 @@ def _between(found: dict[Cell, float]) -> list[str]:
 def _other(found: dict[Cell, float]) -> list[str]:
     """What else may differ: prompts in a batch, how weights are kept, all blocks instead of one."""
     plain = Cell("", "joint")
-    lines = ["## Other ways, 20 s of history", ""]
+    lines = ["## Other ways, 20 s of history unless it says otherwise", ""]
     lines += ["| host | size | phase | what | GiB (budget) |", "|---|---|---|---|---:|"]
     for cell in found:
         words = [
@@ -198,6 +207,7 @@ def _other(found: dict[Cell, float]) -> list[str]:
             "keys and values of all blocks on the card" if cell.kept == "card" else "",
             "all blocks" if cell.layers is None else "",
             f"sections of {cell.section:g} s" if cell.section != plain.section else "",
+            f"{cell.history:g} s of history, horizon {cell.horizon:,} tokens" if cell.horizon else "",
         ]
         if any(words):
             size = f"{cell.width}x{cell.height}"

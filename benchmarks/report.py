@@ -158,7 +158,7 @@ def text(result: Mapping[str, Any]) -> str:
         f"Wan of width {s['width']}, {s['picture'][0]}x{s['picture'][1]}, {s['fps']:g} fps, history "
         f"{s['history_seconds']:g} s, section {s['section_seconds']:g} s, memory {s['rate']} ({s['padding']}); {size}: "
         f"width {host['width']}, {host['layers']} layer(s)",
-        f"median of {s['repeats']} round(s) in turns, {s['warmup']} for warm-up",
+        f"median of {s['repeats']} round(s) in turns, {s['warmup']} for warm-up, {result['date'][:10]}",
         "",
         f"| case | tokens in the blocks | TFLOP | step time (s) | time ratio | FLOPs ratio | {last} |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -171,6 +171,12 @@ def text(result: Mapping[str, Any]) -> str:
             f"{_number(row['ratio'], 3)} | {row['flops_ratio']:.3f} | {detail} {unit}".rstrip()
             + " |"
         )
+    by_case = {row["case"]: row for row in result["rows"]}
+    cached, without = by_case.get("cached", {}), by_case["without"]
+    if ratio := cached.get("ratio"):
+        attention = cached["tokens"] / without["tokens"]
+        said = f"{ratio / cached['flops_ratio']:.3f} times what its FLOPs say, and {ratio / attention:.3f} times"
+        lines += ["", f"cached takes {said} what its attention alone does ({attention:.3f})"]
     if result["strength_0_difference"] is not None:
         lines += ["", f"largest difference at strength 0: {result['strength_0_difference']}"]
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 A card sees what a CPU never shows: tensors that were left in RAM, and bytes. What fake tensors cannot do:
 
 - They have no values. Where code looks at one, it finds 1 (`Looked`); what chooses by values runs on real tensors
-  beside them (`on_real_tensors`: which tokens strength keeps, the random numbers of a training step).
+  beside them (`on_real_tensors`: which tokens strength and a horizon keep, the random numbers of a training step).
 - They do not check the types of a matrix product: `test_half.py` runs the same paths on small real tensors.
 - Files and digests of weights: tests/integration. Samplers look at their sigmas: `hosts.Steps` asks the model as they
   do. The VAE is a stand-in of the right shapes, since core's is no part of what is tested. Accelerate's other processes
@@ -154,6 +154,7 @@ def card(comfy: Any, load_pack: Callable[..., ModuleType]) -> Iterator[Card]:
     load_pack(PACK)
     card = Card(comfy)
     management, selection = comfy.module("comfy.model_management"), pack("memory_encoder.injection.selection")
+    horizon = pack("memory_encoder.injection.horizon")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.Module, "_apply", moved)
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", fused_attention)
@@ -173,4 +174,5 @@ def card(comfy: Any, load_pack: Callable[..., ModuleType]) -> Iterator[Card]:
             patch.setattr(management, name, value)
         patch.setattr(pack("nodes.runtime.managed"), "_identity", lambda config, weights: "of fake weights")
         patch.setattr(selection, "kept_tokens", on_real_tensors(selection.kept_tokens))
+        patch.setattr(horizon, "within_horizon", on_real_tensors(horizon.within_horizon))
         yield card

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -78,15 +79,26 @@ def decode_peak(card: Any, model: FullModel, latents: int, grid: tuple[int, int]
     return meter.peak, meter.at, weights
 
 
-def phi_peak(model: FullModel, latents: int) -> tuple[int, str, int]:
-    """Bytes above the weights of host and encoder while a section joins a memory, the operation, and phi's weights."""
-    made = film(model, pieces=(CONTEXT + 1,))
-    compress = pack("nodes.runtime.compress")
-    codec = compress.codec_for(model.patcher, vae_for(model))
+def append_peak(
+    card: Any, model: FullModel, latents: int, grid: tuple[int, int], decoded: bool = True
+) -> tuple[int, str, int]:
+    """Bytes above the weights while a section joins a memory, the operation, and the weights of VAE and phi.
+
+    decoded: with core's VAE; else its pictures are there, in RAM, and all that comes after them is measured.
+    """
+    compress, vae, encoder = pack("nodes.runtime.compress"), vae_of(card, model), film(model, (CONTEXT + 1,)).encoder
+    codec, shapes = (compress.codec_for(model.patcher, one) for one in (vae, vae_for(model)))
+    channels = model.latent[0]
+    before = torch.zeros(1, channels, CONTEXT + 1, *grid)
+    memory = compress.compress(encoder, shapes, encoder.empty_memory(1), before)
+    vae.first_stage_model.to("cuda")
     meter = Meter()
     meter.add_module(model.patcher.model)
-    before = meter.now
-    meter.add_module(made.encoder.model)
+    host = meter.now
+    meter.add_module(vae.first_stage_model)
+    meter.add_module(encoder.model)
+    weights = meter.now - host
+    codec = codec if decoded else replace(codec, decode=shapes.decode)
     with meter.above():
-        compress.compress(made.encoder, codec, made.memory, torch.zeros(1, model.latent[0], latents, *model.latent[2:]))
-    return meter.peak, meter.at, meter.now - before
+        compress.compress(encoder, codec, memory, torch.zeros(1, channels, latents, *grid))
+    return meter.peak, meter.at, weights

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from memory_encoder.budget import HOSTS, Plan, cache_bytes
 from memory_encoder.evaluation.recall import WINDOW as RETRIEVED
 from memory_encoder.phi.positions import cell_coordinates, cells_for, grid_for
 from memory_encoder.pictures.codec import CONTEXT, Codec
 
-from .film_pictures import decode_peak, phi_peak
+from .film_pictures import append_peak, decode_peak
 from .films import pack
 from .hosts import FullModel, Steps, fp8_host
 from .meter import Meter
@@ -46,7 +47,7 @@ class Cell:
     """One phase of one film. history, section: seconds before the section, and of it.
 
     rows: prompts that core has in one batch. kept: where keys and values of a cached memory wait, `card` or `ram`.
-    streamed: the weights wait in RAM. layers: blocks that are run.
+    streamed: the weights wait in RAM. layers: blocks that are run. horizon: tokens of the memory that are seen, or 0.
     """
 
     host: str
@@ -60,6 +61,7 @@ class Cell:
     kept: str = "ram"
     streamed: bool = False
     layers: int | None = 1
+    horizon: int = 0
 
     def plan(self) -> Plan:
         rates, encoder, settings = STEPS.get(self.phase, STEPS["joint"])
@@ -75,6 +77,7 @@ class Cell:
             section_latents=RETRIEVED if self.phase == "retrieval" else 0,
             sliding_window=settings.get("sliding_window", 0),
             bytes_per_weight=1.0 if self.fp8 else 2.0,
+            horizon=self.horizon,
         )
 
 
@@ -94,15 +97,18 @@ class Measured:
 def measured(card: Any, cell: Cell) -> Measured:
     """Runs a phase.
 
-    `decode`: a piece of film becomes pictures, as Save Film has them; `phi`: a section joins the memory, at 832x480.
+    `decode`: a piece of film becomes pictures, as Save Film has them; `append`: a section becomes pictures, which join
+    the memory; `phi`: what comes after the pictures.
     """
+    if cell.phase not in ("decode", "append", "phi"):
+        return measured_step(card, cell)
+    card.free = 2**60
+    model, grid = model_of(card, cell), grid_of(cell)
     if cell.phase == "decode":
-        grid, codec = grid_of(cell), Codec(decode=lambda latents: latents, spatial=_spatial(cell))
-        card.free = 2**60
-        return Measured(*decode_peak(card, model_of(card, cell), CONTEXT + codec.chunk_length(*grid), grid), 0)
-    if cell.phase == "phi":
-        return Measured(*phi_peak(model_of(card, cell), cell.plan().latents(cell.section)), 0)
-    return measured_step(card, cell)
+        length = Codec(decode=lambda latents: latents, spatial=_spatial(cell)).chunk_length(*grid)
+        return Measured(*decode_peak(card, model, CONTEXT + length, grid), 0)
+    latents = cell.plan().latents(cell.section)
+    return Measured(*append_peak(card, model, latents, grid, decoded=cell.phase == "append"), 0)
 
 
 def measured_step(card: Any, cell: Cell) -> Measured:
@@ -116,7 +122,8 @@ def measured_step(card: Any, cell: Cell) -> Measured:
         memory = _memory(model, cell, latent[2:])
         tokens = memory.all_tokens().shape[1]
         card.free = 2**60 if cell.kept == "card" else 0
-        settings = pack("memory_encoder.injection.selection").MemorySettings(**STEPS[cell.phase][2])
+        chosen = STEPS[cell.phase][2] | {"horizon": cell.horizon}
+        settings = pack("memory_encoder.injection.selection").MemorySettings(**chosen)
         patcher = pack("nodes.runtime.sampling").with_memory(patcher, memory, settings)
     card.free = 2**60 if cell.rows == 2 else 0  # core looks whether both prompts fit in one batch
     meter.add_module(model.patcher.model)
@@ -175,12 +182,14 @@ def _memory(model: FullModel, cell: Cell, size: tuple[int, ...]) -> Any:
     for rate in rates:
         config = config_of(**vars(model.config(rate=rate, **encoder)))
         grid, cells = grid_for(size[-2], size[-1], config), cells_for(latents, config.stride[0])[1]
-        places = cell_coordinates(0, cells, grid, config, latents)
+        with unset_fake_temporarily():  # by which a horizon chooses
+            places = cell_coordinates(0, cells, grid, config, latents)
+            no_places = places[:0]
         tokens = torch.zeros(1, len(places), model.host.width)
         parts.append(
             video_memory.VideoMemory(
                 config=config, tokens=grown(tokens, 1), coordinates=grown(places, 0), tail=tokens[:, :0],
-                tail_coordinates=places[:0],
+                tail_coordinates=no_places,
                 recent=torch.zeros(1, model.latent[0], settings.get("sliding_window", 0), *size[-2:]),
                 state=stream.StreamState(latents=latents, size=size[-2:]),
             )

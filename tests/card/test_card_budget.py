@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.real_size import TABLE, budget, cells, entries, readme_table
+from benchmarks.real_size import PHASES, RESULTS, TABLE, WEIGHTS, budget, cells, entries, readme_table, recorded, report
 from memory_encoder import cli
-from memory_encoder.budget import Plan
+from memory_encoder.budget import RESERVED, Plan, estimate
 from memory_encoder.film import plan as film_plan_module
 from memory_encoder.film.plan import PlanRequest, film_plan
 from tests.card.film_step import NAMES, Cell, measured  # the same module as the benchmark's
@@ -30,7 +30,10 @@ LIVE = [
     Cell("wan_14b", "two rates", history=600.0),
     Cell("hunyuan", "cached", history=60.0),
     Cell("hunyuan15", "window"),
+    Cell("wan_5b", "joint", history=600.0, horizon=20_000),
+    Cell("hunyuan", "append"),
 ]
+GOAL = 11.5e9 / GIB  # of a card of 12 GB
 
 
 def the_editor(cell: Cell) -> None:
@@ -44,7 +47,7 @@ def the_editor(cell: Cell) -> None:
                 "section_seconds": _section_seconds(plan),
                 "rates": list(plan.rates),
             }
-            | {name: getattr(plan, name) for name in ("fps", "width", "height", "cached", "sliding_window")}
+            | {name: getattr(plan, name) for name in ("fps", "width", "height", "cached", "sliding_window", "horizon")}
         )
     )
 
@@ -59,7 +62,7 @@ def the_node(cell: Cell) -> None:
     encoder = SimpleNamespace(parts=[SimpleNamespace(config=config, trained_on=None) for config in configs])
     pack("nodes.encoder_nodes").VideoMemoryBudget.execute(
         encoder, plan.width, plan.height, plan.fps, plan.history_seconds, _section_seconds(plan),
-        sliding_window=plan.sliding_window,
+        sliding_window=plan.sliding_window, horizon=plan.horizon,
     )  # fmt: skip
 
 
@@ -67,6 +70,7 @@ def the_command_line(cell: Cell) -> None:
     plan = cell.plan()
     words = f"--host {NAMES[cell.host]} --width {plan.width} --height {plan.height} --seconds {plan.history_seconds}"
     words += f" --fps {plan.fps} --section-seconds {_section_seconds(plan)} --sliding-window {plan.sliding_window}"
+    words += f" --horizon {plan.horizon}"
     words += "".join(f" --rate {rate}" for rate in plan.rates) + " --cached" * plan.cached
     assert cli.main(["budget", *words.split()]) == 0
 
@@ -100,13 +104,32 @@ def test_every_way_to_ask_for_a_budget_is_within_a_tenth_of_the_card(
     assert not {cell: ratio for cell, ratio in off.items() if abs(ratio - 1) > 0.1}
 
 
-def test_a_section_joins_the_memory_in_less_than_a_tenth_of_a_step() -> None:
+def test_what_is_beside_the_decoding_of_a_section_takes_less_than_a_seventh_of_a_step() -> None:
     found = entries()
-    assert all(found[cell] < found[replace(cell, phase="joint")] / 10 for cell in found if cell.phase == "phi")
+    assert all(found[cell] < found[replace(cell, phase="joint")] / 7 for cell in found if cell.phase == "phi")
 
 
-def test_every_cell_is_measured() -> None:
-    assert not set(cells()) - set(entries())
+def test_every_cell_is_measured_and_the_report_is_that_of_the_measurements() -> None:
+    assert set(cells()) == set(entries())
+    assert RESULTS.with_suffix(".md").read_text(encoding="utf-8") == report(entries())
+
+
+@pytest.mark.parametrize(
+    ("cell", "bytes_per_weight", "streamed"),
+    [(Cell("wan_5b", "", 1280, 704), 1.0, False), (Cell("wan_14b", ""), WEIGHTS["Q4"], True)],
+    ids=["5B in fp8 at 1280x704, all weights on the card", "14B in Q4 at 832x480, weights streamed"],
+)
+def test_films_of_20_s_in_sections_of_5_s_fit_a_card_of_12_gb(
+    cell: Cell, bytes_per_weight: float, streamed: bool
+) -> None:
+    """As measured, under 11.5 GB with what a real card takes besides: each step, and joining the memory by the VAE."""
+    found = entries()
+    for phase in PHASES[:-1]:  # all but the whole history
+        said = estimate(replace(replace(cell, phase=phase).plan(), bytes_per_weight=bytes_per_weight))
+        weights = said.buffer_bytes if streamed else said.weight_bytes
+        assert found[replace(cell, phase=phase)] + (weights + RESERVED) / GIB < GOAL, phase
+    [weights] = [one["weights"] for one in recorded() if Cell(**one["cell"]) == replace(cell, phase="append")]
+    assert found[replace(cell, phase="append")] + (weights + RESERVED) / GIB < GOAL
 
 
 @pytest.mark.parametrize("cell", LIVE, ids=lambda cell: f"{cell.host}-{cell.phase}")

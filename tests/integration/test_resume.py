@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -9,13 +12,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.resume import RESULTS
 from demo.tiny_family.make_host import HostConfig, make_host
+from memory_encoder.files import write_bytes
 
 from .worlds import World, make_world
 
 PACK = "video_memory_resume_test"
 SHOTS = ("a", "b", "c", "d")
+RECORD = os.environ.get("VIDEO_MEMORY_RESUMED")  # where benchmarks/resume.py wants the counts
 
 
 @pytest.fixture
@@ -52,11 +59,38 @@ def assert_equal(one: Any, other: Any) -> None:
     assert all(torch.equal(a, b) for a, b in zip(tensors(one[1]), tensors(other[1]), strict=True))
 
 
-def test_a_finished_film_costs_nothing_and_a_redone_section_only_itself(world: World) -> None:
-    first = world.film("kept", *SHOTS)
+def counted(world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, dict[str, int]]:
+    """A film, and FLOPs of the run: all, and those of its sampling."""
+    sampling = importlib.import_module(f"{PACK}.nodes.runtime.sampling")
+    sample, sampled = sampling.sample, []
+
+    def watched(*args: Any, **values: Any) -> Any:
+        with FlopCounterMode(display=False) as counter:
+            result = sample(*args, **values)
+        sampled.append(counter.get_total_flops())
+        return result
+
+    with monkeypatch.context() as patch, FlopCounterMode(display=False) as counter:
+        patch.setattr(sampling, "sample", watched)
+        film = world.film("kept", *SHOTS)
+    return film, {"all": counter.get_total_flops(), "sampling": sum(sampled)}
+
+
+def test_a_finished_film_costs_nothing_and_a_redone_section_only_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, of_first = counted(world, monkeypatch)
     assert world.vae_calls() > 4 * 3
-    assert_equal(world.film("kept", *SHOTS), first)
+    again, of_second = counted(world, monkeypatch)
+    assert_equal(again, first)
     assert world.vae_calls() == 0
+    ratio = of_second["all"] / of_first["sampling"]
+    found = {"sections": len(SHOTS), "first": of_first, "second": of_second, "ratio": ratio}
+    if RECORD is not None:
+        write_bytes(Path(RECORD), (json.dumps(found, indent=1) + "\n").encode())
+    assert 0 < of_first["sampling"] < of_first["all"] and ratio <= 0.02
+    recorded = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert of_first == pytest.approx(recorded["first"], rel=0.05) and of_second == recorded["second"]
 
     redone = world.film("kept", *SHOTS, redo='{"4": 1}')
     few = world.vae_calls()

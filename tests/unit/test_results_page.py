@@ -1,0 +1,40 @@
+"""benchmarks/README.md shows what its results hold."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.readme import BLOCK, PAGE, RESULTS, long_film, page, resumed
+from benchmarks.report import text
+
+NAMES = sorted(path.stem for path in RESULTS.glob("step_time-*.json"))
+
+
+def test_the_page_is_made_of_the_results() -> None:
+    shown = PAGE.read_text(encoding="utf-8")
+    assert page(shown) == shown, "python tools/environment.py run -m benchmarks.readme"
+
+
+def test_every_run_is_shown() -> None:
+    marks = [match[2] for match in BLOCK.finditer(PAGE.read_text(encoding="utf-8"))]
+    assert len(NAMES) >= 6 and sorted(marks) == sorted([*NAMES, "long_film", "resume"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_result_is_another_table(name: str) -> None:
+    result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    shown = text(result)
+    for row in result["rows"]:
+        row["tokens"] += 1
+    assert text(result) != shown and result["date"][:10] in shown
+
+
+def test_a_film_that_grows_and_a_second_run_that_computes_are_said() -> None:
+    run = {name: [float(n) for n in range(100)] for name in ("rss_mib", "files", "append_s", "read_s")} | {"cpu_s": 8.0}
+    column = {"runs": {"first": run, "second": run | {"cpu_s": 2.0}}}
+    table = long_film({"loop_before": column, "loop": column})
+    assert "| 15 to 95 MiB | 15 to 95 MiB |" in table and table.endswith("| 25.0 % | 25.0 % |")
+    said = {"sections": 4, "first": {"all": 9e9, "sampling": 2e9}, "second": {"all": 1e9, "sampling": 0}, "ratio": 0.5}
+    assert "1.000 in a second one that reuses all: 0.5000" in resumed(said)
