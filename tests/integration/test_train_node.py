@@ -21,10 +21,13 @@ import cv2
 import pytest
 import torch
 
+from demo.clip import write_frames
+from demo.tiny_family.procedural import make_film
 from memory_encoder.cli import main
 from memory_encoder.evaluation.score import KINDS
 from memory_encoder.injection.hosts.encoder_file import read_config, read_trained_on
 from memory_encoder.training import evaluate_command
+from memory_encoder.training.dataset.dataset import MemoryDataset
 from memory_encoder.training.heldout import NOTHING, THIRDS, WITHOUT_MEMORY
 from memory_encoder.training.listener import LOSS_PICTURE, RECALL_PICTURE
 from memory_encoder.training.options import TrainOptions
@@ -42,9 +45,10 @@ from memory_encoder.training.run_files import (
     encoder_name,
     read_losses,
 )
+from memory_encoder.training.source import DatasetBatches
 from memory_encoder.training.train_command import Teller
 
-from .test_dataset import arguments, files, words  # noqa: F401 - fixtures
+from .test_dataset import FPS, arguments, files, words  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
 
@@ -328,22 +332,59 @@ def test_a_run_of_an_earlier_version_goes_on_by_the_same_command_as_it_was(
     assert "other settings" in capsys.readouterr().err
 
 
-def test_a_run_tells_its_pace_and_what_its_held_out_loss_is_made_of(
+@pytest.fixture(scope="module")
+def shared(
     files: dict[str, Path],  # noqa: F811
     words: ModuleType,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A dataset of a landscape and a 9:16 clip to train on, and a landscape one that is held out."""
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "clips").mkdir()
+    for name in ("seen", "unseen"):
+        (folder / "clips" / f"{name}.mp4").write_bytes((files["clips"] / "clip.mp4").read_bytes())
+    tall = make_film(0, shots=2, width=64, height=96).frames[:21, :, :54]  # 9:16
+    write_frames(folder / "clips" / "tall.mp4", tall, FPS)
+    given = arguments(files | {"clips": folder / "clips"}, folder / "data")
+    assert main([*given, "--heldout", "unseen.mp4"]) == 0
+    return folder / "data"
+
+
+def test_a_portrait_clip_has_its_own_bucket_and_is_trained_on_beside_a_landscape_one(
+    files: dict[str, Path],  # noqa: F811
+    shared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shapes = {sample.source: tuple(sample.hr.shape[2:]) for sample in MemoryDataset.open(shared)}
+    assert shapes == {"seen.mp4": (6, 8), "unseen.mp4": (6, 8), "tall.mp4": (8, 6)}
+    rows, trained = DatasetBatches.rows, set()
+
+    def noted(self: Any, *asked: Any) -> Any:
+        batch = rows(self, *asked)
+        trained.add(tuple(batch.hr.shape[3:]))
+        return batch
+
+    monkeypatch.setattr(DatasetBatches, "rows", noted)
+    assert (
+        train(files, shared, tmp_path, "--stage", "retrieval", "--batch-size", "1", "--accumulate", "8", "--steps", "1")
+        == 0
+    )
+    assert trained == {(6, 8), (8, 6)}
+    assert [entry["step"] for entry in read_losses(tmp_path / LOSSES)] == [0]
+
+
+def test_a_run_tells_its_pace_and_what_its_held_out_loss_is_made_of(
+    files: dict[str, Path],  # noqa: F811
+    shared: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    clips, data, run = tmp_path / "clips", tmp_path / "data", tmp_path / "run"
-    clips.mkdir()
-    for name in ("seen", "unseen"):
-        (clips / f"{name}.mp4").write_bytes((files["clips"] / "clip.mp4").read_bytes())
-    given = arguments(files | {"clips": clips}, data)
-    assert main([*given, "--heldout", "unseen.mp4"]) == 0
+    data, run = shared, tmp_path
     fixed = ["--stage", "continuation", "--from-scratch", "--heldout-every", "5", "--steps", "10", "--batch-size", "1"]
     assert train(files, data, run, *fixed, "--vae", str(files["vae"]), "--picture-every", "10") == 0
     said = capsys.readouterr().out
-    assert "held out: 1 of 2 clips: unseen.mp4" in said and (run / HELD_OUT).read_text() == "unseen.mp4\n"
+    assert "held out: 1 of 3 clips: unseen.mp4" in said and (run / HELD_OUT).read_text() == "unseen.mp4\n"
     assert re.search(r"step 10 loss [\d.]+, [\d.]+ s/step, [\d.]+ clips/s, .* left, lr 5e-06, norm [\d.e-]+\n", said)
     entries = read_losses(run / LOSSES)
     parts = [entry["parts"] for entry in entries if "parts" in entry]
@@ -354,6 +395,46 @@ def test_a_run_tells_its_pace_and_what_its_held_out_loss_is_made_of(
     assert [pace["step"] for pace in paces] == [9] and paces[0]["clips_a_second"] > 0
     picture = cv2.imread(str(run / RECALL_PICTURE))  # original, recalled, without memory, flat colour, thumbnail
     assert picture is not None and picture.shape[0] == 5 * (48 + 22)
+
+
+def test_the_node_tells_the_page_its_pace_and_what_its_held_out_loss_is_made_of(
+    studio: Studio, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    def send(event: str, data: dict[str, Any]) -> None:
+        assert event == "video_memory.training"
+        sent.append(json.loads(json.dumps(data, allow_nan=False)))
+
+    monkeypatch.setattr(sys.modules[f"{PACK}.nodes.events"], "send", send)
+    studio.dataset = type(studio.dataset).open(shared)
+    studio.train(studio.encoder("2x2x2"), "run", stage="continuation", section=2, learning_rate=1e-3, heldout_every=2)
+    assert [data["state"] for data in sent].count("started") == 1
+    (last,) = (data for data in sent if data["state"] == "losses" and data["losses"][-1][0] == 1)
+    assert last["pace"]["learning_rate"] > 0 and last["pace"]["gradient_norm"] > 0
+    assert last["pace"]["seconds_a_step"] > 0 and last["pace"]["clips_a_second"] > 0
+    (told,) = (data for data in sent if data["state"] == "parts")
+    names = [f"retrieval {third}" for third in THIRDS] + ["continuation", WITHOUT_MEMORY, NOTHING]
+    assert list(told["parts"]) == names
+    assert told["without_memory"] == [[1, told["parts"][WITHOUT_MEMORY]]] and told["nothing"] == told["parts"][NOTHING]
+    assert [data["heldout"][0][0] for data in sent if data["state"] == "heldout"] == [1]
+
+
+def test_a_run_that_a_smaller_card_has_cut_goes_on_as_it_was_cut_on_a_larger_one(
+    files: dict[str, Path],  # noqa: F811
+    cached: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small = ("--card-gib", "0.5")
+    plans = []
+    for run, steps, card in (("whole", 4, small), ("on", 2, small), ("on", 4, ())):
+        fixed = ("--stage", "retrieval", "--mixed-precision", "no", "--steps", str(steps))
+        assert train(files, cached, tmp_path / run, *fixed, *card) == 0
+        plans.append(re.search(r"clips an update in steps of \d", capsys.readouterr().out)[0][-1])  # type: ignore[index]
+    assert plans == ["1", "1", "1"]  # of the two that are asked for
+    whole, on = (read_losses(tmp_path / run / LOSSES) for run in ("whole", "on"))
+    assert whole == on and len(on) == 4
 
 
 def test_a_cancelled_node_saves_the_step_that_ran_and_goes_on_when_it_is_queued_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from memory_encoder.injection.hosts.encoder_file import load_encoder, with_paths
 from memory_encoder.objectives.continuation import Context
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.training.draws import draw_rows, draw_together
+from memory_encoder.training.heldout import NOTHING, WITHOUT_MEMORY
 from memory_encoder.training.listener import Listener, PictureListener
 from memory_encoder.training.lora import add_lora, load_lora_state, lora_state, remove_lora
 from memory_encoder.training.run_files import (
@@ -26,6 +28,7 @@ from memory_encoder.training.run_files import (
     HOST,
     LORA,
     LOSSES,
+    checkpoint_name,
     checkpoints_in,
     lora_file,
     read_lora,
@@ -110,16 +113,22 @@ def test_killed_run_resumes_to_the_same_losses(comfy_environment: Any, tmp_path:
     assert losses["whole"] == losses["cut"] and len(losses["cut"]) == 24
 
 
-def test_two_processes_of_the_launcher_share_a_batch_to_the_same_losses(comfy_environment: Any, tmp_path: Path) -> None:
+def test_two_processes_of_the_launcher_go_on_with_a_run_of_one_to_its_losses(
+    comfy_environment: Any, tmp_path: Path
+) -> None:
     for processes in (1, 2):
         launch = launched("--multi_gpu") if processes == 2 else []
+        if processes == 2:
+            shutil.copytree(tmp_path / "1", tmp_path / "2")
+            (tmp_path / "2" / checkpoint_name(20)).unlink()  # as if it had been stopped after ten steps
         command = [sys.executable, *launch, SCRIPT, str(tmp_path / str(processes)), "20", "retrieval"]
         own = variables(comfy_environment) | {"ACCELERATE_USE_CPU": "true"}
         done = subprocess.run(command, env=own, capture_output=True, timeout=1000)
         assert done.returncode == 0, done.stderr.decode()[-3000:]
-        assert f"{processes} processes" in done.stdout.decode()
+        said = done.stdout.decode()
+        assert f"{processes} processes" in said and f"from step {10 * (processes - 1)}\n" in said
     one, two = ([entry["loss"] for entry in read_losses(tmp_path / str(n) / LOSSES)] for n in (1, 2))
-    assert len(one) == len(two) == 20
+    assert len(one) == len(two) == 20 and one[:10] == two[:10]
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 2e-4
 
 
@@ -251,7 +260,7 @@ def test_listener_hears_everything_and_can_stop_a_run_that_then_resumes(tmp_path
     assert trainer.first_step == 10  # the fourteenth call was its tenth step
 
 
-def test_losses_go_to_tensorboard(comfy: Any, tmp_path: Path) -> None:
+def test_losses_pace_and_what_the_held_out_loss_is_made_of_go_to_tensorboard(comfy: Any, tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     options = tiny_options(steps=3, heldout_every=3)
     entries = Trainer(tiny_module(options), OneClip(), options, tmp_path, cpu=True).run()
@@ -260,8 +269,12 @@ def test_losses_go_to_tensorboard(comfy: Any, tmp_path: Path) -> None:
     log = events.EventAccumulator(str(files[0].parent))
     log.Reload()
     losses = [entry["loss"] for entry in entries if "loss" in entry]
-    assert [event.value for event in log.Scalars("loss")] == pytest.approx(losses)
-    assert len(log.Scalars("heldout")) == 1
+    told = {name: [event.value for event in log.Scalars(name)] for name in log.Tags()["scalars"]}
+    assert told["loss"] == pytest.approx(losses)
+    assert told["learning_rate"] == pytest.approx([options.learning_rate_at(step) for step in range(3)])
+    for name in ("seconds_a_step", "gradient_norm"):
+        assert len(told[name]) == 3 and all(value > 0 for value in told[name])
+    assert len(told["heldout"]) == len(told[f"heldout {WITHOUT_MEMORY}"]) == len(told[f"heldout {NOTHING}"]) == 1
 
 
 @pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])

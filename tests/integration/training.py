@@ -189,6 +189,7 @@ def main() -> None:
     trainer = Trainer(tiny_module(options), clips, options, folder, listener)
     sys.stdout.write(f"{trainer.accelerator.num_processes} processes\n")
     trainer.run()
+    sys.stdout.write(f"from step {trainer.first_step}\n")
 
 
 if __name__ == "__main__":
