@@ -182,8 +182,8 @@ def _between(found: dict[Cell, float]) -> list[str]:
         "",
         "`decode` is a piece of the film in the VAE, as Save Film has it. `append`: a section joins the memory, "
         "decoded whole behind the latents before it, down-sampled, encoded small and compressed; ComfyUI takes the "
-        "host's weights from the card for both. `phi`: what comes after that decoding. Wan 1.3B has the VAE of Wan 14B. "
-        "`retrieval`: a step of four latents beside 20 s of history.",
+        "host's weights from the card for both. `phi`: what comes after that decoding. Wan 1.3B has the VAE of Wan "
+        "14B. `retrieval`: a step of four latents beside 20 s of history.",
         "",
         "| host | size | " + " | ".join(BETWEEN) + " |",
         "|---|---|" + "---:|" * len(BETWEEN),
