@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from memory_encoder.evaluation.judge.likeness import COLOURS
 from memory_encoder.evaluation.judge.marks import section_keys
@@ -140,6 +142,22 @@ def test_of_pictures_the_blurred_shot_is_named_and_connected_models_are_heard(wo
     (why,) = (one["needs"] for one in other.data["missing"] if one["measure"] == "semantic")
     assert "not of one CLIP" in why and not any("semantic" in shot["measures"] for shot in other.data["shots"])
     assert all("objects" in shot["measures"] for shot in other.data["shots"])
+
+
+def test_a_section_that_the_node_finds_odd_is_marked_in_the_films_strip(world: World) -> None:
+    world.film("spoilt", *PROMPTS)
+    folder = world.out / "video_memory" / "spoilt"
+    film = drawn_film()
+    for number, path in enumerate(sorted(folder.glob("section_*.webp"))):  # in the place of untrained models' noise
+        frames = [Image.fromarray(frame) for frame in pictures_of(film)[0][:8]]  # of which Pillow keeps equal ones once
+        if number == 1:
+            frames = frames[:1] * 8
+        frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True, duration=60)
+    judge(world, film="spoilt")
+    routes = importlib.import_module(f"{PACK}.nodes.routes")
+    sections = routes.film_state("spoilt")["sections"]
+    assert [[one["measure"] for one in section.get("falls_out", ())] for section in sections] == [[], ["dynamics"], []]
+    assert sections[1]["falls_out"][0]["said"].startswith("shot 2: hardly moves")
 
 
 @pytest.mark.parametrize(

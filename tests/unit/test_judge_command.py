@@ -100,7 +100,7 @@ def test_a_film_of_ours_is_read_by_its_previews_with_its_joins_and_its_cast(tmp_
         prompt = "Mira waves" if index < 2 else "Mira sits"
         path = store.put(key, index, {"latents": torch.zeros(1, 4, 2, 4, 4)}, {})
         frames = [Image.new("RGB", (64, 48), (40 * index, 8 * number, 90)) for number in range(6)]
-        frames[0].save(path.with_suffix(".webp"), save_all=True, append_images=frames[1:], lossless=True)
+        frames[0].save(path.with_suffix(".webp"), save_all=True, append_images=frames[1:], lossless=True, duration=80)
         chain = {"previous": f"{index}", "chain": f"{index + 1}", "fps": 16.0}
         records.append({"index": index, "key": key, "status": "stored", "prompt": prompt, "seconds": 2.0} | chain)
     store.write_manifest(records)
@@ -114,6 +114,11 @@ def test_a_film_of_ours_is_read_by_its_previews_with_its_joins_and_its_cast(tmp_
     assert first.times[5] == pytest.approx(2 - 1 / 16) and first.times[6] == 2.0
     report = judge_film(found, Instruments())
     assert "previews" in report.source and [seam.section for seam in report.seams] == [2]
+    frozen = tmp_path / "night" / "section_0001_0000000000000000.webp"
+    frames = [Image.new("RGB", (64, 48), (level, 0, 0)) for level in (0, 0, 0, 90, 90, 200)]
+    for kept, whole in ((frames, [0, 0, 0, 90, 90, 200]), (frames[:1] * 6, [0] * 24)):  # as WebP keeps equal ones once
+        kept[0].save(frozen, save_all=True, append_images=kept[1:], lossless=True, duration=80)
+        assert [int(picture[0, 0, 0]) for _, picture in footage_of_film(tmp_path / "night").read()][6:-6] == whole
     (tmp_path / "night" / "section_0000_0000000000000000.webp").unlink()
     with pytest.raises(ValueError, match="section 1 has no preview; save the film and judge the MP4"):
         footage_of_film(tmp_path / "night")

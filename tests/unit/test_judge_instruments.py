@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import sys
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
@@ -18,9 +20,9 @@ import torch
 from memory_encoder.evaluation.judge.clarity import DETAIL, NIQE, Clarity, by_musiq
 from memory_encoder.evaluation.judge.drift import film_drift
 from memory_encoder.evaluation.judge.dynamics import by_dis, by_raft
-from memory_encoder.evaluation.judge.faces import OpenCvFaces
+from memory_encoder.evaluation.judge.faces import ArcFaces, OpenCvFaces
 from memory_encoder.evaluation.judge.footage import Footage
-from memory_encoder.evaluation.judge.instruments import Instruments, find_instruments
+from memory_encoder.evaluation.judge.instruments import ARCFACE, SFACE, YUNET, Instruments, find_instruments
 from memory_encoder.evaluation.judge.judging import judge_film
 from memory_encoder.evaluation.judge.likeness import COLOURS, Aesthetic, colour_vectors, one_space
 from memory_encoder.evaluation.judge.niqe import Niqe, NiqeError
@@ -113,6 +115,107 @@ def test_raft_and_musiq_are_made_from_files_and_fetch_nothing(tmp_path: Path, mo
     assert white == pytest.approx(100) and made == {
         "name": "musiq", "pretrained_model_path": str(tmp_path / "musiq.pth"),
     }  # fmt: skip
+
+
+def insightface(made: dict[str, Any]) -> ModuleType:
+    """In the place of InsightFace's module `app`: no face finder, but as strict as it about files, and offline."""
+
+    class FaceAnalysis:
+        def __init__(self, name: str, root: str, allowed_modules: list[str], providers: list[str]) -> None:
+            files = {path.name for path in (Path(root) / "models" / name).glob("*.onnx")}
+            assert files, "it would download them"
+            made.update(name=name, files=files, modules=allowed_modules, providers=providers)
+
+        def prepare(self, ctx_id: int, det_size: tuple[int, int]) -> None:
+            made.update(device=ctx_id, size=det_size)
+
+        def get(self, picture: np.ndarray) -> list[Any]:
+            assert picture.flags.c_contiguous and picture[0, 0].tolist() == [3, 2, 1], "BGR"
+            box, vector = np.array([10, 20, 50, 70], np.float32), np.array([3, 0, 4], np.float32)
+            small = np.array([0, 0, 8, 30], np.float32)
+            return [SimpleNamespace(bbox=b, normed_embedding=vector) for b in (box, small)]
+
+    module = ModuleType("insightface")
+    module.__spec__ = ModuleSpec("insightface", None)
+    vars(module)["app"] = app = ModuleType("insightface.app")
+    vars(app)["FaceAnalysis"] = FaceAnalysis
+    return module
+
+
+def test_arcface_is_taken_from_a_whole_folder_and_never_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, Any] = {}
+    module = insightface(made)
+    monkeypatch.setitem(sys.modules, "insightface", module)
+    monkeypatch.setitem(sys.modules, "insightface.app", vars(module)["app"])
+    folder = tmp_path / ARCFACE
+    for files in ((), ("det_10g.onnx",), ("w600k_r50.onnx", "genderage.onnx")):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name in files:
+            (folder / name).touch()
+        found = find_instruments([tmp_path])
+        assert found.faces is None and any(one.measure == "identity" for one in found.missing) and not made
+        with pytest.raises(ValueError, match=r"buffalo_l lacks its .*; put InsightFace's buffalo_l there"):
+            ArcFaces(folder)
+    with pytest.raises(ValueError, match="lacks its detector"):
+        ArcFaces(tmp_path / "nowhere")
+    (folder / "det_10g.onnx").touch()
+    faces = find_instruments([tmp_path / "other", tmp_path]).faces
+    assert isinstance(faces, ArcFaces) and made == {
+        "name": "buffalo_l", "files": {"det_10g.onnx", "w600k_r50.onnx", "genderage.onnx"},
+        "modules": ["detection", "recognition"], "providers": ["CPUExecutionProvider"],
+        "device": -1, "size": (640, 640),
+    }  # fmt: skip
+    (face,) = faces.find(np.full((90, 90, 3), (1, 2, 3), np.uint8))
+    assert face.box == (10, 20, 40, 50) and face.vector == pytest.approx([0.6, 0, 0.8])
+
+
+def test_sface_sees_what_yunet_found_aligned_and_small_faces_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small = np.zeros(15, np.float32), np.zeros(15, np.float32)
+    large[:4], small[:4] = (10, 20, 40, 50), (0, 0, 15, 40)
+    calls: list[Any] = []
+
+    class Detector:
+        rows: Any = np.stack([large, small])
+
+        def setInputSize(self, size: tuple[int, int]) -> None:
+            calls.append(("size", size))
+
+        def detect(self, picture: np.ndarray) -> tuple[int, Any]:
+            assert picture.flags.c_contiguous and picture[0, 0].tolist() == [3, 2, 1], "BGR"
+            return 1, self.rows
+
+    class Recogniser:
+        def alignCrop(self, picture: np.ndarray, row: np.ndarray) -> np.ndarray:
+            assert picture[0, 0].tolist() == [3, 2, 1]
+            calls.append(("aligned", row[:4].tolist()))
+            return np.full((112, 112, 3), 7, np.uint8)
+
+        def feature(self, aligned: np.ndarray) -> np.ndarray:
+            assert aligned.shape == (112, 112, 3) and (aligned == 7).all()
+            return np.array([[0.0, 3.0, 4.0]], np.float32)
+
+    def create(kind: Any) -> Any:
+        return SimpleNamespace(create=lambda path, *more: calls.append((kind.__name__, Path(path).name)) or kind())
+
+    monkeypatch.setattr(cv2, "FaceDetectorYN", create(Detector))
+    monkeypatch.setattr(cv2, "FaceRecognizerSF", create(Recogniser))
+    for name in (YUNET, SFACE):
+        assert find_instruments([tmp_path]).faces is None
+        (tmp_path / name).touch()
+    faces = find_instruments([tmp_path]).faces
+    assert isinstance(faces, OpenCvFaces) and "SFace" in faces.tool and faces.same == 0.363
+    assert calls == [("Detector", YUNET), ("Recogniser", SFACE)]
+    picture = np.full((90, 120, 3), (1, 2, 3), np.uint8)
+    (face,) = faces.find(picture)
+    assert calls[2:] == [("size", (120, 90)), ("aligned", [10, 20, 40, 50])]
+    assert face.box == (10, 20, 40, 50) and face.vector == pytest.approx([0, 0.6, 0.8])
+    monkeypatch.setattr(Detector, "rows", None)
+    assert faces.find(picture) == []
 
 
 def test_the_aesthetic_head_is_its_layers_one_after_the_other(tmp_path: Path) -> None:

@@ -72,13 +72,18 @@ class OpenCvFaces:
 
 
 class ArcFaces:
-    """InsightFace's detector and ArcFace, from a folder such as models/insightface/models/buffalo_l."""
+    """InsightFace's detector and ArcFace, from a folder such as models/insightface/models/buffalo_l.
+
+    Raises ValueError for a folder that lacks one of them, and ImportError without InsightFace.
+    """
 
     tool, same = "InsightFace's ArcFace", ARCFACE_SAME
 
     def __init__(self, folder: Path) -> None:
+        absent = lacks_arcface(folder)
+        if absent:  # InsightFace downloads a folder that it does not find
+            raise ValueError(f"{folder} lacks {' and '.join(absent)}; put InsightFace's {folder.name} there, unpacked")
         analysis = importlib.import_module("insightface.app").FaceAnalysis
-        # It downloads what its root lacks: the caller has seen that the folder is there.
         self.app = analysis(
             name=folder.name, root=str(folder.parents[1]), allowed_modules=["detection", "recognition"],
             providers=["CPUExecutionProvider"],
@@ -87,8 +92,15 @@ class ArcFaces:
 
     def find(self, picture: np.ndarray) -> list[Face]:
         found = self.app.get(np.ascontiguousarray(picture[..., ::-1]))
-        boxes = [(*face.bbox[:2], face.bbox[2] - face.bbox[0], face.bbox[3] - face.bbox[1]) for face in found]
-        return [Face(_box(box), unit(face.normed_embedding)) for box, face in zip(boxes, found, strict=True)]
+        boxes = [_box((*face.bbox[:2], *np.subtract(face.bbox[2:4], face.bbox[:2]))) for face in found]
+        faces = [Face(box, unit(face.normed_embedding)) for box, face in zip(boxes, found, strict=True)]
+        return [face for face in faces if min(face.box[2:]) >= LEAST_PIXELS]
+
+
+def lacks_arcface(folder: Path) -> list[str]:
+    """Which of InsightFace's two models, detector and recogniser, are not in a folder of its."""
+    needed = {"its detector det_*.onnx": "det_*.onnx", "its recogniser w600k_*.onnx": "w600k_*.onnx"}
+    return [said for said, pattern in needed.items() if not any(folder.glob(pattern))]
 
 
 @dataclass

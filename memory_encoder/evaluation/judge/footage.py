@@ -32,7 +32,8 @@ MOST_PIXELS = 1920  # of the longer side
 TINY = 96  # pixels across, in which joins and cuts are looked at
 LOOKED_AT = 5  # frames of a shot that are looked at one by one, evenly chosen
 EDGE = 0.05  # of a shot at either end that is not looked at: a storyboard's cut may lie some frames beside the film's
-PREVIEWS = "moving previews of the sections, at most 24 frames each and 256 pixels wide"
+PREVIEW_FRAMES = 24  # of a section, or as many as it has
+PREVIEWS = f"moving previews of the sections, at most {PREVIEW_FRAMES} frames each and 256 pixels wide"
 
 Pieces = Callable[[], Iterable[Tensor]]  # pictures [T,H,W,3] in 0..1, in order, as often as asked
 Stamped = tuple[float, np.ndarray]  # seconds from the beginning, and the picture [H,W,3] uint8 RGB
@@ -230,8 +231,9 @@ def footage_of_film(folder: Path, storyboard: Storyboard | None = None, decoded:
 
     def read() -> Iterator[Stamped]:
         for index, path in enumerate(previews):
-            pictures = _animation(path)
-            last = _seconds(stored, index) - 1 / fps
+            length = _seconds(stored, index)
+            pictures = _animation(path, min(PREVIEW_FRAMES, round(length * fps)))
+            last = length - 1 / fps
             for number, picture in enumerate(pictures):
                 yield starts[index] + last * number / max(1, len(pictures) - 1), picture
 
@@ -313,15 +315,18 @@ def _preview_path(stored: StoredFilm, index: int) -> Path:
     return path
 
 
-def _animation(path: Path) -> list[np.ndarray]:
+def _animation(path: Path, count: int) -> list[np.ndarray]:
+    """Its pictures, each as often as it was put in: WebP keeps one of equal neighbours, with the time of all of them,
+    and where all of `count` are equal a single one without a time."""
     try:
         with Image.open(path) as image:
-            count = getattr(image, "n_frames", 1)
-            pictures = []
-            for number in range(count):
+            pictures, shown = [], []
+            for number in range(getattr(image, "n_frames", 1)):
                 image.seek(number)
                 pictures.append(np.asarray(image.convert("RGB")))
-            return pictures
+                shown.append(max(1.0, float(image.info.get("duration") or 1)))
+            each = min(shown) if len(pictures) > 1 else shown[0] / max(1, count)
+            return [picture for picture, time in zip(pictures, shown, strict=True) for _ in range(round(time / each))]
     except DAMAGE as error:
         raise BadClip(f"{path.name} cannot be read ({error}); delete it and render the film once more") from error
 

@@ -14,7 +14,7 @@ import torch
 from .clarity import Clarity, by_detail, by_musiq, by_niqe
 from .drift import Drift, colour_drift, sharpness_drift
 from .dynamics import Dynamics, by_dis, by_raft
-from .faces import ArcFaces, FaceFinder, OpenCvFaces
+from .faces import ArcFaces, FaceFinder, OpenCvFaces, lacks_arcface
 from .likeness import Aesthetic, Ask, Embed, EmbedText, colour_vectors, one_space
 from .report import Missing
 
@@ -110,9 +110,7 @@ def _installed(package: str) -> bool:
 
 
 def _faces(models_dirs: Sequence[Path], missing: list[Missing]) -> FaceFinder | None:
-    arc = next(
-        (path for folder in models_dirs if (path := folder / ARCFACE).is_dir() and any(path.glob("*.onnx"))), None
-    )
+    arc = next((path for folder in models_dirs if not lacks_arcface(path := folder / ARCFACE)), None)
     if arc is not None and _installed("insightface"):
         return ArcFaces(arc)
     detector, recogniser = find_model(models_dirs, YUNET), find_model(models_dirs, SFACE)
