@@ -18,6 +18,7 @@ from ..memory_encoder.injection.hosts.comfy_models import training_mode
 from ..memory_encoder.injection.hosts.encoder_file import new_encoder, read_trained_on
 from ..memory_encoder.phi.encoder import MemoryEncoder
 from ..memory_encoder.training.dataset.mixture import Data
+from ..memory_encoder.training.dataset.settings import of_another_vae
 from ..memory_encoder.training.draws import random_state_kept
 from ..memory_encoder.training.heldout import describe_parts
 from ..memory_encoder.training.listener import Phase, PictureListener
@@ -142,7 +143,8 @@ class VideoMemoryTrain(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "encoder_rate", default=1.0, min=1e-4, max=100.0, step=0.01, optional=True,
-                    tooltip="Learning rate of the encoder as a share of the LoRA's; the tiny family took 0.2.",
+                    tooltip="Learning rate of the encoder as a share of the LoRA's; the tiny family took 1, and 0.3 in "
+                    "continuation.",
                 ),
                 io.Int.Input(
                     "cooldown", default=0, min=0, max=10_000_000, optional=True,
@@ -241,6 +243,8 @@ class VideoMemoryTrain(io.ComfyNode):
             log.info("preset %s: %s", preset, ", ".join(f"{name} {value}" for name, value in chosen.items()))
         options = TrainOptions(**{"stage": stage, "steps": steps} | recipe)
         decode = None if vae is None else codec_for(model, vae).decode
+        if vae is not None and (remark := of_another_vae(dataset.space, vae)):
+            log.warning("vae: %s", remark)
         listener = NodeListener(folder, decode, TrainingEvents(run, steps))
         own = random_state_kept(training.training_device())
         with own, torch.inference_mode(False), torch.enable_grad(), training_mode():

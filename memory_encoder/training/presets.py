@@ -58,23 +58,26 @@ class Preset:
         return {"steps": steps, **cooldown, **self.both, **own}
 
 
-# What the tiny family was trained with, at the learning rates of a LoRA of a large model; not tried at full size.
+# What the tiny family's memories were trained with (demo/tiny_family/README.md), in what a size does not change.
+TRIED: dict[str, Any] = {"clean_share": 1.0}
+TRIED_ONE: dict[str, Any] = {"reconstruction": 300, "encoder_rate": 1.0}
+TRIED_TWO: dict[str, Any] = {
+    "encoder_rate": 0.3,
+    "retrieval_share": 0.4,
+    "history_dropout": 0.1,
+    "window_share": 0.25,
+}
+# The same at the learning rate of a LoRA of a large model, which nobody has tried.
 FILMS: dict[str, Any] = {
+    **TRIED,
     "rank": 128,
     "learning_rate": 1e-4,
-    "encoder_rate": 0.2,
-    "clean_share": 0.5,
     "mixed_precision": "bf16",
     "gradient_checkpointing": True,
     "offload_inputs": True,  # with these two, sections of 5 seconds have room, and no loss changes
     "resident_blocks": 0,
 }
-FILMS_TWO: dict[str, Any] = {
-    "retrieval_share": 0.3,
-    "history_dropout": 0.15,
-    "window_share": 0.25,
-    "shorter_share": 0.5,
-}
+FILMS_TWO: dict[str, Any] = {**TRIED_TWO, "shorter_share": 0.5}
 PRESETS = {
     preset.name: preset
     for preset in (
@@ -99,6 +102,7 @@ PRESETS = {
             "Wan 2.2 5B, fp8",
             10_000,
             {**FILMS, "batch_size": 4},
+            retrieval=TRIED_ONE,
             continuation=FILMS_TWO,
         ),
         Preset(
@@ -107,6 +111,7 @@ PRESETS = {
             "Wan 2.2 T2V 14B, high-noise expert (I2V: --min-t 0.9), fp8",
             5_000,
             {**FILMS, "batch_size": 4, "min_t": 0.875, "max_t": 1.0},
+            retrieval=TRIED_ONE,
             continuation=FILMS_TWO,
             fps=16,
         ),
@@ -116,6 +121,7 @@ PRESETS = {
             "Wan 2.2 T2V 14B, low-noise expert (I2V: --max-t 0.9), fp8",
             5_000,
             {**FILMS, "batch_size": 4, "min_t": 0.0, "max_t": 0.875},
+            retrieval=TRIED_ONE,
             continuation=FILMS_TWO,
             fps=16,
         ),
@@ -125,15 +131,14 @@ PRESETS = {
             "tiny_wan_host of demo/tiny_family, with --channels 64,256 at 2x2x1 and 48,128,256 at 2x2x2",
             2000,
             {
-                "batch_size": 4, "rank": 64, "learning_rate": 3e-3, "encoder_rate": 1.0, "clean_share": 1.0,
-                "shift": 3.0, "warmup": 30, "ema": 0.995, "caption_dropout": 0.5, "mixed_precision": "bf16",
+                **TRIED, "batch_size": 4, "rank": 64, "learning_rate": 3e-3, "shift": 3.0,
+                "warmup": 30, "ema": 0.995, "caption_dropout": 0.5, "mixed_precision": "bf16",
                 "gradient_checkpointing": False, "per_clip": False,
             },
-            retrieval={"reconstruction": 300},
+            retrieval=TRIED_ONE,
             continuation={
-                "learning_rate": 2e-3, "encoder_rate": 0.3, "section": 4, "aligned": 0.7, "window_share": 0.25,
-                "retrieval_share": 0.4, "history_dropout": 0.1, "caption_dropout": 0.2, "shorter_share": 0.0,
-                "ema": 0.99,
+                **TRIED_TWO, "learning_rate": 2e-3, "section": 4, "aligned": 0.7, "caption_dropout": 0.2,
+                "shorter_share": 0.0, "ema": 0.99,
             },
             size=(128, 96),
             fps=16,

@@ -7,10 +7,21 @@ import re
 import shlex
 from dataclasses import asdict, fields
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
 
+from benchmarks.training_days import (
+    REPORTED_HOST,
+    REPORTED_TOKENS,
+    RUNS,
+    SECONDS_A_TOKEN,
+    Run,
+    days_table,
+    tokens,
+)
+from memory_encoder.budget import HOSTS
 from memory_encoder.cli import _parser
 from memory_encoder.film.plan import PlanRequest
 from memory_encoder.training.arguments import OPTIONS
@@ -84,6 +95,19 @@ def test_every_preset_is_made_of_options_and_what_is_given_beside_it_comes_first
     assert other.cooldown == (10 if PRESETS[name].cools else 0)
 
 
+@pytest.mark.parametrize("stage", ["retrieval", "continuation"])
+@pytest.mark.parametrize("name", ["12gb-5b", "24gb-14b", "24gb-14b-low"])
+def test_the_presets_for_cards_are_the_recipe_of_the_tiny_familys_memories(name: str, stage: Any) -> None:
+    """What a size of model does not change; 300 steps of reconstruction, at 1 and then 0.3 of the LoRA's rate."""
+    tiny, card = (parsed("--preset", one, stage=stage) for one in ("tiny", name))
+    shared = ("clean_share", "encoder_rate", "reconstruction")
+    if stage == "continuation":
+        shared += ("retrieval_share", "history_dropout", "window_share")
+    assert {key: getattr(card, key) for key in shared} == {key: getattr(tiny, key) for key in shared}
+    first = stage == "retrieval"
+    assert (tiny.clean_share, tiny.encoder_rate, tiny.reconstruction) == (1.0, *((1.0, 300) if first else (0.3, 0)))
+
+
 def test_an_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="'huge' is unknown; choose paper, 12gb-5b"):
         preset_named("huge")
@@ -91,6 +115,27 @@ def test_an_unknown_preset_names_the_known_ones() -> None:
 
 def test_the_table_of_presets_in_the_docs_is_that_of_the_code() -> None:
     assert preset_table() in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def test_the_days_in_the_docs_are_those_of_the_presets_own_draws() -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert days_table() in text
+    for run in RUNS:  # as the page says
+        assert f"{run.host.parameters / REPORTED_HOST.parameters:.1f}" in ("1.0", "2.9", "2.6")
+    assert f"is {1000 * SECONDS_A_TOKEN:.2f} ms a token" in text and f"({REPORTED_TOKENS:,} tokens" in text
+
+
+def test_a_clip_has_in_the_mean_what_its_preset_draws() -> None:
+    """Wan 2.2 5B: 390 tokens a latent, 28 of the memory for each two, of 150 latents."""
+    first = Run("12gb-5b", HOSTS["wan-5b"], "retrieval", "")
+    assert 76 * 28 + 2 * 390 < mean(tokens(first)) < 76 * 28 + 4 * 390  # Omega is one or two cells of two latents
+    whole = {"shorter_share": 0.0, "retrieval_share": 0.0, "window_share": 1.0, "history_dropout": 0.0, "section": 8}
+    made = list(tokens(Run("12gb-5b", HOSTS["wan-5b"], "continuation", "", options=whole)))
+    assert (8 + 1) * 390 + 28 <= min(made) < max(made) <= (8 + 3) * 390 + 72 * 28
+    without = mean(
+        tokens(Run("12gb-5b", HOSTS["wan-5b"], "continuation", "", options=whole | {"history_dropout": 1.0}))
+    )
+    assert without == 8 * 390
 
 
 def test_every_option_of_training_is_in_the_command_with_help() -> None:
