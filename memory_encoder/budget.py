@@ -71,6 +71,12 @@ HOSTS: dict[str, HostShape] = {
 }  # fmt: skip
 
 
+def check_horizon(horizon: int) -> None:
+    """Raises ValueError for a number of memory tokens that can be no horizon."""
+    if horizon < 0:
+        raise ValueError(f"horizon {horizon} must not be negative; 0 shows the whole memory")
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a person wants to make; sizes in pixels, times in seconds.
@@ -111,8 +117,7 @@ class Plan:
             raise ValueError(f"fps {self.fps} must lie between 0 and 1000")
         if not (0 <= self.history_seconds <= 86400 and 0 <= self.section_seconds <= 86400):
             raise ValueError("seconds must lie between 0 and 86400 (one day)")
-        if self.horizon < 0:
-            raise ValueError(f"horizon {self.horizon} must not be negative; 0 lets a section see the whole memory")
+        check_horizon(self.horizon)
         if not 0 <= self.sliding_window <= RECENT_LATENTS:
             raise ValueError(f"sliding_window {self.sliding_window} must lie between 0 and {RECENT_LATENTS}")
         if not self.rates and not self.pictures:

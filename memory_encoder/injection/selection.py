@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from ..budget import check_horizon
 from ..memory.video_memory import VideoMemory
 from ..phi.config import DEFAULT_WINDOW, EncoderConfig, HistoryTimestep
 from ..phi.cross_attention import CrossMemory
@@ -50,8 +51,7 @@ class MemorySettings:
             raise ValueError(f"strength {self.strength} must lie between 0 and 1")
         if self.history_guidance < 0:
             raise ValueError(f"history_guidance {self.history_guidance} must not be negative; 0 turns it off")
-        if self.horizon < 0:
-            raise ValueError(f"horizon {self.horizon} must not be negative; 0 lets the whole memory in")
+        check_horizon(self.horizon)
         if self.history_timestep not in ("zero", "same"):
             raise ValueError(f"history_timestep {self.history_timestep!r} is unknown; choose zero or same")
         if self.attention_mode not in get_args(AttentionMode):

@@ -92,6 +92,12 @@ def section_of(options: TrainOptions, step: Step, kind: str, frames: int) -> int
     return length
 
 
+TOGETHER = (
+    "weights are split over processes (FSDP): the clips of a batch share task, frames, section and dropout, as with "
+    "per_clip off, since the processes exchange gradients that all of them must have"
+)
+
+
 def drawn_for(options: TrainOptions, split: bool) -> TrainOptions:
     """The options that batches are drawn with. split: weights are split over processes.
 

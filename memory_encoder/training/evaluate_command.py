@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..budget import check_horizon
 from ..evaluation.baselines import THUMBNAIL
 from ..evaluation.identification import Lineup
 from ..evaluation.score import MEMORY, NONE, ClipScore, comparison, in_decibels, score_clip, summary
@@ -41,6 +42,7 @@ from .dataset.video import VideoReader
 from .dataset.windows import lr_by_rate
 from .module import TrainingModule
 from .pictures import label, write_picture
+from .run_files import HELD_OUT, clips_trained_on, names_in_line
 
 TINY_FAMILY = Path(__file__).parents[2] / "demo" / "tiny_family" / "weights"
 TINY_TEXT = "demo.nodes.text_encoder:HashTextEncoder"
@@ -58,6 +60,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     for name, path in [*files.items(), *(("encoder", path) for path in encoder_files)]:
         if not path.is_file():
             raise DatasetError(f"{name} {path} does not exist; give --{name} FILE")
+    check_horizon(args.horizon)
     load_comfy(args.comfy, PYTORCH_ATTENTION)
     clips = find_clips(args.clips, args.out)
     if not clips:
@@ -71,7 +74,10 @@ def run_evaluate(args: argparse.Namespace) -> None:
         if args.text_encoder or not args.host:
             text = load_text_encoder(args.text_encoder or [TINY_TEXT], args.text_type or "wan")
         judge = Judge(patcher, vae, encoders, text, args)
-        evaluation = Evaluation(args, [encoder.config.rate for encoder in encoders])
+        remarks = remarks_on(args, encoder_files, clips)
+        for remark in remarks:
+            print(f"note: {remark}", flush=True)
+        evaluation = Evaluation(args, [encoder.config.rate for encoder in encoders], remarks)
         try:
             for number, (name, path) in enumerate(clips.items(), 1):
                 evaluation.clip(judge, name, path, f"clip {number} of {len(clips)}")
@@ -85,11 +91,27 @@ def run_evaluate(args: argparse.Namespace) -> None:
     print(f"{args.out / REPORT}\n{args.out / SHEET}", flush=True)
 
 
+def remarks_on(args: argparse.Namespace, encoders: Sequence[Path], clips: Collection[str]) -> list[str]:
+    """What the figures of an evaluation do not mean, a sentence each. encoders: their files. clips: names."""
+    remarks = []
+    if args.host and not args.text_encoder:
+        remarks.append(
+            "without --text-encoder the model is told one token of zeros, where it was trained with the text of an "
+            "empty prompt; give its text encoder for figures to compare"
+        )
+    if seen := sorted(set(clips) & set().union(*map(clips_trained_on, encoders))):
+        remarks.append(
+            f"{len(seen)} of {len(clips)} clips have the names of clips that were trained on ({names_in_line(seen)}): "
+            f"what they score says nothing of new ones; those in {HELD_OUT} beside the encoder were held out"
+        )
+    return remarks
+
+
 class Evaluation:
     """What is known after each clip; the files are written anew with every one, so that an interruption loses none."""
 
-    def __init__(self, args: argparse.Namespace, rates: Sequence[str]) -> None:
-        self.args, self.rates, self.lineup = args, rates, Lineup()
+    def __init__(self, args: argparse.Namespace, rates: Sequence[str], remarks: Sequence[str] = ()) -> None:
+        self.args, self.rates, self.remarks, self.lineup = args, rates, remarks, Lineup()
         self.scores: list[ClipScore] = []
         self.skipped: list[dict[str, str]] = []
 
@@ -116,6 +138,7 @@ class Evaluation:
         args = self.args
         facts = {"skipped": self.skipped, "seed": args.seed, "steps": args.steps, "fps": args.fps}
         facts |= {"horizon": args.horizon} if args.horizon else {}
+        facts |= {"remarks": self.remarks} if self.remarks else {}
         facts |= {"size": [args.width, args.height], "frames": args.frames, "rate": "+".join(self.rates)}
         return summary(self.scores, facts | {"torch": torch.__version__}, self.lineup)
 

@@ -23,12 +23,11 @@ from .lora import add_lora, load_lora_state, remove_lora
 from .module import TrainingModule
 from .options import HostDefaults, TrainOptions
 from .reconstruction import check_teacher, reconstruct
-from .run_files import HELD_OUT, begun_with
+from .run_files import HELD_OUT, MOST_TRAINED, TRAINED, begun_with, names_in_line
 from .source import DatasetBatches
 from .streaming import streamed_blocks
 from .trainer import Trainer
 
-SHOWN = 8  # names in a line
 UNTRAINED = (
     "the encoder has not been trained: stage continuation usually begins with the encoder of stage retrieval and a "
     "new LoRA; an untrained one learns to keep frames from the next section alone"
@@ -133,14 +132,15 @@ def what_is_trained(dataset: Data, options: TrainOptions) -> TrainedOn:
 
 
 def held_out(dataset: Data, folder: Path) -> str:
-    """Writes which clips are held out into the run's folder, and says it in a line."""
+    """Writes which clips are held out, and which are not, into the run's folder, and says the former in a line."""
     names, others = dataset.split("heldout").sources, dataset.split("train").clips
     if is_main():
-        write_bytes(folder / HELD_OUT, "".join(f"{name}\n" for name in names).encode())
+        trained = dataset.split("train").sources if others <= MOST_TRAINED else ()
+        for file, listed in ((HELD_OUT, names), (TRAINED, trained)):
+            write_bytes(folder / file, "".join(f"{name}\n" for name in listed).encode())
     if not names:
         return "no clip is held out, so that nothing is measured on clips that were not trained on"
-    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-    return f"held out: {len(names)} of {len(names) + others} clips: {shown} (all in {HELD_OUT})"
+    return f"held out: {len(names)} of {len(names) + others} clips: {names_in_line(names)} (all in {HELD_OUT})"
 
 
 def with_room(options: TrainOptions, card: float | None, plan: Callable[[TrainOptions], MemoryPlan]) -> TrainOptions:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from .distributed.shards import gathered, is_main
 from .lora import lora_state
 
 CHECKPOINT, LOSSES, BEST = "checkpoint.pt", "losses.jsonl", "best"
-PACE, HELD_OUT = "pace.jsonl", "heldout.txt"
+PACE, HELD_OUT, TRAINED = "pace.jsonl", "heldout.txt", "trained.txt"
+MOST_TRAINED, SHOWN = 100_000, 8  # clips whose names are kept, and in a line
 LOSS_PICTURE, RECALL_PICTURE = "loss.png", "recalled.png"
 ENCODER, LORA, HOST = "encoder.safetensors", "lora.safetensors", "host.safetensors"
 LOCK = ".lock"  # there while a run trains; says by whom
@@ -151,6 +152,18 @@ def not_a_pair(encoder: Path, lora: Path) -> str | None:
             "both of one step"
         )
     return None
+
+
+def names_in_line(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def clips_trained_on(encoder: Path) -> set[str]:
+    """Names of the clips that the run trained on in whose folder an encoder lies; empty where that is not known."""
+    folder = encoder.parent.parent if encoder.parent.name == BEST else encoder.parent
+    path = folder / TRAINED
+    return set(read_plain(path).decode(errors="replace").splitlines()) if is_plain(path) else set()
 
 
 def begun_with(folder: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ..injection.hosts.encoder_file import cross_settings, load_encoder, new_enc
 from ..phi.config import EncoderConfig, Padding
 from ..phi.encoder import MemoryEncoder
 from .dataset.mixture import Mixture, open_datasets
-from .dataset.settings import parse_rates
+from .dataset.settings import of_another_vae, parse_rates
 from .heldout import describe_parts
 from .listener import PictureListener
 from .options import HostDefaults, TrainOptions
@@ -58,7 +58,10 @@ def run_train(args: argparse.Namespace) -> None:
         encoder, *others = encoders_from(args, host, dataset.padding, options.seed)
         pictures = None
         if args.vae:
-            pictures = codec(patcher, load_vae(args.vae)).decode
+            vae = load_vae(args.vae)
+            pictures = codec(patcher, vae).decode
+            if remark := of_another_vae(dataset.space, vae):
+                _LOG.warning("--vae %s: %s", args.vae, remark)
         report = Teller(args.out, pictures)
         if isinstance(dataset, Mixture):
             print(f"datasets: {dataset}", flush=True)

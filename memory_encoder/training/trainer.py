@@ -26,7 +26,7 @@ from .checkpoints import FULL, Checkpoints, floats, settings_of, weights_sample
 from .distributed.in_place import norm_inputs_kept
 from .distributed.sharding import in_forward, prepare_split, release, splits_weights
 from .distributed.shards import load_optimizer_state, optimizer_state, own_shard, put_whole, whole_value
-from .draws import draw_rows, drawn_for, random_state_kept, target_of
+from .draws import TOGETHER, draw_rows, drawn_for, random_state_kept, target_of
 from .finite import NotFinite, Skips, StepResult
 from .heldout import heldout_parts
 from .interruption import Stopped, signals_noted
@@ -95,6 +95,8 @@ class Trainer:
         self.optimizers: list[Any] = list(prepared[1:])
         self.moments = [f"{type(one).__module__.split('.')[0]} {type(one).__name__}" for one in optimizers]
         self.drawing = drawn_for(options, self.sharded)
+        if self.drawing != options and self.accelerator.is_main_process:
+            _LOG.warning("%s", TOGETHER)
         self.ema = Ema(_trained(module), options.ema, options.ema_every)  # sharding has made other parameters
         self.batches = Prefetch(partial(self._rows, kind="train"), options.steps * options.accumulate)
         self.checkpoints = Checkpoints(folder, options.keep_checkpoints)

@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from demo.clip import write_frames
 from demo.tiny_family.procedural import make_film
@@ -74,6 +75,7 @@ def test_all_three_stages_run_one_after_the_other_from_the_command_line(
     cached: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert train(files, cached, tmp_path / "host", "--stage", "host", "--train-host") == 0
     hosts = files | {"host": tmp_path / "host" / HOST}
@@ -100,9 +102,14 @@ def test_all_three_stages_run_one_after_the_other_from_the_command_line(
     ):
         assert all((tmp_path / run / name).is_file() for name in made), run
         assert len(read_losses(tmp_path / run / LOSSES)) == 3
-    # Run again: nothing is left to do.
-    assert train(hosts, cached, tmp_path / "two", "--stage", "continuation", *encoder) == 0
+    assert "the VAE is not the one" not in caplog.text
+    # Run again: nothing is left to do; with another VAE.
+    weights = load_file(files["vae"])
+    save_file({name: value + 0.01 for name, value in weights.items()}, tmp_path / "other.safetensors")
+    other = ["--vae", str(tmp_path / "other.safetensors")]
+    assert train(hosts, cached, tmp_path / "two", "--stage", "continuation", *encoder, *other) == 0
     assert len(read_losses(tmp_path / "two" / LOSSES)) == 3
+    assert f"{other[1]}: the VAE is not the one that the dataset was cached with" in caplog.text
 
 
 def test_evaluation_of_a_run_writes_numbers_and_pictures_and_names_what_it_left_out(
@@ -126,6 +133,11 @@ def test_evaluation_of_a_run_writes_numbers_and_pictures_and_names_what_it_left_
     assert len({report["psnr"][kind] for kind in ("memory", "none", "full")}) == 3
     assert (tmp_path / "a" / "report.json").read_bytes() == (tmp_path / "b" / "report.json").read_bytes()
     assert (tmp_path / "a" / "sheet.png").stat().st_size > 1000
+    no_text, trained = report["remarks"]
+    assert no_text.startswith("without --text-encoder") and f"note: {no_text}" in capsys.readouterr().out
+    assert trained.startswith("1 of 2 clips have the names of clips that were trained on (clip.mp4)")
+    assert main([*given, "--out", str(tmp_path / "d"), "--horizon", "-5"]) == 2 and not (tmp_path / "d").exists()
+    assert "horizon -5 must not be negative; 0 shows the whole memory" in capsys.readouterr().err
     assert main(["evaluate", "--clips", str(tmp_path / "a"), "--out", str(tmp_path / "c"), *given[3:]]) == 2
     assert "no video" in capsys.readouterr().err
 

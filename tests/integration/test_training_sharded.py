@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from memory_encoder.training import trainer
 from memory_encoder.training.distributed.in_place import norm_inputs_kept
 from memory_encoder.training.distributed.sharding import choose_units, splits_weights
 from memory_encoder.training.draws import draw_rows
@@ -26,7 +27,7 @@ from tests.launching import launched
 from tools.environment import ROOT
 
 from .sharded import KEPT, KEPT_AT, TOLD_AT, HunyuanClips, hunyuan_module
-from .training import tiny_module, tiny_options
+from .training import OneClip, tiny_module, tiny_options
 
 SCRIPT, STEPS = str(Path(__file__).with_name("sharded.py")), 12
 NEAR = 2e-4  # losses of other orders of summation
@@ -139,6 +140,19 @@ def accelerator(kind: str = "FSDP", parallelism: Any = None, **settings: Any) ->
     return SimpleNamespace(
         distributed_type=accelerate.DistributedType(kind), state=state, parallelism_config=parallelism
     )
+
+
+def test_a_run_of_split_weights_says_that_clips_share_what_they_are_asked_for(
+    comfy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trainer, "prepare_split", lambda accelerator, *parts: accelerator.prepare(*parts))
+    for split, per_clip in ((True, True), (True, False), (False, True)):
+        monkeypatch.setattr(trainer, "splits_weights", lambda accelerator, split=split: split)
+        options, before = tiny_options(per_clip=per_clip), len(caplog.records)
+        run = trainer.Trainer(tiny_module(options), OneClip(), options, tmp_path, cpu=True)
+        said = [record.getMessage() for record in caplog.records[before:]]
+        assert any("as with per_clip off" in text for text in said) == (split and per_clip)
+        assert run.drawing.per_clip == (per_clip and not split)
 
 
 def test_blocks_are_the_units_unless_the_user_names_others(comfy: Any) -> None:

@@ -159,6 +159,16 @@ def latent_space(host: Host, latent_format: Any, vae: Any) -> LatentSpace:
     )
 
 
+def of_another_vae(space: LatentSpace, vae: Any) -> str | None:
+    """What to say of core's VAE object where the latents of a space were not made with it, else None."""
+    if fingerprint(vae.first_stage_model.state_dict()) == space.vae:
+        return None
+    return (
+        "the VAE is not the one that the dataset was cached with, or has another precision: recalled pictures may show "
+        "wrong colours and details, while losses stay what they are; give the dataset's VAE"
+    )
+
+
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
     """Hash of names, shapes and some values of each weight: other weights, other hash, whatever device they lie on."""
     digest = hashlib.sha256()
