@@ -9,7 +9,7 @@ import { withDisk, withEnd, withMessage, withSuccess, emptyFilm } from "./film/s
 import { formatPictures, parsePictures } from "./film/picture_marks.mjs";
 import { PICTURES_STYLE } from "./film/pictures.mjs";
 import { HEIGHT, STYLE } from "./film/style.mjs";
-import { formatLocks, formatRedo, parseLocks, parseRedo } from "./film/takes.mjs";
+import { branchName, formatLocks, formatRedo, parseLocks, parseRedo } from "./film/takes.mjs";
 import { FilmView } from "./film/view.mjs";
 import { followComfy, t } from "./i18n.mjs";
 import { addPanel, after, changed, hide, isLinked, setWidgets, textOf, widgetOf } from "./panel.mjs";
@@ -17,6 +17,7 @@ import { said } from "./said.mjs";
 
 const NODE = "VideoMemorySampler";
 const WIDTH = 480; // three sections side by side
+const BRANCH = ["film", "branch_film", "branch_section", "redo", "locks", "pictures"]; // what a branch writes
 const QUIET = 3000; // milliseconds without a message after which a run is looked up: another tab gets its messages
 const open = new Set();
 
@@ -32,6 +33,8 @@ class FilmOnNode {
       turn: (name) => this.turn(name),
       mark: (pictures) => this.mark(pictures),
       queue: () => app.queuePrompt(0, 1),
+      branch: (index) => this.branch(index),
+      emptyQueue: () => api.fetchApi("/queue", { method: "POST", body: JSON.stringify({ clear: true }) }),
       address: (path) => api.apiURL(path),
     });
     hide(widgetOf(node, "redo"));
@@ -58,11 +61,23 @@ class FilmOnNode {
       linked,
       pictures: parsePictures(String(widgetOf(this.node, "pictures")?.value ?? "")),
       picturesLinked: isLinked(this.node, "pictures"),
+      branching: !BRANCH.some((name) => isLinked(this.node, name)),
     };
   }
 
   choose({ takes, locks }) {
     setWidgets(app, this.node, { redo: formatRedo(takes), locks: formatLocks(locks) });
+    this.view.show();
+  }
+
+  /** Another film, which begins with this one's sections up to `index`; takes, locks and pictures are of this one's sections. */
+  async branch(index) {
+    const { film } = this;
+    const answer = await api.fetchApi("/video_memory/names");
+    const { films = [] } = answer.ok ? await answer.json() : {};
+    const slot = this.node.inputs?.findIndex(({ name, link }) => name === "history" && link != null) ?? -1;
+    if (slot >= 0) this.node.disconnectInput(slot); // the film's own opening comes along with its sections
+    setWidgets(app, this.node, { branch_film: film, branch_section: index + 1, redo: "", locks: "", pictures: "", film: branchName(film, films) });
     this.view.show();
   }
 
@@ -88,7 +103,7 @@ class FilmOnNode {
       const answer = await api.fetchApi(filmPath(film));
       const data = await answer.json();
       if (film !== this.film) return;
-      if (heard !== this.heard) delete data.run; // what was said meanwhile is newer
+      if (heard !== this.heard) delete data.run, delete data.queue; // what was said meanwhile is newer
       if (answer.ok) this.view.show(withDisk(this.view.state, data), "");
       else this.view.show(emptyFilm(film), said(data.error) ?? `HTTP ${answer.status}`);
     } catch (error) {
@@ -97,10 +112,11 @@ class FilmOnNode {
     this.follow();
   }
 
-  /** Asks again when nothing more is heard of a run. */
+  /** Asks again when nothing more is heard of a run, or of one that is to come. */
   follow() {
     clearTimeout(this.timer);
-    if (this.view.state.run?.state !== "running") return;
+    const { run, queue } = this.view.state;
+    if (run?.state !== "running" && !queue.own) return;
     const { heard } = this;
     this.timer = setTimeout(() => (heard === this.heard ? this.read() : this.follow()), QUIET);
   }
@@ -130,6 +146,12 @@ class FilmOnNode {
       this.pausing = false;
       this.view.show(withEnd(this.view.state, what, said(text?.trim().split("\n")[0])));
     }
+    this.refresh();
+  }
+
+  /** Something of the queue has changed; a run that is heard says more itself. */
+  queued() {
+    if (this.view.state.run?.state !== "running" || this.node.properties?.["film.review"]) this.refresh();
   }
 
   finished() {
@@ -153,6 +175,7 @@ app.registerExtension({
     api.addEventListener("execution_error", all((view, data) => view.ended("failed", data)));
     api.addEventListener("execution_interrupted", all((view, data) => view.ended("stopped", data)));
     api.addEventListener("execution_success", all((view) => view.finished()));
+    for (const name of ["status", "executing"]) api.addEventListener(name, all((view) => view.queued()));
     // Another tab may have gone on with a film meanwhile.
     document.addEventListener("visibilitychange", () => document.hidden || open.forEach((view) => view.refresh()));
   },

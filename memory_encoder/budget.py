@@ -296,6 +296,23 @@ def _divided(size: int, by: int, padding: Padding) -> int:
     return size // by if padding == "floor" else -(-size // by)
 
 
+def changed_inputs(plan: Plan, result: Estimate) -> dict[str, float]:
+    """Inputs whose values would make a plan that does not fit smaller, each of them alone; empty when it fits, if only
+    with streamed weights. width and height are one change."""
+    if result.least_bytes <= plan.card_gib * GIB:
+        return {}
+    found: dict[str, float] = {}
+    if plan.section_seconds > 2 and not plan.filled:
+        found["section_seconds"] = round(plan.section_seconds / 2, 2)
+    if (window := _window_that_fits(plan)) is not None:
+        found["sliding_window"] = window
+    if horizon := _horizon_that_fits(plan):
+        found["horizon"] = horizon
+    cell = plan.host.spatial * plan.host.patch
+    width, height = (max(cell, int(side * 0.75) // cell * cell) for side in (plan.width, plan.height))
+    return found | {"width": width, "height": height}
+
+
 def advice(plan: Plan, result: Estimate) -> list[str]:
     """What to change when the plan does not fit the card; empty when it fits."""
     card = plan.card_gib * GIB
@@ -311,20 +328,23 @@ def advice(plan: Plan, result: Estimate) -> list[str]:
             "All weights do not fit on the card: ComfyUI streams part of them from system RAM, which is slower. "
             f"{cure} avoids that."
         ]
+    smaller = changed_inputs(plan, result)
     changes = []
-    if plan.section_seconds > 2 and not plan.filled:
-        changes.append(f"shorter sections (section_seconds {plan.section_seconds / 2:g})")
+    if "section_seconds" in smaller:
+        changes.append(f"shorter sections (section_seconds {smaller['section_seconds']:g})")
     stronger = [rate for rate in RATES if token_count(plan, rate) < result.memory_tokens]
     large = result.memory_tokens > result.section_tokens / 4
     if stronger and large and plan.rates and not plan.filled:
         changes.append("a higher compression rate such as " + " or ".join(stronger[:2]))
     if not plan.rates and large and plan.pictures > 1:
         changes.append(f"fewer pictures (max_pictures {plan.pictures // 2})")
-    if (window := _window_that_fits(plan)) is not None:
-        changes.append(f"a shorter sliding window (sliding_window {window})")
-    if horizon := _horizon_that_fits(plan):
-        changes.append(f"a horizon of {horizon:,} memory tokens (horizon), beyond which the far past is thinned")
-    changes.append("a smaller picture, for example " + _smaller(plan))
+    if "sliding_window" in smaller:
+        changes.append(f"a shorter sliding window (sliding_window {smaller['sliding_window']})")
+    if "horizon" in smaller:
+        changes.append(
+            f"a horizon of {smaller['horizon']:,} memory tokens (horizon), beyond which the far past is thinned"
+        )
+    changes.append(f"a smaller picture, for example {smaller['width']}x{smaller['height']}")
     return ["Does not fit even with streamed weights. Change one or more of: " + "; ".join(changes) + "."]
 
 
@@ -450,9 +470,3 @@ def _window_that_fits(plan: Plan) -> int | None:
         return estimate(replace(plan, sliding_window=window)).least_bytes < 0.9 * plan.card_gib * GIB
 
     return next(filter(fits, reversed(range(plan.sliding_window))), None)
-
-
-def _smaller(plan: Plan) -> str:
-    cell = plan.host.spatial * plan.host.patch
-    width, height = (max(cell, int(side * 0.75) // cell * cell) for side in (plan.width, plan.height))
-    return f"{width}x{height}"

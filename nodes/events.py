@@ -15,9 +15,17 @@ LOSSES_EVERY = 0.4  # seconds between messages of a training run
 
 def running_node() -> str | None:
     """Id of the node that runs in this thread, None outside of an execution."""
+    return getattr(_context(), "node_id", None)
+
+
+def running_prompt() -> str | None:
+    """Id of the prompt that runs in this thread, None outside of an execution."""
+    return getattr(_context(), "prompt_id", None)
+
+
+def _context() -> Any:
     utils = sys.modules.get("comfy_execution.utils")
-    context = utils.get_executing_context() if hasattr(utils, "get_executing_context") else None  # type: ignore[union-attr]
-    return None if context is None else context.node_id
+    return utils.get_executing_context() if hasattr(utils, "get_executing_context") else None  # type: ignore[union-attr]
 
 
 def prompt_server() -> Any:

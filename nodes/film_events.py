@@ -31,7 +31,7 @@ from ..memory_encoder.memory.picture_choice import PictureChoice
 from ..memory_encoder.pictures.codec import Codec
 from ..memory_encoder.storyboard import Section, Shot
 from . import preview_clips
-from .events import running_node, send
+from .events import running_node, running_prompt, send
 from .picture_strip import PICTURES, PictureStrip
 
 log = logging.getLogger("video_memory")
@@ -59,13 +59,15 @@ def _harmless(method: Callable[..., None]) -> Callable[..., None]:
 
 
 RUNNING: dict[str, FilmEvents] = {}  # films that are being made, by name; each is there while its run goes on
+RAN: dict[str, str | None] = {}  # the prompt of each film's last run, which has no other run of it to come
 
 
 class FilmEvents:
     """Tells the page about one run of one film.
 
     model: MODEL whose latents are previewed, by core's `previewer` or else its cheapest. steps: sampling steps of a
-    section. A section is locked through its shot or by its index in `locks`.
+    section. A section is locked through its shot or by its index in `locks`. before: sections that the film goes on
+    from.
     """
 
     def __init__(
@@ -77,9 +79,10 @@ class FilmEvents:
         shots: Sequence[Shot],
         locks: Collection[int],
         previewer: Any = None,
+        before: int = 0,
     ) -> None:
         self.store, self.plan, self.model, self.steps = store, plan, model, steps
-        self.shots, self.locks = shots, locks
+        self.shots, self.locks, self.before = shots, locks, before
         self.clock, self.warned = FilmClock(steps), False
         self.to_make: set[int] = set()  # sections that are not on disk yet
         self.last: dict[str, Any] | None = None  # what the page was told last, but for pictures
@@ -107,9 +110,10 @@ class FilmEvents:
         """The film begins: the plan, with what is expected of each section, is written and sent."""
         self.to_make = {entry.section.index for entry in expected if not entry.kept}
         sections = [plan_record(entry, self.shots[entry.section.shot_index].locked) for entry in expected]
-        content = {"version": PLAN_VERSION, "film": self.store.film, "sections": sections}
+        content = {"version": PLAN_VERSION, "film": self.store.film, "before": self.before, "sections": sections}
         write_bytes(self.store.folder / PLAN, json.dumps(content, ensure_ascii=False).encode())
-        self._send("started", sections=sections)
+        RAN[self.store.film] = running_prompt()
+        self._send("started", sections=sections, before=self.before)
         self.previewer = self.previewer or preview_clips.cheapest_previewer(self.model)
 
     @_harmless

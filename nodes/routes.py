@@ -32,7 +32,8 @@ from ..memory_encoder.storyboard import StoryboardError
 from ..memory_encoder.training.heldout import baselines_in
 from ..memory_encoder.training.run_files import LOSSES, RECALL_PICTURE, points_of, read_losses
 from .events import prompt_server
-from .film_events import PLAN, PLAN_VERSION, RUNNING, clip_path
+from .film_events import PLAN, PLAN_VERSION, RAN, RUNNING, clip_path
+from .film_queue import queue_state
 from .picture_strip import stored_pictures
 from .preview_clips import poster
 from .runtime import folders
@@ -169,7 +170,7 @@ async def _names(request: web.Request) -> web.StreamResponse:
 def film_state(film: str) -> dict[str, Any]:
     """Plan and finished sections of a film; both lists are empty for a film that was never begun.
 
-    run: the last message of the run that is making the film, None when none is.
+    run: the last message of the run that is making the film, None when none is. queue: see `queue_state`.
     pictures: those of a memory of pictures, for films that have one.
     versions: how often a section is on disk, see `takes`.
     Sections that do not follow the ones before them, since they are of an earlier run, have the status "stale"; those
@@ -191,9 +192,10 @@ def film_state(film: str) -> dict[str, Any]:
             sections[-1]["falls_out"] = odd
     running = RUNNING.get(film)
     run = None if running is None else running.last
-    return {"film": film, "plan": _plan(store.folder / PLAN), "sections": sections, "run": run} | _pictures(
-        store.folder
-    )
+    queue = queue_state(film, RAN.get(film))
+    plan = _plan(store.folder / PLAN)
+    answer = {"film": film, **plan, "sections": sections, "run": run, "queue": queue}
+    return answer | _pictures(store.folder)
 
 
 def _pictures(folder: Path) -> dict[str, Any]:
@@ -206,13 +208,16 @@ def _reader(film: str) -> SectionStore:
     return SectionStore(folders.film_root(), film, move_aside=False)
 
 
-def _plan(path: Path) -> list[dict[str, Any]]:
+def _plan(path: Path) -> dict[str, Any]:
+    """`plan`: the sections that the film is to have. before: how many others it goes on from."""
     try:
         data = parsed_object(read_plain(path))
     except (OSError, *DAMAGE):
-        return []
+        data = {}
     known = data.get("version") == PLAN_VERSION and isinstance(data.get("sections"), list)
-    return [record for record in data["sections"] if isinstance(record, dict)] if known else []
+    plan = [record for record in data["sections"] if isinstance(record, dict)] if known else []
+    before = data.get("before") if known else 0
+    return {"plan": plan, "before": before if type(before) is int and before > 0 else 0}
 
 
 async def _film(request: web.Request) -> web.StreamResponse:

@@ -252,7 +252,9 @@ class VideoMemorySampler(io.ComfyNode):
             log.warning("film %s: %s", film, remark)
         takes, locked = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))
         progress = FilmProgress(model, len(plan), steps)
-        events = FilmEvents(store, plan, model, steps, storyboard.storyboard.shots, locked, progress.previewer)
+        before = max(section_numbers(start.sections), default=0)
+        shots = storyboard.storyboard.shots
+        events = FilmEvents(store, plan, model, steps, shots, locked, progress.previewer, before)
         renderer = SectionRenderer(
             experts, memory_encoder, seen, settings, positive, negative, cfg, sampler, size, progress, events, lead,
             choice, states,

@@ -11,9 +11,9 @@ import { place } from "./time.mjs";
 export class Detail {
   /**
    * `change({takes, locks})` is called with what the user has chosen; `leave()` gives the focus back to the strip;
-   * `compare(tile)` shows what else is on disk of a section.
+   * `compare(tile)` shows what else is on disk of a section, `branch(tile)` begins another film with what is there up to it.
    */
-  constructor(change, leave, compare) {
+  constructor(change, leave, compare, branch) {
     Object.assign(this, { change, leave });
     this.prompt = element("span");
     this.facts = element("span", { class: "vm-film-dim" });
@@ -25,6 +25,7 @@ export class Detail {
       back: button("film.undo", () => this.choose(previousTake(this.choices, this.tile.index))),
       compare: button("film.compare", () => compare(this.tile)),
       lock: button("film.lock", () => this.change(toggleLock(this.choices, this.tile.index))),
+      branch: button("film.branch", () => branch(this.tile)),
       from: button("film.continue", () => this.choose(continueFrom(this.choices, this.tile.index, madeOf(this.state)))),
     };
     this.row = element("div", { class: "vm-film-detail-row" }, ...Object.values(this.buttons));
@@ -40,25 +41,29 @@ export class Detail {
     this.root = element("div", { class: "vm-film-detail" }, this.words, this.row, this.asking);
   }
 
-  /** `usable` is false when takes and locks cannot be changed here. */
-  show(tile, choices, state, usable) {
-    if (this.asked && (tile?.index !== this.asked.index || !usable)) this.ask(null);
+  /** `usable` is false when takes and locks cannot be changed here, `branching` when the film's name cannot. */
+  show(tile, choices, state, usable, branching) {
+    if (this.asked && (tile?.index !== this.asked.index || usable !== this.asked.usable)) this.ask(null);
+    this.usable = usable;
     this.tile = tile;
     this.choices = choices;
     this.state = state;
     if (!tile) return;
     update(this.prompt, "textContent", tile.prompt);
-    update(this.facts, "textContent", factsOf(tile));
+    update(this.facts, "textContent", factsOf(tile, state.before));
     update(this.words, "title", `${this.facts.textContent}\n${tile.prompt}`);
     const { redo: again, back, lock, from } = this.buttons;
     const shotLock = tile.locked && !tile.lockedHere;
-    again.disabled = from.disabled = !usable || shotLock;
+    again.disabled = !usable || shotLock || !tile.key;
+    update(again, "title", t(tile.key ? "film.redo.title" : "film.unmade"));
+    from.disabled = !usable || shotLock || !madeOf(state).some((index) => index >= tile.index);
     const odd = oddText(tile);
     update(this.prompt, "hidden", Boolean(odd)); // which the tile shows, too: the pictures keep their room
     update(this.odd, "hidden", !odd);
     update(this.odd, "textContent", odd);
     if (odd) update(this.words, "title", `${this.words.title}\n${odd}`);
     again.classList.toggle("primary", Boolean(odd) && !tile.locked && tile.take === tile.nextTake);
+    this.buttons.branch.disabled = !branching || !finishedOf(state).includes(tile.index);
     update(this.buttons.compare, "hidden", tile.versions < 2);
     back.disabled = !usable || shotLock;
     update(back, "hidden", tile.nextTake === 0);
@@ -79,9 +84,9 @@ export class Detail {
   }
 
   /** A change that takes locks away is made only after a person has said so: only Unlock does that without a word. */
-  choose(choices) {
+  choose(choices, words = "film.ask") {
     const lost = unlocked(this.choices, choices);
-    if (lost.length) this.ask({ index: this.tile.index, choices, lost });
+    if (lost.length) this.ask({ index: this.tile.index, usable: this.usable, choices, lost, words });
     else this.change(choices);
   }
 
@@ -91,7 +96,7 @@ export class Detail {
     this.root.classList.toggle("vm-film-asking", Boolean(asked)); // on top of the view, where a small screen shows it
     for (const part of [this.words, this.row]) update(part, "hidden", Boolean(asked)); // their room is the question's
     if (!asked) return;
-    update(this.question, "textContent", t("film.ask", { sections: sectionsText(asked.lost) }));
+    update(this.question, "textContent", t(asked.words, { sections: sectionsText(asked.lost) }));
     update(this.question, "title", this.question.textContent);
     this.no.focus({ preventScroll: true });
   }
@@ -121,8 +126,9 @@ function madeOf(state) {
   return state.sections.map((entry) => entry.index);
 }
 
-function factsOf(tile) {
-  const parts = [t("film.section", { number: tile.index + 1 }), `${place(tile.start)}–${place(tile.start + tile.seconds)}`, t(`film.state.${tile.state}`)];
+function factsOf(tile, before) {
+  const earlier = before ? [t("film.before", { count: before })] : [];
+  const parts = [t("film.section", { number: tile.index + 1 }), ...earlier, `${place(tile.start)}–${place(tile.start + tile.seconds)}`, t(`film.state.${tile.state}`)];
   if (tile.key || tile.state === "sampling") parts.push(t("film.take", { take: tile.take + 1 }));
   if (tile.key && tile.take !== tile.nextTake && !tile.locked) parts.push(t("film.take.next", { take: tile.nextTake + 1 }));
   if (tile.locked && !tile.lockedHere) parts.push(t("film.lock.shot"));

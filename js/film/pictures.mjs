@@ -145,6 +145,6 @@ class Picture {
   }
 
   reachable(yes) {
-    this.pin.tabIndex = yes ? 0 : -1;
+    this.pin.tabIndex = this.ban.tabIndex = yes ? 0 : -1;
   }
 }

@@ -1,35 +1,36 @@
 /**
  * What the render view knows of a film: the server's answer about the disk, and the messages of a run.
  *
- * A state is `{film, plan, sections, pictures, count, run}`. `run` is null, or `{node, state, index, step, steps, left, live}` with
+ * A state is `{film, plan, before, sections, pictures, count, run, queue}`. `before`: sections that the film goes on from. `queue` is `{own, pending}`: "loading" or "waiting" where the film's
+ * own run is in the queue and its sampler has not begun, and how many prompts wait. `run` is null, or `{node, state, index, step, steps, left, live}` with
  * `state` "running", "failed", "stopped" or "paused" (for a review); sections before `index` were reached by this run, those after it were not.
  * `last` is the live picture of a section that is done, until the disk has been read again.
  */
 
 export function emptyFilm(film = "") {
-  return { film, plan: [], sections: [], pictures: [], count: 0, run: null, last: null };
+  return { film, plan: [], before: 0, sections: [], pictures: [], count: 0, run: null, last: null, queue: { own: "", pending: 0 } };
 }
 
 /**
  * The state with the server's answer in it. `run` is the last message of the run that makes the film, null when none
  * does, so that a page that heard nothing of it shows the same; without it what was heard is kept.
  */
-export function withDisk(state, { film, plan, sections, run, pictures = [] }) {
+export function withDisk(state, { film, plan, before = 0, sections, run, pictures = [], queue = state.queue }) {
   const over = run === null && state.run?.state === "running";
-  const next = { ...state, film, plan, sections, pictures, last: null, run: over ? null : state.run };
+  const next = { ...state, film, plan, before, sections, pictures, queue, last: null, run: over ? null : state.run };
   next.count = next.run ? Math.max(state.count, plan.length) : plan.length || sections.length;
-  return run ? withMessage(next, { sections: plan, ...run }) : next;
+  return run ? withMessage(next, { sections: plan, before, ...run }) : next;
 }
 
 /** The state after one message `video_memory.section`. */
 export function withMessage(state, message) {
   const { state: what, count, index, node } = message;
-  const base = { ...state, count: count ?? state.count };
+  const base = { ...state, count: count ?? state.count, queue: { ...state.queue, own: "" } };
   const run = state.run?.state === "running" ? state.run : null;
   const live = run && run.index === index ? run.live : null;
   switch (what) {
     case "started":
-      return { ...base, plan: message.sections, run: { ...newRun(node), index: 0 } };
+      return { ...base, plan: message.sections, before: message.before ?? base.before, run: { ...newRun(node), index: 0 } };
     case "sampling":
       return { ...base, run: { ...newRun(node), index, sampling: true, left: message.left } };
     case "step":

@@ -13,8 +13,9 @@ export function sectionsText(indices) {
 
 export function statusOf(state, tiles, error) {
   if (error) return t("film.error", { message: error });
+  const { run, count, queue } = state;
+  if (queue.own && run?.state !== "running") return t(`film.queue.${queue.own}`);
   if (!tiles.length) return "";
-  const { run, count } = state;
   if (run && run.state !== "running") {
     const text = t(`film.${run.state}`, { number: run.state === "paused" ? run.index : run.index + 1 });
     return run.message ? `${text}: ${run.message}` : text;

@@ -29,10 +29,10 @@ export const STYLE = `
 .vm-film :focus-visible { outline: 2px solid var(--vm-accent); outline-offset: 1px; }
 .vm-film-bar { height: 3px; border-radius: 2px; background: var(--border-color); overflow: hidden; flex: none; }
 .vm-film-bar > div { height: 100%; width: 0; background: var(--vm-accent); transition: width 0.3s; }
-.vm-film-strip { display: flex; gap: 6px; overflow-x: auto; overflow-y: hidden; flex: 1; min-height: 0;
+.vm-film-strip { display: flex; gap: 6px; overflow-x: auto; overflow-y: hidden; flex: 1; min-height: 0; max-height: 208px;
   padding: 2px 2px 6px; container-type: size; scrollbar-width: thin; scrollbar-color: var(--border-color) transparent; }
 .vm-film-tile { position: relative; display: flex; flex-direction: column; flex: none; padding: 0;
-  width: clamp(128px, calc(1.6 * (100cqh - 30px)), 400px);
+  width: clamp(128px, calc(1.6 * (100cqh - 30px)), 272px);
   border: 1px solid var(--border-color); border-radius: 6px; background: var(--comfy-input-bg); overflow: hidden;
   text-align: left; }
 .vm-film-tile[aria-selected="true"] { border-color: var(--vm-accent); box-shadow: 0 0 0 1px var(--vm-accent); }
@@ -101,7 +101,7 @@ export const STYLE = `
 .vm-film-player:fullscreen { border-radius: 0; font-size: 16px; }
 .vm-film-player:fullscreen .vm-film-caption { font-size: 18px; }
 .vm-film-grid .vm-film-strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(76px, 1fr)); grid-auto-rows: 56px;
-  overflow: hidden auto; align-content: start; }
+  max-height: none; overflow: hidden auto; align-content: start; }
 .vm-film-grid .vm-film-tile { width: auto; height: auto; }
 .vm-film-grid .vm-film-text { position: absolute; bottom: 0; padding: 0 4px; background: #000b; color: #fff; }
 .vm-film-grid :is(.vm-film-text > :last-child, .vm-film-picture > .vm-film-dim) { display: none; }

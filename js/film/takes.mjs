@@ -101,7 +101,13 @@ export function continueFrom({ takes, locks }, index, made) {
   return { takes: changed, locks: new Set([...locks].filter((other) => other < index)) };
 }
 
-/** Sections whose lock a change would take away. */
+/** A name for a film that goes on from another one: "film 2", or the next number that is free. */
+export function branchName(film, taken) {
+  const [, stem, number] = /^(.*?)(?: (\d{1,6}))?$/.exec(film);
+  for (let next = Number(number ?? 1) + 1; ; next += 1) if (!taken.includes(`${stem} ${next}`)) return `${stem} ${next}`;
+}
+
+/** Sections whose lock a change would take away; none where locks are not understood. */
 export function unlocked(before, after) {
-  return [...before.locks].filter((index) => !after.locks.has(index)).sort((a, b) => a - b);
+  return [...(before.locks ?? [])].filter((index) => !after.locks.has(index)).sort((a, b) => a - b);
 }

@@ -16,8 +16,9 @@ const PICTURES = "pictures.show"; // the switch between the strip and the memory
 export class FilmView {
   /**
    * `host` is what the view needs of the node: `choices()` gives `{takes, locks}`, each null when not understood, and
-   * `linked`, and marked `pictures` (null too) with `picturesLinked`; `choose(choices)` and `mark(pictures)` write them;
-   * `turned(name)` and `turn(name)` read and turn a switch; `queue()` runs the workflow; `address(path)` makes a full address.
+   * `linked`, marked `pictures` (null too) with `picturesLinked`, and `branching`, whether `branch(index)` is possible, which begins another film; `choose(choices)` and `mark(pictures)` write them;
+   * `turned(name)` and `turn(name)` read and turn a switch; `queue()` runs the workflow, `emptyQueue()` takes away what waits;
+   * `address(path)` makes a full address.
    */
   constructor(host) {
     this.host = host;
@@ -54,22 +55,25 @@ export class FilmView {
     this.emptyTitle = element("div");
     const hint = element("div", { class: "vm-film-dim", textContent: t("film.idle.hint") });
     this.empty = element("div", { class: "vm-film-empty" }, this.emptyTitle, hint);
-    this.detail = new Detail((choices) => this.host.choose(choices), () => this.select(this.selected), (tile) => this.openCompare(tile));
+    this.detail = new Detail((choices) => this.host.choose(choices), () => this.select(this.selected), (tile) => this.openCompare(tile), (tile) => this.host.branch(tile.index));
     this.compare = new Compare(
       async (tile, key) => (await fetch(this.clipAddress({ ...tile, key }, false))).blob(),
       (index, take) => (this.compare.close(), this.detail.take(index, take)),
       () => (this.show(), this.select(this.selected)),
     );
-    this.pendingText = element("div", { class: "vm-film-status" });
+    this.pendingText = element("div", { class: "vm-film-status", role: "status" }); // what a key has decided is heard
     this.clearButton = element("button", {
       type: "button", class: "vm-film-button", textContent: t("film.clear"), title: t("film.clear.title"),
-      onclick: () => this.host.choose({ takes: new Map(), locks: new Set() }),
+      onclick: () => (this.detail.choose({ takes: new Map(), locks: new Set() }, "film.ask.clear"), this.show()),
     });
     this.runButton = element("button", {
       type: "button", class: "vm-film-button primary", textContent: t("film.render"), title: t("film.render.title"),
       onclick: () => this.host.queue(),
     });
-    this.pending = element("div", { class: "vm-film-pending" }, this.pendingText, this.clearButton, this.runButton);
+    this.emptyButton = element("button", {
+      type: "button", class: "vm-film-button", textContent: t("film.queue.empty"), title: t("film.queue.empty.title"), onclick: () => this.host.emptyQueue(),
+    });
+    this.pending = element("div", { class: "vm-film-pending" }, this.pendingText, this.emptyButton, this.clearButton, this.runButton);
     const parts = [head, this.bar, this.player.root, this.compare.root, this.empty, this.pictures.root, this.strip, this.detail.root, this.pending];
     this.root = element("div", { class: "vm-film" }, ...parts);
     // After a reload the chosen section is known before there is room to show it in.
@@ -99,7 +103,7 @@ export class FilmView {
     update(this.bar.style, "visibility", state.run?.state === "running" ? "" : "hidden"); // its place stays
     update(this.done.style, "width", `${100 * progressOf(state)}%`);
     update(this.empty, "hidden", this.shown.length > 0);
-    update(this.emptyTitle, "textContent", state.film ? t("film.idle") : t("film.unknown"));
+    if (!this.shown.length) update(this.emptyTitle, "textContent", state.queue.own ? status : t(state.film ? "film.idle" : "film.unknown"));
     update(this.playButton, "textContent", this.player.active ? `◼ ${t("film.stop")}` : `▶ ${t("film.play")}`);
     update(this.playButton, "hidden", this.compare.active);
     update(this.playButton, "disabled", !this.player.active && !this.playable().length);
@@ -111,9 +115,10 @@ export class FilmView {
     }
     update(this.turns[PICTURES], "textContent", t(PICTURES, { count: this.pictures.shown.length }));
     this.root.classList.toggle("vm-film-grid", this.host.turned("film.grid"));
+    updateAttribute(this.strip, "aria-orientation", this.host.turned("film.grid") ? "vertical" : "horizontal");
     this.root.classList.toggle("vm-film-watching", this.player.active || this.compare.active);
     const usable = takes !== null && locks !== null && !linked;
-    this.detail.show(this.shown[this.selected], { takes, locks }, this.state, usable);
+    this.detail.show(this.shown[this.selected], { takes, locks }, this.state, usable, this.host.choices().branching);
     this.showPending(takes, locks, linked);
     // The player takes the place of the strip and what is below it, the memory's pictures that of strip and section.
     const playing = this.player.active || this.compare.active;
@@ -121,7 +126,8 @@ export class FilmView {
     const looking = this.host.turned(PICTURES) && this.pictures.shown.length > 0;
     update(this.pending, "hidden", nothing);
     update(this.pictures.root, "hidden", nothing || !looking);
-    for (const part of [this.strip, this.detail.root]) update(part, "hidden", nothing || looking);
+    update(this.strip, "hidden", nothing || looking);
+    update(this.detail.root, "hidden", nothing || (looking && !this.detail.asked));
     if (reached || paused) this.reveal();
   }
 
@@ -138,21 +144,25 @@ export class FilmView {
   showPending(takes, locks, linked) {
     const bad = takes === null || locks === null;
     const again = pendingOf(this.shown);
+    const { run, queue } = this.state;
+    const paused = run?.state === "paused";
+    const others = this.host.turned("film.review") && (paused || run?.state === "running") ? queue.pending : 0;
     const parts = [];
+    if (others) parts.push(t("film.queue.others", { count: others })); // a review stops one run, and no queue
     if (again.length) parts.push(t("film.pending.redo", { sections: sectionsText(again) }));
     if (locks?.size) parts.push(t("film.pending.locks", { sections: sectionsText([...locks]) }));
     if (this.pictures.changed) parts.push(t("pictures.pending"));
     const text = bad ? t("film.bad") : linked ? t("film.linked") : parts.join(" · ");
     const any = bad || takes.size > 0 || locks.size > 0;
     update(this.pending.dataset, "level", bad ? "bad" : any || parts.length ? "some" : "none");
-    const none = this.state.run?.state === "paused" ? "film.pending.paused" : "film.pending.none";
-    const chosen = any ? t("film.take.chosen", { count: takes?.size ?? 0 }) : t(none);
+    const none = paused ? "film.pending.paused" : "film.pending.none";
+    const chosen = any ? t("film.take.chosen", { sections: sectionsText([...(takes?.keys() ?? [])]) }) : t(none);
     update(this.pendingText, "textContent", text || chosen);
     update(this.pendingText, "title", this.pendingText.textContent);
+    update(this.emptyButton, "hidden", !others);
     update(this.clearButton, "hidden", linked || !any);
-    const paused = this.state.run?.state === "paused";
     update(this.runButton, "textContent", t(paused ? "film.goOn" : "film.render"));
-    update(this.runButton, "hidden", bad || !(again.length || this.pictures.changed || paused) || this.state.run?.state === "running");
+    update(this.runButton, "hidden", bad || !(again.length || this.pictures.changed || paused) || run?.state === "running" || Boolean(queue.own));
   }
 
   select(index, focus = true) {

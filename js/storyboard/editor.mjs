@@ -6,6 +6,7 @@
 import { t } from "../i18n.mjs";
 import { CastField } from "./cast_field.mjs";
 import { asOneEdit, setHidden } from "./comfy.mjs";
+import { cure, curesOf } from "./cures.mjs";
 import { h } from "./dom.mjs";
 import * as edits from "./edits.mjs";
 import { findFilm, isLinked, numberOf, valueOf } from "./film.mjs";
@@ -73,7 +74,7 @@ export class StoryboardEditor {
       leave: () => this.timeline.scroller.focus(),
       picture: (index) => this.picturePanel.open(this.#castPicture(index)),
     }, url);
-    this.planPanel = new PlanPanel({ select: (shot) => this.select(shot), set: (field, value) => this.#setOwn(field, value) });
+    this.planPanel = new PlanPanel({ select: (shot) => this.select(shot), set: (field, value) => this.#setOwn(field, value), cure: (change) => asOneEdit(app, () => cure(change)) });
     this.pastePanel = new PastePanel({
       read: (text) => askOnce(send, JSON.stringify(planRequest(text, this.numbers(), {}, {}))),
       take: (answer, atTheEnd) => this.#take(answer, atTheEnd),
@@ -289,7 +290,7 @@ export class StoryboardEditor {
     this.shotPanel.show({ shot: storyboard.shots[selected], index: selected, seconds, sections: own, editable, joint: this.editable ? this.#alwaysCut(selected) : "", count: chosen.length });
     this.cast.show(storyboard.cast, editable);
     this.negative.show(storyboard.negative, editable);
-    this.planPanel.show({ answer: this.plan?.answer, found: this.found, own: this.#own(), selected });
+    this.planPanel.show({ answer: this.plan?.answer, found: this.found, own: this.#own(), selected, cures: curesOf(this.plan?.answer, this.node, this.found) });
   }
 
   /** An element that is taken out of the page loses the focus too; that is an undo, after which it should come back. */

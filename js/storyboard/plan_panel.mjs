@@ -8,7 +8,7 @@ import { clock } from "./scale.mjs";
 const LISTED = 200; // sections in the list; the rest is counted
 
 export class PlanPanel {
-  /** `actions`: `select(shot)` and `set(field, value)` for a person's own field (null: as it was at first). */
+  /** `actions`: `select(shot)`, `set(field, value)` for a person's own field (null: as it was at first), and `cure(change)`. */
   constructor(actions) {
     this.actions = actions;
     this.sum = h("span", { class: "vm-sb-sum" });
@@ -19,6 +19,7 @@ export class PlanPanel {
     this.tokens = h("span");
     this.vram = h("span");
     this.advice = h("div", { class: "vm-sb-advice" });
+    this.cures = h("div", { class: "vm-sb-row vm-sb-cures" });
     this.untrained = h("div", { class: "vm-sb-advice", text: t("storyboard.untrained") });
     this.untrained.hidden = true;
     this.list = h("tbody");
@@ -32,20 +33,22 @@ export class PlanPanel {
       this.gauge,
       h("div", { class: "vm-sb-row vm-sb-numbers" }, this.tokens, this.vram),
       this.advice,
+      this.cures,
       this.untrained,
       h("details", { class: "vm-sb-details" }, this.plannedFor, this.fields),
       h("details", { class: "vm-sb-details vm-sb-list" }, h("summary", { text: t("storyboard.sections") }), this.#table()),
     );
   }
 
-  /** Shows a plan: the server's answer, what the graph says and the person's fields. */
-  show({ answer, found, own, selected }) {
+  /** Shows a plan: the server's answer, what the graph says, the person's fields, and what could be changed, see cures.mjs. */
+  show({ answer, found, own, selected, cures }) {
     this.#showFields(found, own);
     if (!answer) return;
     const key = answer.section_count === 1 ? "storyboard.sumOne" : "storyboard.sum";
     this.sum.textContent = t(key, { sections: number(answer.section_count), length: clock(answer.seconds), frames: number(answer.frames) });
     this.#showBudget(answer.budget, answer.budget_error);
     this.untrained.hidden = !found.untrained;
+    this.#showCures(cures);
     this.#showList(answer, selected);
   }
 
@@ -74,19 +77,54 @@ export class PlanPanel {
     this.gauge.title = budget.report;
   }
 
+  /** One button for each change; the same ones stay, and with them the focus. */
+  #showCures(cures) {
+    this.cures.hidden = !cures.length;
+    const words = cures.map((change) => change.words).join("\n");
+    this.changes = cures;
+    if (words === this.offered) return;
+    this.offered = words;
+    const button = ({ words: text }, i) => h("button", { type: "button", class: "vm-sb-button", text, title: t("storyboard.cure.title"), on: { click: () => this.actions.cure(this.changes[i]) } });
+    this.cures.replaceChildren(...cures.map(button));
+  }
+
   #table() {
     const heads = ["section", "shot", "time", "frames", "prompt"].map((name) => h("th", { scope: "col", text: t(`storyboard.column.${name}`) }));
-    return h("div", { class: "vm-sb-table" }, h("table", {}, h("thead", {}, h("tr", {}, ...heads)), this.list));
+    const table = h("table", { role: "grid", "aria-label": t("storyboard.sections"), on: { keydown: (event) => this.#key(event) } }, h("thead", {}, h("tr", {}, ...heads)), this.list);
+    return h("div", { class: "vm-sb-table" }, table);
+  }
+
+  /** One row is reached by Tab, the others from it. */
+  #key(event) {
+    const rows = [...this.list.querySelectorAll("[aria-selected]")];
+    const at = rows.indexOf(document.activeElement);
+    const to = { ArrowUp: at - 1, ArrowDown: at + 1, Home: 0, End: rows.length - 1, Enter: at, " ": at }[event.key];
+    if (at < 0 || to === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.#goTo(rows[Math.max(0, Math.min(to, rows.length - 1))]);
+  }
+
+  #goTo(row) {
+    for (const other of this.list.querySelectorAll('[tabindex="0"]')) other.tabIndex = -1;
+    row.tabIndex = 0;
+    row.focus();
+    this.actions.select(Number(row.dataset.shot));
   }
 
   #showList(answer, selected) {
-    if (this.listed?.answer === answer && this.listed.selected === selected) return;
-    this.listed = { answer, selected };
+    if (this.listed !== answer) this.#fillList(answer);
+    this.listed = answer;
+    for (const row of this.list.querySelectorAll("[aria-selected]")) setAttribute(row, "aria-selected", String(Number(row.dataset.shot) === selected));
+  }
+
+  #fillList(answer) {
     const rows = answer.sections.slice(0, LISTED).map((section) => {
       const end = section.start_seconds + section.seconds;
       const goesOn = section.transition === "continue" ? `${t("storyboard.goesOn")} ` : "";
       const cells = [section.index + 1, section.shot + 1, `${clock(section.start_seconds)} – ${clock(end)}`, section.frames, goesOn + section.prompt];
-      const row = h("tr", { class: section.shot === selected ? "vm-sb-selected-row" : "", on: { click: () => this.actions.select(section.shot) } });
+      const row = h("tr", { data: { shot: section.shot }, tabindex: section.index ? "-1" : "0", "aria-selected": "false" });
+      row.addEventListener("click", () => this.#goTo(row));
       row.append(...cells.map((cell) => h("td", { text: String(cell), title: cell === cells[4] ? section.prompt : null })));
       return row;
     });

@@ -3,7 +3,7 @@
 import { extent, levelled, nothingShown, smoothed, ticks } from "./losses.mjs";
 
 const MARGIN = { left: 44, right: 10, top: 8, bottom: 20 };
-const FONT = "10.5px system-ui, sans-serif";
+export const FONT = "11px system-ui, sans-serif";
 
 const DASHES = [5, 4]; // of what a memory is compared with
 

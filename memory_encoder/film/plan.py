@@ -8,7 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast, get_args
 
-from ..budget import GIB, HostShape, Plan, advice, describe, estimate, host_of_encoder, memory_fields, named_host
+from ..budget import (
+    GIB,
+    HostShape,
+    Plan,
+    advice,
+    changed_inputs,
+    describe,
+    estimate,
+    host_of_encoder,
+    memory_fields,
+    named_host,
+)
 from ..phi.config import (
     DEFAULT_WINDOW,
     MOST_PICTURES,
@@ -256,6 +267,7 @@ def _budget(
         "card_gib": plan.card_gib,
         "report": describe(plan, name),
         "advice": advice(plan, result),
+        "changes": changed_inputs(plan, result),
     }
 
 

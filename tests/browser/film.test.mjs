@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
-import { rm, writeFile } from "node:fs/promises";
+import { rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 
 import { held, tinyFilm } from "./demo_film.mjs";
 import {
-  RENDERERS, SERVER, clear, fit, heightOf, loadPrompt, loadWorkflow, openBrowser, openPage, picture, queue, queueAndWait, settle, widgetValue,
+  RENDERERS, SERVER, clear, fit, heightOf, loadPrompt, loadWorkflow, openBrowser, openPage, picture, queue, queueAndWait, ready, settle, widgetValue,
 } from "./page.mjs";
 
 const PROMPTS = ["Leo waves in the garden", "Max talks on the beach", "Mira in the kitchen"];
@@ -18,6 +18,12 @@ before(async () => {
   browser = await openBrowser();
 });
 after(() => browser?.close());
+
+/** Where the sampler stops from now on; the node reads the file all the time, and never half of it. */
+async function hold(place) {
+  await writeFile(`${HOLD}.new`, place);
+  await rename(`${HOLD}.new`, HOLD);
+}
 
 /** A film of three sections of half a second. */
 const film = (name) => tinyFilm(name, PROMPTS);
@@ -205,6 +211,24 @@ for (const renderer of RENDERERS) {
       await page.locator(".vm-film-pending").getByText(line, { exact: true }).waitFor();
       assert.deepEqual(await values(), expected, `${keys} to ${line}`);
     }
+    await page.locator(".vm-film-pending").getByRole("status").getByText("locked: sections 1, 3").waitFor(); // which is read aloud
+    const question = page.getByRole("alertdialog", { name: "Locked: sections 1, 3. Take the locks away too?" });
+    for (const [answer, expected] of [["Keep", ['{"2":1}', "1, 3"]], ["Unlock and go on", ["", ""]]]) {
+      await page.getByRole("button", { name: "Clear takes and locks" }).click();
+      await question.waitFor();
+      await page.getByRole("button", { name: answer, exact: true }).click();
+      assert.deepEqual(await values(), expected, answer);
+    }
+    const name = `${renderer} ${RUN}`;
+    const branch = async () => Promise.all(["film", "branch_film", "branch_section"].map((widget) => widgetValue(page, id, widget)));
+    await page.locator(".vm-film-tile").nth(1).click();
+    await page.getByRole("button", { name: "Branch", exact: true }).click();
+    await page.getByText("Not rendered yet").waitFor();
+    assert.deepEqual(await branch(), [`${name} 2`, name, 2], "another film with the first two sections of this one");
+    await page.locator("#graph-canvas").focus();
+    await page.keyboard.press("Control+z");
+    await shows(page, ["reused", "stored", "locked"]);
+    assert.deepEqual((await branch()).slice(0, 2), [name, ""], "one step takes it back");
     quiet();
     await close();
   });
@@ -214,7 +238,7 @@ for (const renderer of RENDERERS) {
     const prompt = held(film(name));
     let { page, quiet, close } = await openPage(browser, { renderer });
     let id = await open(page, prompt);
-    await writeFile(HOLD, "[1, 0]");
+    await hold("[1, 0]");
     await queue(page);
     await shows(page, ["stored", "sampling", "waiting"]);
     // Another tab hears nothing of the run, and a reload or a change of the workflow's tab has missed what was said.
@@ -243,6 +267,11 @@ for (const renderer of RENDERERS) {
     id = await open(page, prompt);
     await shows(page, ["stored", "waiting", "waiting"]);
     await page.getByText("1 of 3 sections done").waitFor();
+    await page.locator(".vm-film-tile").nth(2).click();
+    assert.equal(await page.getByRole("button", { name: "Redo", exact: true }).isDisabled(), true);
+    assert.equal(await page.getByRole("button", { name: "Redo", exact: true }).getAttribute("title"), "Not made yet, so there is no take to redo");
+    await page.keyboard.press("r");
+    assert.equal(await widgetValue(page, id, "redo"), "", "a key does what its button does");
     await queueAndWait(page);
     await shows(page, ["reused", "stored", "stored"]);
     assert.equal((await stored(name))[0][2], kept[0][2], "the section that was there is the one in the film");
@@ -253,18 +282,53 @@ for (const renderer of RENDERERS) {
   test(`a run stops for a review after each new section and goes on from there, ${renderer}`, async () => {
     const name = `review ${renderer} ${RUN}`;
     const { page, quiet, close } = await openPage(browser, { renderer });
-    const id = await open(page, film(name));
-    await page.waitForFunction(() => document.querySelector(".vm-film-head button[aria-pressed]"));
+    const prompt = held(film(name));
+    let id = await open(page, prompt);
+    // Before the sampler begins nothing is heard of the film, and a page that is loaded meanwhile has heard nothing at all.
+    await hold('"before"');
+    await queue(page);
+    const loading = page.locator(".vm-film-empty").getByText("Queued: models are loading");
+    await loading.waitFor();
+    await page.evaluate(async () => {
+      const { command } = window.app.extensionManager;
+      for (const name of ["Comfy.NewBlankWorkflow", "Workspace.PreviousOpenedWorkflow"]) await command.execute(name);
+    });
+    await fit(page, id);
+    await loading.waitFor();
+    await page.reload();
+    await ready(page);
+    id = await open(page, prompt);
+    await loading.waitFor();
+    assert.equal(await page.locator(".vm-film-pending").getByRole("button", { name: "Run", exact: true }).isVisible(), false);
     await page.getByRole("button", { name: "Review", exact: true }).click();
     assert.equal(await page.evaluate((node) => window.app.graph.getNodeById(node).properties["film.review"], id), true);
+    await hold("[0, 0]");
+    await shows(page, ["sampling", "waiting", "waiting"]);
     await queue(page);
+    await page.getByText("1 more in the queue; they go on").waitFor();
+    await page.getByRole("button", { name: "Empty the queue" }).click();
+    await page.getByText("1 more in the queue; they go on").waitFor({ state: "hidden" });
+    await rm(HOLD);
     await page.getByText("Section 1 is ready").waitFor();
     await shows(page, ["stored", "waiting", "waiting"]);
-    assert.deepEqual((await stored(name)).map(([index]) => index), [0]);
+    assert.deepEqual((await stored(name)).map(([index]) => index), [0], "what was taken out of the queue does not go on");
     await page.getByRole("option", { name: `Section 1, new: ${PROMPTS[0]}`, selected: true }).waitFor();
     await fit(page, id);
     await picture(page, `film-review-${renderer}`);
+    // Another take of it, and other words for the next one.
+    const [[, , key]] = await stored(name);
+    await page.getByRole("button", { name: "Redo", exact: true }).click();
+    await page.evaluate(() => {
+      const board = window.app.graph._nodes.find((node) => node.type === "VideoMemoryStoryboard").widgets.find((widget) => widget.name === "storyboard");
+      board.value = board.value.replace("Max talks on the beach", "Max talks in the garden");
+      board.callback?.(board.value);
+    });
     await page.locator(".vm-film-pending").getByRole("button", { name: "Go on", exact: true }).click();
+    await page.getByText("Section 1 is ready").waitFor({ state: "hidden" });
+    await page.getByText("Section 1 is ready").waitFor();
+    assert.notEqual((await stored(name))[0][2], key);
+    await page.locator(".vm-film-pending").getByRole("button", { name: "Go on", exact: true }).click();
+    await page.getByRole("option", { name: "Section 2, new: Max talks in the garden" }).waitFor();
     await page.getByText("Section 2 is ready").waitFor();
     await page.locator(".vm-film-pending").getByRole("button", { name: "Go on", exact: true }).click();
     await shows(page, ["reused", "reused", "stored"]);

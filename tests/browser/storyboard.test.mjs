@@ -228,7 +228,17 @@ for (const renderer of RENDERERS) {
     for (const key of ["Home", "c"]) await page.keyboard.press(key);
     await editor.locator(".vm-sb-notices").getByText("Nothing comes before the first shot").waitFor();
     assert.equal(await read(), begins, "a key does what its button does");
-    await setWidget(page, id, "section_seconds", 2.5);
+    // What the budget advises is set by a button, and taken back as one step.
+    const shown = (name) => page.evaluate((what) => window.app.graph.nodes.flatMap(({ widgets }) => widgets).find((widget) => widget.name === what).value, name);
+    await page.evaluate((node) => (window.app.graph.getNodeById(node).properties.plan_card_gib = 1), id);
+    await setWidget(page, id, "total_seconds", 0);
+    await editor.getByRole("button", { name: "Picture of 960×528" }).click();
+    await editor.getByText("Planned for wan-14b, 960×528").waitFor();
+    await editor.locator(".vm-sb-timeline").focus();
+    await page.keyboard.press("Control+z");
+    await editor.getByText("Planned for wan-14b, 1280×704").waitFor();
+    assert.deepEqual([await shown("width"), await shown("height")], [1280, 704]);
+    await editor.getByRole("button", { name: "Sections of 2.5 s" }).click();
     await editor.getByText("6 sections").waitFor();
     const text = await read();
     await setWidget(page, id, "storyboard", text.replace("a street", ""));

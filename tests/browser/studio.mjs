@@ -99,7 +99,15 @@ export const STATES = [
     await page.locator(".vm-sb-timeline").focus();
     for (const key of ["Alt+Shift+ArrowRight", "Delete"]) await page.keyboard.press(key); // a locked shot: a notice
   }],
+  ["board-paste", "board", ".vm-sb", async ({ page }) => {
+    const panel = page.locator(".vm-sb-paste");
+    await page.locator('.vm-sb [data-action="paste"]').click();
+    await panel.locator("textarea").fill("- a kitchen\n- a street");
+    await panel.getByRole("button", { name: "Replace: each line a shot" }).click();
+    await panel.getByText("is locked; unlock it first").waitFor();
+  }],
   ["board-picture", "board", ".vm-sb", async ({ page }) => {
+    await page.keyboard.press("Escape"); // which closes the pasting
     await page.locator(".vm-sb-timeline").focus();
     await page.keyboard.press("p");
   }],
@@ -112,8 +120,31 @@ export const STATES = [
     await write(studio, "board", "storyboard", JSON.stringify(board(3)));
     await studio.page.locator(".vm-sb-sum").filter({ hasText: "3 sections" }).waitFor();
   }],
+  ["board-foreign", "board", ".vm-sb", async (studio) => {
+    await write(studio, "board", "storyboard", "[0s: a kitchen] [5s-10s: a street]");
+    await studio.page.getByText("This text is in another format").waitFor();
+  }],
+  ["board-error", "board", ".vm-sb", async (studio) => {
+    await write(studio, "board", "storyboard", '{"version": 1, "shots": [{"start": 0, "prompt": "a", "camera": 1}]}');
+    await studio.page.locator(".vm-sb-error").getByText("camera").waitFor();
+  }],
+  ["board-linked", "board", ".vm-sb", async (studio) => {
+    await studio.page.evaluate((id) => {
+      const text = window.LiteGraph.createNode("StringConcatenate");
+      text.pos = [-500, 0];
+      window.app.graph.add(text);
+      const board = window.app.graph.getNodeById(id);
+      text.connect(0, board, board.inputs.findIndex((input) => input.name === "storyboard"));
+    }, studio.ids.board);
+    await studio.page.getByText("What it says is known after a run.").waitFor();
+  }],
   ["sampler-rest", "sampler", ".vm-film", async () => {}],
+  ["sampler-bad", "sampler", ".vm-film", async (studio) => {
+    await write(studio, "sampler", "redo", "second");
+    await studio.page.locator(".vm-film-pending").getByText("not understood").waitFor();
+  }],
   ["sampler-redo", "sampler", ".vm-film", async (studio) => {
+    await write(studio, "sampler", "redo", "");
     await studio.page.locator(".vm-film-tile").nth(4).click();
     await press(studio, "Redo");
   }],
@@ -145,7 +176,7 @@ export const STATES = [
   ["sampler-finished", "sampler", ".vm-film", async (studio) => {
     await studio.page.getByRole("button", { name: "Ban frame 4 of section 2" }).click();
     await studio.page.getByRole("button", { name: /^Pictures/ }).click();
-    for (const name of ["Grid", "Clear takes and locks"]) await press(studio, name);
+    for (const name of ["Grid", "Clear takes and locks", "Unlock and go on"]) await press(studio, name);
     await reread(studio, PLANNED);
   }],
   ["sampler-player", "sampler", ".vm-film", async ({ page }) => {
@@ -161,7 +192,21 @@ export const STATES = [
   }],
   ["inspector", "retrieve", ".vm-inspect", async ({ page }) => page.keyboard.press("Escape")],
   ["recall", "recall", ".vm-inspect", async () => {}, 1],
+  ["recall-lost", "recall", ".vm-inspect", async ({ page, ids }) => {
+    await page.route("**/view?*lost*", (route) => route.fulfill({ body: "no picture" }));
+    await page.evaluate((id) => window.app.graph.getNodeById(id).onExecuted({
+      video_memory_recall: [{ subfolder: "", type: "temp", psnr: [30, 31], pairs: [0, 1].map((frame) => ({ frame, original: "lost.webp", recalled: "lost.webp" })) }],
+    }), ids.recall);
+    await page.getByText("The pictures are gone").locator("visible=true").waitFor();
+  }, 1],
   ["training", "train", ".vm-train", async () => {}],
+  ["training-phase", "train", ".vm-train", async ({ page, ids }) => {
+    const pace = { seconds_a_step: 1.5, clips_a_second: 2.7, learning_rate: 1e-4, gradient_norm: 0.4, seconds_left: 9000 };
+    await page.evaluate((messages) => {
+      for (const detail of messages) window.app.api.dispatchCustomEvent("video_memory.training", detail);
+    }, [{ state: "losses", losses: [[4000, 0.1]], pace }, { state: "phase", phase: "saving" }].map((one) => ({ node: String(ids.train), run: "memory", steps: 5000, ...one })));
+    await page.getByText("saving").waitFor();
+  }],
   ["budget", "budget", ".vm-report", async () => {}],
   ["sampler-failed", "sampler", ".vm-film", async (studio) => { // at the end: core's notice of it stays
     await studio.page.keyboard.press("Escape");

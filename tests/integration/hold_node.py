@@ -1,7 +1,8 @@
-"""A ComfyUI node for tests alone: a SAMPLER that stops in one step until the run is interrupted or the process ends.
+"""A ComfyUI node for tests alone: a SAMPLER that stops in one step until it is told otherwise or interrupted.
 
 So a test acts in the section that it means, however fast the machine is. `hold.json` in ComfyUI's input folder says
-where: `[section, step]`, both counted from 0. It is no part of the prompt, so that the sections keep their keys.
+where: `[section, step]`, both counted from 0, or "before", for a sampler that does not begin until the file says
+something else or is gone. It is no part of the prompt, so that the sections keep their keys.
 Every step is told as a message `test.step`, since ComfyUI's own messages of progress leave out some.
 """
 
@@ -29,15 +30,14 @@ class Held(Sampler):
         def stepped(step: int, *state: Any) -> None:
             callback(step, *state)
             PromptServer.instance.send_sync("test.step", {"section": section, "step": step})
-            if [section, step] == place():
-                # The run itself has to notice the interrupt.
-                while not comfy.model_management.processing_interrupted():
-                    time.sleep(0.01)
+            # The run itself has to notice an interrupt.
+            while [section, step] == place() and not comfy.model_management.processing_interrupted():
+                time.sleep(0.01)
 
         return self.sampler.sample(model, sigmas, extra_args, stepped, *args, **more)
 
 
-def place() -> list[int] | None:
+def place() -> list[int] | str | None:
     path = Path(folder_paths.get_input_directory(), "hold.json")
     return json.loads(path.read_text()) if path.is_file() else None
 
@@ -54,6 +54,9 @@ class TestHold:
         return float("nan")  # sections are counted anew in each run
 
     def run(self, sampler: Any) -> tuple[Held]:
+        while place() == "before":
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            time.sleep(0.01)
         return (Held(sampler),)
 
 

@@ -133,7 +133,8 @@ def test_clip_moves_and_its_still_is_one_picture(server: ComfyServer, told: list
 
 
 def test_unknown_film_is_empty_and_what_is_not_there_is_404(server: ComfyServer) -> None:
-    assert state(server, "never made") == {"film": "never made", "plan": [], "sections": [], "run": None}
+    nothing = {"plan": [], "before": 0, "sections": [], "run": None, "queue": {"own": "", "pending": 0}}
+    assert state(server, "never made") == {"film": "never made", **nothing}
     assert not (server.output_dir / "video_memory" / "never made").exists(), "asking creates nothing"
     for path in ("film/never%20made/clip/0", "training/never%20made/recalled"):
         assert ask(server, f"/video_memory/{path}")[0] == 404
@@ -335,6 +336,33 @@ def test_a_page_that_asks_is_told_of_the_run_while_it_goes_on_and_not_after(
         assert routes.film_state("other")["run"] is None
         raise InterruptedError
     assert routes.film_state("film")["run"] is None
+
+
+def test_a_page_that_asks_is_told_of_a_run_whose_sampler_has_not_begun(
+    comfy: Any, load_pack: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues = pack_module(load_pack, "film_queue")
+    prompt = {
+        "1": {"class_type": "UNETLoader", "inputs": {}},
+        "2": {"class_type": "VideoMemorySampler", "inputs": {"model": ["1", 0], "film": "caf\u00e9"}},
+        "3": {"class_type": "SaveVideo", "inputs": {"video": ["2", 0]}},
+        "4": {"class_type": "PrimitiveString", "inputs": {"value": "linked"}},
+        "5": {"class_type": "VideoMemorySampler", "inputs": {"film": ["4", 0]}},
+    }
+    other = {"1": {"class_type": "KSampler", "inputs": {"film": "linked"}}}
+    queue = SimpleNamespace(
+        get_current_queue_volatile=lambda: ([(0, "a", prompt)], [(1, "b", other), (2, "c", prompt)])
+    )
+    page = SimpleNamespace(prompt_queue=queue, last_node_id=None)
+    monkeypatch.setattr(queues, "prompt_server", lambda: page)
+    own = lambda film, ran=None: queues.queue_state(film, ran)["own"]  # noqa: E731
+    assert queues.queue_state("linked") == {"own": "loading", "pending": 2}
+    assert own("cafe\u0301") == "loading" and own("another") == ""
+    for node, expected in [("1", "loading"), ("2", "loading"), ("3", "waiting"), ("4", "waiting")]:
+        page.last_node_id = node
+        assert own("caf\u00e9") == expected, f"while node {node} runs"
+    page.last_node_id = None
+    assert own("caf\u00e9", "a") == "waiting", "its run is over, that of the prompt behind it is to come"
 
 
 def test_names_of_films_runs_and_datasets_are_offered_with_the_newest_first(

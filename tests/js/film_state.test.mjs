@@ -125,6 +125,25 @@ test("a run that was stopped for a review says which section is ready", () => {
   assert.match(statusOf(film, tilesOf(film, new Map(), new Set()), ""), /^Section 1 is ready/);
 });
 
+test("a run whose sampler has not begun is in the queue until it is heard of", () => {
+  const line = (film) => statusOf(film, tilesOf(film, new Map(), new Set()), "");
+  const answer = { film: "f", plan, sections: [record(0), record(1), record(2)], run: null };
+  const film = withDisk(emptyFilm("f"), { ...answer, queue: { own: "loading", pending: 2 } });
+  assert.equal(line(film), "Queued: models are loading");
+  assert.equal(line(withDisk(emptyFilm("f"), { ...answer, queue: { own: "waiting", pending: 2 } })), "In the queue: other work comes first");
+  const begun = withMessage(film, message("started", { sections: plan }));
+  assert.deepEqual([begun.queue, line(begun)], [{ own: "", pending: 2 }, "Section 1 of 3"]);
+  assert.equal(line(withDisk(film, { ...answer, queue: { own: "", pending: 0 } })), "3 sections, 0:03");
+});
+
+test("a film that goes on from others knows how many, from its run or from the disk", () => {
+  const begun = withMessage(emptyFilm("f"), message("started", { sections: plan, before: 3 }));
+  assert.equal(withMessage(begun, message("sampling", { index: 0 })).before, 3);
+  assert.equal(withDisk(emptyFilm("f"), { film: "f", plan, before: 2, sections: [], run: null }).before, 2);
+  assert.equal(withDisk(emptyFilm("f"), { film: "f", plan, before: 2, sections: [], run: message("started", { sections: plan, before: 2 }) }).before, 2);
+  assert.equal(withDisk(begun, { film: "f", plan, sections: [] }).before, 0, "films of before say nothing");
+});
+
 test("sections are named as sections, since a bare number could be a take", () => {
   assert.equal(sectionsText([7]), "section 8");
   assert.equal(sectionsText([1, 3, 4, 5]), "sections 2, 4-6");

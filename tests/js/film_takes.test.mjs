@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { continueFrom, formatLocks, formatRedo, parseLocks, parseRedo, previousTake, redo, toggleLock, unlocked } from "../../js/film/takes.mjs";
+import { branchName, continueFrom, formatLocks, formatRedo, parseLocks, parseRedo, previousTake, redo, toggleLock, unlocked } from "../../js/film/takes.mjs";
 
 const none = { takes: new Map(), locks: new Set() };
 const texts = ({ takes, locks }) => [formatRedo(takes), formatLocks(locks)];
@@ -44,6 +44,12 @@ test("the locks that a change would take away are known before it is made", () =
   assert.deepEqual(unlocked(locked, redo(locked, 2, [0, 1, 2, 3])), []);
   assert.deepEqual(unlocked(locked, previousTake(locked, 1)), [1]);
   assert.deepEqual(unlocked(locked, continueFrom(locked, 1, [0, 1, 2, 3])), [1, 3]);
+});
+
+test("a branch gets a name that is free", () => {
+  assert.equal(branchName("my_film", []), "my_film 2");
+  assert.equal(branchName("my_film 2", ["my_film", "my_film 2", "my_film 3"]), "my_film 4");
+  assert.equal(branchName("a film of 1999", ["a film of 2000"]), "a film of 2001");
 });
 
 test("the previous take is one less, and the first has none before it", () => {

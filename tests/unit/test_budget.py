@@ -20,6 +20,7 @@ from memory_encoder.budget import (
     HostShape,
     Plan,
     advice,
+    changed_inputs,
     describe,
     disk,
     estimate,
@@ -136,6 +137,9 @@ def test_plan_that_fits_needs_no_advice_and_one_that_does_not_says_what_to_chang
     too_large = plan("wan-14b", width=1920, height=1088)
     text = advice(too_large, estimate(too_large))[0]
     assert "section_seconds 2.5" in text and "1440x816" in text
+    smaller = changed_inputs(too_large, estimate(too_large))
+    assert (smaller["section_seconds"], smaller["width"], smaller["height"]) == (2.5, 1440, 816), "as numbers too"
+    assert changed_inputs(fits, estimate(fits)) == changed_inputs(streams, estimate(streams)) == {}
 
 
 @settings(deadline=None)
