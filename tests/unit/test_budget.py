@@ -239,6 +239,29 @@ def test_a_memory_that_the_sampler_gives_no_sliding_window_is_planned_without(co
     assert memory_fields([EncoderConfig("wan", 5120, 16)], 16, 5, 3)["sliding_window"] == 3
 
 
+FRAMEPACK_FILM = {"fps": 30, "section_seconds": 1.2} | memory_fields([FRAMEPACK], 30, 1.2)
+STORYMEM_FILM = {"fps": 16} | memory_fields([KEYFRAMES], 16, 5)
+TEMPLATES = {  # host, what is not at 832x480, and which of the budget's sizes the note says
+    "02 Wan 2.2 5B": ("wan-5b", {"width": 1280, "height": 704}, 2),
+    "03 Wan 2.2 14B": ("wan-14b", {"fps": 16}, 1),
+    "04 HunyuanVideo": ("hunyuan", {"section_seconds": 3.0}, 1),
+    "06 Guided film": ("wan-5b", {"width": 1280, "height": 704, "sliding_window": 3}, 2),
+    "07 Cached and cross-attention": ("wan-5b", {"width": 1280, "height": 704, "cached": True}, 2),
+    "17 FramePack-F1": ("hunyuan", FRAMEPACK_FILM, 1),
+    "18 StoryMem": ("wan-14b", STORYMEM_FILM, 1),
+    "19 StoryMem with references": ("wan-14b", STORYMEM_FILM, 1),
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_says_the_sizes_of_the_budget(name: str):
+    host, changes, count = TEMPLATES[name]
+    result = estimate(plan(host, **changes))
+    note = (Path(__file__).parents[2] / "workflows" / f"{name}.json").read_text(encoding="utf-8")
+    said = re.findall(r"([\d.]+) GiB", note[note.index("**Size.**") :].partition("about ")[2])
+    assert said == [f"{size / GIB:.1f}" for size in (result.least_bytes, result.whole_bytes)][:count]
+
+
 @pytest.mark.parametrize("history", [0, 1, 20, 3600])
 def test_history_of_published_models_has_as_many_tokens_however_long_the_film_is(history: float):
     framepack, helios = (estimate(planned(config, 1.2, history, 30)) for config in (FRAMEPACK, HELIOS))

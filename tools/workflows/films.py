@@ -147,7 +147,7 @@ def story_film(
 def wan_5b() -> Workflow:
     workflow = Workflow("wan22_5b_film", "Wan 2.2 5B", "Four shots from a storyboard, 1280 x 704, 24 fps")
     size = """1280x704 at 24 fps in sections of 5 seconds, beside 20 seconds of history in 3,600 memory tokens: about
-4.4 GiB with streamed weights, 9.1 GiB with all weights on the card. It fits an RTX 4070 with 12 GB. For 8 GB set width
+3.8 GiB with streamed weights, 8.4 GiB with all weights on the card. It fits an RTX 4070 with 12 GB. For 8 GB set width
 and height to 832x480."""
     parts = FilmParts(workflow, WAN5, families.load_wan5(workflow), texts.STORY)
     return story_film(workflow, "A film with Wan 2.2 5B", parts, texts.sizes(size))
@@ -156,7 +156,7 @@ and height to 832x480."""
 def wan_14b() -> Workflow:
     workflow = Workflow("wan22_14b_film", "Wan 2.2 14B", "High and low noise expert, fp8 or GGUF, 832 x 480")
     size = """832x480 at 16 fps in sections of 5 seconds, beside 20 seconds of history in 4,160 memory tokens: about
-7.6 GiB on a 12 GB card, with the weights streamed from system RAM (32 GB or more for the two experts in fp8)."""
+4.7 GiB on a 12 GB card, with the weights streamed from system RAM (32 GB or more for the two experts in fp8)."""
     gguf = """
 
 **GGUF.** Replace the two expert loaders by *Unet Loader (GGUF)* of the pack ComfyUI-GGUF. Nothing else changes."""
@@ -167,7 +167,7 @@ def wan_14b() -> Workflow:
 def hunyuan() -> Workflow:
     workflow = Workflow("hunyuan_film", "HunyuanVideo", "Four shots from a storyboard, 832 x 480, 24 fps")
     size = """832x480 at 24 fps in sections of 3 seconds, beside 20 seconds of history in 6,240 memory tokens: about
-6.0 GiB on a 12 GB card, with the weights streamed from system RAM."""
+4.3 GiB on a 12 GB card, with the weights streamed from system RAM."""
     parts = FilmParts(workflow, HUNYUAN_VIDEO, families.load_hunyuan(workflow), texts.STORY)
     return story_film(workflow, "A film with HunyuanVideo", parts, texts.sizes(size))
 
@@ -194,7 +194,7 @@ light go on. Shots 1 and 3 begin with a *Cut* and see the memory alone.
 nothing, other values take one more pass in every step, about half as long again. It makes returning characters
 clearer where the memory has been trained; with an untrained one try 0 or 1 first.
 """
-    size = """As *Wan 2.2 5B*: about 4.4 GiB with streamed weights, 9.1 GiB with all weights on the card; the window
+    size = """As *Wan 2.2 5B*: about 4.0 GiB with streamed weights, 8.6 GiB with all weights on the card; the window
 adds 2,640 tokens to a step."""
     parts = FilmParts(workflow, WAN5, families.load_wan5(workflow), story)
     title = "Going on, and guidance by the memory"
@@ -215,8 +215,8 @@ leave out. It adds nothing until it is trained.
 Each works without the other. Here nothing is to be set: **Load Memory Encoder** reads from the file what the encoder
 was trained for, and `attention_mode` *auto* of the sampler follows it.
 """
-    size = """As *Wan 2.2 5B*, and 2.5 GiB for keys and values: about 4.4 GiB with weights and cache in system RAM,
-11.6 GiB with all on the card. It fits an RTX 4070 with 12 GB."""
+    size = """As *Wan 2.2 5B*, and 2.5 GiB for keys and values: about 3.5 GiB with weights and cache in system RAM,
+10.5 GiB with all on the card. It fits an RTX 4070 with 12 GB."""
     parts = FilmParts(workflow, WAN5, families.load_wan5(workflow), texts.STORY, Encoders(trained="my_film_memory"))
     return story_film(workflow, "Cached memory and cross-attention", parts, how + "\n" + texts.sizes(size))
 

@@ -28,7 +28,7 @@ Put the two LoRAs into **models/loras** and the memory encoder (a small file) in
 **The pictures.** After each shot up to three of its pictures are chosen, sharp ones that differ; the first three and
 the newest stay. *Pictures* in the strip of the sampler pins and bans them, or its input `pictures`: **2:40, -3:16**.
 """
-SIZE = """832x480 at 16 fps in sections of 5 seconds, with 8 pictures: about 9.3 GiB with weights streamed from system
+SIZE = """832x480 at 16 fps in sections of 5 seconds, with 8 pictures: about 5.4 GiB with weights streamed from system
 RAM. 40 steps with both prompts: on a 12 GB card a section takes its time."""
 GGUF = """**GGUF.** Replace the two expert loaders by *Unet Loader (GGUF)* of the pack ComfyUI-GGUF, with Q4 files of
 Wan 2.2 I2V 14B (about 9 GB each): less system RAM is needed. Nothing else changes."""

@@ -31,7 +31,7 @@ any section. *Cut* and *Go on* are the same here: the model was trained to go on
 3. Press **Run**. Sections are kept, reused, locked and made again as in every film.
 """
     size = """832x480 at 30 fps in sections of 1.2 seconds, beside 3,926 tokens of history and 729 of the picture:
-about 3.8 GiB with weights streamed from system RAM. 25 steps without a negative prompt's pass."""
+about 3.0 GiB with weights streamed from system RAM. 25 steps without a negative prompt's pass."""
     intro = workflow.note("A film with FramePack-F1", "\n\n".join((texts.FRAMEPACK_FIRST, how, texts.sizes(size))))
     about = workflow.note("About the memory", texts.FRAMEPACK)
     workflow.group("Read me", [intro, about], color=BROWN)
