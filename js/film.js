@@ -37,6 +37,7 @@ class FilmOnNode {
       emptyQueue: () => api.fetchApi("/queue", { method: "POST", body: JSON.stringify({ clear: true }) }),
       address: (path) => api.apiURL(path),
     });
+    node.sectionsBefore = () => this.view.state.before; // for the memory inspector
     hide(widgetOf(node, "redo"));
     hide(widgetOf(node, "locks"));
     hide(widgetOf(node, "pictures"));

@@ -71,6 +71,17 @@ class Inspector {
     return [...found];
   }
 
+  /** Sections in the memory that were there before the film of the sampler that has made it; 0 where no sampler is found. */
+  earlier() {
+    let node = this.node;
+    for (let depth = 0; node && depth < DEPTH; depth += 1) {
+      const slot = node.inputs?.findIndex(({ name }) => name === "memory") ?? -1;
+      node = slot < 0 ? null : node.getInputNode(slot);
+      if (node?.sectionsBefore) return node.sectionsBefore();
+    }
+    return 0;
+  }
+
   choose(text) {
     if (!isLinked(this.node, "frame_indices")) setWidgets(app, this.node, { frame_indices: text });
     this.show();
@@ -78,7 +89,7 @@ class Inspector {
 
   show() {
     const names = this.memory ? batchFrames(this.memory.asked) : null;
-    if (this.timeline) this.timeline.show(this.memory ?? null, String(widgetOf(this.node, "frame_indices")?.value ?? ""));
+    if (this.timeline) this.timeline.show(this.memory ?? null, String(widgetOf(this.node, "frame_indices")?.value ?? ""), this.earlier());
     if (this.pairs) this.scrubber.show(this.pairs, names);
     update(this.scrubber.root, "hidden", !this.pairs);
     update(this.hint, "hidden", Boolean(this.pairs));

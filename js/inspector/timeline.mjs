@@ -20,8 +20,9 @@ export class Timeline {
     this.root = element("div", { class: "vm-inspect-memory" }, this.bar, this.left);
   }
 
-  /** Shows `{frames, sections}` of a memory and the text of the frames that are asked for. */
-  show(data, text) {
+  /** Shows `{frames, sections}` of a memory, its first `before` of other films, and the text of the frames that are asked for. */
+  show(data, text, before = 0) {
+    this.before = before;
     this.data = data;
     this.text = text;
     update(this.bar, "hidden", !data);
@@ -42,7 +43,8 @@ export class Timeline {
   }
 
   block({ first, last, number, prompt }) {
-    const title = number === 0 ? t("inspector.opening") : t("inspector.section", { number, prompt });
+    const own = this.before && number > this.before ? t("inspector.section.own", { number: number - this.before, before: this.before, prompt }) : "";
+    const title = number === 0 ? t("inspector.opening") : own || t("inspector.section", { number, prompt });
     const textContent = number === 0 ? title : `${number} ${prompt}`;
     return element("div", { class: "vm-inspect-section", style: part(first, last, this.data.frames), title, textContent });
   }
