@@ -13,8 +13,8 @@ from tools.workflows.__main__ import file_names
 
 # Inputs that name a model: ComfyUI offers those that can be had, and its lists show where the others belong.
 MODELS = {"unet_name", "vae_name", "clip_name", "clip_name1", "clip_name2", "encoder_name", "lora_name"}
-AT_ONCE = ("first_film", "continue_memory", "another_ending", "tiny_demo", "judged_film")  # nothing is asked for
-RUN = AT_ONCE[:3]  # `make demo` runs the last one
+AT_ONCE = ("first_film", "judged_film", "continue_memory", "another_ending", "tiny_demo")  # nothing is asked for
+RUN = AT_ONCE[:4]  # `make demo` runs the last one
 
 
 def template(name: str) -> dict[str, Any]:
@@ -47,14 +47,30 @@ def test_a_template_opens_on_a_fresh_installation_and_lacks_models_alone(name: s
 
 
 def test_templates_of_the_tiny_family_run_one_after_another_on_a_fresh_installation(comfy_server: ComfyServer) -> None:
-    """The first film leaves what the next two go on from: its sections, and its memory."""
+    """The first film leaves what the next ones judge and go on from: its sections, and its memory."""
     for name in RUN:
-        entry = comfy_server.run(shortened(template(name)))
+        prompt = shortened(template(name))
+        entry = comfy_server.run(prompt)
+        if name == "judged_film":
+            judged_in_full(comfy_server, prompt, entry)
+            continue
         videos = [path for path in comfy_server.files(entry) if path.suffix == ".mp4"]
         assert len(videos) == 1 and videos[0].stat().st_size > 500, name
 
 
-@pytest.mark.parametrize("name", AT_ONCE[3:])
+def judged_in_full(server: ComfyServer, prompt: dict[str, Any], entry: dict[str, Any]) -> None:
+    """The report lies beside the film, with every shot of its storyboard measured, and its sheet is shown."""
+    nodes = {one["class_type"]: (number, one["inputs"]) for number, one in prompt.items()}
+    told = json.loads(nodes["VideoMemoryStoryboard"][1]["storyboard"])["shots"]
+    number, inputs = nodes["VideoMemoryFilmReport"]
+    beside = server.output_dir / "video_memory" / inputs["film"] / "film_report.json"
+    shots = json.loads(beside.read_text(encoding="utf-8"))["shots"]
+    assert [shot["prompt"] for shot in shots] == [shot["prompt"] for shot in told] and len(told) == 4
+    assert all({"clarity", "dynamics"} <= shot["measures"].keys() for shot in shots)
+    assert entry["outputs"][number]["images"] and "| shot" in entry["outputs"][number]["text"][0]
+
+
+@pytest.mark.parametrize("name", AT_ONCE[4:])
 def test_a_template_that_asks_for_nothing_opens_on_a_fresh_installation(name: str, comfy_server: ComfyServer) -> None:
     comfy_server.queue(template(name))  # refused if anything were missing
     comfy_server.post("/queue", {"clear": True})

@@ -22,7 +22,7 @@ from memory_encoder.evaluation.judge.drift import film_drift
 from memory_encoder.evaluation.judge.dynamics import by_dis, by_raft
 from memory_encoder.evaluation.judge.faces import ArcFaces, OpenCvFaces
 from memory_encoder.evaluation.judge.footage import Footage
-from memory_encoder.evaluation.judge.instruments import ARCFACE, SFACE, YUNET, Instruments, find_instruments
+from memory_encoder.evaluation.judge.instruments import ARCFACE, SFACE, VICLIP, YUNET, Instruments, find_instruments
 from memory_encoder.evaluation.judge.judging import judge_film
 from memory_encoder.evaluation.judge.likeness import COLOURS, Aesthetic, colour_vectors, one_space
 from memory_encoder.evaluation.judge.niqe import Niqe, NiqeError
@@ -261,6 +261,12 @@ def test_texts_and_pictures_are_compared_only_where_both_are_of_one_clip(tmp_pat
     assert "not of one CLIP" in semantic(embed, lambda texts: embed_text(texts)[:, :8])
     assert "not of one CLIP" in semantic(embed, lambda texts: embed_text(texts) * torch.nan)
     assert "no CLIP text of one" in semantic(embed, None) and "no CLIP vision of one" in semantic(None, embed_text)
+    (tmp_path / VICLIP).touch()
+    found = find_instruments([tmp_path], embed=embed, embed_text=embed_text)
+    said = [one.needs for one in found.missing if one.measure == "semantic"]
+    assert found.embed_text is embed_text and said == [
+        f"{VICLIP} is not read: ViCLIP, which sees frames together, is not supported"
+    ]
     strangers = [colour_clip(noise=seed)[1] for seed in range(200)]
     assert sum(one_space(texts, colour_vectors(embed)) for texts in strangers) <= 4
 

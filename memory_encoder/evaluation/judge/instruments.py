@@ -22,6 +22,7 @@ PLACE = "film_report"  # folder of models/ that all of these files may lie in; a
 YUNET, SFACE = "face_detection_yunet_2023mar.onnx", "face_recognition_sface_2021dec.onnx"
 NIQE, MUSIQ, RAFT = "niqe_pris_params.npz", "musiq_koniq_ckpt-e95806b9.pth", "raft_large_C_T_SKHT_V2-ff5fadd5.pth"
 AESTHETIC = "sa_0_4_vit_l_14_linear.pth"
+VICLIP = "ViClip-InternVid-10M-FLT.pth"  # of the paper's semantic; it is named and not read
 ARCFACE = "insightface/models/buffalo_l"
 _PATTERNS = {
     YUNET: ("*yunet*.onnx",),
@@ -29,6 +30,7 @@ _PATTERNS = {
     NIQE: ("niqe*.npz",),
     MUSIQ: ("musiq*.pth",),
     RAFT: ("raft_large*.pth", "raft_small*.pth"),
+    VICLIP: ("ViClip-InternVid*.pth", "ViCLIP*.pth"),
     AESTHETIC: ("sa_0_4_vit_*_linear.pth", "sac+logos+ava1-*linear*.*", "*aesthetic*.pth", "*aesthetic*.safetensors"),
 }
 
@@ -74,6 +76,10 @@ def find_instruments(
     colours = None if embed is None else colour_vectors(embed)
     if embed is None and ask is None:
         missing.append(Missing("objects", "no CLIP vision is connected", "connect clip_vision"))
+    video_clip = find_model(models_dirs, VICLIP)
+    if video_clip is not None:
+        needs = f"{video_clip.name} is not read: ViCLIP, which sees frames together, is not supported"
+        missing.append(Missing("semantic", needs, "clip_vision and clip compare pictures with their prompt, one by one"))
     if faces is None or (embed is None and ask is None):
         needs = "no faces are found, below which clothes are" if faces is None else "no CLIP vision is connected"
         where = "see identity" if faces is None else "connect clip_vision"
