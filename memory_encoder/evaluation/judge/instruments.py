@@ -79,7 +79,8 @@ def find_instruments(
     video_clip = find_model(models_dirs, VICLIP)
     if video_clip is not None:
         needs = f"{video_clip.name} is not read: ViCLIP, which sees frames together, is not supported"
-        missing.append(Missing("semantic", needs, "clip_vision and clip compare pictures with their prompt, one by one"))
+        where = "clip_vision and clip compare pictures with their prompt, one by one"
+        missing.append(Missing("semantic", needs, where))
     if faces is None or (embed is None and ask is None):
         needs = "no faces are found, below which clothes are" if faces is None else "no CLIP vision is connected"
         where = "see identity" if faces is None else "connect clip_vision"
