@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks import judged_demo
 from benchmarks.judged_faults import RESULTS, measured, report, said
 from demo.tiny_family.procedural import Film
 from memory_encoder.evaluation.judge.drift import colour_drift, mean_colour
@@ -79,6 +80,8 @@ def test_the_shot_with_a_fault_is_named_by_its_own_measure_and_no_other_is() -> 
 def test_the_documents_figures_are_those_of_the_benchmark() -> None:
     result = json.loads(RESULTS.with_suffix(".json").read_text(encoding="utf-8"))
     assert RESULTS.with_suffix(".md").read_text(encoding="utf-8") == report(result)
+    demo = json.loads(judged_demo.RESULTS.with_suffix(".json").read_text(encoding="utf-8"))
+    assert judged_demo.RESULTS.with_suffix(".md").read_text(encoding="utf-8") == judged_demo.report(demo)
     docs = (Path(__file__).parents[2] / "docs" / "judging.md").read_text(encoding="utf-8")
     assert said(result) in " ".join(docs.split())
 
