@@ -17,12 +17,12 @@ PRESET_ALONE = ("offload_inputs", "resident_blocks")  # no inputs of the node
 SIZE: dict[str, Any] = {"width": 832, "height": 480}
 PRETRAIN_FIRST = """
 **Know this first.** Nobody has trained a memory of this size with the pack yet. By our estimates the two stages take
-thousands of clips and two to three days on an RTX 4090. To see a trained memory at work in minutes, open *First film*.
+thousands of clips and at least two days on an RTX 4090. To see a trained memory at work in minutes, open *First film*.
 
 """
 FINETUNE_FIRST = """
 **Know this first.** `my_memory` is what *Pretrain* leaves behind; there is none to download. By our estimates this
-stage takes about two days on an RTX 4090.
+stage takes at least a day and a half on an RTX 4090.
 
 """
 CHECK_FIRST = """
