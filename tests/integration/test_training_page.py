@@ -1,4 +1,5 @@
-"""The commands of docs/training.md as they stand there: cache, both stages, evaluate; and from large files the same.
+"""The commands of docs/training.md as they stand there: cache, both stages, evaluate; from large files the same; in two
+processes by `accelerate launch`; and those of the tiny family's card.
 
 What differs is appended, and so comes last: sizes and steps for the tiny family on a CPU. The page's files are
 links to that family's, and CLIPS holds a real clip where there is one (VIDEO_MEMORY_DATA, or ../shared/data).
@@ -6,11 +7,14 @@ links to that family's, and CLIPS holds a real clip where there is one (VIDEO_ME
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +24,21 @@ from demo.clip import write_frames
 from demo.tiny_family.procedural import make_film
 from memory_encoder.cli import main
 from memory_encoder.training.run_files import facts_of, read_losses
+from tests.launching import launched
 from tools.environment import ROOT
+
+from .test_training import variables
 
 DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", ROOT.parent / "shared" / "data"))
 SIZE = "--width 64 --height 48 --fps 16"
 WORDS = "--text-encoder demo.nodes.text_encoder:HashTextEncoder"
 SMALLER = {
-    "cache": f"{SIZE} --window-seconds 1.5 {WORDS}",
+    "cache": f"{SIZE} --window-seconds 1.5 --rates 4x4x2,2x2x1 {WORDS}",
     "train": "--steps 2 --batch-size 2 --rank 4 --mixed-precision no",
     "evaluate": f"{SIZE} --frames 9 --steps 1 {WORDS}",
     "pack": "",
 }
+CARD = ROOT / "demo" / "tiny_family" / "README.md"
 FAMILY = {"wan2.2_5b": "tiny_wan_host", "wan2.2_vae": "tiny_wan_vae"}
 
 
@@ -39,6 +47,32 @@ def commands(page: Path) -> list[list[str]]:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     found = re.findall(r"^python -m memory_encoder (.*)$", text, re.MULTILINE)
     return [shlex.split(line) for line in found if "..." not in line]
+
+
+def launches(page: Path) -> list[tuple[list[str], str]]:
+    """How the page starts a command in several processes: options of the launcher, and which command."""
+    found = re.findall(
+        r"^accelerate launch (.*) --num_processes \d+ -m memory_encoder (\w+) \.\.\.$",
+        page.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    return [(shlex.split(how), command) for how, command in found]
+
+
+def lines_of_card() -> list[list[str]]:
+    """All that the card's blocks of commands say, what `vm` stands for left out, its aliases written out."""
+    text = CARD.read_text(encoding="utf-8")
+    blocks = [block.replace("\\\n", " ") for block in re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines() if line]
+    named = [line[1].partition("=") for line in lines if line[0] == "alias"]
+    aliases = {"vm": [], **{name: shlex.split(meaning) for name, _, meaning in named}}
+    found = []
+    for line in (line for line in lines if line[0] != "alias"):
+        while line[0] in aliases:
+            line = [*aliases[line[0]], *line[1:]] if line[0] != "vm" else ["", *line[1:]]
+        assert not line[0], f"{line} is no command of the card"
+        found.append(line[1:])
+    return found
 
 
 def run(command: list[str]) -> None:
@@ -110,3 +144,71 @@ def test_stage_two_from_scratch_says_that_its_encoder_is_untrained(
     ):
         assert main(["train", *shlex.split(f"{begun} --out {out} {encoder}")]) == 0
         assert ("the encoder has not been trained" in capsys.readouterr().out) == warned
+
+
+def test_the_page_starts_several_processes_that_cache_and_train_as_one_does(
+    comfy_environment: Any, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = pytest.importorskip("accelerate.commands.launch").launch_command_parser()
+    page = ROOT / "docs" / "training.md"
+    told = launches(page)
+    assert [command for _, command in told] == ["train", "train", "cache"]
+    for how, command in told:
+        assert launcher.parse_args([*how, "-m", "memory_encoder", command]).module
+    plain = {command[0]: command for command in reversed(commands(page))}  # the first of each
+    (trained / "TWO").mkdir()
+    for name in ("a", "b"):
+        clip = next((trained / "CLIPS").iterdir())
+        (trained / "TWO" / f"{name}{clip.suffix}").symlink_to(clip)
+    others = {"CLIPS": "TWO", "DATA": "DATA2", "RUN1": "RUN6"}
+    for how, command in reversed([one for one in told if "--multi_gpu" in one[0]]):  # cache, then train
+        given = [others.get(word, word) for word in plain[command]] + shlex.split(SMALLER[command])
+        done = subprocess.run(
+            [sys.executable, *launched(*how), "-m", "memory_encoder", *given],
+            env=variables(comfy_environment) | {"ACCELERATE_USE_CPU": "true"},
+            cwd=trained,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        if command == "cache":
+            assert done.stdout.count(" windows of 2 clips") == 1  # by the last one to end its share
+        else:
+            assert "on each of 2 devices" in done.stdout
+    assert [entry["step"] for entry in read_losses(trained / "RUN6" / "losses.jsonl") if "loss" in entry] == [0, 1]
+
+
+def test_every_command_of_the_card_can_be_copied_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own parser takes each, to the last word."""
+
+    class Parsed(Exception):
+        pass
+
+    real = argparse.ArgumentParser.parse_args
+
+    def parse_args(self: argparse.ArgumentParser, *given: Any) -> Any:
+        real(self, *given)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    lines = lines_of_card()
+    assert len(lines) > 30
+    for module, *given in lines:
+        assert not set("[]<>") & set("".join(given)) and not {"RATE", "CHANNELS", "RANK"} & set(given), given
+        monkeypatch.setattr(sys, "argv", [module, *given])
+        entry = importlib.import_module("memory_encoder.cli" if module == "memory_encoder" else module)
+        with pytest.raises(Parsed):
+            entry.main()
+
+
+def test_the_commands_of_the_card_train_a_memory_at_2x2x1(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
+    for name, place in (("demo", ROOT / "demo"), ("REELS", trained / "DATA"), ("FILMS", trained / "DATA")):
+        (trained / name).symlink_to(place)
+    told = [given for module, *given in lines_of_card() if module == "memory_encoder" and "2x2x1" in "".join(given)]
+    outs = [given[given.index("--out") + 1] for given in told]
+    assert outs[:3] == ["ONE_2x2x1", "TWO_2x2x1", "THREE_2x2x1"]
+    for given in told[:3]:
+        assert main([*given, *shlex.split("--steps 2 --cooldown 1 --batch-size 2 --reconstruction 0")]) == 0
+    facts = facts_of(trained / "THREE_2x2x1" / "encoder.safetensors")
+    assert facts["stage"] == "continuation" and facts["rank"] == 64 and facts["shift"] == 3

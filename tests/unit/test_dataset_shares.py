@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 import pytest
@@ -16,17 +13,7 @@ from memory_encoder.training.dataset.index import Findings, address_of
 from memory_encoder.training.dataset.settings import DatasetError
 from memory_encoder.training.dataset.share import Share
 from memory_encoder.training.dataset.text import TextEncoder
-from tests.launching import launched
 from tests.unit.dataset_clips import SETTINGS, SPACE, CountingCodec, Words, cache, counting
-
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = """
-import sys
-from pathlib import Path
-from memory_encoder.training.dataset.share import Share
-from tests.unit.test_dataset_shares import shared
-print(shared(Path(sys.argv[1]), Path(sys.argv[2]), Share.of_this_process()))
-"""
 
 
 @pytest.fixture
@@ -90,18 +77,6 @@ def test_other_clips_or_settings_are_not_put_together_with_what_is_left(clips: P
     counting(clips / "new.mp4", 17)
     assert shared(clips, tmp_path / "out", Share(1, 2)).missing == (0,)
     assert shared(clips, tmp_path / "out", Share(0, 2)).clips == 6
-
-
-def test_two_processes_at_once_that_the_launcher_has_started(clips: Path, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, *launched("--multi_gpu"), str(script), str(clips), str(tmp_path / "out")]
-    own = {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=os.environ | own, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("7 windows of 5 clips") == 1  # the last one to end
-    cache(clips, tmp_path / "one", words=Words())
-    assert index_bytes(tmp_path / "out") == index_bytes(tmp_path / "one")
 
 
 def test_a_share_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
