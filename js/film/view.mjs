@@ -91,7 +91,7 @@ export class FilmView {
     const paused = state.run?.state === "paused" && this.state.run?.state !== "paused";
     this.state = state;
     this.error = error;
-    const { takes, locks, linked, pictures, picturesLinked } = this.host.choices();
+    const { takes, locks, linked, pictures, picturesLinked, branching } = this.host.choices();
     this.shown = tilesOf(state, takes ?? new Map(), locks ?? new Set());
     if (reached && !this.player.active && !this.compare.active && !this.strip.contains(document.activeElement)) this.selected = state.run.index;
     if (paused) this.selected = state.run.index - 1; // what is to be looked at
@@ -118,7 +118,7 @@ export class FilmView {
     updateAttribute(this.strip, "aria-orientation", this.host.turned("film.grid") ? "vertical" : "horizontal");
     this.root.classList.toggle("vm-film-watching", this.player.active || this.compare.active);
     const usable = takes !== null && locks !== null && !linked;
-    this.detail.show(this.shown[this.selected], { takes, locks }, this.state, usable, this.host.choices().branching);
+    this.detail.show(this.shown[this.selected], { takes, locks }, this.state, usable, branching);
     this.showPending(takes, locks, linked);
     // The player takes the place of the strip and what is below it, the memory's pictures that of strip and section.
     const playing = this.player.active || this.compare.active;

@@ -68,7 +68,10 @@ for (const renderer of RENDERERS) {
         await page.keyboard.press(key);
       });
     }
+    await board.locator(".vm-sb-timeline").focus();
+    for (const key of ["Home", "ArrowRight", "ArrowRight"]) await page.keyboard.press(key);
     const third = board.locator('.vm-sb-shot[data-index="2"] .vm-sb-edge').last();
+    await third.waitFor();
     await measure("an edge that is dragged", async (turn) => {
       const { x, y, width, height } = await third.boundingBox();
       await page.mouse.move(x + width / 2, y + height / 2);
