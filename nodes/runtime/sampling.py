@@ -76,6 +76,8 @@ def cache_device(model: Any, memory: VideoMemory | None, settings: MemorySetting
     free = mm.get_free_memory(model.load_device)
     host = host_of(model)
     tokens = min(memory.token_count, settings.horizon or memory.token_count)
+    latents, height, width = memory.recent.shape[2:]
+    tokens += min(settings.sliding_window, latents) * (height // host.patch[1]) * (width // host.patch[2])
     needed = 2 * cache_bytes(len(host.slots()), tokens, host.width)  # both prompts
     return None if needed < CACHE_SHARE * free else torch.device("cpu")
 
