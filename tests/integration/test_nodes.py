@@ -306,3 +306,19 @@ def test_weights_of_an_encoder_are_held_once_and_core_can_make_it_anew(
     assert type(plain) is core.ModelPatcher and plain.model is not encoder.model
     for name, value in plain.model.state_dict().items():
         assert torch.equal(value, encoder.model.state_dict()[name])
+
+
+def test_a_cache_waits_beside_the_model_only_where_it_has_room_with_the_sliding_window(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two blocks of width 128 keep 2 x 2 x 128 numbers of 2 bytes a token, for both prompts."""
+    sampling = importlib.import_module(f"{PACK}.nodes.runtime.sampling")
+    memory = SimpleNamespace(token_count=10, recent=torch.zeros(1, 16, 8, 6, 8))
+    monkeypatch.setattr(sampling, "attention_mode", lambda memory, settings: "cached")
+    bytes_per_token, cells = 2 * 2 * 2 * 128 * 2, 3 * 4
+    settings = sampling.MemorySettings(sliding_window=3)
+    for tokens, beside in ((10 + 3 * cells + 1, True), (10 + 3 * cells - 1, False)):
+        free = tokens * bytes_per_token / sampling.CACHE_SHARE
+        card = SimpleNamespace(is_device_cpu=lambda device: False, get_free_memory=lambda device, free=free: free)
+        monkeypatch.setattr(sampling, "mm", card)
+        assert (sampling.cache_device(world.model, memory, settings) is None) == beside
