@@ -13,6 +13,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ RESULTS = Path(__file__).resolve().parent / "results" / "horizon"
 RATE, FRAMES = "2x2x1", 65  # what the memory was trained on: up to 4.2 s
 SHARES = (1.0, 0.5, 0.25, 0.125)
 WAYS = ("horizon", "newest")
+HALVES = ("all", "far", "near")
 
 
 def newest(memory: InjectedMemory, count: int) -> InjectedMemory:
@@ -60,14 +62,19 @@ def table(values: dict[str, dict[str, list[list[list[float]]]]]) -> dict[str, An
 
     values: by group and way, each frame of each clip for each seed.
     """
-    halves = {"all": slice(None), "far": slice(0, FRAMES // 2), "near": slice(FRAMES // 2, None)}
     result: dict[str, Any] = {}
     for group, ways in values.items():
         for way, seeds in ways.items():
-            for half, frames in halves.items():
-                means = torch.tensor([[sum(c[frames]) / len(c[frames]) for c in clips] for clips in seeds]).mean(1)
+            for half in HALVES:
+                means = torch.tensor([[fmean(half_of(frames, half)) for frames in clips] for clips in seeds]).mean(1)
                 result.setdefault(group, {}).setdefault(way, {})[half] = over_seeds(means.numpy())
     return result
+
+
+def half_of(frames: list[float], half: str) -> list[float]:
+    """Of a clip of any length; the near half has the middle one."""
+    middle = len(frames) // 2
+    return {"all": frames, "far": frames[:middle], "near": frames[middle:]}[half]
 
 
 def report(result: dict[str, Any]) -> str:

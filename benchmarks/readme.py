@@ -1,4 +1,4 @@
-"""What benchmarks/README.md shows of step_time, long_film and resume: made from their JSON, between marks.
+"""What benchmarks/README.md shows of step times, trainings, long films and resumed ones: made from JSON, between marks.
 
 python tools/environment.py run -m benchmarks.readme
 """
@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks import training_step
 from benchmarks.long_film import tenths
 from benchmarks.report import text
 
@@ -32,6 +33,8 @@ def made(name: str) -> str:
     result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     if name.startswith("step_time"):
         return text(result)
+    if name.startswith("training_step"):
+        return training_step.table(result["ways"])
     return long_film(result) if name == "long_film" else resumed(result)
 
 

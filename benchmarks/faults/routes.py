@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import socket
 import tempfile
 from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from .hostile import OUTSIDE, SECRET, holds, hostile_text
 from .mutation import json_text
@@ -24,8 +25,8 @@ PATHS = (
     "film/{}", "film/{}/clip/{}", "film/{}/takes/{}", "training/{}", "training/{}/recalled", "names", "plan",
     "film/{}/clip/0?key={}",
 )  # fmt: skip
-NOBODYS = ("{}", "film/{}/{}/{}")  # ComfyUI looks for files of these names, and fails at those that are too long
-LONGEST = 200
+NOBODYS = ("{}", "film/{}/{}/{}")
+OURS = re.compile(r"(names|plan|film/[^/]+(/(clip|takes)/[^/]+)?|training/[^/]+(/recalled)?)(\?.*)?", re.DOTALL)
 METHODS = ("GET",) * 6 + ("HEAD", "POST", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")
 GOOD_PLAN = {
     "storyboard": "[0s: a] [2s: b]", "fps": 16, "section_seconds": 1, "rates": ["4x4x2"], "encoders": [], "width": 832,
@@ -39,8 +40,7 @@ def request_text(random: Random) -> bytes:
     method = random.choice(METHODS)
     good = (FILM, "0", "1")
     parts = [one if random.randrange(3) == 0 else _as_sent(hostile_text(one, random), random) for one in good]
-    path = random.choice(PATHS + NOBODYS)
-    path = path.format(*(part[:LONGEST] if path in NOBODYS else part for part in parts))
+    path = random.choice(PATHS + NOBODYS).format(*parts)
     body = json_text(json.dumps(GOOD_PLAN).encode(), random) if method in ("POST", "PUT", "PATCH") else b""
     if path == "plan" and random.randrange(4):
         method, body = "POST", json_text(json.dumps(GOOD_PLAN).encode(), random)
@@ -77,7 +77,9 @@ def judged(request: bytes, given: bytes) -> str:
     status = given.split(b" ", 2)[1:2]
     if not status:
         return "no answer"
-    if status[0] >= b"500" and not (status[0] == b"501" and request.startswith(b"TRACE")):
+    path = unquote(request.split(b" ", 2)[1].decode("utf-8", "surrogatepass"), errors="replace")
+    ours = OURS.fullmatch(path.removeprefix("/video_memory/"))
+    if status[0] >= b"500" and ours:  # of other paths ComfyUI looks for files, and fails at names that are too long
         return f"status {status[0].decode()}"
     leaked = (SECRET.encode(), b"root:x:0:0", b"HOME=")
     return "a leak" if any(secret in given for secret in leaked) else ""

@@ -54,6 +54,7 @@ OPTIONS = {
     "picture_every": "in steps; 0 for never",
     "resident_blocks": "blocks of the frozen host that stay on the card, the others come from RAM; -1 for all",
     "offload_inputs": "what gradient checkpointing keeps waits in RAM",
+    "compile_blocks": "torch.compile for the host's blocks; the first steps take minutes",
     "ema_every": "steps between updates of the averaged weights",
     "reconstruction": "steps before the first in which the encoder alone learns to hold its latents; a few hundred",
 }  # help for the fields of TrainOptions

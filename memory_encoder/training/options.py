@@ -79,6 +79,7 @@ class TrainOptions:
         block runs. -1 for all.
     offload_inputs: what gradient checkpointing keeps waits in RAM.
     ema_every: steps between updates of the averages.
+    compile_blocks: torch.compile for each of the host's blocks.
 
     Everything but rank and the two equations is not from the paper. The defaults train what the sampler asks for by
     default: a clean memory of everything, sections of all lengths up to 5 seconds, with and without a sliding window.
@@ -129,6 +130,7 @@ class TrainOptions:
     ema_every: int = 1
     per_clip: bool = True
     reconstruction: int = 0
+    compile_blocks: bool = False
 
     def __post_init__(self) -> None:
         if self.stage not in get_args(Stage):

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..files import write_bytes
+from ..injection.hosts.base import host_blocks
 from ..phi.encoder import MemoryEncoder
 from ..phi.trained_on import TrainedOn
 from .card_advice import describe_plan
@@ -96,6 +97,8 @@ def train(
             if options.stage == "continuation" and not begun and any(e.untrained for e in (encoder, *others)):
                 said.append(UNTRAINED)
             listener.plan("\n".join(said))
+            for block in host_blocks(diffusion_model) if options.compile_blocks else ():
+                block.compile()
             with streamed_blocks(diffusion_model, options.resident_blocks):
                 trainer = Trainer(module, source, options, folder, listener, cpu, host_metadata)
                 if options.reconstruction and options.train_encoder and options.stage != "host":

@@ -449,6 +449,24 @@ def test_a_run_that_a_smaller_card_has_cut_goes_on_as_it_was_cut_on_a_larger_one
     assert whole == on and len(on) == 4
 
 
+def test_compiled_blocks_are_trained_on_to_the_losses_of_plain_ones(
+    files: dict[str, Path],  # noqa: F811
+    cached: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the compiler that traces alone: what it makes of the code is core's and PyTorch's."""
+    compiled = []
+    real = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: (compiled.append(self), real(self, backend="eager")))
+    for run, more in (("plain", ()), ("compiled", ("--compile-blocks",))):
+        fixed = ("--stage", "retrieval", "--mixed-precision", "no", "--steps", "2")
+        assert train(files, cached, tmp_path / run, *fixed, *more) == 0
+    assert len(compiled) > 0
+    plain, other = ([one["loss"] for one in read_losses(tmp_path / run / LOSSES)] for run in ("plain", "compiled"))
+    assert other == pytest.approx(plain, rel=1e-4)
+
+
 def test_a_cancelled_node_saves_the_step_that_ran_and_goes_on_when_it_is_queued_again(
     comfy: Any, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,3 +95,13 @@ def test_a_memory_within_its_horizon_and_one_without_a_horizon_are_seen_as_ever(
         assert within_horizon(memory, budget) is None
         assert torch.equal(seen_tokens(memory, budget)[0], memory.all_tokens())
     assert len(KINDS["two rates"]) == 2 and within_horizon(replace(memory, others=()), 1) is not None
+
+
+def test_the_recall_within_a_horizon_is_told_of_clips_of_any_length_and_as_the_results_have_it() -> None:
+    from benchmarks import horizon
+
+    frames = [[float(n) for n in range(count)] for count in (1, 3, 8)]
+    told = horizon.table({"real": {"horizon 1": [frames, frames]}})["real"]["horizon 1"]
+    assert set(told) == {"all", "far", "near"} and told["near"]["mean"] > told["far"]["mean"]
+    written = horizon.RESULTS.with_suffix(".md").read_text(encoding="utf-8")
+    assert written == horizon.report(json.loads(horizon.RESULTS.with_suffix(".json").read_text()))

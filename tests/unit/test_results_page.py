@@ -8,7 +8,9 @@ import pytest
 
 from benchmarks.readme import BLOCK, PAGE, RESULTS, long_film, page, resumed
 from benchmarks.report import text
+from benchmarks.training_step import apart
 
+TRAINING = "training_step_2-core"
 NAMES = sorted(path.stem for path in RESULTS.glob("step_time-*.json"))
 
 
@@ -19,7 +21,17 @@ def test_the_page_is_made_of_the_results() -> None:
 
 def test_every_run_is_shown() -> None:
     marks = [match[2] for match in BLOCK.finditer(PAGE.read_text(encoding="utf-8"))]
-    assert len(NAMES) >= 6 and sorted(marks) == sorted([*NAMES, "long_film", "resume"])
+    assert len(NAMES) >= 6 and sorted(marks) == sorted([*NAMES, TRAINING, "long_film", "resume"])
+
+
+def test_what_saves_memory_or_time_changes_a_run_less_than_chance_does() -> None:
+    ways = json.loads((RESULTS / f"{TRAINING}.json").read_text(encoding="utf-8"))["ways"]
+    losses = {way["way"]: way["losses"] for way in ways}
+    plain = losses["plain"]
+    by_chance = apart(losses["another seed"], plain)
+    of_other_steps = ("plain", "another seed", "--per-clip")
+    remedies = {way: apart(found, plain) for way, found in losses.items() if way not in of_other_steps}
+    assert len(remedies) >= 9 and max(remedies.values()) < by_chance / 3, remedies
 
 
 @pytest.mark.parametrize("name", NAMES)
