@@ -105,6 +105,7 @@ class SectionStore:
             except OSError as error:
                 raise OSError(error.errno, f"cannot write {path}: {error.strerror}{cure(error)}") from error
             self._ours = True
+            self._clean()
             try:
                 yield
             finally:
@@ -200,10 +201,18 @@ class SectionStore:
         self._write(path, json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode("utf-8"))
         return path
 
-    def _write(self, path: Path, content: bytes) -> None:
+    def _clean(self) -> None:
+        """Removes what killed processes left in the film's folder and in those inside of it, such as its states, into
+        which a run that finds all there writes nothing."""
         if not self._cleaned:
-            remove_abandoned(self.folder)
+            with contextlib.suppress(OSError):
+                for folder in (self.folder, *(one for one in self.folder.iterdir() if one.is_dir())):
+                    if not folder.is_symlink():
+                        remove_abandoned(folder)
             self._cleaned = True
+
+    def _write(self, path: Path, content: bytes) -> None:
+        self._clean()
         write_atomically(path, lambda temporary: _write_bytes(temporary, content))
 
     def _files(self, key: str) -> list[Path]:

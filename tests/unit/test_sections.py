@@ -381,6 +381,26 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(store: SectionSt
     assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
 
 
+def test_what_a_killed_process_left_goes_also_where_the_next_run_writes_nothing(store: SectionStore) -> None:
+    """A kill between a state's last two file operations leaves its lock, and the next run finds the state whole."""
+    store.put(KEY, 0, LATENTS, {})
+    states = store.folder / "memory"
+    states.mkdir()
+    left = [
+        folder / f".section_0004_x.safetensors.0123456789abcdef.{end}"
+        for folder in (store.folder, states)
+        for end in ("tmp", "tmp.lock")
+    ]
+    for path in left:
+        path.write_text("{}")
+    elsewhere = store.folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / ".x.y.tmp").write_text("")
+    (store.folder / "out").symlink_to(elsewhere)
+    with SectionStore(store.folder.parent, "film").making():
+        assert not any(path.exists() for path in left) and (elsewhere / ".x.y.tmp").exists()
+
+
 WRITER = """
 import os, sys
 from pathlib import Path
