@@ -102,12 +102,11 @@ function statusOf({ losses, heldout, steps, message, pace, phase }) {
   if (!losses.length) return message ? t("training.failed", { message }) : t("training.idle");
   const last = losses.at(-1)[0] + 1;
   const parts = [t("training.status", { step: last, steps: Math.max(steps, last) })];
+  // What a narrow node cuts off comes last.
+  if (phase) parts.push(t(`training.phase.${phase}`));
+  else if (pace?.seconds_left > 0 && !message) parts.push(t("film.left", { time: roughly(pace.seconds_left) }));
   parts.push(t("training.loss", { loss: smoothed(losses).at(-1)[1].toFixed(4) }));
   if (heldout.length) parts.push(t("training.heldout", { loss: heldout.at(-1)[1].toFixed(4) }));
-  if (phase) parts.push(t(`training.phase.${phase}`));
-  else if (pace?.seconds_left > 0 && !message) {
-    parts.push(t("film.left", { time: roughly(pace.seconds_left) }));
-  }
   if (message) parts.push(t("training.failed", { message }));
   return parts.join(" · ");
 }
