@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import re
@@ -158,6 +159,11 @@ def remove_abandoned(folder: Path, pattern: str = ".*.*.tmp") -> None:
                     temporary.unlink(missing_ok=True)
         except OSError:
             continue  # somebody writes it, another process was quicker, or it is not ours to remove
+
+
+def remove_abandoned_of(path: Path) -> None:
+    """Removes what killed processes left when they wrote this file, in a folder that holds other things too."""
+    remove_abandoned(path.parent, f".{glob.escape(path.name)}.*.tmp")
 
 
 def _lock_of(temporary: Path) -> Path:

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..files import check_space, write_atomically
+from ..files import check_space, remove_abandoned_of, write_atomically
 
 INDEX = ".safetensors.index.json"
 _SHARD = re.compile(r"(.*-)(\d+)(-of-)(\d+)(\.safetensors)")
@@ -135,6 +135,7 @@ def size_of(made: Sequence[Made], checkpoint: Checkpoint) -> int:
 def write_streaming(made: Sequence[Made], checkpoint: Checkpoint, path: Path, metadata: Mapping[str, str]) -> None:
     """A safetensors file, tensor by tensor and whole or not at all. Raises OSError that names it."""
     size = size_of(made, checkpoint)
+    remove_abandoned_of(path)  # which may be as large
     check_space(path.parent, size, f"{path.name} is not written")
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     start = 0

@@ -12,7 +12,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...memory_encoder.files import write_together
+from ...memory_encoder.files import remove_abandoned_of, write_together
 from ...memory_encoder.injection.hosts.comfy_models import computes_in_bf16, sampling_shift
 from ...memory_encoder.training.options import HostDefaults
 from ...memory_encoder.training.run_files import LORA, published_files, run_of
@@ -82,6 +82,8 @@ def publish_run(folder: Path, run: str, encoders: int) -> str:
         copies = {places[kind] / file: path for kind, files in offered.items() for file, path in files.items()}
         if any(path.exists() and (own is None or run_of(path) != own) for path in copies):
             continue
+        for path in copies:
+            remove_abandoned_of(path)
         try:
             write_together(copies)
         except PermissionError as error:

@@ -139,6 +139,18 @@ def test_a_publishing_that_ends_half_way_leaves_the_files_of_before(
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
 
 
+def test_what_a_killed_publishing_left_is_removed_by_the_next_one(
+    runtime: ModuleType, output: Path, tmp_path: Path
+) -> None:
+    make_run(tmp_path / "a", "one", steps=1)
+    runtime.publish_run(tmp_path / "a", "mine", 1)
+    made = {path for path in output.rglob("*") if path.is_file()}
+    for path in made:
+        path.with_name(f".{path.name}.0123456789abcdef.tmp").write_text("half")
+    runtime.publish_run(tmp_path / "a", "mine", 1)
+    assert {path for path in output.rglob("*") if path.is_file()} == made
+
+
 def test_an_encoder_and_a_lora_of_two_runs_or_steps_are_told_when_they_are_loaded(
     pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -165,6 +165,19 @@ def test_what_breaks_off_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_what_a_killed_conversion_left_is_removed_by_the_next_one_and_nothing_else(tmp_path: Path):
+    """It may be as large as the model, in a folder that holds others."""
+    assert convert(tmp_path, weights()) == 0
+    made = sorted((tmp_path / "out").iterdir())
+    for path in made:
+        for end in ("tmp", "tmp.lock"):
+            path.with_name(f".{path.name}.0123456789abcdef.{end}").write_text("{}")
+    other = tmp_path / "out" / ".another.safetensors.0123456789abcdef.tmp"
+    other.write_text("x")
+    assert convert(tmp_path, weights()) == 0
+    assert sorted((tmp_path / "out").iterdir()) == sorted([other, *made])
+
+
 def test_one_tensor_at_a_time_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Files are larger than the machine's memory: what was read before is gone when the next is read."""
     import gc

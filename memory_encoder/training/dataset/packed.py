@@ -17,7 +17,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ...files import write_atomically, write_bytes
+from ...files import remove_abandoned_of, write_atomically, write_bytes
 from .index import INDEX, inside
 from .settings import DatasetError
 
@@ -83,6 +83,7 @@ def fetched(address: str) -> Path:
                 storage.download_fileobj(f"{address}/{name}", file)
 
         if not inside(folder, name).is_file():
+            remove_abandoned_of(inside(folder, name))
             write_atomically(inside(folder, name), fetch)
         write_bytes(folder / INDEX, head)
     except Exception as error:  # of whichever storage
