@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,17 @@ if TYPE_CHECKING:
 AGAIN = 0.5  # share of the kills after which what goes on is killed once more
 TRAINING = ("-m", "tests.integration.training", "{}", "30", "retrieval")
 CACHING = ("-m", "benchmarks.faults.kills", "{}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """So many kills, with those of an earlier result, at random moments in a folder. done: told the tally so far."""
+
+    count: int
+    random: Random
+    work: Path
+    done: Callable[[Tally], None]
+    earlier: dict[str, Any]
 
 
 # A film through the real ComfyUI
@@ -48,15 +61,9 @@ def interrupt(server: ComfyServer, id_: str) -> None:
         server.wait(id_)
 
 
-def kill_server(
-    end: Callable[[ComfyServer, str], None],
-    count: int,
-    random: Random,
-    work: Path,
-    done: Callable[[Tally], None],
-    earlier: dict[str, Any],
-) -> None:
+def kill_server(end: Callable[[ComfyServer, str], None], task: Task) -> None:
     """Each start of the server finishes the film that was killed before, or is killed at that, and begins the next."""
+    count, random, work, done = task.count, task.random, task.work, task.done
     from demo.tiny_family.install import HOST_NAME, VAE_NAME, install_models
     from tests.integration.films import changed, film, report
     from tools.comfy_server import ComfyServer
@@ -85,7 +92,7 @@ def kill_server(
         begun = time.monotonic()
         server.run(prompt)
         duration = time.monotonic() - begun
-        tally = Tally.begun(content(server.output_dir), earlier)
+        tally = Tally.begun(content(server.output_dir), task.earlier)
         stored: set[str] | None = None  # sections on disk after a kill
         while tally.counts["kills"] < count:
             if stored is None:
@@ -127,15 +134,9 @@ def sections(output: Path) -> set[str]:
 # Programs that go on when they are started again
 
 
-def kill_program(
-    arguments: Sequence[str],
-    count: int,
-    random: Random,
-    work: Path,
-    done: Callable[[Tally], None],
-    earlier: dict[str, Any],
-) -> None:
+def kill_program(arguments: Sequence[str], task: Task) -> None:
     """A program of this Python. arguments: with {} for the folder that it works in."""
+    count, random, work, done = task.count, task.random, task.work, task.done
     from tools.environment import ROOT, prepare
 
     variables = prepare().variables()
@@ -160,7 +161,7 @@ def kill_program(
     if first.wait(1200):
         finish(whole)
     duration = time.monotonic() - begun
-    tally = Tally.begun(content(whole), earlier)
+    tally = Tally.begun(content(whole), task.earlier)
     for number in range(10 * count):
         if tally.counts["kills"] >= count:
             break
@@ -196,11 +197,11 @@ def cache_clips(folder: Path) -> None:
     cache(clips, folder)
 
 
-KINDS: dict[str, Callable[[int, Random, Path, Callable[[Tally], None], dict[str, Any]], None]] = {
-    "film": lambda *rest: kill_server(kill, *rest),
-    "interrupted film": lambda *rest: kill_server(interrupt, *rest),
-    "training": lambda *rest: kill_program(TRAINING, *rest),
-    "dataset": lambda *rest: kill_program(CACHING, *rest),
+KINDS: dict[str, Callable[[Task], None]] = {
+    "film": partial(kill_server, kill),
+    "interrupted film": partial(kill_server, interrupt),
+    "training": partial(kill_program, TRAINING),
+    "dataset": partial(kill_program, CACHING),
 }
 
 
@@ -219,7 +220,7 @@ def run(args: argparse.Namespace) -> None:
     seeds = [*earlier.get("seeds", [earlier["seed"]] if "seed" in earlier else []), args.seed]
     with tempfile.TemporaryDirectory() as work:
         done = lambda tally: add_result("kills", args.what, tally.told() | {"seeds": seeds})  # noqa: E731
-        KINDS[args.what](args.count, Random(f"{args.seed} {args.what}"), Path(work), done, earlier)
+        KINDS[args.what](Task(args.count, Random(f"{args.seed} {args.what}"), Path(work), done, earlier))
 
 
 if __name__ == "__main__":
