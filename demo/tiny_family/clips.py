@@ -108,41 +108,42 @@ def save_array(array: np.ndarray, path: Path) -> None:
     os.replace(partial, path)
 
 
-def cache_clips(folder: Path, cache: Path) -> None:
+def cache_clips(folder: Path, cache: Path, short_side: int = CACHE_SHORT_SIDE) -> None:
     """Decode every training clip once into ``cache/real__NAME.npy``; existing files are kept."""
     for clip in list_clips(folder):
         target = cache / f"real__{clip.name.replace('/', '_')}.npy"
         if target.exists():
             continue
-        windows = clip_windows(clip)
+        windows = clip_windows(clip, short_side)
         save_array(windows, target)
         print(f"cached {clip.name}: {windows.shape}", flush=True)
 
 
-def cache_films(cache: Path, count: int) -> None:
+def cache_films(cache: Path, count: int, short_side: int = CACHE_SHORT_SIDE) -> None:
     """Render ``count`` procedural films into ``cache/procedural__*.npy``, half of them 4:3 and half 16:9."""
-    for width in (192, 256):
+    for number, width in enumerate((short_side * 4 // 3, short_side * 16 // 9 // 8 * 8)):
         target = cache / f"procedural__{width}.npy"
         if target.exists():
             continue
         windows = []
-        for seed in range(0 if width == 192 else 1, count, 2):
-            film = make_film(seed, shots=5, width=width, height=CACHE_SHORT_SIDE, frames_per_shot=2 * WINDOW_FRAMES)
-            windows.append(film.frames[1:].reshape(-1, WINDOW_FRAMES, CACHE_SHORT_SIDE, width, 3))
+        for seed in range(number, count, 2):
+            film = make_film(seed, shots=5, width=width, height=short_side, frames_per_shot=2 * WINDOW_FRAMES)
+            windows.append(film.frames[1:].reshape(-1, WINDOW_FRAMES, short_side, width, 3))
         save_array(np.concatenate(windows), target)
         print(f"rendered {len(windows)} films of width {width}", flush=True)
 
 
 class WindowSampler:
-    """Random crops of cached windows. ``real_share`` is the part of real clips when procedural ones are there too."""
+    """Random crops of cached windows. ``real_share`` is the part of real clips when procedural ones are there too; a
+    crop shows up to ``zoom`` times its side."""
 
-    def __init__(self, cache: Path, real_share: float = 0.65) -> None:
+    def __init__(self, cache: Path, real_share: float = 0.65, zoom: float = 1.5) -> None:
         self.groups: dict[str, list[np.ndarray]] = {}
         for path in sorted(cache.glob("*__*.npy")):
             self.groups.setdefault(path.name.split("__")[0], []).append(np.load(path, mmap_mode="r"))
         if not self.groups:
             raise FileNotFoundError(f"No cached windows in {cache}: run the prepare command first.")
-        self.real_share = real_share
+        self.real_share, self.zoom = real_share, zoom
 
     def _pick(self, rng: np.random.Generator) -> np.ndarray:
         name = "real" if rng.random() < self.real_share else "procedural"
@@ -165,7 +166,7 @@ class WindowSampler:
         """A random part of a random window, uint8 [frames, size, size, 3]."""
         window = self._pick(rng)
         start = rng.integers(window.shape[0] - frames + 1)
-        side = min(round(size * rng.uniform(1.0, 1.5)), window.shape[1])  # 1.5: short side 144 shown as 96
+        side = min(round(size * rng.uniform(1.0, self.zoom)), window.shape[1])  # 1.5: short side 144 shown as 96
         top, left = (int(rng.integers(n - side + 1)) for n in window.shape[1:3])
         crop = window[start : start + frames, top : top + side, left : left + side]
         crop = np.ascontiguousarray(crop[:, :, ::-1] if rng.random() < 0.5 else crop)

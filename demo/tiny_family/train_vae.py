@@ -12,6 +12,7 @@ towards zero.
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import os
 import time
@@ -27,7 +28,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .clips import WindowSampler, cache_clips, cache_films
+from .clips import CACHE_SHORT_SIDE, WindowSampler, cache_clips, cache_films
 from .muon import Muon
 from .wan_vae import (
     LATENT_CHANNELS,
@@ -49,6 +50,7 @@ WARMUP_STEPS = 40
 EMA_DECAY = 0.995
 GRADIENT_WEIGHT = 0.5
 LATENT_WEIGHT = 1e-3
+STANDARD = (torch.zeros(LATENT_CHANNELS), torch.ones(LATENT_CHANNELS))  # mean and deviation of latents in training
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -60,12 +62,26 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
     return loss + GRADIENT_WEIGHT * torch.stack(edges).mean()
 
 
-def training_step(vae: torch.nn.Module, pixels: Tensor, generator: torch.Generator, norm: Any) -> tuple[Tensor, Tensor]:
+@dataclass
+class Anchor:
+    """A VAE whose latents are to stay valid for the models that were trained on them, and how much that weighs."""
+
+    vae: torch.nn.Module
+    weight: float
+
+
+def training_step(
+    vae: torch.nn.Module, pixels: Tensor, generator: torch.Generator, norm: Any, anchor: Anchor | None = None
+) -> tuple[Tensor, Tensor]:
     """Returns the loss and the mean squared error in [-1, 1] units (for the log)."""
     mean = encode_clip(vae, pixels, norm)
     noise = torch.randn(mean.shape, generator=generator).to(mean)
-    output = decode_clip(vae, mean + POSTERIOR_STD * noise, norm)
+    output = decode_clip(vae, mean + POSTERIOR_STD * noise, norm).float()
     loss = reconstruction_loss(output, pixels) + LATENT_WEIGHT * mean.square().mean()
+    if anchor:
+        with torch.no_grad():
+            kept = encode_clip(anchor.vae, pixels, norm)
+        loss = loss + anchor.weight * F.mse_loss(mean.float(), kept.float())
     return loss, (output.detach() - pixels).square().mean()
 
 
@@ -111,10 +127,10 @@ class Run:
     step: int = 0
     elapsed: float = 0.0  # seconds of training, over all starts
 
-    def save(self, path: Path, dim: int) -> None:
+    def save(self, path: Path, dim: int, keeps_latents: bool) -> None:
         optimizers = [o.state_dict() for o in self.optimizers]
         state = {"model": self.vae.state_dict(), "optimizers": optimizers, "ema": self.ema}
-        save_checkpoint(path, {**state, "step": self.step, "elapsed": self.elapsed, "dim": dim})
+        save_checkpoint(path, {**state, "step": self.step, "elapsed": self.elapsed, "dim": dim, "keeps": keeps_latents})
 
     def load(self, path: Path, device: torch.device) -> None:
         saved = torch.load(path, map_location=device, weights_only=True)
@@ -157,20 +173,22 @@ def begin_from(vae: torch.nn.Module, weights: Path) -> None:
     import comfy.latent_formats
 
     vae.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
-    wan, ones = comfy.latent_formats.Wan21(), torch.ones(LATENT_CHANNELS)
-    fold_latent_statistics(vae, wan.latents_mean.flatten(), wan.latents_std.flatten(), ones * 0, ones)
+    wan = comfy.latent_formats.Wan21()
+    fold_latent_statistics(vae, wan.latents_mean.flatten(), wan.latents_std.flatten(), *STANDARD)
 
 
 def train(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     args.out.mkdir(parents=True, exist_ok=True)
     checkpoint = args.out / "checkpoint.pt"
-    sampler = WindowSampler(args.data, args.real_share)
+    sampler = WindowSampler(args.data, args.real_share, args.zoom)
     print("windows: " + ", ".join(f"{k} {sum(map(len, v))}" for k, v in sampler.groups.items()), flush=True)
 
     vae = build_vae(args.dim, args.seed).to(device)
+    anchor = None
     if args.begin:
         begin_from(vae, args.begin)
+        anchor = Anchor(copy.deepcopy(vae).requires_grad_(False), args.keep_latents) if args.keep_latents else None
     ema = {k: v.detach().clone() for k, v in vae.state_dict().items()}
     run = Run(vae, make_optimizers(vae, args.lr), ema)
     if args.resume and checkpoint.exists():
@@ -191,7 +209,9 @@ def train(args: argparse.Namespace) -> None:
             break
         pixels = draw_batch(sampler, args.seed, run.step, progress < args.images_until).to(device)
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
-        loss, error = training_step(vae, pixels.contiguous(memory_format=torch.channels_last_3d), generator, norm)
+        pixels = pixels.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+            loss, error = training_step(vae, pixels, generator, norm, anchor)
         factor = learning_rate_factor(run.step, progress)
         run.update(loss, factor)
         recent.append((float(loss.detach()), float(error)))
@@ -203,7 +223,7 @@ def train(args: argparse.Namespace) -> None:
             line = f"step {run.step} loss {mean_loss:.4f} psnr {-10 * math.log10(mean_error / 4):.2f} dB"
             print(f"{line} lr x{factor:.2f} {run.elapsed / 60:.1f} min", flush=True)
         if now - last_save > 150:
-            run.save(checkpoint, args.dim)
+            run.save(checkpoint, args.dim, anchor is not None)
             last_save = now
         if now - last_picture > 300:
             average = build_vae(args.dim).to(device)
@@ -211,13 +231,14 @@ def train(args: argparse.Namespace) -> None:
             psnr = save_preview(average, sampler, args.out / "preview.png")
             print(f"step {run.step} preview (EMA) psnr {psnr:.2f} dB -> {args.out / 'preview.png'}", flush=True)
             last_picture = now
-    run.save(checkpoint, args.dim)
+    run.save(checkpoint, args.dim, anchor is not None)
     print(f"done at step {run.step}", flush=True)
 
 
 @torch.no_grad()
 def export(args: argparse.Namespace) -> None:
-    """Fold Wan's latent statistics into the EMA weights and write them as fp16."""
+    """Fold Wan's latent statistics into the EMA weights and write them as fp16: those that the latents of the training
+    data have, or where the latents were kept, the very ones that were taken out, so that they stay the same numbers."""
     import comfy.latent_formats
 
     saved = torch.load(args.out / "checkpoint.pt", map_location="cpu", weights_only=True)
@@ -229,7 +250,8 @@ def export(args: argparse.Namespace) -> None:
     latents = torch.cat([encode_clip(vae, b).transpose(0, 1).flatten(1) for b in batches], 1)
     before = decode_clip(vae, encode_clip(vae, batches[1]))
     wan = comfy.latent_formats.Wan21()
-    fold_latent_statistics(vae, latents.mean(1), latents.std(1), wan.latents_mean.flatten(), wan.latents_std.flatten())
+    measured = STANDARD if saved["keeps"] else (latents.mean(1), latents.std(1))
+    fold_latent_statistics(vae, *measured, wan.latents_mean.flatten(), wan.latents_std.flatten())
     after = decode_clip(vae, encode_clip(vae, batches[1]))
     print(f"folding changed the round trip by {float((after - before).abs().max()):.1e}")
     save_weights(vae.state_dict(), args.weights, {"steps": str(saved["step"])})
@@ -251,6 +273,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=0, help="follow the clock instead of --steps")
     parser.add_argument("--images-until", type=float, default=0.5, help="part of the schedule with single frames only")
     parser.add_argument("--real-share", type=float, default=0.65, help="part of real clips; the rest is films")
+    parser.add_argument("--short-side", type=int, default=CACHE_SHORT_SIDE, help="pixels of the cached windows")
+    parser.add_argument("--zoom", type=float, default=1.5, help="a crop shows up to this many times its side")
+    parser.add_argument("--keep-latents", type=float, default=0, help="weight of staying at the latents of --begin")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--lr", type=float, default=0.02, help="of Muon; AdamW beside it has a tenth")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--begin", type=Path, help="exported weights to begin with, instead of random ones")
@@ -258,11 +284,13 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="fuse norm and SiLU (needs a C++ compiler)")
     args = parser.parse_args()
     if args.command == "prepare":
-        cache_clips(args.clips, args.data)
-        cache_films(args.data, args.films)
+        cache_clips(args.clips, args.data, args.short_side)
+        cache_films(args.data, args.films, args.short_side)
         return
     if args.out is None:
         parser.error(f"{args.command} needs --out")
+    if args.keep_latents and not args.begin:
+        parser.error("--keep-latents needs --begin: the weights whose latents are to be kept")
     add_comfyui_to_path(args.comfyui)
     train(args) if args.command == "train" else export(args)
 
