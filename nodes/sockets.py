@@ -49,8 +49,9 @@ def vae_input() -> io.Vae.Input:
 
 def lr_vae_input() -> io.Vae.Input:
     tooltip = (
-        "A small VAE for the same latents, such as taew2_1 or taew2_2: it makes the pictures that the memory encoder's "
-        "low-resolution branch sees, and those of the preview. Much faster; the film itself is decoded by vae."
+        "A small VAE for the same latents, such as lighttaew2_1 or lighttaew2_2: it makes the pictures that the memory "
+        "encoder's low-resolution branch sees, and those of the preview. Much faster; the film itself is decoded by "
+        "vae."
     )
     return io.Vae.Input("lr_vae", optional=True, tooltip=tooltip)
 

@@ -51,6 +51,7 @@ EMA_DECAY = 0.995
 GRADIENT_WEIGHT = 0.5
 LATENT_WEIGHT = 1e-3
 STANDARD = (torch.zeros(LATENT_CHANNELS), torch.ones(LATENT_CHANNELS))  # mean and deviation of latents in training
+PIXEL_LAYERS = ("encoder.conv1.weight", "decoder.head.2.weight")
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -85,10 +86,11 @@ def training_step(
     return loss, (output.detach() - pixels).square().mean()
 
 
-def make_optimizers(vae: torch.nn.Module, lr: float) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    vae: torch.nn.Module, lr: float, pixel_layers: tuple[str, ...] = PIXEL_LAYERS
+) -> list[torch.optim.Optimizer]:
     """Muon for hidden convolutions; AdamW for norms, biases and the layers that touch pixels."""
     named = dict(vae.named_parameters())
-    pixel_layers = ("encoder.conv1.weight", "decoder.head.2.weight")
     hidden = {k: p for k, p in named.items() if p.ndim >= 4 and k.endswith("weight") and k not in pixel_layers}
     others = [p for k, p in named.items() if k not in hidden]
     optimizers = [Muon(hidden.values(), lr), torch.optim.AdamW(others, lr / 10, (0.9, 0.98), weight_decay=1e-4)]

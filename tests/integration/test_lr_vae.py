@@ -23,7 +23,7 @@ def world(comfy: Any, load_pack: Callable[..., ModuleType], tmp_path: Path, monk
 
 
 def small_vae(comfy: Any, channels: int = 16) -> Any:
-    """A file like taew2_1 (48 channels: taew2_2) as core's Load VAE takes it, untrained."""
+    """A file like lighttaew2_1 (48 channels: lighttaew2_2) as core's Load VAE takes it, untrained."""
     torch.manual_seed(0)
     with torch.inference_mode():
         network = comfy.module("comfy.taesd.taehv").TAEHV(channels)
@@ -92,7 +92,7 @@ def test_a_film_with_a_small_vae_is_another_film_and_goes_on_as_it_is(world: Wor
     own = world.inputs["vae"] = NeverDecodes(world.inputs["vae"].vae)
     small = small_vae(comfy)
     world.inputs["memory_encoder"] = encoder(world, small)
-    prompt["1"]["inputs"]["memory_encoder"] = "with taew2_1"  # what feeds the encoder stands in the graph
+    prompt["1"]["inputs"]["memory_encoder"] = "with lighttaew2_1"  # what feeds the encoder stands in the graph
     film = world.film("plain", *SHOTS)
     first = plain[0]["samples"].shape[2] // 2
     assert torch.equal(film[0]["samples"][:, :, :first], plain[0]["samples"][:, :, :first]), "there is no memory yet"
