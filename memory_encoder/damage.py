@@ -73,6 +73,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return load_tensors(path.read_bytes())
 
 
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors by name of a safetensors file, or of one that torch has written, of which nothing is run; what else lies
+    beside a `model` there is left out. For use within `damage_named`."""
+    check_regular(path)
+    if path.suffix == ".safetensors":
+        return read_tensors(path)[0]
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+        state = state["model"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError("it holds no weights by name")
+    return dict(state)
+
+
 def read_tensor(path: Path, name: str) -> Tensor:
     """One tensor of a safetensors file, of which nothing else is read. For use within `damage_named`."""
     check_regular(path)

@@ -14,6 +14,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..memory_encoder.evaluation.judge.connected_judges import Asked, Seeing, Words
 from ..memory_encoder.evaluation.judge.contact_sheet import contact_sheet
 from ..memory_encoder.evaluation.judge.footage import (
     Decoded,
@@ -31,7 +32,6 @@ from ..memory_encoder.files import named_folder
 from ..memory_encoder.film.opening import stored_film
 from ..memory_encoder.pictures.codec import codec_of
 from ..memory_encoder.pictures.decoding import decode_film, shown_frames
-from .connected_judges import Asked, Seeing, Words
 from .runtime import folders
 from .runtime.progress import stop_if_interrupted
 from .saving import LAYOUT, FilmSource, film_source, film_stamp
@@ -119,6 +119,7 @@ class VideoMemoryFilmReport(io.ComfyNode):
             embed_text=None if clip is None else Words(clip),
             ask=None if language_model is None else Asked(language_model),
             device=mm.get_torch_device(),
+            core=True,
         )
         bar = comfy.utils.ProgressBar(len(footage.storyboard.shots))
 

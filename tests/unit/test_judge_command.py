@@ -12,13 +12,22 @@ from PIL import Image
 
 from demo.clip import write_frames
 from memory_encoder.cli import main
+from memory_encoder.evaluation.judge import judge_command
 from memory_encoder.evaluation.judge.against import Estimate, compare
 from memory_encoder.evaluation.judge.footage import Join, footage_of_film, footage_of_movie
-from memory_encoder.evaluation.judge.instruments import SFACE, YUNET, Instruments, find_instruments, find_model
+from memory_encoder.evaluation.judge.instruments import (
+    SFACE,
+    VICLIP,
+    YUNET,
+    Instruments,
+    find_instruments,
+    find_model,
+)
 from memory_encoder.evaluation.judge.judging import judge_film
 from memory_encoder.evaluation.judge.report import REPORT_JSON, REPORT_SHEET, REPORT_TEXT, FilmReport, Measure
 from memory_encoder.evaluation.judge.report import ShotReport as Judged
 from memory_encoder.film.sections import SectionStore
+from memory_encoder.injection.hosts.comfy_models import CheckpointError
 from memory_encoder.storyboard import CastLine, Shot, Storyboard
 
 from .judged_films import FPS, drawn_film, pictures_of
@@ -78,6 +87,21 @@ def test_what_cannot_be_judged_is_named(
     filled = [text.format(movies=movies, empty=tmp_path) for text in arguments]
     assert main(["judge", *filled]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_without_comfyui_a_film_is_judged_by_the_rest_and_clip_that_was_asked_for_is_refused(
+    movies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load_comfy(path: str | None) -> None:
+        raise CheckpointError("ComfyUI was not found; set COMFYUI_PATH to its folder, or give --comfy FOLDER")
+
+    monkeypatch.setattr(judge_command, "load_comfy", load_comfy)
+    (tmp_path / VICLIP).touch()
+    given = ["judge", str(movies / "film.mp4"), "--storyboard", str(movies / "storyboard.txt"), "--out", str(tmp_path)]
+    assert main([*given, "--models", str(tmp_path)]) == 0
+    assert f"missing: semantic: {VICLIP} is read by ComfyUI's parts of CLIP; give --comfy" in capsys.readouterr().out
+    for option in ("--clip-vision", "--clip", "--comfy"):
+        assert main([*given, option, "somewhere"]) == 2 and "ComfyUI was not found" in capsys.readouterr().err
 
 
 def test_a_film_without_a_storyboard_needs_cuts_and_one_with_it_none(

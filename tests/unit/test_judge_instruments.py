@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from memory_encoder.damage import DamagedFileError
 from memory_encoder.evaluation.judge.clarity import DETAIL, NIQE, Clarity, by_musiq
 from memory_encoder.evaluation.judge.drift import film_drift
 from memory_encoder.evaluation.judge.dynamics import by_dis, by_raft
@@ -91,10 +92,12 @@ def test_raft_and_musiq_are_made_from_files_and_fetch_nothing(tmp_path: Path, mo
             self.speed = torch.nn.Parameter(torch.zeros(2))
 
         def forward(self, first: torch.Tensor, second: torch.Tensor) -> list[torch.Tensor]:
-            assert first.shape == (1, 3, 128, 160) and first.min() >= -1 and second.max() <= 1
-            return [self.speed.view(1, 2, 1, 1).expand(1, 2, 128, 160)]
+            assert first.shape == second.shape and first.min() >= -1 and second.max() <= 1
+            sizes.append(tuple(first.shape[2:]))
+            return [self.speed.view(1, 2, 1, 1).expand(1, 2, *first.shape[2:])]
 
     made: dict[str, Any] = {}
+    sizes: list[tuple[int, ...]] = []
 
     def create_metric(name: str, **options: Any) -> Any:
         made.update(options, name=name)
@@ -109,12 +112,33 @@ def test_raft_and_musiq_are_made_from_files_and_fetch_nothing(tmp_path: Path, mo
         vars(module).update(members)
         monkeypatch.setitem(sys.modules, package, module)
     torch.save({"speed": torch.tensor([3.0, 4.0])}, tmp_path / "raft_small.pth")
-    frames = np.random.default_rng(0).integers(0, 256, (2, 130, 165, 3)).astype(np.uint8)
-    assert by_raft(tmp_path / "raft_small.pth").take(a_clip(frames)) == pytest.approx(100 * 5 / 130 * 10)
+    raft = by_raft(tmp_path / "raft_small.pth")
+    for height, width in ((130, 165), (48, 64)):
+        frames = np.random.default_rng(0).integers(0, 256, (2, height, width, 3)).astype(np.uint8)
+        assert raft.take(a_clip(frames)) == pytest.approx(100 * 5 / height * 10)
+    assert sizes == [(136, 168), (128, 128)]  # RAFT takes multiples of 8, from 128 on
+    (tmp_path / "raft_small_broken.pth").write_bytes(b"no weights")
+    torch.save({"other": torch.zeros(2)}, tmp_path / "raft_small_other.pth")
+    for name in ("broken", "other"):
+        with pytest.raises(DamagedFileError, match=rf"raft_small weights raft_small_{name}\.pth .*fetch them again"):
+            by_raft(tmp_path / f"raft_small_{name}.pth")
     white = by_musiq(tmp_path / "musiq.pth").take(a_clip(np.full((2, 8, 8, 3), 255, np.uint8)))
     assert white == pytest.approx(100) and made == {
         "name": "musiq", "pretrained_model_path": str(tmp_path / "musiq.pth"),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["raft_small", "raft_large"])
+def test_raft_is_torchvisions_own_with_its_own_preparation_of_pictures(kind: str, tmp_path: Path) -> None:
+    flow = pytest.importorskip("torchvision.models.optical_flow")
+    model = getattr(flow, kind)(weights=None).eval()
+    torch.save(model.state_dict(), tmp_path / f"{kind}.pth")
+    frames = np.random.default_rng(0).integers(0, 256, (2, 128, 136, 3)).astype(np.uint8)
+    prepare = flow.Raft_Large_Weights.C_T_SKHT_V2.transforms()
+    with torch.no_grad():
+        theirs = model(*prepare(*(torch.from_numpy(frame).movedim(-1, 0)[None] for frame in frames)))[-1][0]
+    ours = by_raft(tmp_path / f"{kind}.pth").flow(*frames)
+    assert np.abs(theirs.movedim(0, -1).numpy() - ours).max() < 1e-4
 
 
 def insightface(made: dict[str, Any]) -> ModuleType:
@@ -264,9 +288,7 @@ def test_texts_and_pictures_are_compared_only_where_both_are_of_one_clip(tmp_pat
     (tmp_path / VICLIP).touch()
     found = find_instruments([tmp_path], embed=embed, embed_text=embed_text)
     said = [one.needs for one in found.missing if one.measure == "semantic"]
-    assert found.embed_text is embed_text and said == [
-        f"{VICLIP} is not read: ViCLIP, which sees frames together, is not supported"
-    ]
+    assert found.embed_text is embed_text and said == [f"{VICLIP} is read by ComfyUI's parts of CLIP"]
     strangers = [colour_clip(noise=seed)[1] for seed in range(200)]
     assert sum(one_space(texts, colour_vectors(embed)) for texts in strangers) <= 4
 

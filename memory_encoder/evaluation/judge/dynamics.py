@@ -13,13 +13,14 @@ import cv2
 import numpy as np
 import torch
 
+from ...damage import damage_named, read_state
 from ...frames import evenly
 from .footage import Clip
 from .report import Measure
 
 PAIRS = 24  # of neighbouring frames of a shot, evenly chosen
 ACROSS = 320  # pixels of the longer side at which DIS looks; RAFT takes whole pictures of up to 640
-RAFT_ACROSS = 640
+RAFT_ACROSS, RAFT_LEAST = 640, 128
 STILL = 0.05  # percent of the height a second: nothing moves at all, whatever the other shots do
 FASTEST = 0.05  # share of a picture whose motion counts, as in VBench: people move before a background that rests
 
@@ -75,20 +76,24 @@ def by_dis() -> Dynamics:
 
 
 def by_raft(weights: Path, device: str | torch.device = "cpu") -> Dynamics:
-    """torchvision's RAFT, large or small by the file's name. Raises ImportError without torchvision."""
+    """torchvision's RAFT, large or small by the file's name.
+
+    Raises ImportError without torchvision, DamagedFileError for a file that is something else.
+    """
     kind = "raft_small" if "small" in weights.name else "raft_large"
     model: Any = getattr(importlib.import_module("torchvision.models.optical_flow"), kind)(weights=None)
-    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    with damage_named(weights, f"{kind} weights", "fetch them again from torchvision"):
+        model.load_state_dict(read_state(weights))
     model.eval().to(device)
 
     @torch.no_grad()
     def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        height, width = (n - n % 8 for n in first.shape[:2])  # RAFT takes multiples of 8, from 128 on
-        pair = [
-            torch.from_numpy(np.ascontiguousarray(picture[:height, :width])).movedim(-1, 0)[None].to(device) / 127.5 - 1
-            for picture in (first, second)
-        ]
-        return model(*pair)[-1][0].movedim(0, -1).cpu().numpy()
+        height, width = first.shape[:2]
+        # RAFT takes multiples of 8, from 128 on: its authors repeat the last row and column.
+        more = [(0, max(RAFT_LEAST, -(-n // 8) * 8) - n) for n in (height, width)]
+        padded = (np.pad(picture, (*more, (0, 0)), mode="edge") for picture in (first, second))
+        pair = [torch.from_numpy(picture).movedim(-1, 0)[None].to(device) / 127.5 - 1 for picture in padded]
+        return model(*pair)[-1][0].movedim(0, -1)[:height, :width].cpu().numpy()
 
     return Dynamics(measure(f"{kind} (torchvision)"), flow, RAFT_ACROSS)
 

@@ -17,20 +17,23 @@ from .dynamics import Dynamics, by_dis, by_raft
 from .faces import ArcFaces, FaceFinder, OpenCvFaces, lacks_arcface
 from .likeness import Aesthetic, Ask, Embed, EmbedText, colour_vectors, one_space
 from .report import Missing
+from .viclip import ViClip, VideoClip
 
 PLACE = "film_report"  # folder of models/ that all of these files may lie in; any other one of models/ will do
 YUNET, SFACE = "face_detection_yunet_2023mar.onnx", "face_recognition_sface_2021dec.onnx"
 NIQE, MUSIQ, RAFT = "niqe_pris_params.npz", "musiq_koniq_ckpt-e95806b9.pth", "raft_large_C_T_SKHT_V2-ff5fadd5.pth"
 AESTHETIC = "sa_0_4_vit_l_14_linear.pth"
-VICLIP = "ViClip-InternVid-10M-FLT.pth"  # of the paper's semantic; it is named and not read
+VICLIP = "ViClip-InternVid-10M-FLT.pth"
 ARCFACE = "insightface/models/buffalo_l"
+VISION = "connect clip_vision, or give --clip-vision"  # the node's input, and the command's option
+BOTH = f"connect both of one CLIP, or give --clip-vision and --clip; or put {VICLIP} into models/{PLACE}"
 _PATTERNS = {
     YUNET: ("*yunet*.onnx",),
     SFACE: ("*sface*.onnx",),
     NIQE: ("niqe*.npz",),
     MUSIQ: ("musiq*.pth",),
     RAFT: ("raft_large*.pth", "raft_small*.pth"),
-    VICLIP: ("ViClip-InternVid*.pth", "ViCLIP*.pth"),
+    VICLIP: ("ViClip-InternVid*.pth", "ViCLIP*.pth", "ViCLIP*.safetensors"),
     AESTHETIC: ("sa_0_4_vit_*_linear.pth", "sac+logos+ava1-*linear*.*", "*aesthetic*.pth", "*aesthetic*.safetensors"),
 }
 
@@ -40,7 +43,8 @@ class Instruments:
     """All that a film is judged with; what is None is not measured, and `missing` says why.
 
     embed, embed_text: CLIP, see `likeness`; clip_name: for people. ask: a model that answers questions about pictures,
-    with asker_name. Better measures that fell back to lesser ones stand in `missing` too.
+    with asker_name. video_clip: in the place of embed_text. Better measures that fell back to lesser ones stand in
+    `missing` too.
     """
 
     faces: FaceFinder | None = None
@@ -53,6 +57,7 @@ class Instruments:
     clarity: Clarity = field(default_factory=by_detail)
     dynamics: Dynamics = field(default_factory=by_dis)
     drifts: tuple[Drift, ...] = field(default_factory=lambda: (colour_drift(), sharpness_drift()))
+    video_clip: VideoClip | None = None
     missing: tuple[Missing, ...] = ()
 
 
@@ -65,30 +70,28 @@ def find_instruments(
     ask: Ask | None = None,
     asker_name: str = "a vision-language model",
     device: str | torch.device = "cpu",
+    core: bool = False,
 ) -> Instruments:
     """Instruments from the files below folders such as ComfyUI's `models`, and from what is connected.
 
-    Files lie in the folder itself or in a folder of it. Raises DamagedFileError and NiqeError for those that are not
-    what their names say.
+    Files lie in the folder itself or in a folder of it. core: ComfyUI's modules are loaded, whose parts ViCLIP takes.
+    Raises DamagedFileError and NiqeError for files that are not what their names say.
     """
     missing: list[Missing] = []
     faces = _faces(models_dirs, missing)
     colours = None if embed is None else colour_vectors(embed)
     if embed is None and ask is None:
-        missing.append(Missing("objects", "no CLIP vision is connected", "connect clip_vision"))
-    video_clip = find_model(models_dirs, VICLIP)
-    if video_clip is not None:
-        needs = f"{video_clip.name} is not read: ViCLIP, which sees frames together, is not supported"
-        where = "clip_vision and clip compare pictures with their prompt, one by one"
-        missing.append(Missing("semantic", needs, where))
+        missing.append(Missing("objects", "no CLIP vision is connected", VISION))
+    video_clip = _video_clip(models_dirs, core, missing)
+    words = None if video_clip is not None else _words(embed_text, colours, missing)
     if faces is None or (embed is None and ask is None):
         needs = "no faces are found, below which clothes are" if faces is None else "no CLIP vision is connected"
-        where = "see identity" if faces is None else "connect clip_vision"
+        where = "see identity" if faces is None else VISION
         missing.append(Missing("clothes", needs, where))
     return Instruments(
-        faces, embed, _words(embed_text, colours, missing), clip_name, ask, asker_name,
+        faces, embed, words, clip_name, ask, asker_name,
         _aesthetic(models_dirs, colours, missing), _clarity(models_dirs, missing),
-        _dynamics(models_dirs, device, missing), missing=tuple(missing),
+        _dynamics(models_dirs, device, missing), video_clip=video_clip, missing=tuple(missing),
     )  # fmt: skip
 
 
@@ -129,6 +132,15 @@ def _faces(models_dirs: Sequence[Path], missing: list[Missing]) -> FaceFinder | 
     return None
 
 
+def _video_clip(models_dirs: Sequence[Path], core: bool, missing: list[Missing]) -> VideoClip | None:
+    """ViCLIP, where its file is."""
+    path = find_model(models_dirs, VICLIP)
+    if path is None or core:
+        return None if path is None else ViClip.load(path)
+    missing.append(Missing("semantic", f"{path.name} is read by ComfyUI's parts of CLIP", "give --comfy FOLDER"))
+    return None
+
+
 def _words(embed_text: EmbedText | None, colours: np.ndarray | None, missing: list[Missing]) -> EmbedText | None:
     """The texts' side of CLIP, where it is that of the pictures."""
     if colours is None or embed_text is None:
@@ -138,7 +150,7 @@ def _words(embed_text: EmbedText | None, colours: np.ndarray | None, missing: li
         return embed_text
     else:
         needs = "the connected text encoder and CLIP vision name colours differently: they are not of one CLIP"
-    missing.append(Missing("semantic", needs, "connect both of one CLIP"))
+    missing.append(Missing("semantic", needs, BOTH))
     return None
 
 
@@ -153,7 +165,7 @@ def _aesthetic(models_dirs: Sequence[Path], colours: np.ndarray | None, missing:
     elif path is None:
         missing.append(Missing("aesthetic", f"LAION's linear head {AESTHETIC} is not there", _place(AESTHETIC)))
     else:
-        missing.append(Missing("aesthetic", "no CLIP vision is connected", "connect clip_vision, CLIP ViT-L/14"))
+        missing.append(Missing("aesthetic", "no CLIP vision is connected", f"{VISION}, CLIP ViT-L/14"))
     return None
 
 

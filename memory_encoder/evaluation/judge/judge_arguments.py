@@ -21,6 +21,13 @@ def add_judge_arguments(parser: argparse.ArgumentParser) -> None:
         "--models", type=Path, action="append", default=[],
         help="a folder such as ComfyUI's models, where face models and others lie; may be given several times",
     )  # fmt: skip
+    parser.add_argument(
+        "--clip-vision", type=Path, help="a CLIP vision model, as for Load CLIP Vision: clothes, objects and aesthetic"
+    )
+    parser.add_argument(
+        "--clip", type=Path, help="the text encoder of the same CLIP, as for Load CLIP: how well pictures fit prompts"
+    )
+    parser.add_argument("--comfy", help="ComfyUI's folder, for CLIP and ViCLIP; by default COMFYUI_PATH")
     parser.add_argument("--section-seconds", type=float, default=5.0, help="of shots without a time (default 5)")
     parser.add_argument("--device", default="cpu", help="where RAFT runs (default cpu)")
     parser.add_argument(

@@ -9,16 +9,20 @@ from pathlib import Path
 
 from ...files import write_bytes
 from ...film.sections import MANIFEST
+from ...injection.hosts.comfy_models import CheckpointError, load_clip_vision, load_comfy, load_text_encoder
 from ...storyboard import Storyboard, read_storyboard
 from ...training.dataset.video import EXTENSIONS
 from .against import Compared, compare
+from .connected_judges import Seeing, Words
 from .contact_sheet import contact_sheet, png
 from .footage import Footage, footage_of_film, footage_of_movie
-from .instruments import Instruments, find_instruments
+from .instruments import VICLIP, Instruments, find_instruments, find_model
 from .judging import judge_film
 from .marks import section_keys, with_keys
 from .report import REPORT_JSON, REPORT_SHEET, REPORT_TEXT, FilmReport
 from .report_text import comparison_table, markdown
+
+CLIP_TYPE = "hidream"  # core's type of text encoder with which CLIP-L and CLIP-G are projected; CLIP-H always is
 
 
 def run_judge(args: argparse.Namespace) -> None:
@@ -27,7 +31,7 @@ def run_judge(args: argparse.Namespace) -> None:
         if not folder.is_dir():
             raise ValueError(f"--models {folder} is no folder")
     others = {name: _films(Path(path)) for name, path in (_named(text) for text in args.against)}
-    instruments = find_instruments(args.models, device=args.device)
+    instruments = _instruments(args)
     keys = section_keys(args.film) if args.film.is_dir() else {}  # as they are before it is watched
     report = _judged(args.film, args, instruments)
     against = [
@@ -41,6 +45,26 @@ def run_judge(args: argparse.Namespace) -> None:
         print("\n".join(comparison_table(report, against)), flush=True)
     for one in report.missing:
         print(f"missing: {one.said}", flush=True)
+
+
+def _instruments(args: argparse.Namespace) -> Instruments:
+    """What `models` holds, with CLIP and ViCLIP through an installed ComfyUI, which is looked for where they are."""
+    given = args.comfy or args.clip_vision or args.clip
+    core = False
+    if given or find_model(args.models, VICLIP):
+        try:
+            load_comfy(args.comfy)
+            core = True
+        except CheckpointError:
+            if given:
+                raise
+    return find_instruments(
+        args.models,
+        embed=None if args.clip_vision is None else Seeing(load_clip_vision(args.clip_vision)),
+        embed_text=None if args.clip is None else Words(load_text_encoder([str(args.clip)], CLIP_TYPE)),
+        device=args.device,
+        core=core,
+    )
 
 
 def write_report(

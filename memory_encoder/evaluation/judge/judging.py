@@ -104,6 +104,8 @@ def _shot(clip: Clip, instruments: Instruments, measures: dict[str, Measure]) ->
     shot = ShotReport(clip.number, clip.start, clip.seconds, clip.prompt, clip.name, clip.sections)
     for taker in (instruments.clarity, instruments.dynamics, *instruments.drifts):
         _put(shot, taker.measure, taker.take(clip), measures)
+    if instruments.video_clip is not None:
+        _put(shot, replace(SEMANTIC, tool=instruments.video_clip.tool), instruments.video_clip.take(clip), measures)
     if instruments.embed is not None:
         vectors = vectors_of(instruments.embed, list(clip.looked_at))
         if instruments.embed_text is not None:

@@ -10,10 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ...damage import damage_named
+from ...damage import damage_named, read_state
 from .faces import REACHES, Person, clothes_box, clothes_of, unit
 from .footage import NO_PROMPT, Clip
 from .report import Measure
@@ -147,10 +146,7 @@ class Aesthetic:
     def load(cls, path: Path) -> Aesthetic:
         """Raises DamagedFileError for a file that is something else."""
         with damage_named(path, "aesthetic head", "fetch it again"):
-            if path.suffix == ".safetensors":
-                state = load_file(path)
-            else:
-                state = torch.load(path, map_location="cpu", weights_only=True)
+            state = read_state(path)
             weights = [value.double() for name, value in state.items() if name.endswith("weight")]
             biases = [value.double() for name, value in state.items() if name.endswith("bias")]
             total, shift = weights[0], biases[0]

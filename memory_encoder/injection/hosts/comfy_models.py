@@ -12,7 +12,8 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +29,8 @@ COMFYUI_PATH = "COMFYUI_PATH"
 TEXT_TYPES = {"wan": "wan", "hunyuan": "hunyuan_video"}  # core's names, by host
 PYTORCH_ATTENTION = ("--use-pytorch-cross-attention",)  # fastest on the CPU too, and it has gradients everywhere
 _HASHED_BYTES = 1 << 20
+_HEAD = 64  # numbers of a head of attention in every CLIP
+_END = 49407  # CLIP's token for the end of a text
 
 
 class CheckpointError(ValueError):
@@ -167,6 +170,86 @@ def load_text_encoder(paths: Sequence[str], text_type: str) -> Any:
         return sd.load_clip(names, clip_type=kind)
     except (RuntimeError, SafetensorError, AttributeError) as error:
         raise CheckpointError(f"text encoder {', '.join(names)} cannot be loaded: {_first_line(error)}") from error
+
+
+def load_clip_vision(path: str | Path) -> Any:
+    """Core's CLIP_VISION of a file. Raises CheckpointError."""
+    name = _file(path, "CLIP vision")
+    try:
+        found = _comfy("clip_vision").load(name)
+    except (RuntimeError, SafetensorError, LookupError) as error:
+        raise CheckpointError(f"CLIP vision {name} cannot be loaded: {_first_line(error)}") from error
+    if found is None:
+        raise CheckpointError(f"CLIP vision {name}: core does not know this model; give one for Load CLIP Vision")
+    return found
+
+
+@dataclass(frozen=True)
+class ClipTowers:
+    """Core's CLIP in its parts. vision, text: core's modules; tokens: of a text, with its beginning and its end.
+
+    load: puts both where core computes, and names it.
+    """
+
+    vision: Any
+    text: Any
+    tokens: Callable[[str], list[int]]
+    load: Callable[[], torch.device]
+
+
+def clip_towers(weights: Mapping[str, Tensor], vision: str, text: str) -> ClipTowers:
+    """Core's CLIP of weights under the names of OpenAI's own files behind two prefixes, its sizes read from shapes.
+
+    Raises KeyError for a weight that is missing, RuntimeError for others that are missing or too many.
+    """
+    seeing = _comfy("clip_vision").convert_to_transformers(_below(weights, vision), vision)
+    reading = _comfy("utils").clip_text_transformers_convert(_below(weights, text), text, "")
+    model, management, operations = _comfy("clip_model"), _comfy("model_management"), _comfy("ops").manual_cast
+    device = management.text_encoder_device()
+    settings = management.text_encoder_dtype(device), management.text_encoder_offload_device(), operations
+    patches = seeing["vision_model.embeddings.patch_embedding.weight"].shape[-1]
+    grid = round((len(seeing["vision_model.embeddings.position_embedding.weight"]) - 1) ** 0.5)
+    both = torch.nn.ModuleDict({
+        "vision": model.CLIPVisionModelProjection(
+            _tower(seeing, "vision_model.") | {
+                "model_type": "clip_vision_model", "num_channels": 3, "patch_size": patches,
+                "image_size": grid * patches, "projection_dim": len(seeing["visual_projection.weight"]),
+            },
+            *settings,
+        ),
+        "text": model.CLIPTextModel(
+            _tower(reading, "text_model.") | {
+                "max_position_embeddings": len(reading["text_model.embeddings.position_embedding.weight"]),
+                "eos_token_id": _END,
+            },
+            *settings,
+        ),
+    })  # fmt: skip
+    for part, state in ((both["vision"], seeing), (both["text"], reading)):
+        part.load_state_dict(state)
+    both.eval().requires_grad_(False)
+    patcher = _comfy("model_patcher").CoreModelPatcher(both, load_device=device, offload_device=settings[1])
+
+    def load() -> torch.device:
+        management.load_model_gpu(patcher)
+        return device
+
+    tokenizer = _comfy("sd1_clip").SDTokenizer().tokenizer
+    return ClipTowers(both["vision"], both["text"], lambda said: tokenizer(said)["input_ids"], load)
+
+
+def _below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}
+
+
+def _tower(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
+    """Sizes of a CLIP transformer in core's names."""
+    first = weights[f"{prefix}encoder.layers.0.mlp.fc1.weight"]
+    layers = {name.split(".")[3] for name in weights if name.startswith(f"{prefix}encoder.layers.")}
+    return {
+        "num_hidden_layers": len(layers), "hidden_size": first.shape[1], "intermediate_size": first.shape[0],
+        "num_attention_heads": first.shape[1] // _HEAD, "hidden_act": "quick_gelu",
+    }  # fmt: skip
 
 
 def text_encoder_identity(paths: Sequence[str], text_type: str) -> str:
