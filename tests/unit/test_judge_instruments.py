@@ -23,7 +23,15 @@ from memory_encoder.evaluation.judge.drift import film_drift
 from memory_encoder.evaluation.judge.dynamics import by_dis, by_raft
 from memory_encoder.evaluation.judge.faces import ArcFaces, OpenCvFaces
 from memory_encoder.evaluation.judge.footage import Footage
-from memory_encoder.evaluation.judge.instruments import ARCFACE, SFACE, VICLIP, YUNET, Instruments, find_instruments
+from memory_encoder.evaluation.judge.instruments import (
+    ARCFACE,
+    MUSIQ,
+    SFACE,
+    VICLIP,
+    YUNET,
+    Instruments,
+    find_instruments,
+)
 from memory_encoder.evaluation.judge.judging import judge_film
 from memory_encoder.evaluation.judge.likeness import COLOURS, Aesthetic, colour_vectors, one_space
 from memory_encoder.evaluation.judge.niqe import Niqe, NiqeError
@@ -84,6 +92,10 @@ def test_dynamics_of_a_picture_that_slides_is_its_speed(pixels: int) -> None:
     assert by_dis().take(a_clip(frames[:1])) is None
 
 
+class Unsafe:
+    """What a file could run where it is read without care."""
+
+
 def test_raft_and_musiq_are_made_from_files_and_fetch_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Raft(torch.nn.Module):
         def __init__(self, weights: Any) -> None:
@@ -117,6 +129,7 @@ def test_raft_and_musiq_are_made_from_files_and_fetch_nothing(tmp_path: Path, mo
         frames = np.random.default_rng(0).integers(0, 256, (2, height, width, 3)).astype(np.uint8)
         assert raft.take(a_clip(frames)) == pytest.approx(100 * 5 / height * 10)
     assert sizes == [(136, 168), (128, 128)]  # RAFT takes multiples of 8, from 128 on
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "musiq.pth")
     (tmp_path / "raft_small_broken.pth").write_bytes(b"no weights")
     torch.save({"other": torch.zeros(2)}, tmp_path / "raft_small_other.pth")
     for name in ("broken", "other"):
@@ -126,10 +139,36 @@ def test_raft_and_musiq_are_made_from_files_and_fetch_nothing(tmp_path: Path, mo
     assert white == pytest.approx(100) and made == {
         "name": "musiq", "pretrained_model_path": str(tmp_path / "musiq.pth"),
     }  # fmt: skip
+    made.clear()
+    torch.save({"weight": Unsafe()}, tmp_path / "musiq_unsafe.pth")
+    with pytest.raises(DamagedFileError, match=r"MUSIQ weights musiq_unsafe\.pth"):
+        by_musiq(tmp_path / "musiq_unsafe.pth")
+    assert not made
+
+
+def test_a_package_that_is_missing_or_broken_is_named_and_a_lesser_tool_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / MUSIQ).touch()
+    (tmp_path / "packages").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+
+    def said() -> str:
+        found = find_instruments([tmp_path])
+        assert found.clarity.measure == DETAIL
+        return next(one.where for one in found.missing if one.measure == "clarity")
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    assert said().startswith("pip install pyiqa, or niqe")
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    (tmp_path / "packages" / "pyiqa.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    assert said().startswith("install pyiqa anew, it cannot be imported (operator torchvision::nms does not exist)")
 
 
 @pytest.mark.parametrize("kind", ["raft_small", "raft_large"])
 def test_raft_is_torchvisions_own_with_its_own_preparation_of_pictures(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("torchvision", minversion="0.14")  # a stand-in is older
     flow = pytest.importorskip("torchvision.models.optical_flow")
     model = getattr(flow, kind)(weights=None).eval()
     torch.save(model.state_dict(), tmp_path / f"{kind}.pth")
@@ -146,6 +185,7 @@ def insightface(made: dict[str, Any]) -> ModuleType:
 
     class FaceAnalysis:
         def __init__(self, name: str, root: str, allowed_modules: list[str], providers: list[str]) -> None:
+            assert Path(name).is_absolute(), "another folder of that name may lie where ComfyUI was started"
             files = {path.name for path in (Path(root) / "models" / name).glob("*.onnx")}
             assert files, "it would download them"
             made.update(name=name, files=files, modules=allowed_modules, providers=providers)
@@ -188,7 +228,7 @@ def test_arcface_is_taken_from_a_whole_folder_and_never_fetched(
     (folder / "det_10g.onnx").touch()
     faces = find_instruments([tmp_path / "other", tmp_path]).faces
     assert isinstance(faces, ArcFaces) and made == {
-        "name": "buffalo_l", "files": {"det_10g.onnx", "w600k_r50.onnx", "genderage.onnx"},
+        "name": str(folder), "files": {"det_10g.onnx", "w600k_r50.onnx", "genderage.onnx"},
         "modules": ["detection", "recognition"], "providers": ["CPUExecutionProvider"],
         "device": -1, "size": (640, 640),
     }  # fmt: skip

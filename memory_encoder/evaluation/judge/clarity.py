@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 
+from ...damage import damage_named, read_state
 from .footage import Clip
 from .niqe import Niqe
 from .report import Measure
@@ -57,8 +58,14 @@ def by_niqe(parameters: Path) -> Clarity:
 
 
 def by_musiq(weights: Path) -> Clarity:
-    """Raises ImportError without PyIQA. The weights are given, so that it fetches none."""
-    metric = importlib.import_module("pyiqa").create_metric("musiq", pretrained_model_path=str(weights))
+    """MUSIQ by PyIQA, which fetches nothing where weights are given.
+
+    Raises ImportError without it, DamagedFileError for a file that is something else.
+    """
+    pyiqa = importlib.import_module("pyiqa")
+    with damage_named(weights, "MUSIQ weights", "fetch them again; those of AVA do not fit"):
+        read_state(weights)  # PyIQA would run whatever a file says
+        metric = pyiqa.create_metric("musiq", pretrained_model_path=str(weights))
 
     @torch.no_grad()
     def score(picture: np.ndarray) -> float:

@@ -81,11 +81,11 @@ class ArcFaces:
 
     def __init__(self, folder: Path) -> None:
         absent = lacks_arcface(folder)
-        if absent:  # InsightFace downloads a folder that it does not find
+        if absent:  # InsightFace downloads a folder that it does not find, and takes a mere name for one beside itself
             raise ValueError(f"{folder} lacks {' and '.join(absent)}; put InsightFace's {folder.name} there, unpacked")
         analysis = importlib.import_module("insightface.app").FaceAnalysis
         self.app = analysis(
-            name=folder.name, root=str(folder.parents[1]), allowed_modules=["detection", "recognition"],
+            name=str(folder.resolve()), root=str(folder.parents[1]), allowed_modules=["detection", "recognition"],
             providers=["CPUExecutionProvider"],
         )  # fmt: skip
         self.app.prepare(ctx_id=-1, det_size=(640, 640))

@@ -3,6 +3,7 @@ fetched from anywhere."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...damage import shortened
 from .clarity import Clarity, by_detail, by_musiq, by_niqe
 from .drift import Drift, colour_drift, sharpness_drift
 from .dynamics import Dynamics, by_dis, by_raft
@@ -115,14 +117,29 @@ def _place(name: str) -> str:
     return f"put {name} into models/{PLACE}"
 
 
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def _also(path: Path | None, name: str) -> str:
+    return "" if path is not None else f", and {_place(name)}"
+
+
+def _lacks(module: str) -> str:
+    """What to do before a module of an optional package can be used; nothing where it can."""
+    package = module.partition(".")[0]
+    if importlib.util.find_spec(package) is None:
+        return f"pip install {package}"
+    try:
+        importlib.import_module(module)
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:  # of another release than the rest
+        return f"install {package} anew, it cannot be imported ({shortened(' '.join(str(error).split()), 200)})"
+    return ""
 
 
 def _faces(models_dirs: Sequence[Path], missing: list[Missing]) -> FaceFinder | None:
     arc = next((path for folder in models_dirs if not lacks_arcface(path := folder / ARCFACE)), None)
-    if arc is not None and _installed("insightface"):
+    lacks = "" if arc is None else _lacks("insightface.app")
+    if arc is not None and not lacks:
         return ArcFaces(arc)
+    if lacks:
+        missing.append(Missing("identity", "InsightFace's models are there, and InsightFace is not", lacks))
     detector, recogniser = find_model(models_dirs, YUNET), find_model(models_dirs, SFACE)
     if detector is not None and recogniser is not None:
         return OpenCvFaces(detector, recogniser)
@@ -171,14 +188,15 @@ def _aesthetic(models_dirs: Sequence[Path], colours: np.ndarray | None, missing:
 
 def _clarity(models_dirs: Sequence[Path], missing: list[Missing]) -> Clarity:
     weights, parameters = find_model(models_dirs, MUSIQ), find_model(models_dirs, NIQE)
-    if weights is not None and _installed("pyiqa"):
+    lacks = _lacks("pyiqa") if weights is not None else "pip install pyiqa"
+    if weights is not None and not lacks:
         return by_musiq(weights)
     found = by_detail() if parameters is None else by_niqe(parameters)
     better = "" if parameters is not None else f", or {NIQE} for NIQE"
     missing.append(
         Missing(
             "clarity", f"measured by {found.measure.tool}; better by MUSIQ",
-            f"pip install pyiqa, and {_place(MUSIQ)}{better}",
+            f"{lacks}{_also(weights, MUSIQ)}{better}",
         )
     )  # fmt: skip
     return found
@@ -186,12 +204,13 @@ def _clarity(models_dirs: Sequence[Path], missing: list[Missing]) -> Clarity:
 
 def _dynamics(models_dirs: Sequence[Path], device: str | torch.device, missing: list[Missing]) -> Dynamics:
     weights = find_model(models_dirs, RAFT)
-    if weights is not None and _installed("torchvision"):
+    lacks = _lacks("torchvision.models.optical_flow") if weights is not None else "pip install torchvision"
+    if weights is not None and not lacks:
         return by_raft(weights, device)
     missing.append(
         Missing(
             "dynamics", "measured by OpenCV's DIS optical flow; better by RAFT",
-            f"pip install torchvision, and {_place(RAFT)}",
+            f"{lacks}{_also(weights, RAFT)}",
         )
     )  # fmt: skip
     return by_dis()
