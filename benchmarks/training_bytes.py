@@ -117,6 +117,16 @@ def remedies(host: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+# What comes before the first step of a new run, at once for all clips of a step.
+BEGINNING: dict[str, Any] = {"stage": "reconstruction", "fp8": True}
+BEGINNINGS: dict[str, dict[str, Any]] = {
+    "1 clip": {},
+    "4 clips": {"clips": 4},
+    "4 clips, nothing of the host on the card": {"clips": 4, "options": {"resident_blocks": 0}},
+    "4 clips, --teacher of 2x2x1": {"clips": 4, "options": {"teacher": "2x2x1"}},
+}
+
+
 def made(case: dict[str, Any], whole: bool = False) -> dict[str, Any]:
     """A line of cases: this one with what is as usual. whole: all blocks run."""
     return {"case": {**USUAL, "layers": None, "options": {}, **case}, "whole": whole}
@@ -133,6 +143,7 @@ def cases() -> list[dict[str, Any]]:
     found += [made({"host": host, "options": options}) for host in HOSTS for options in remedies(host)]
     for more in OTHERS.values():
         found += [made({"host": host} | more) for host in HOSTS]
+    found += [made({"host": host} | BEGINNING | more) for more in BEGINNINGS.values() for host in HOSTS]
     found += [made(case) for row in costs() for case in row]
     return list({_key(entry): {"case": entry["case"], "whole": entry["whole"]} for entry in found}.values())
 
@@ -278,6 +289,11 @@ def report() -> str:
     lines += ["| | " + " | ".join(HOSTS.values()) + " |", "|---" * (len(HOSTS) + 1) + "|"]
     for name, more in OTHERS.items():
         lines.append(f"| {name} | {' | '.join(_cell(found.of({'host': host} | more)) for host in HOSTS)} |")
+    lines += ["", "## Before the first step", "", "`--reconstruction`, fp8 host, 20 s of history: step / plan.", ""]
+    lines += ["| | " + " | ".join(HOSTS.values()) + " |", "|---" * (len(HOSTS) + 1) + "|"]
+    for name, more in BEGINNINGS.items():
+        cells = [_cell(found.of({"host": host} | BEGINNING | more)) for host in HOSTS]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

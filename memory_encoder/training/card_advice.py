@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from .card_plan import EIGHT_BIT, GIB, RESERVED, MemoryPlan
 from .options import TrainOptions
+from .step_bytes import BeginningBytes
 
 Change = Callable[[MemoryPlan], MemoryPlan]
 REFUSED = "does not fit by this estimate"
@@ -27,6 +28,10 @@ def describe_plan(plan: MemoryPlan, options: TrainOptions, clips: int, card: flo
         f"moments {plan.trained / GIB:.2f}, activations {plan.step.activations(share)[0] / GIB:.2f}, reserve "
         f"{RESERVED / GIB:.1f}",
     ]
+    if plan.need_of_beginning(share) == need:
+        lines.append(
+            "most of all takes the reconstruction before the first step, which has all clips of a step at once"
+        )
     if card is not None:
         lines.append(f"card {card / GIB:.1f} GiB: " + ("fits" if need <= card else remedies(plan, options, card)))
     return "\n".join(lines)
@@ -50,6 +55,7 @@ def remedies(plan: MemoryPlan, options: TrainOptions, card: float) -> str:
             ways.append(("a host in fp8", _narrow(plan)))
         half = replace(plan, trained_values=plan.trained_values - plan.lora_values // 2)
         ways.append((f"--rank {max(1, options.rank // 2)}", half))
+    ways.append(("--reconstruction 0", replace(plan, beginning=BeginningBytes())))
     alone = [f"{name} ({need(one) / GIB:.1f} GiB)" for name, one in ways if need(one) <= card]
     if alone:
         return f"{REFUSED}. Each of these alone makes one clip a step fit: {'; '.join(alone)}"

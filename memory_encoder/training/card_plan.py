@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..injection.hosts.base import host_blocks
+from ..phi.encoder import MemoryEncoder
 from .draws import drawn_for
 from .module import TrainingModule
 from .options import TrainOptions
-from .step_bytes import StepBytes, sequence, step_bytes
+from .step_bytes import FLOAT, BeginningBytes, StepBytes, beginning_bytes, sequence, step_bytes
 
 GIB = 1024**3
 EIGHT_BIT = 2.06  # bytes of a trained value's two moments, with their scales
-FLOAT = 4  # bytes of a trained value, and of its gradient
 MOMENTS = {"adamw": 8.0, "muon": 8.0, "adamw8bit": EIGHT_BIT}  # bytes of a trained value's
 MOST_CLIPS = 4096  # on one card
 RESERVED = 1.2 * GIB  # context of the driver, workspaces, fragmentation
@@ -47,9 +47,9 @@ class Sharing:
 class MemoryPlan:
     """Bytes of a run on each device that trains; an estimate. Averages of the weights lie in system RAM.
 
-    step: activations and gradients on their way. moments: bytes of a trained value's. blocks: bytes of each block's
-    frozen weights. resident: so many of the blocks stay on the device, negative for all. unit: bytes of a block's
-    weights, gathered while it runs where processes split the weights.
+    step: activations and gradients on their way. beginning: of the reconstruction before the first step. moments: bytes
+    of a trained value's. blocks: bytes of each block's frozen weights. resident: so many of the blocks stay on the
+    device, negative for all. unit: bytes of a block's weights, gathered while it runs where processes split them.
     """
 
     host: int
@@ -59,6 +59,7 @@ class MemoryPlan:
     trained_values: int
     tokens: int
     step: StepBytes
+    beginning: BeginningBytes = field(default_factory=BeginningBytes)
     moments: float = 8.0
     blocks: tuple[int, ...] = ()
     resident: int = -1
@@ -71,9 +72,16 @@ class MemoryPlan:
 
         Of blocks that wait in RAM the largest, while it runs.
         """
-        waiting = self.blocks[self.resident :] if self.resident >= 0 else ()
-        whole = self.host - sum(waiting) + max(waiting, default=0)
-        return whole / self.sharing.holders + (2 * self.unit if self.sharing.split else 0)
+        return self.between + max(self._waiting, default=0) + (2 * self.unit if self.sharing.split else 0)
+
+    @property
+    def between(self) -> float:
+        """The host's weights on one device while no block runs."""
+        return (self.host - sum(self._waiting)) / self.sharing.holders
+
+    @property
+    def _waiting(self) -> tuple[int, ...]:
+        return self.blocks[self.resident :] if self.resident >= 0 else ()
 
     @property
     def gradients(self) -> float:
@@ -86,10 +94,20 @@ class MemoryPlan:
         return (2 * FLOAT + self.moments) * self.trained_values / self.sharing.holders
 
     def need(self, clips: int, accumulate: bool = False) -> float:
-        """The highest of a step of so many clips: as the backward pass begins, in its last block, or in the optimizer.
+        """The highest of a run in steps of so many clips: in a step, or in the reconstruction before the first.
 
         accumulate: the gradients of an earlier step are there from the start.
         """
+        return max(self._need_of_steps(clips, accumulate), self.need_of_beginning(clips))
+
+    def need_of_beginning(self, clips: int) -> float:
+        """0 without a reconstruction. Each process takes the clips of all of them through its own encoders."""
+        beginning = self.beginning(clips * self.sharing.processes)
+        weights = FLOAT * self.trained_values / self.sharing.holders
+        return self.between + weights + beginning + RESERVED if beginning else 0.0
+
+    def _need_of_steps(self, clips: int, accumulate: bool) -> float:
+        """As the backward pass begins, in its last block, or in the optimizer."""
         first, last = self.step.activations(clips)
         first += self.gradients if accumulate else 0
         complete = accumulate or (self.step.apart and clips > 1)  # before the last block of the last clip
@@ -101,8 +119,13 @@ class MemoryPlan:
         return max((n for n in range(1, MOST_CLIPS + 1) if self.need(n, accumulate) <= card), default=0)
 
 
-def plan_memory(module: TrainingModule, options: TrainOptions, latents: tuple[int, ...]) -> MemoryPlan:
-    """Estimates a run on clips of `latents` (C, T, H, W). Raises ValueError for streamed blocks of split weights."""
+def plan_memory(
+    module: TrainingModule, options: TrainOptions, latents: tuple[int, ...], teacher: MemoryEncoder | None = None
+) -> MemoryPlan:
+    """Estimates a run on clips of `latents` (C, T, H, W). Raises ValueError for streamed blocks of split weights.
+
+    teacher: from which the encoders learn before the first step (`options.reconstruction`).
+    """
     sharing = Sharing.of_this_run()
     if sharing.split and options.resident_blocks >= 0:
         raise ValueError(
@@ -122,6 +145,7 @@ def plan_memory(module: TrainingModule, options: TrainOptions, latents: tuple[in
         trained_values=trained + (host if options.train_host else 0),
         tokens=sequence(configs, options, latents),
         step=step_bytes(model, configs, drawn_for(options, sharing.split), latents, encoder),
+        beginning=beginning_bytes(model, module.encoders, options, latents, teacher),
         moments=MOMENTS[options.optimizer],
         blocks=tuple(_bytes(p for p in block.parameters() if not p.requires_grad) for block in host_blocks(model)),
         resident=options.resident_blocks,

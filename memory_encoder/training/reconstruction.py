@@ -93,7 +93,9 @@ def reconstruct(
     if teacher is not None:
         teacher.to(device).requires_grad_(False)
     trained = [p for part in (*encoders, *readers) for p in part.requires_grad_(True).parameters()]
-    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(
+        trained, lr=LEARNING_RATE, weight_decay=0.0, betas=(0.9, 0.99), fused=device.type == "cuda"
+    )
 
     def lacking(encoder: MemoryEncoder, reader: nn.Linear, batch: Batch) -> Tensor:
         tokens = module.tokens_of(encoder, batch)
@@ -111,14 +113,13 @@ def reconstruct(
         batch = source.rows(-1 - step, 0, options.batch_size, "train", lambda frames, row: (0, frames)).to(device)
         with torch.autocast(device.type, torch.bfloat16, options.mixed_precision == "bf16"):
             loss = torch.stack([lacking(*pair, batch) for pair in zip(encoders, readers, strict=True)]).mean()
-        optimizer.zero_grad()
         loss.backward()
         result = StepResult(float(loss.detach()), float(nn.utils.clip_grad_norm_(trained, options.clip)))
         if result.fault is None:
             optimizer.step()
             losses.append(result.loss)
+        optimizer.zero_grad()
         after(step, result)
-    optimizer.zero_grad()
     return losses
 
 

@@ -86,9 +86,14 @@ def train(
             )
             card = card_bytes(card_gib, cpu)
             shape = source.splits["train"].largest
+
+            def planned(asked: TrainOptions) -> MemoryPlan:
+                asked = replace(asked, reconstruction=0) if begun else asked  # it was before the first step
+                return plan_memory(module, asked, shape, teacher)
+
             if automatic:
-                options = with_room(options, card, lambda asked: plan_memory(module, asked, shape))
-            plan = plan_memory(module, options, shape)
+                options = with_room(options, card, planned)
+            plan = planned(options)
             options = split_as_begun(options, begun, plan, card)
             source.options = options
             trained_on = what_is_trained(dataset, options)

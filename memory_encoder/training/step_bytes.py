@@ -17,10 +17,13 @@ from ..injection.hosts import find_host
 from ..injection.hosts.base import host_blocks
 from ..objectives.retrieval import OMEGA_SIZES
 from ..phi.config import EncoderConfig
+from ..phi.encoder import MemoryEncoder
 from ..phi.positions import cells_for, grid_for
 from ..phi.trunk import layer_strides
 from .module import HALF, weights_type
 from .options import TrainOptions
+
+FLOAT = 4  # bytes of a trained value, and of its gradient
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,31 @@ class StepBytes:
         come first, with them all."""
         within = min(clips, 1) if self.apart else clips
         around = self.once + clips * self.outside + within * (self.on_the_way + self.kept)
+        around += 0 if self.offloaded else clips * self.input  # of the first block, or of the last layers
         if not self.checkpointed:
             waiting = (clips - within) * self.blocks * self.kept
             return around + waiting + within * (self.blocks - 1) * self.kept, around + waiting
         waiting = 0 if self.offloaded else (clips - within) * self.inputs
-        last = within * (2 if self.offloaded else 1) * self.input  # the next one is on its way
+        last = within * self.input
         return around + waiting + (last if self.offloaded else within * self.inputs), around + waiting + last
+
+
+@dataclass(frozen=True)
+class BeginningBytes:
+    """Of the reconstruction before the first step, beside host and weights of the run, which has no moments yet.
+
+    weights: encoders and readers with their moments and casts. gradients: theirs. clip: activations of one clip.
+    batch: the clip itself. All clips of a step, of all processes, are there at once.
+    """
+
+    weights: int = 0
+    gradients: int = 0
+    clip: int = 0
+    batch: int = 0
+
+    def __call__(self, clips: int) -> int:
+        """The higher of a step: its forward pass, or the optimizer."""
+        return self.weights + clips * self.batch + max(clips * self.clip, self.gradients)
 
 
 def step_bytes(
@@ -105,13 +127,72 @@ def step_bytes(
         on_the_way=inside.on_the_way_width * one + size * tokens * inside.on_the_way_hidden * hidden,
         blocks=len(blocks),
         outside=sum(_encoder_bytes(config, options, latents, host.width) for config in configs)
-        + one
         + 8 * tokens * host.head_dim,
         once=8 * rank * wide + (size * largest if narrow else 0) + (2 * values if half else 0),
         checkpointed=options.gradient_checkpointing,
         offloaded=options.offload_inputs,
         apart=options.per_clip and options.stage != "host",
     )  # fmt: skip
+
+
+def beginning_bytes(
+    model: nn.Module,
+    encoders: Sequence[MemoryEncoder],
+    options: TrainOptions,
+    latents: tuple[int, ...],
+    teacher: MemoryEncoder | None = None,
+) -> BeginningBytes:
+    """The terms of `reconstruction.reconstruct` for clips of `latents` (C, T, H, W); nothing where it is left out."""
+    learning = [encoder for encoder in encoders if encoder.attention is not None]
+    if not (learning and options.reconstruction and options.train_encoder and options.stage != "host"):
+        return BeginningBytes()
+    host, half = find_host(model), options.mixed_precision == "bf16"
+    inside = JOINT_BLOCK if host.adds_in_place else CROSS_BLOCK
+    values = sum(_values(encoder) + host.width * latents[0] * prod(encoder.config.stride) for encoder in learning)
+    moments = [_last_moments(encoder.config, options, latents, host.width) for encoder in learning]
+    last = sum(both if teacher else max(both, loss) for both, loss in moments)
+    others = sum(_values(encoder) for encoder in encoders) - sum(_values(encoder) for encoder in learning)
+    if teacher is not None:  # its tokens are made while those that learn from it are kept
+        last = max(last, _taught(teacher.config, options, latents, host.width))
+        others += _values(teacher)
+    return BeginningBytes(
+        weights=(FLOAT + 8) * values + FLOAT * others + (2 * (values + others) if half else 0),
+        gradients=FLOAT * values,
+        clip=sum(_encoder_bytes(encoder.config, options, latents, host.width) for encoder in learning) + last,
+        batch=FLOAT * (prod(latents) + inside.words * host.text_width),
+    )
+
+
+def _values(encoder: MemoryEncoder) -> int:
+    return sum(parameter.numel() for parameter in encoder.parameters())
+
+
+def _last_moments(
+    config: EncoderConfig, options: TrainOptions, latents: tuple[int, ...], width: int
+) -> tuple[int, int]:
+    """Of one clip, beside an encoder's activations: where both branches are added, and where the loss is taken of what
+    was read from the tokens, which lies there in float32 beside the latents in cells."""
+    tokens = _tokens(config, latents)
+    both = (8 if options.mixed_precision == "bf16" else 12) * tokens * width + FLOAT * prod(latents)
+    return both, 4 * FLOAT * latents[0] * prod(config.stride) * tokens
+
+
+def _taught(config: EncoderConfig, options: TrainOptions, latents: tuple[int, ...], width: int) -> int:
+    """Of one clip in a teacher, which keeps nothing: the higher of its attention and the sum of both branches."""
+    size, tokens = (2 if options.mixed_precision == "bf16" else 4), _tokens(config, latents)
+    attends = 2 * size * _scores(config, latents) + 5 * size * tokens * config.channels[-1]
+    return FLOAT * prod(latents) + (FLOAT + size) * tokens * width + max(attends, 2 * size * tokens * width)
+
+
+def _scores(config: EncoderConfig, latents: tuple[int, ...]) -> int:
+    """Values of the attention's weights, which `frame` has as a tensor and other scopes leave to a kernel."""
+    cells = prod(grid_for(latents[2], latents[3], config))
+    has = config.has_hr and config.variant != "large_patchifier" and config.attention == "frame"
+    return config.heads * cells * _tokens(config, latents) if has else 0
+
+
+def _tokens(config: EncoderConfig, latents: tuple[int, ...]) -> int:
+    return cells_for(latents[1], config.stride[0])[1] * prod(grid_for(latents[2], latents[3], config))
 
 
 def sequence(configs: Sequence[EncoderConfig], options: TrainOptions, latents: tuple[int, ...]) -> int:
@@ -145,7 +226,7 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _encoder_bytes(config: EncoderConfig, options: TrainOptions, latents: tuple[int, ...], width: int) -> int:
-    """Of one encoder: its padded input, each layer's output before and after SiLU, and its tokens."""
+    """Of one encoder: its padded input, each layer's output before and after SiLU, its attention, and its tokens."""
     if options.stage == "host":
         return 0
     size = 2 if options.mixed_precision == "bf16" else 4
@@ -156,5 +237,5 @@ def _encoder_bytes(config: EncoderConfig, options: TrainOptions, latents: tuple[
         for stride, channel in zip(layer_strides(config), channels, strict=False):
             cells = [n / s for n, s in zip(cells, stride, strict=True)]
             total += 2 * channel * prod(cells) * size
-    tokens = cells_for(latents[1], config.stride[0])[1] * prod(grid_for(latents[2], latents[3], config))
-    return int(total + tokens * width * size)
+        total += size * (10 * config.channels[-1] * _tokens(config, latents) + _scores(config, latents))
+    return int(total + _tokens(config, latents) * width * size)

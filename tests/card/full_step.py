@@ -7,9 +7,10 @@ there are: two steps of a few blocks tell what a step of all of them takes (`dee
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,16 @@ from memory_encoder.injection.hosts.base import BLOCKS
 from memory_encoder.objectives import retrieval
 from memory_encoder.objectives.continuation import ContinuationDraw
 from memory_encoder.objectives.retrieval import RetrievalDraw
+from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.phi.positions import cells_for, grid_for
 from memory_encoder.training import optimizers
 from memory_encoder.training import trainer as loop
-from memory_encoder.training.card_plan import MemoryPlan, plan_memory
+from memory_encoder.training.card_plan import RESERVED, MemoryPlan, plan_memory
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import Batch, TrainingModule
 from memory_encoder.training.options import TrainOptions
+from memory_encoder.training.reconstruction import reconstruct
 from memory_encoder.training.streaming import streamed_blocks
 
 from .hosts import FullModel, depths, fp8_host
@@ -41,7 +44,11 @@ FP8 = torch.float8_e4m3fn
 
 @dataclass(frozen=True)
 class Case:
-    """A step: `section` latents (of Omega in retrieval) beside the memory of `history` latents, `clips` at once."""
+    """A step: `section` latents (of Omega in retrieval) beside the memory of `history` latents, `clips` at once.
+
+    stage: also `reconstruction`, a step of what comes before the first one. options: of TrainOptions, and the rate of a
+    `teacher`.
+    """
 
     host: str
     stage: Any = "continuation"
@@ -59,10 +66,18 @@ class Case:
 
     def train_options(self) -> TrainOptions:
         values = {"rank": 128, "gradient_checkpointing": True, "window_share": 0.0} | self.options
+        values.pop("teacher", None)
+        if self.begins:
+            values["reconstruction"] = 1
         return TrainOptions(
-            stage=self.stage, batch_size=self.clips, section=self.section, mixed_precision="bf16", history_dropout=0.0,
-            **values,
+            stage="retrieval" if self.begins else self.stage, batch_size=self.clips, section=self.section,
+            mixed_precision="bf16", history_dropout=0.0, **values,
         )  # fmt: skip
+
+    @property
+    def begins(self) -> bool:
+        """Whether it comes before the first step."""
+        return self.stage == "reconstruction"
 
 
 @dataclass(frozen=True)
@@ -80,18 +95,19 @@ class Measured:
 class Clips:
     """Training clips in RAM."""
 
-    def __init__(self, case: Case, model: FullModel, encoder: MemoryEncoder) -> None:
-        self.case, self.model, self.config = case, model, encoder.config
+    def __init__(self, case: Case, model: FullModel, configs: Sequence[EncoderConfig]) -> None:
+        self.case, self.model, self.configs = case, model, configs
 
     def rows(self, step: int, first: int, last: int, kind: str, target: Any) -> Batch:
         host, (channels, _, height, width) = self.model.host, self.model.latent
-        count, grid, frames = last - first, grid_for(height, width, self.config), self.case.frames
-        cells = cells_for(frames, self.config.stride[0])[1]
-        lr = torch.zeros(count, channels, cells, grid[0] * host.patch[1], grid[1] * host.patch[2])
+        count, frames, lr = last - first, self.case.frames, {}
+        for config in self.configs:
+            grid, cells = grid_for(height, width, config), cells_for(frames, config.stride[0])[1]
+            lr[config.rate] = torch.zeros(count, channels, cells, grid[0] * host.patch[1], grid[1] * host.patch[2])
         conditioning = {"context": torch.zeros(count, self.model.words, host.text_width)}
         if host.pooled_width is not None:
             conditioning["y"] = torch.zeros(count, host.pooled_width)
-        return Batch(torch.zeros(count, channels, frames, height, width), {self.config.rate: lr}, conditioning)
+        return Batch(torch.zeros(count, channels, frames, height, width), lr, conditioning)
 
 
 def drawn(case: Case, batch: Batch) -> Any:
@@ -171,9 +187,21 @@ def module_of(card: Any, case: Case) -> tuple[FullModel, TrainingModule]:
     )
 
 
+def teacher_of(model: FullModel, case: Case) -> MemoryEncoder | None:
+    rate = case.options.get("teacher")
+    return MemoryEncoder(model.config(rate=rate), dtype=torch.float32) if rate else None
+
+
 def plan_of(model: FullModel, module: TrainingModule, case: Case) -> MemoryPlan:
     """What the run of such a module is told."""
-    return plan_memory(module, case.train_options(), (model.latent[0], case.frames, *model.latent[2:]))
+    teacher, latents = teacher_of(model, case), (model.latent[0], case.frames, *model.latent[2:])
+    return plan_memory(module, case.train_options(), latents, teacher)
+
+
+def needed(plan: MemoryPlan, case: Case) -> int:
+    """What the plan says of a case, without its reserve, which is for what the card does not show."""
+    steps = plan.need(case.clips, case.options.get("accumulate", 1) > 1)
+    return round((plan.need_of_beginning(case.clips) if case.begins else steps) - RESERVED)
 
 
 @contextmanager
@@ -184,7 +212,9 @@ def run_of(card: Any, case: Case, folder: Path) -> Iterator[tuple[loop.Trainer, 
     with streamed_blocks(model.diffusion_model, options.resident_blocks), pytest.MonkeyPatch.context() as patch:
         if options.optimizer == "adamw8bit":
             patch.setattr(optimizers, "adamw_8bit", lambda card: EightBit)
-        run = loop.Trainer(module, Clips(case, model, module.encoder), options, folder)
+        teacher = teacher_of(model, case)
+        configs = [module.encoder.config, *([teacher.config] if teacher else [])]
+        run = loop.Trainer(module, Clips(case, model, configs), options, folder)
         _label(meter, module)
         _tell_blocks(meter, model.diffusion_model)
         yield run, meter, plan
@@ -229,7 +259,9 @@ class EightBit(torch.optim.Optimizer):
 
 
 def measure(card: Any, case: Case, folder: Path) -> Measured:
-    """A step of a run whose optimizer has its moments already."""
+    """A step of a run whose optimizer has its moments already; or all that comes before the first step."""
+    if case.begins:
+        return _beginning(card, case, folder)
     with run_of(card, case, folder) as (run, meter, plan), pytest.MonkeyPatch.context() as patch:
         for parameter in run.ema.parameters.values():
             parameter.grad = torch.zeros_like(parameter)
@@ -255,6 +287,20 @@ def measure(card: Any, case: Case, folder: Path) -> Measured:
             patch.setattr(owner, name, enter(phase, getattr(owner, name)))
         with meter:
             run._step(0)
+    return Measured(meter.phases, plan)
+
+
+def _beginning(card: Any, case: Case, folder: Path) -> Measured:
+    """The reconstruction, as the loop begins a new run; a second step of it has moments."""
+    with run_of(card, case, folder) as (run, meter, plan), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "random_state_kept", lambda device: nullcontext())
+        patch.setattr(run, "_stop_if_asked", lambda: None)  # fake votes are all for it
+        meter.phase = case.stage
+        seen: Any = run.source
+        teachers = [MemoryEncoder(config, dtype=torch.float32) for config in seen.configs[1:]]
+        options = replace(case.train_options(), reconstruction=2)
+        with meter:
+            run._begin(partial(reconstruct, source=run.source, options=options, teacher=next(iter(teachers), None)))
     return Measured(meter.phases, plan)
 
 
@@ -286,7 +332,7 @@ def deep(card: Any, case: Case, folder: Path) -> dict[str, int]:
     Where each of many clips has passes of its own, what waits while the first backward pass runs is linear in them.
     """
     options = case.train_options()
-    if options.per_clip and case.clips > 2 and not options.offload_inputs:
+    if options.per_clip and case.clips > 2 and not (options.offload_inputs or case.begins):
         few, more = (deep(card, replace(case, clips=clips), folder) for clips in (1, 2))
         return _further(few, more, case.clips - 1)
     times, cases = shallow(case)

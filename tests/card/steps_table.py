@@ -8,9 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from memory_encoder.training.card_plan import RESERVED
-
-from .full_step import Case, deep, module_of, plan_of, whole
+from .full_step import Case, deep, module_of, needed, plan_of, whole
 from .test_card_training import training  # noqa: F401 - a fixture
 
 
@@ -49,8 +47,7 @@ class Plans:
         kind = (case.host, case.fp8, case.train_options().rank)
         self.made[kind] = self.made.get(kind) or module_of(self.card, case)
         model, module = self.made[kind]
-        plan = plan_of(model, module, case)
-        return round(plan.need(case.clips, case.options.get("accumulate", 1) > 1) - RESERVED)
+        return needed(plan_of(model, module, case), case)
 
 
 def key(entry: Any) -> str:

@@ -25,7 +25,7 @@ from memory_encoder.training.card_plan import (
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import TrainingModule
-from memory_encoder.training.step_bytes import StepBytes
+from memory_encoder.training.step_bytes import BeginningBytes, StepBytes
 from tests.integration.training import OneClip, tiny_module, tiny_options
 
 
@@ -125,13 +125,13 @@ def test_what_makes_a_run_fit_is_named_with_its_memory_the_cheapest_first(comfy:
 
 def test_of_clips_that_pass_one_by_one_only_one_is_in_a_block_at_a_time() -> None:
     """What waits for their backward passes is that of all."""
-    together = StepBytes(inputs=40, input=1, kept=10, on_the_way=5, blocks=40, outside=2, once=3)
+    together = StepBytes(inputs=40, input=1, kept=10, on_the_way=5, blocks=40, outside=1, once=3)
     apart = replace(together, apart=True)
     assert apart.activations(1) == together.activations(1) == (60, 21)
     assert apart.activations(8) == (3 + 8 * 2 + 15 + 8 * 40, 3 + 8 * 2 + 15 + 7 * 40 + 1)
     assert together.activations(8) == (3 + 8 * (2 + 15 + 40), 3 + 8 * (2 + 15 + 1))
     offloaded, whole = replace(apart, offloaded=True), replace(apart, checkpointed=False)
-    assert offloaded.activations(8) == (3 + 8 * 2 + 15 + 2, 3 + 8 * 2 + 15 + 2)
+    assert offloaded.activations(8) == (3 + 8 + 15 + 1, 3 + 8 + 15 + 1)
     assert whole.activations(8) == (3 + 8 * 2 + 5 + 8 * 40 * 10, 3 + 8 * 2 + 15 + 7 * 40 * 10)
 
 
@@ -145,6 +145,30 @@ def test_a_batch_becomes_steps_that_fit_and_stays_the_same_number_of_clips(
     bytes_of_card = None if card is None else card * GIB + RESERVED
     options = fit_to_card(tiny_options(batch_size=12), plan, bytes_of_card)
     assert (options.batch_size, options.accumulate) == expected
+
+
+def test_a_reconstruction_that_takes_more_than_a_step_is_said_and_cuts_the_batch() -> None:
+    """It has the clips of all processes at once, where a step has those of one."""
+    plan = MemoryPlan(0, 0, 0, 0, 0, 1, StepBytes(inputs=GIB), BeginningBytes(clip=3 * GIB))
+    options = tiny_options(batch_size=12, reconstruction=300)
+    assert plan.need(4) == plan.need_of_beginning(4) == 12 * GIB + RESERVED
+    assert fit_to_card(options, plan, 12 * GIB + RESERVED).batch_size == 4
+    assert "most of all takes the reconstruction" in describe_plan(plan, options, 7, None)
+    assert "--reconstruction 0 (" in describe_plan(plan, options, 7, 2 * GIB + RESERVED)
+    shared = replace(plan, sharing=Sharing(processes=4))
+    assert shared.need(4) == 48 * GIB + RESERVED
+    without = replace(plan, beginning=BeginningBytes())
+    assert without.need(4) == 4 * GIB + RESERVED and "most of all" not in describe_plan(without, options, 7, None)
+
+
+def test_only_a_run_that_reconstructs_is_planned_with_it(comfy: Any) -> None:
+    def beginning(**changes: Any) -> int:
+        options = tiny_options(**{"reconstruction": 300} | changes)
+        return plan_memory(tiny_module(options), options, (16, 5, 6, 8)).beginning(4)
+
+    assert beginning() > 0
+    assert beginning(reconstruction=0) == beginning(train_encoder=False) == 0
+    assert beginning(stage="host", train_host=True) == 0
 
 
 def test_processes_that_split_the_weights_need_less_on_each_card(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
