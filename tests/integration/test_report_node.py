@@ -14,10 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
+from memory_encoder.evaluation.judge.instruments import VICLIP
 from memory_encoder.evaluation.judge.likeness import COLOURS
 from memory_encoder.evaluation.judge.marks import section_keys
 from tests.unit.judged_films import FPS, ODD, drawn_film, embed, pictures_of
 
+from .test_viclip import published
 from .worlds import World, make_world
 
 PACK = "video_memory_report_test"
@@ -111,7 +113,7 @@ def test_what_a_film_opens_with_is_not_judged_as_its_first_shot(world: World, la
         assert [shot[name] for shot in stored["shots"]] == pytest.approx([shot[name] for shot in previews["shots"]])
 
 
-def test_of_pictures_the_blurred_shot_is_named_and_connected_models_are_heard(world: World) -> None:
+def test_of_pictures_the_blurred_shot_is_named_and_connected_models_are_heard(world: World, comfy: Any) -> None:
     film = drawn_film()
     shots = pictures_of(film)
     shots[ODD] = np.stack([cv2.GaussianBlur(frame, (0, 0), 3) for frame in shots[ODD]])
@@ -142,6 +144,14 @@ def test_of_pictures_the_blurred_shot_is_named_and_connected_models_are_heard(wo
     (why,) = (one["needs"] for one in other.data["missing"] if one["measure"] == "semantic")
     assert "not of one CLIP" in why and not any("semantic" in shot["measures"] for shot in other.data["shots"])
     assert all("objects" in shot["measures"] for shot in other.data["shots"])
+    viclip = comfy.base / "models" / "film_report" / VICLIP
+    viclip.parent.mkdir(exist_ok=True)
+    torch.save({"model": published()}, viclip)
+    try:
+        told = judge(world, **given)
+    finally:
+        viclip.unlink()
+    assert {shot["measures"]["semantic"]["with"] for shot in told.data["shots"]} == {"ViCLIP"}
 
 
 def test_a_section_that_the_node_finds_odd_is_marked_in_the_films_strip(world: World) -> None:

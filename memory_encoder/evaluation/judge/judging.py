@@ -32,7 +32,7 @@ from .likeness import (
     without_people,
 )
 from .niqe import BLOCK, large_enough
-from .outliers import Pairs, companies, like_own, odd_ones, strangers
+from .outliers import Company, Pairs, companies, like_own, odd_ones, strangers
 from .report import SEAMS, FilmReport, Measure, Missing, PairReport, ShotReport
 from .seams import MEASURE as SEAM_MEASURE
 from .seams import Seams
@@ -75,7 +75,7 @@ def judge_film(footage: Footage, instruments: Instruments, watch: Watch = lambda
         watch(clip.number, total)
     if not seen:
         raise ValueError(f"film {footage.name!r} shows no picture; give another one")
-    _compare(report, seen, instruments)
+    alike, groups = _compare(report, seen, instruments)
     report.seams = seams.reports()
     if report.seams:
         report.measures[SEAMS] = SEAM_MEASURE
@@ -85,7 +85,7 @@ def judge_film(footage: Footage, instruments: Instruments, watch: Watch = lambda
         )
     colours, details = zip(*means, strict=True)
     report.drift = film_drift([shot.start for shot in report.shots], colours, details)
-    _fall_out(report, seen, instruments)
+    _fall_out(report, alike, groups, instruments)
     return report
 
 
@@ -138,8 +138,11 @@ def _seen(clip: Clip, people: list[Person], instruments: Instruments) -> Seen:
     )  # fmt: skip
 
 
-def _compare(report: FilmReport, seen: list[Seen], instruments: Instruments) -> None:
-    """Pairs of shots, and of each shot what its pairs say of it: the median, so that one odd shot moves no other."""
+def _compare(report: FilmReport, seen: list[Seen], instruments: Instruments) -> tuple[Pairs, list[Company]]:
+    """Pairs of shots, and of each shot what its pairs say of it: the median, so that one odd shot moves no other.
+
+    Returns how alike the faces of two shots are, and which shots should show the same person.
+    """
     found: dict[tuple[int, int], dict[str, float]] = {}
     pairs = sorted(combinations(range(len(seen)), 2), key=lambda pair: pair[1] - pair[0])
     for rank, (i, j) in enumerate(pairs):
@@ -147,19 +150,23 @@ def _compare(report: FilmReport, seen: list[Seen], instruments: Instruments) -> 
         if values:
             found[i, j] = values
     report.pairs = [PairReport((seen[i].number, seen[j].number), values) for (i, j), values in sorted(found.items())]
+    alike = {pair: values["identity"] for pair, values in found.items() if "identity" in values}
+    same = 0.0 if instruments.faces is None else instruments.faces.same
+    groups = companies([one.names for one in seen], alike, same)
     for measure in _comparing(instruments):
         of_pairs = {pair: values[measure.name] for pair, values in found.items() if measure.name in values}
-        own = _like_own(of_pairs, seen, instruments) if measure.name == "identity" else {}
         for index, shot in enumerate(report.shots):
+            own = like_own(index, groups, alike) if measure.name == "identity" else None
             of_shot = [
                 value
                 for pair, value in of_pairs.items()
                 if index in pair and (measure.name != "identity" or _may_be_one(seen, pair))
             ]
             median = statistics.median_high(of_shot) if of_shot else None
-            _put(shot, measure, own.get(index, median), report.measures)
+            _put(shot, measure, median if own is None else own, report.measures)
         if any(measure.name in values for values in found.values()):
             report.measures[measure.name] = measure
+    return alike, groups
 
 
 def _comparing(instruments: Instruments) -> Iterator[Measure]:
@@ -169,15 +176,6 @@ def _comparing(instruments: Instruments) -> Iterator[Measure]:
         yield identity_measure(instruments.faces)
     for measure in (clothes_measure(asked), objects_measure(asked)):
         yield measure if asked else replace(measure, tool=unasked)
-
-
-def _like_own(alike: Pairs, seen: list[Seen], instruments: Instruments) -> dict[int, float]:
-    """Of shots that others should have a face in common with: how much they have."""
-    if instruments.faces is None:
-        return {}
-    found = companies([one.names for one in seen], alike, instruments.faces.same)
-    values = {index: like_own(index, found, alike) for index in range(len(seen))}
-    return {index: value for index, value in values.items() if value is not None}
 
 
 def _may_be_one(seen: list[Seen], pair: tuple[int, int]) -> bool:
@@ -216,16 +214,9 @@ def _pair(first: Seen, second: Seen, instruments: Instruments, asked: bool) -> I
         yield "objects", cosine(first.rest, second.rest)
 
 
-def _fall_out(report: FilmReport, seen: list[Seen], instruments: Instruments) -> None:
+def _fall_out(report: FilmReport, alike: Pairs, groups: list[Company], instruments: Instruments) -> None:
     titles = [shot.title for shot in report.shots]
     if instruments.faces is not None:
-        place = {shot.number: index for index, shot in enumerate(report.shots)}
-        alike = {
-            (place[pair.shots[0]], place[pair.shots[1]]): pair.values["identity"]
-            for pair in report.pairs
-            if "identity" in pair.values
-        }
-        groups = companies([one.names for one in seen], alike, instruments.faces.same)
         for index, found in strangers(titles, groups, alike, instruments.faces.same).items():
             report.shots[index].falls_out.append(found)
     for name, measure in report.measures.items():
