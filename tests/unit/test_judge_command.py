@@ -78,6 +78,10 @@ def test_the_command_names_the_frozen_shot_and_stands_the_film_beside_another(
         (["{movies}/film.mp4", "--against", "film.mp4"], "write a name and a film"),
         (["{movies}/film.mp4", "--against", "none={empty}"], "holds none"),
         (["{movies}/film.mp4", "--models", "{movies}/nowhere"], "is no folder"),
+        (["{movies}/film.mp4", "--storyboard", "{movies}/film.mp4"], "storyboard film.mp4 is damaged or not one"),
+        (["{movies}/film.mp4", "--storyboard", "{movies}/none.txt"], "cannot read {movies}/none.txt"),
+        (["{movies}/film.mp4", "--against", "a={movies}/good", "--against", "a={movies}/film.mp4"], "the same name"),
+        (["{movies}/film.mp4", "--device", "toaster"], "--device toaster cannot be used"),
         (["{movies}/good"], "no film 'good' with finished sections"),
     ],
 )
@@ -86,7 +90,7 @@ def test_what_cannot_be_judged_is_named(
 ) -> None:
     filled = [text.format(movies=movies, empty=tmp_path) for text in arguments]
     assert main(["judge", *filled]) == 2
-    assert said in capsys.readouterr().err
+    assert said.format(movies=movies) in capsys.readouterr().err
 
 
 def test_without_comfyui_a_film_is_judged_by_the_rest_and_clip_that_was_asked_for_is_refused(

@@ -19,7 +19,7 @@ import torch
 
 from memory_encoder.damage import DamagedFileError
 from memory_encoder.evaluation.judge.clarity import DETAIL, NIQE, Clarity, by_musiq
-from memory_encoder.evaluation.judge.drift import film_drift
+from memory_encoder.evaluation.judge.drift import colour_drift, film_drift
 from memory_encoder.evaluation.judge.dynamics import by_dis, by_raft
 from memory_encoder.evaluation.judge.faces import ArcFaces, OpenCvFaces
 from memory_encoder.evaluation.judge.footage import Footage
@@ -90,6 +90,14 @@ def test_dynamics_of_a_picture_that_slides_is_its_speed(pixels: int) -> None:
     frames = np.stack([wide[:, i * pixels : i * pixels + 160] for i in range(8)])
     assert by_dis().take(a_clip(frames)) == pytest.approx(100 * pixels / 120 * 10, rel=0.1, abs=1e-9)
     assert by_dis().take(a_clip(frames[:1])) is None
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 8), (16, 640), (31, 333)])
+def test_pictures_of_any_size_are_measured(height: int, width: int) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (5, height, width, 3)).astype(np.uint8)
+    for measured in (by_dis(), colour_drift()):
+        value = measured.take(a_clip(frames))
+        assert value is not None and np.isfinite(value)
 
 
 class Unsafe:

@@ -220,6 +220,17 @@ def test_a_shot_without_a_name_is_compared_by_its_faces_alone() -> None:
     assert falls_out(judged(film, shots, cast=False))["identity"] == [ODD + 1]
 
 
+def test_shots_that_a_film_does_not_have_are_named() -> None:
+    film = usual_film()
+    short, told = footage(film, pictures_of(film)[:3]), footage(film, pictures_of(film)).storyboard
+    report = judge_film(replace(short, storyboard=told), Instruments())
+    said = [one.said for one in report.missing if one.measure == "shots 4 to 5"]
+    assert len(report.shots) == 3 and said == [
+        "shots 4 to 5: the film ends at 3.1 s, before they begin; is it this film's storyboard?"
+    ]
+    assert "shot 4" in [one.measure for one in judge_film(short, Instruments()).missing]
+
+
 def test_a_film_without_faces_and_clip_is_measured_all_the_same() -> None:
     film = usual_film()
     report = judge_film(footage(film, pictures_of(film)), Instruments(embed=embed, embed_text=texts_of(film)))

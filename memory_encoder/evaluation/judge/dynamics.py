@@ -20,7 +20,8 @@ from .report import Measure
 
 PAIRS = 24  # of neighbouring frames of a shot, evenly chosen
 ACROSS = 320  # pixels of the longer side at which DIS looks; RAFT takes whole pictures of up to 640
-RAFT_ACROSS, RAFT_LEAST = 640, 128
+RAFT_ACROSS = 640
+DIS_LEAST, RAFT_LEAST = 32, 128  # pixels of the shorter side that they take; RAFT takes multiples of 8
 STILL = 0.05  # percent of the height a second: nothing moves at all, whatever the other shots do
 FASTEST = 0.05  # share of a picture whose motion counts, as in VBench: people move before a background that rests
 
@@ -65,8 +66,9 @@ def dis_flow() -> Flow:
     dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        greys = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (first, second))
-        return dis.calc(*greys, None)
+        height, width = first.shape[:2]
+        greys = (padded(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), DIS_LEAST) for picture in (first, second))
+        return dis.calc(*greys, None)[:height, :width]
 
     return flow
 
@@ -89,13 +91,20 @@ def by_raft(weights: Path, device: str | torch.device = "cpu") -> Dynamics:
     @torch.no_grad()
     def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         height, width = first.shape[:2]
-        # RAFT takes multiples of 8, from 128 on: its authors repeat the last row and column.
-        more = [(0, max(RAFT_LEAST, -(-n // 8) * 8) - n) for n in (height, width)]
-        padded = (np.pad(picture, (*more, (0, 0)), mode="edge") for picture in (first, second))
-        pair = [torch.from_numpy(picture).movedim(-1, 0)[None].to(device) / 127.5 - 1 for picture in padded]
+        pair = [
+            torch.from_numpy(padded(picture, RAFT_LEAST, 8)).movedim(-1, 0)[None].to(device) / 127.5 - 1
+            for picture in (first, second)
+        ]
         return model(*pair)[-1][0].movedim(0, -1)[:height, :width].cpu().numpy()
 
     return Dynamics(measure(f"{kind} (torchvision)"), flow, RAFT_ACROSS)
+
+
+def padded(picture: np.ndarray, least: int, step: int = 1) -> np.ndarray:
+    """A picture [H,W,...] with its last row and column repeated, as RAFT's authors do it, until both sides have so many
+    pixels at least and are multiples of `step`."""
+    more = [(0, max(least, -(-n // step) * step) - n) for n in picture.shape[:2]]
+    return np.pad(picture, (*more, *[(0, 0)] * (picture.ndim - 2)), mode="edge")
 
 
 def fitted(picture: np.ndarray, across: int) -> np.ndarray:

@@ -7,10 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
+from ...damage import damage_named
 from ...files import write_bytes
 from ...film.sections import MANIFEST
 from ...injection.hosts.comfy_models import CheckpointError, load_clip_vision, load_comfy, load_text_encoder
-from ...storyboard import Storyboard, read_storyboard
+from ...storyboard import Storyboard, StoryboardError, read_storyboard
 from ...training.dataset.video import EXTENSIONS
 from .against import Compared, compare
 from .connected_judges import Seeing, Words
@@ -30,7 +33,10 @@ def run_judge(args: argparse.Namespace) -> None:
     for folder in args.models:
         if not folder.is_dir():
             raise ValueError(f"--models {folder} is no folder")
-    others = {name: _films(Path(path)) for name, path in (_named(text) for text in args.against)}
+    named = [_named(text) for text in args.against]
+    others = {name: _films(Path(path)) for name, path in named}
+    if len(others) < len(named):
+        raise ValueError("--against: two films have the same name; give each its own")
     instruments = _instruments(args)
     keys = section_keys(args.film) if args.film.is_dir() else {}  # as they are before it is watched
     report = _judged(args.film, args, instruments)
@@ -62,9 +68,16 @@ def _instruments(args: argparse.Namespace) -> Instruments:
         args.models,
         embed=None if args.clip_vision is None else Seeing(load_clip_vision(args.clip_vision)),
         embed_text=None if args.clip is None else Words(load_text_encoder([str(args.clip)], CLIP_TYPE)),
-        device=args.device,
+        device=_device(args.device),
         core=core,
     )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {name} cannot be used ({str(error).splitlines()[0]}); give cpu, or cuda") from error
 
 
 def write_report(
@@ -76,7 +89,7 @@ def write_report(
     """
     data = report.to_dict() | ({"against": [one.to_dict() for one in against]} if against else {}) | with_keys(keys)
     contents = {
-        REPORT_JSON: json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode(),
+        REPORT_JSON: json.dumps(data, ensure_ascii=False, allow_nan=False).encode(),
         REPORT_TEXT: markdown(report, against).encode(),
         REPORT_SHEET: png(contact_sheet(report)),
     }
@@ -99,7 +112,8 @@ def open_film(path: Path, storyboard: Storyboard | None = None) -> Footage:
 def _judged(path: Path, args: argparse.Namespace, instruments: Instruments) -> FilmReport:
     storyboard = None
     if args.storyboard is not None:
-        text = args.storyboard.read_text(encoding="utf-8-sig")
+        with damage_named(args.storyboard, "storyboard", "give a text", StoryboardError):
+            text = args.storyboard.read_text(encoding="utf-8-sig")
         storyboard = read_storyboard(text, section_seconds=args.section_seconds).storyboard
 
     def watch(done: int, total: int) -> None:

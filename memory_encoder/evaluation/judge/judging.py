@@ -75,6 +75,7 @@ def judge_film(footage: Footage, instruments: Instruments, watch: Watch = lambda
         watch(clip.number, total)
     if not seen:
         raise ValueError(f"film {footage.name!r} shows no picture; give another one")
+    report.missing += _not_shown(footage, seen)
     alike, groups = _compare(report, seen, instruments)
     report.seams = seams.reports()
     if report.seams:
@@ -87,6 +88,16 @@ def judge_film(footage: Footage, instruments: Instruments, watch: Watch = lambda
     report.drift = film_drift([shot.start for shot in report.shots], colours, details)
     _fall_out(report, alike, groups, instruments)
     return report
+
+
+def _not_shown(footage: Footage, seen: list[Seen]) -> Iterator[Missing]:
+    """Shots of the storyboard that the film does not have."""
+    total, last = len(footage.storyboard.shots), seen[-1].number
+    if last < total:
+        those = f"shots {last + 1} to {total}" if last + 1 < total else f"shot {total}"
+        yield Missing(
+            those, f"the film ends at {footage.seconds:.1f} s, before they begin", "is it this film's storyboard?"
+        )
 
 
 def _fitting(instruments: Instruments, footage: Footage) -> Instruments:
@@ -155,13 +166,13 @@ def _compare(report: FilmReport, seen: list[Seen], instruments: Instruments) -> 
     groups = companies([one.names for one in seen], alike, same)
     for measure in _comparing(instruments):
         of_pairs = {pair: values[measure.name] for pair, values in found.items() if measure.name in values}
-        for index, shot in enumerate(report.shots):
+        of_shots: list[list[float]] = [[] for _ in seen]
+        for pair, value in of_pairs.items():
+            if measure.name != "identity" or _may_be_one(seen, pair):
+                for index in pair:
+                    of_shots[index].append(value)
+        for index, (shot, of_shot) in enumerate(zip(report.shots, of_shots, strict=True)):
             own = like_own(index, groups, alike) if measure.name == "identity" else None
-            of_shot = [
-                value
-                for pair, value in of_pairs.items()
-                if index in pair and (measure.name != "identity" or _may_be_one(seen, pair))
-            ]
             median = statistics.median_high(of_shot) if of_shot else None
             _put(shot, measure, median if own is None else own, report.measures)
         if any(measure.name in values for values in found.values()):

@@ -13,7 +13,7 @@ from .report import REPORT_JSON, VERSION
 
 # Measures whose odd shots are worth making anew; another prompt or another place is no fault of a section.
 REDO = ("identity", "clothes", "colour_drift", "sharpness_drift", "clarity", "dynamics", "seams")
-MAX_BYTES = 8 * 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024  # pairs of 200 shots are 4 MB
 
 
 def section_keys(folder: Path) -> dict[int, str]:
