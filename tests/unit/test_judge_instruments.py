@@ -352,9 +352,18 @@ def test_an_aesthetic_head_for_another_clip_is_left_out_and_named(tmp_path: Path
 
 
 def test_a_model_that_answers_questions_needs_no_clip(tmp_path: Path) -> None:
-    found = find_instruments([tmp_path], ask=lambda pictures, question: "yes")
+    found = find_instruments(
+        [tmp_path], ask=lambda pictures, question: "yes" if pictures[0].equal(pictures[1]) else "no"
+    )
     said = {one.measure: one.needs for one in found.missing}
-    assert "objects" not in said and said["clothes"].startswith("no faces")
+    assert found.ask is not None and "objects" not in said and said["clothes"].startswith("no faces")
+
+
+@pytest.mark.parametrize("answer", ["yes", "no", "I cannot see."])
+def test_a_model_that_does_not_look_at_pictures_is_not_asked(answer: str, tmp_path: Path) -> None:
+    found = find_instruments([tmp_path], ask=lambda pictures, question: answer)
+    said = [one.needs for one in found.missing if "it does not see pictures" in one.needs]
+    assert found.ask is None and len(said) == 2
 
 
 def test_a_films_drift_is_said_where_it_is_sure_and_is_none_where_shots_only_differ() -> None:

@@ -17,7 +17,7 @@ from .clarity import Clarity, by_detail, by_musiq, by_niqe
 from .drift import Drift, colour_drift, sharpness_drift
 from .dynamics import Dynamics, by_dis, by_raft
 from .faces import ArcFaces, FaceFinder, OpenCvFaces, lacks_arcface
-from .likeness import Aesthetic, Ask, Embed, EmbedText, colour_vectors, one_space
+from .likeness import Aesthetic, Ask, Embed, EmbedText, colour_vectors, is_blind, one_space
 from .report import Missing
 from .viclip import ViClip, VideoClip
 
@@ -82,6 +82,10 @@ def find_instruments(
     missing: list[Missing] = []
     faces = _faces(models_dirs, missing)
     colours = None if embed is None else colour_vectors(embed)
+    if ask is not None and is_blind(ask):
+        needs = "the connected language model cannot tell red from blue: it does not see pictures"
+        missing += [Missing(name, needs, "connect a vision-language model") for name in ("clothes", "objects")]
+        ask = None
     if embed is None and ask is None:
         missing.append(Missing("objects", "no CLIP vision is connected", VISION))
     video_clip = _video_clip(models_dirs, core, missing)

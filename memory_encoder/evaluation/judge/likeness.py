@@ -30,6 +30,7 @@ OBJECTS_QUESTION = (
     "The two pictures are from two shots of one film. The first shot is meant to show: {first}. The second: {second}. "
     "Look at objects and places that should be in both: do they look the same? Answer yes or no."
 )
+COLOUR_QUESTION = "Is the first picture of the same colour as the second one? Answer yes or no."
 # Flat pictures, by what CLIP calls them, that tell whether texts and pictures are vectors of one space.
 COLOURS = {
     "red": (220, 20, 20), "green": (20, 160, 30), "blue": (20, 40, 220), "yellow": (250, 230, 20),
@@ -116,6 +117,12 @@ def says_yes(ask: Ask, first: np.ndarray, second: np.ndarray, question: str) -> 
     answers = _ANSWER.findall(ask(torch.from_numpy(np.stack(pair)).float() / 255, question))
     # The last word of a model that thinks aloud is its answer.
     return None if not answers else float(answers[-1].lower() == "yes")
+
+
+def is_blind(ask: Ask) -> bool:
+    """Whether a model that answers does not look: one without eyes takes pictures as well, and answers all the same."""
+    red, blue = (np.full((SIDE, SIDE, 3), COLOURS[name], np.uint8) for name in ("red", "blue"))
+    return [says_yes(ask, red, other, COLOUR_QUESTION) for other in (red, blue)] != [1.0, 0.0]
 
 
 def colour_vectors(embed: Embed) -> np.ndarray:
