@@ -78,7 +78,7 @@ class Fault:
     asked: bool = False
 
     def film(self, seed: int) -> Film:
-        return in_one_room(drawn_film(seed)) if self.asked else drawn_film(seed)
+        return in_one_room(seed) if self.asked else drawn_film(seed)
 
     def judged(self, film: Film) -> FilmReport:
         shots = pictures_of(film)
@@ -91,8 +91,10 @@ def judged_in_sections(film: Film, shots: Sequence[np.ndarray], asked: bool = Fa
     return judged(film, shots, ask=DrawnThings(film, shots) if asked else None, joins=joins_of(shots))
 
 
-def in_one_room(film: Film) -> Film:
-    """The film with all of its shots in the room of the first."""
+@lru_cache(maxsize=2)
+def in_one_room(seed: int) -> Film:
+    """The drawn film with all of its shots in the room of the first."""
+    film = drawn_film(seed)
     shots = tuple(replace(shot, room=film.shots[0].room) for shot in film.shots)
     return replace(film, shots=shots, frames=np.concatenate([render_shot(s, WIDTH, HEIGHT, FPS) for s in shots]))
 
