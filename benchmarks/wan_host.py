@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -49,8 +49,10 @@ class Comfy:
     version: str
 
 
-def start_comfy(cpu: bool) -> Comfy:
+def start_comfy(cpu: bool, arguments: Sequence[str] = ()) -> Comfy:
     """Imports the ComfyUI of COMFYUI_PATH with PyTorch's attention; `cpu` keeps it off a graphics card.
+
+    arguments: others of ComfyUI's own command line.
 
     Raises SetupError when there is none. What is imported already is used as it is.
     """
@@ -60,7 +62,7 @@ def start_comfy(cpu: bool) -> Comfy:
             found = f"COMFYUI_PATH {path!r} holds no ComfyUI" if path else "COMFYUI_PATH is not set"
             raise SetupError(f"{found}; set it to the folder of a ComfyUI checkout, or run `make bench`")
         add_standins()
-        load_comfy(path, (*PYTORCH_ATTENTION, *(["--cpu"] if cpu else [])))
+        load_comfy(path, (*PYTORCH_ATTENTION, *arguments, *(["--cpu"] if cpu else [])))
     return Comfy(
         wan=importlib.import_module("comfy.ldm.wan.model"),
         ops=importlib.import_module("comfy.ops"),
@@ -172,19 +174,7 @@ class Bench:
         shape, plan = self.shape, self.plan
         rate = rate or plan.rates[0]
         config = EncoderConfig("wan", shape.width, shape.channels, rate=rate, padding=plan.padding, **more)
-        latents, size = plan.latents(plan.history_seconds), self.latent_size
-        grid = grid_for(*size, config)
-        cells = token_count(plan, rate) // (grid[0] * grid[1])
-        coordinates = cell_coordinates(0, cells, grid, config, latents)
-        return VideoMemory(
-            config=config,
-            tokens=Growing.of(self._random(1, len(coordinates), shape.width), 1),
-            coordinates=Growing.of(coordinates, 0),
-            tail=torch.zeros(1, 0, shape.width, device=self.device, dtype=self.dtype),
-            tail_coordinates=coordinates[:0],
-            recent=torch.zeros(1, shape.channels, WINDOW if window else 0, *size),
-            state=StreamState(latents=latents, size=size),
-        )
+        return random_memory(config, plan, self.latent_size, self._random, WINDOW if window else 0)
 
     def step(self, patcher: Any, section: Tensor | None = None, **extra: Any) -> Tensor:
         """One forward pass as core's sampler runs it, with the patcher's wrappers in transformer_options."""
@@ -196,6 +186,25 @@ class Bench:
 
     def _random(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.generator).to(device=self.device, dtype=self.dtype)
+
+
+def random_memory(
+    config: EncoderConfig, plan: Plan, size: tuple[int, int], random: Callable[..., Tensor], window: int = 0
+) -> VideoMemory:
+    """A memory of the plan's history at latents of `size`; random: gives tokens of a shape, where they are to lie."""
+    latents, grid = plan.latents(plan.history_seconds), grid_for(*size, config)
+    cells = token_count(plan, config.rate) // (grid[0] * grid[1])
+    coordinates = cell_coordinates(0, cells, grid, config, latents)
+    tokens = random(1, len(coordinates), config.width)
+    return VideoMemory(
+        config=config,
+        tokens=Growing.of(tokens, 1),
+        coordinates=Growing.of(coordinates, 0),
+        tail=torch.zeros_like(tokens[:, :0]),
+        tail_coordinates=coordinates[:0],
+        recent=torch.zeros(1, config.latent_channels, window, *size),
+        state=StreamState(latents=latents, size=size),
+    )
 
 
 def transformer_options(patcher: Any) -> dict[str, Any]:

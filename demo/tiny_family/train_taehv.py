@@ -25,8 +25,8 @@ from .prepare import TinyCodec
 from .train_vae import Run, learning_rate_factor, make_optimizers, reconstruction_loss
 from .wan_vae import LATENT_CHANNELS, save_weights
 
-WIDTHS = (48, 48, 32, 24)  # core's: 256, 128, 64, 64
-FRAMES, SIDE, CLIPS = 9, 64, 4  # of a batch
+WIDTHS = (64, 48, 24, 16)  # core's: 256, 128, 64, 64
+FRAMES, SIDE, CLIPS = 9, 64, 2  # of a batch
 LAST = "decoder.22.weight"
 
 

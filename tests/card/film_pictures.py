@@ -27,7 +27,7 @@ REFINER = {
 
 def vae_of(card: Any, model: FullModel) -> Any:
     """Core's VAE for a model, made as its loader makes it from the keys of a file."""
-    return _loaded(card, (model.size.kind, model.latent[0]), _network)
+    return _loaded(card, (model.size.kind, model.latent[0]), network)
 
 
 def small_vae_of(card: Any, model: FullModel) -> Any:
@@ -35,28 +35,29 @@ def small_vae_of(card: Any, model: FullModel) -> Any:
     return _loaded(card, ("small", model.latent[0]), _small_network)
 
 
-def _loaded(card: Any, key: tuple[str, int], build: Callable[[Any, str, int], Any]) -> Any:
+def _loaded(card: Any, key: tuple[str, int], build: Callable[[Callable[[str], Any], str, int], Any]) -> Any:
     made = card.__dict__.setdefault("vaes", {})
     if key not in made:
         with torch.device("meta"):
-            weights = build(card, *key).state_dict()
+            weights = build(card.comfy.module, *key).state_dict()
         weights = {name: torch.empty(value.shape, dtype=torch.bfloat16) for name, value in weights.items()}
         made[key] = card.comfy.module("comfy.sd").VAE(sd=weights)
     return made[key]
 
 
-def _small_network(card: Any, _kind: str, channels: int) -> Any:
-    return card.comfy.module("comfy.taesd.taehv").TAEHV(channels)
+def _small_network(module: Callable[[str], Any], _kind: str, channels: int) -> Any:
+    return module("comfy.taesd.taehv").TAEHV(channels)
 
 
-def _network(card: Any, kind: str, channels: int) -> Any:
+def network(module: Callable[[str], Any], kind: str, channels: int) -> Any:
+    """The VAE of a kind of model, in core's class; module: gives core's modules by name."""
     wan = {"z_dim": channels, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": [], "dropout": 0.0}
     wan["temperal_downsample"] = [False, True, True]
     if kind == "wan":
         if channels == 48:
-            return card.comfy.module("comfy.ldm.wan.vae2_2").WanVAE(dim=160, **wan)
-        return card.comfy.module("comfy.ldm.wan.vae").WanVAE(dim=96, **wan)
-    models = card.comfy.module("comfy.ldm.models.autoencoder")
+            return module("comfy.ldm.wan.vae2_2").WanVAE(dim=160, **wan)
+        return module("comfy.ldm.wan.vae").WanVAE(dim=96, **wan)
+    models = module("comfy.ldm.models.autoencoder")
     if channels == 16:
         return models.AutoencoderKL(ddconfig=BLOCKS, embed_dim=16)
     refiner = "comfy.ldm.hunyuan_video.vae_refiner"
