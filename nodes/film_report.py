@@ -20,6 +20,7 @@ from ..memory_encoder.evaluation.judge.footage import (
     Decoded,
     Footage,
     footage_of_film,
+    footage_of_movie,
     footage_of_pictures,
     footage_of_sections,
 )
@@ -85,6 +86,11 @@ class VideoMemoryFilmReport(io.ComfyNode):
                     tooltip="A vision-language model, as for Generate Text: is asked whether clothes and objects are "
                     "the same.",
                 ),
+                io.Video.Input(
+                    "video", optional=True,
+                    tooltip="Instead of film, latent and images: a video, of which no more than a shot is in RAM. "
+                    "Without a storyboard each cut begins a shot.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -108,11 +114,11 @@ class VideoMemoryFilmReport(io.ComfyNode):
     def execute(
         cls, film: str, latent: dict | None = None, vae: Any = None, images: Tensor | None = None,
         storyboard: EncodedStoryboard | None = None, clip_vision: Any = None, clip: Any = None,
-        language_model: Any = None,
+        language_model: Any = None, video: Any = None,
     ) -> io.NodeOutput:  # fmt: skip
         folder = named_folder(folders.film_root(), film, "film") if film.strip() else None
         keys = {} if folder is None else section_keys(folder)  # as they are before it is watched
-        footage = footage_of(folder, latent, vae, images, storyboard)
+        footage = footage_of(folder, latent, vae, images, storyboard, video)
         instruments = find_instruments(
             folders.report_folders(),
             embed=None if clip_vision is None else Seeing(clip_vision),
@@ -137,22 +143,30 @@ class VideoMemoryFilmReport(io.ComfyNode):
 
 
 def footage_of(
-    folder: Path | None, latent: dict | None, vae: Any, images: Tensor | None, storyboard: EncodedStoryboard | None
-) -> Footage:
-    """The film on disk, as latents, or as pictures [T,H,W,3].
+    folder: Path | None, latent: dict | None, vae: Any, images: Tensor | None, storyboard: EncodedStoryboard | None,
+    video: Any = None,
+) -> Footage:  # fmt: skip
+    """The film on disk, as latents, as pictures [T,H,W,3], or as a VIDEO.
 
     Raises ValueError where none of them or more than one is given, and for pictures and latents without what they need.
     """
     told = None if storyboard is None else storyboard.storyboard
-    if (images is not None) == (folder is not None or latent is not None):
-        raise ValueError("film: give the name of a film, or connect latent, or images; one of them")
+    if sum((folder is not None or latent is not None, images is not None, video is not None)) != 1:
+        raise ValueError("film: give the name of a film, or connect latent, or images, or video; one of them")
     if folder is not None:
         return footage_of_film(folder, told, None if vae is None else _stored(folder, vae))
+    fps = 0.0 if storyboard is None else storyboard.fps
+    if video is not None:
+        source = video.get_stream_source()
+        if isinstance(source, str) and video.get_active_trim_window() == (0.0, 0.0):
+            return footage_of_movie(Path(source), told)
+        parts = video.get_components()  # cut, or never on disk
+        images, fps = parts.images, float(parts.frame_rate)
     if storyboard is None or told is None:
         raise ValueError("storyboard: latent and images do not say where each shot begins; connect the storyboard too")
     if images is not None:
         count, height, width = images.shape[:3]
-        return footage_of_pictures(lambda: [images], count, (width, height), storyboard.fps, told)
+        return footage_of_pictures(lambda: [images], count, (width, height), fps, told)
     if vae is None:
         raise ValueError("vae: connect the VAE too, which makes pictures of latent")
     return _sampled(latent or {}, vae, storyboard)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from demo.clip import write_frames
 from memory_encoder.evaluation.judge.instruments import VICLIP
 from memory_encoder.evaluation.judge.likeness import COLOURS
 from memory_encoder.evaluation.judge.marks import section_keys
@@ -155,6 +157,22 @@ def test_of_pictures_the_blurred_shot_is_named_and_connected_models_are_heard(wo
     assert {shot["measures"]["semantic"]["with"] for shot in told.data["shots"]} == {"ViCLIP"}
 
 
+def test_a_video_is_judged_from_its_file_and_a_cut_one_from_its_pictures(
+    world: World, comfy: Any, tmp_path: Path
+) -> None:
+    film = drawn_film()
+    write_frames(tmp_path / "shown.mp4", np.concatenate(pictures_of(film)), FPS, quality=18)
+    video = comfy.module("comfy_api.latest").InputImpl.VideoFromFile(str(tmp_path / "shown.mp4"))
+    told = world.shots(*(shot.prompt for shot in film.shots), seconds=1.0, fps=float(FPS))
+    whole = judge(world, video=video, storyboard=told).data
+    cut = judge(world, video=video.as_trimmed(0, 3.0), storyboard=told).data
+    assert whole["film"] == "shown" and len(whole["shots"]) == 5 and len(cut["shots"]) == 3
+    assert [shot["seconds"] for shot in cut["shots"]] == [shot["seconds"] for shot in whole["shots"][:3]]
+    assert cut["size"] == whole["size"] == [128, 96] and cut["missing"][-2]["measure"] == "shots 4 to 5"
+    with pytest.raises(ValueError, match="storyboard: latent and images do not say"):
+        judge(world, video=video.as_trimmed(0, 3.0))
+
+
 def test_a_section_that_the_node_finds_odd_is_marked_in_the_films_strip(world: World) -> None:
     world.film("spoilt", *PROMPTS)
     folder = world.out / "video_memory" / "spoilt"
@@ -177,6 +195,7 @@ def test_a_section_that_the_node_finds_odd_is_marked_in_the_films_strip(world: W
         ((), "give the name of a film, or connect latent, or images"),
         (("film", "images"), "one of them"),
         (("latent", "images"), "one of them"),
+        (("images", "video"), "one of them"),
         (("images",), "storyboard: latent and images do not say"),
         (("latent", "vae"), "storyboard: latent and images do not say"),
         (("latent", "storyboard"), "vae: connect the VAE too"),
@@ -188,7 +207,7 @@ def test_what_cannot_be_judged_is_refused_with_the_cure(
 ) -> None:
     everything = {
         "film": "judged", "latent": latent, "vae": world.inputs["vae"], "images": torch.zeros(2, 8, 8, 3),
-        "storyboard": world.shots(*PROMPTS), "language_model": object(),
+        "storyboard": world.shots(*PROMPTS), "language_model": object(), "video": object(),
     }  # fmt: skip
     with pytest.raises(ValueError, match=message):
         judge(world, **{name: everything[name] for name in given})
