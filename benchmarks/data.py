@@ -28,10 +28,10 @@ from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.training.dataset.cache import FORMAT, SCHEMA_VERSION
 from memory_encoder.training.dataset.clips import file_hash
 from memory_encoder.training.dataset.dataset import MemoryDataset
-from memory_encoder.training.dataset.index import INDEX, Findings
+from memory_encoder.training.dataset.index import Findings
 from memory_encoder.training.dataset.pack import CHUNK_MIB
 from memory_encoder.training.dataset.packed import Chunks
-from memory_encoder.training.dataset.settings import LatentSpace
+from memory_encoder.training.dataset.settings import INDEX, LatentSpace
 from memory_encoder.training.options import TrainOptions
 from memory_encoder.training.prefetch import Prefetch
 from memory_encoder.training.source import DatasetBatches

@@ -54,11 +54,12 @@ RATE = "4x4x2"
 
 @dataclass(frozen=True)
 class Way:
-    """One way of taking the same steps. around: what is patched meanwhile."""
+    """One way of taking the same steps. host: types of its weights, and of the values that they have, else float32.
+    around: what is patched meanwhile."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
-    half: bool = False
+    host: tuple[torch.dtype, torch.dtype] | None = None
     prefetch: bool = True
     compiled: bool = False
     around: Callable[[], Any] = contextlib.nullcontext
@@ -69,11 +70,14 @@ def pefts_layer() -> Any:
 
 
 PLAIN = "plain"
+HALF, FP8 = torch.bfloat16, torch.float8_e4m3fn
 TINY = (
     Way(PLAIN),
     Way("another seed", {"seed": 1}),
-    Way("--mixed-precision bf16, bf16 host", {"mixed_precision": "bf16"}, half=True),
-    Way("the same with peft's LoRA layer", {"mixed_precision": "bf16"}, half=True, around=pefts_layer),
+    Way("--mixed-precision bf16, bf16 host", {"mixed_precision": "bf16"}, (HALF, HALF)),
+    Way("the same with peft's LoRA layer", {"mixed_precision": "bf16"}, (HALF, HALF), around=pefts_layer),
+    Way("--mixed-precision bf16, fp8 host", {"mixed_precision": "bf16"}, (FP8, FP8)),
+    Way("bf16 host of the fp8 host's values", {"mixed_precision": "bf16"}, (HALF, FP8)),
     Way("--gradient-checkpointing", {"gradient_checkpointing": True}),
     Way("the same, --offload-inputs", {"gradient_checkpointing": True, "offload_inputs": True}),
     Way("--resident-blocks 0", {"resident_blocks": 0}),
@@ -112,12 +116,12 @@ class Setting:
     def device(self) -> torch.device:
         return torch.device("cpu" if self.size == "tiny" or not torch.cuda.is_available() else "cuda")
 
-    def module(self, options: TrainOptions, half: bool) -> TrainingModule:
+    def module(self, options: TrainOptions, host_types: tuple[torch.dtype, torch.dtype] | None) -> TrainingModule:
         if self.size == "tiny":
-            module = tiny.tiny_module(options, options.gradient_checkpointing)
-            for name, value in module.diffusion_model.named_parameters() if half else ():
-                if not (value.requires_grad or name.startswith("patch_embedding.")):  # Wan's stays float32
-                    value.data = value.data.bfloat16()
+            casting = host_types is not None and FP8 in host_types
+            module = tiny.tiny_module(options, options.gradient_checkpointing, casting=casting)
+            if host_types is not None:
+                tiny.narrowed(module, *host_types)
             module.offload_inputs = options.offload_inputs
             return module
         host = self._wan()
@@ -143,7 +147,7 @@ class Setting:
             made = torch.randn(value.shape, device=self.device, dtype=value.dtype) * value[0].numel() ** -0.5
             made = made if value.ndim > 1 else torch.full_like(made, float("norm" in name and leaf == "weight"))
             narrow = self.fp8 and value.ndim == 2 and "blocks." in name
-            made = made.to(torch.float8_e4m3fn) if narrow else made
+            made = made.to(FP8) if narrow else made
             model.get_submodule(parent)._parameters[leaf] = torch.nn.Parameter(made, False)
         return model.eval()
 
@@ -179,7 +183,7 @@ class Run:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         with way.around():
-            module = setting.module(self.options, way.half)
+            module = setting.module(self.options, way.host)
         if way.compiled:
             for block in host_blocks(module.diffusion_model):
                 block.compile()

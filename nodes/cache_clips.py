@@ -15,11 +15,11 @@ from ..memory_encoder.training.dataset.dataset import MemoryDataset
 from ..memory_encoder.training.dataset.disk_space import DiskSpace
 from ..memory_encoder.training.dataset.in_memory import dataset_from_latents
 from ..memory_encoder.training.dataset.mixture import Data, mixed
+from ..memory_encoder.training.dataset.same_vae import fingerprint
 from ..memory_encoder.training.dataset.scan import folder_stamp
 from ..memory_encoder.training.dataset.settings import (
     CacheSettings,
     DatasetError,
-    fingerprint,
     latent_space,
     parse_buckets,
     parse_heldout,
@@ -185,7 +185,7 @@ class VideoMemoryDataset(io.ComfyNode):
                 folders.clips_folder(folder[0]),
                 out,
                 settings,
-                latent_space(host_of(model[0]), model[0].get_model_object("latent_format"), vae[0]),
+                latent_space(host_of(model[0]), model[0].get_model_object("latent_format"), vae[0], out),
                 lambda: codec_for(model[0], vae[0]),
                 text_encoder(clip[0]) if clip else None,
                 watch=CacheProgress(),

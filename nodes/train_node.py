@@ -239,7 +239,7 @@ class VideoMemoryTrain(io.ComfyNode):
         folder = named_folder(folders.training_root(), run, "run")
         if preset != NO_PRESET:
             chosen = preset_named(preset).options(stage, steps)
-            recipe |= chosen
+            recipe |= chosen | {"preset": preset}
             log.info("preset %s: %s", preset, ", ".join(f"{name} {value}" for name, value in chosen.items()))
         options = TrainOptions(**{"stage": stage, "steps": steps} | recipe)
         decode = None if vae is None else codec_for(model, vae).decode

@@ -35,7 +35,8 @@ MAY_CHANGE = frozenset(
     (
         "steps", "learning_rate", "encoder_rate", "weight_decay", "warmup", "cooldown", "clip", "ema", "max_skipped",
         "batch_size", "accumulate", "mixed_precision", "gradient_checkpointing",
-        "resident_blocks", "offload_inputs", "ema_every", "compile_blocks",
+        "resident_blocks", "offload_inputs", "ema_every", "compile_blocks", "preset",
+        "reconstruction",  # which is over when a run goes on
         "checkpoint_every", "keep_checkpoints", "heldout_every", "picture_every",
     )
 )  # fmt: skip

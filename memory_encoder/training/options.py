@@ -80,6 +80,7 @@ class TrainOptions:
     offload_inputs: what gradient checkpointing keeps waits in RAM.
     ema_every: steps between updates of the averages.
     compile_blocks: torch.compile for each of the host's blocks.
+    preset: name of the recipe that gave what was not asked for; changes nothing.
 
     Everything but rank and the two equations is not from the paper. The defaults train what the sampler asks for by
     default: a clean memory of everything, sections of all lengths up to 5 seconds, with and without a sliding window.
@@ -131,6 +132,7 @@ class TrainOptions:
     per_clip: bool = True
     reconstruction: int = 0
     compile_blocks: bool = False
+    preset: str = ""
 
     def __post_init__(self) -> None:
         if self.stage not in get_args(Stage):

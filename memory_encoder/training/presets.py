@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..frames import TEMPORAL, latents_in
-from .options import Stage, latents_sampled
+from .options import Stage, TrainOptions, latents_sampled
 
+_LOG = logging.getLogger("video_memory")
 COOLDOWN = 0.2  # of the steps
 
 
@@ -153,6 +155,24 @@ def preset_named(name: str) -> Preset:
     if name not in PRESETS:
         raise ValueError(f"preset {name!r} is unknown; choose {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def as_begun(options: TrainOptions, begun: Mapping[str, Any]) -> TrainOptions:
+    """These options for a run that was begun by the same preset when it said something else: as it said then.
+
+    begun: what `that_shape_the_run` gave then; empty for a new run.
+    """
+    if not options.preset or begun.get("preset") != options.preset:
+        return options
+    kept = {}
+    said = {"accumulate": 1, **preset_named(options.preset).options(options.stage, options.steps)}
+    if begun["batch_size"] * begun["accumulate"] == options.batch_size * options.accumulate:
+        said = {name: now for name, now in said.items() if name not in ("batch_size", "accumulate")}  # only cut
+    for name, now in said.items():
+        if getattr(options, name) == now != begun.get(name, now):
+            kept[name] = begun[name]
+            _LOG.info("%s stays %s, as the run began; preset %s says %s now", name, begun[name], options.preset, now)
+    return replace(options, **kept)
 
 
 def preset_table() -> str:

@@ -23,6 +23,7 @@ from .listener import PictureListener
 from .lora import add_lora, load_lora_state, remove_lora
 from .module import TrainingModule
 from .options import HostDefaults, TrainOptions
+from .presets import as_begun
 from .reconstruction import check_teacher, reconstruct
 from .run_files import HELD_OUT, MOST_TRAINED, TRAINED, begun_with, names_in_line
 from .source import DatasetBatches
@@ -62,7 +63,7 @@ def train(
     Raises ValueError for a dataset or a LoRA that does not fit, and for encoders that do not fit each other.
     """
     begun = begun_with(folder)
-    options = options.going_on(begun)
+    options = as_begun(options.going_on(begun), begun)
     automatic = options.section == 0
     options = options.resolved(defaults or HostDefaults(), dataset.fps, dataset.space.temporal, dataset.longest)
     if options.stage != "retrieval" and dataset.longest <= options.section:
@@ -101,7 +102,8 @@ def train(
             said = [plan_text, trained_on.describe_plan(), held_out(dataset, folder)]
             if options.stage == "continuation" and not begun and any(e.untrained for e in (encoder, *others)):
                 said.append(UNTRAINED)
-            listener.plan("\n".join(said))
+            if is_main():
+                listener.plan("\n".join(said))
             for block in host_blocks(diffusion_model) if options.compile_blocks else ():
                 block.compile()
             with streamed_blocks(diffusion_model, options.resident_blocks):

@@ -27,6 +27,7 @@ from ..phi.config import EncoderConfig, Padding
 from ..phi.encoder import MemoryEncoder
 from .dataset.mixture import Mixture, open_datasets
 from .dataset.settings import of_another_vae, parse_rates
+from .distributed.shards import is_main
 from .heldout import describe_parts
 from .listener import PictureListener
 from .options import HostDefaults, TrainOptions
@@ -42,7 +43,7 @@ DEFAULT_RATE = "4x4x2"
 
 def run_train(args: argparse.Namespace) -> None:
     """Trains by the arguments of `arguments.train_arguments`; raises ValueError for what does not fit."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO if is_main() else logging.WARNING, format="%(message)s")
     if args.stage == "continuation" and not args.encoder and not args.from_scratch:
         raise ValueError(
             "stage continuation goes on with the encoder of stage retrieval, and none is given: add "
@@ -60,10 +61,10 @@ def run_train(args: argparse.Namespace) -> None:
         if args.vae:
             vae = load_vae(args.vae)
             pictures = codec(patcher, vae).decode
-            if remark := of_another_vae(dataset.space, vae):
+            if is_main() and (remark := of_another_vae(dataset.space, vae)):
                 _LOG.warning("--vae %s: %s", args.vae, remark)
         report = Teller(args.out, pictures)
-        if isinstance(dataset, Mixture):
+        if isinstance(dataset, Mixture) and is_main():
             print(f"datasets: {dataset}", flush=True)
         lora = None if args.lora is None else read_lora(args.lora)
         metadata = host_metadata(args.host)

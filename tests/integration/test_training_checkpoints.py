@@ -177,7 +177,7 @@ def test_the_best_by_held_out_loss_stays_under_its_own_name_across_runs(tmp_path
         {"learning_rate": 1e-3, "encoder_rate": 0.5, "weight_decay": 0.1, "warmup": 3, "cooldown": 2, "clip": 0.5},
         {"ema": 0.5, "checkpoint_every": 3, "heldout_every": 2, "keep_checkpoints": 1, "max_skipped": 2},
         {"gradient_checkpointing": True, "offload_inputs": True},
-        {"ema_every": 2},
+        {"ema_every": 2, "reconstruction": 300, "preset": "tiny"},
     ],
 )
 def test_a_run_goes_on_under_other_circumstances_and_says_what_changed(

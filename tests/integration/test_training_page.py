@@ -173,6 +173,35 @@ def test_the_page_starts_several_processes_that_cache_as_one_does(comfy_environm
     assert done.stdout.count(" windows of 2 clips") == 1  # by the last one to end its share
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_of_several_processes_the_first_one_says_the_plan(
+    trained: Path,
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Before they have met, as the launcher starts each."""
+
+    class Met(Exception):
+        pass
+
+    def meet(*_: Any) -> Any:
+        raise Met
+
+    monkeypatch.chdir(trained)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", str(number))
+    monkeypatch.setattr("memory_encoder.training.run.Trainer", meet)
+    given = f"--dataset DATA --dataset DATA --host wan2.2_5b.safetensors --stage retrieval {SMALLER['train']}"
+    with pytest.raises(Met):
+        main(["train", *shlex.split(f"{given} --out SEVERAL{number}")])
+    said = capsys.readouterr().out + caplog.text
+    for words in ("estimated memory", "on each of 2 devices", "datasets:", "no clip is held out"):
+        assert (words in said) == (number == 0), words
+    assert (trained / f"SEVERAL{number}" / "heldout.txt").exists() == (number == 0)
+
+
 def test_every_command_of_the_card_can_be_copied_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own parser takes each, to the last word."""
 

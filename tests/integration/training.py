@@ -33,14 +33,17 @@ DIM, FRAMES, HEIGHT, WIDTH = 128, 5, 6, 8
 SIZES = {"2x2x2": (3, 4, 4), "1x1x4": (2, 6, 8)}  # LR latents of a clip
 
 
-def tiny_host(seed: int = 0) -> Any:
-    """Core's WanModel of two blocks whose first projection and head are inverse, so that noise passes through."""
+def tiny_host(seed: int = 0, casting: bool = False) -> Any:
+    """Core's WanModel of two blocks whose first projection and head are inverse, so that noise passes through.
+
+    casting: its layers cast their weights to the type of what they get, as core loads a file of fp8.
+    """
     import comfy.ops
     from comfy.ldm.wan.model import WanModel
 
     model: Any = WanModel(
         model_type="t2v", in_dim=16, out_dim=16, dim=DIM, ffn_dim=256, text_dim=64, num_heads=4, num_layers=2,
-        operations=comfy.ops.disable_weight_init,
+        operations=comfy.ops.manual_cast if casting else comfy.ops.disable_weight_init,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -88,13 +91,27 @@ def tiny_encoder(seed: int = 0, rate: str = "2x2x2") -> MemoryEncoder:
 
 
 def tiny_module(
-    options: TrainOptions, gradient_checkpointing: bool = False, rates: tuple[str, ...] = ("2x2x2",)
+    options: TrainOptions,
+    gradient_checkpointing: bool = False,
+    rates: tuple[str, ...] = ("2x2x2",),
+    casting: bool = False,
 ) -> TrainingModule:
-    host = tiny_host()
+    host = tiny_host(casting=casting)
     if not options.train_host:
         add_lora(host, options.rank, options.seed)
     first, *others = (tiny_encoder(rate=rate) for rate in rates)
     return TrainingModule(first, host, gradient_checkpointing=gradient_checkpointing, others=others)
+
+
+def narrowed(module: TrainingModule, stored: torch.dtype, rounded: torch.dtype) -> TrainingModule:
+    """The same, its frozen weights in a half type, and those of its blocks' layers of the values of `rounded` in
+    `stored`: as files of bf16 and fp8 have them."""
+    for name, value in module.diffusion_model.named_parameters():
+        if value.requires_grad or name.startswith("patch_embedding."):  # Wan's stays float32
+            continue
+        layer = value.ndim == 2 and "blocks." in name
+        value.data = value.data.to(rounded).to(stored) if layer else value.data.bfloat16()
+    return module
 
 
 def tiny_options(**changes: Any) -> TrainOptions:

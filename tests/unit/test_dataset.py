@@ -15,7 +15,8 @@ from memory_encoder.training.dataset.clips import Progress
 from memory_encoder.training.dataset.dataset import MemoryDataset, collate
 from memory_encoder.training.dataset.in_memory import dataset_from_latents
 from memory_encoder.training.dataset.rows import passes
-from memory_encoder.training.dataset.settings import DatasetError, fingerprint, heldout_names, parse_heldout
+from memory_encoder.training.dataset.same_vae import fingerprint
+from memory_encoder.training.dataset.settings import DatasetError, heldout_names, parse_heldout
 from memory_encoder.training.dataset.text import Conditioning, stack
 from memory_encoder.training.dataset.windows import low_resolution_latents
 from tests.unit.dataset_clips import (

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import shlex
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -26,7 +27,7 @@ from memory_encoder.cli import _parser
 from memory_encoder.film.plan import PlanRequest
 from memory_encoder.training.arguments import OPTIONS
 from memory_encoder.training.options import EARLIER, HostDefaults, TrainOptions
-from memory_encoder.training.presets import PRESETS, preset_named, preset_table
+from memory_encoder.training.presets import PRESETS, as_begun, preset_named, preset_table
 from memory_encoder.training.train_command import options_from
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +73,28 @@ def test_what_is_asked_for_is_not_what_the_run_began_with() -> None:
     assert parsed().going_on({}) == parsed()
     # Another value than the old default was chosen, and a run of it is another run.
     assert parsed().going_on(begun | {"clean_share": 0.7}).clean_share == TrainOptions().clean_share
+
+
+@pytest.mark.parametrize("stage", ["retrieval", "continuation"])
+def test_a_run_goes_on_by_its_preset_when_a_later_version_has_changed_it(
+    stage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the command that began it; what stands in the command beside the preset comes first, and another preset is
+    another recipe."""
+    caplog.set_level(logging.INFO)
+    now = parsed("--preset", "12gb-5b", stage=stage)
+    assert now.preset == "12gb-5b" and as_begun(now, {}) == now
+    begun = now.that_shape_the_run() | {"clean_share": 0.7, "learning_rate": 3e-5, "encoder_rate": 0.5}
+    resumed = as_begun(now, begun)
+    assert (resumed.clean_share, resumed.learning_rate, resumed.encoder_rate) == (0.7, 3e-5, 0.5)
+    assert "clean_share stays 0.7, as the run began; preset 12gb-5b says 1.0 now" in caplog.text
+    given = as_begun(parsed("--preset", "12gb-5b", "--clean-share", "0.9", stage=stage), begun)
+    assert given.clean_share == 0.9 and given.learning_rate == 3e-5
+    cut = as_begun(now, begun | {"batch_size": 1, "accumulate": 4})  # for its card
+    larger = as_begun(now, begun | {"batch_size": 4, "accumulate": 2})
+    assert (cut.batch_size, cut.accumulate) == (4, 1) and (larger.batch_size, larger.accumulate) == (4, 2)
+    other = parsed("--preset", "24gb-14b", stage=stage)
+    assert as_begun(other, begun) == other and as_begun(replace(now, preset=""), begun).learning_rate == 1e-4
 
 
 def test_gradient_checkpointing_may_be_turned_on_in_a_run_that_began_without() -> None:
@@ -139,7 +162,7 @@ def test_a_clip_has_in_the_mean_what_its_preset_draws() -> None:
 
 
 def test_every_option_of_training_is_in_the_command_with_help() -> None:
-    assert set(OPTIONS) | {"stage", "train_encoder"} == {field.name for field in fields(TrainOptions)}
+    assert set(OPTIONS) | {"stage", "train_encoder", "preset"} == {field.name for field in fields(TrainOptions)}
     assert all(text.strip() for text in OPTIONS.values())
 
 

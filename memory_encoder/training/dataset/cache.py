@@ -25,9 +25,9 @@ from .buckets import Buckets, plan_buckets
 from .captions import FolderCaptions, captions_of, read_folder_captions, within
 from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip
 from .disk_space import DiskSpace, disk_space, probed_of
-from .index import INDEX, Findings
+from .index import Findings
 from .scan import Looking, files_below
-from .settings import BadClip, CacheSettings, DatasetError, Geometry, LatentSpace, heldout_names
+from .settings import INDEX, BadClip, CacheSettings, DatasetError, Geometry, LatentSpace, heldout_names
 from .share import WHOLE, Share
 from .text import NO_ENCODER, TEXTS, TextEncoder, encode_prompts
 from .video import EXTENSIONS

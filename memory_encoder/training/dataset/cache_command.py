@@ -38,7 +38,7 @@ def run_cache(args: argparse.Namespace) -> None:
     models.load_comfy(args.comfy)
     model = models.load_host_shape(args.host)
     host, vae = find_host(model.diffusion_model), models.load_vae(args.vae)
-    space = latent_space(host, model.latent_format, vae)
+    space = latent_space(host, model.latent_format, vae, args.out)
     models.codec_of(vae, model.latent_format)  # refuses a VAE of another model
     text = None
     if args.text_encoder:

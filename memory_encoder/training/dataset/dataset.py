@@ -22,9 +22,9 @@ from ...phi.config import EncoderConfig, Padding
 from ...storyboard import Storyboard
 from .cache import FORMAT, PACKED_SCHEMA_VERSION
 from .captions import prompt_at
-from .index import INDEX, Bucket, Findings, Index, inside
+from .index import Bucket, Findings, Index, inside
 from .packed import Chunks, fetched, is_address
-from .settings import DatasetError, LatentSpace, OnBad, Split
+from .settings import INDEX, DatasetError, LatentSpace, OnBad, Split
 from .text import EMPTY, NO_ENCODER, Conditioning, parse_text
 
 _LOG = logging.getLogger("video_memory")

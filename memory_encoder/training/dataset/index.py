@@ -18,7 +18,6 @@ from ...storyboard import Storyboard
 from .clips import file_hash
 from .settings import DatasetError, Split
 
-INDEX = "index.json"  # the head of a dataset
 # What is found clip by clip, in any order and by any number of processes.
 _FOUND = """
 CREATE TABLE found_clips (clip INTEGER PRIMARY KEY, source TEXT, split TEXT, seconds REAL, captions TEXT, kept REAL,

@@ -10,6 +10,7 @@ import torch
 
 from ...phi.config import EncoderConfig, Padding
 from .dataset import MemoryDataset, Sample
+from .same_vae import may_be_one_vae
 from .settings import DatasetError, LatentSpace, Split
 
 
@@ -157,6 +158,8 @@ def parse_share(text: str) -> tuple[str, float | None]:
 def _check_together(one: MemoryDataset, other: MemoryDataset) -> None:
     mine = asdict(one.space) | {"padding": one.padding}
     theirs = asdict(other.space) | {"padding": other.padding}
+    if may_be_one_vae(mine["vae"], theirs["vae"]):
+        theirs["vae"] = mine["vae"]
     different = [f"{name} {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]]
     if different:
         raise DatasetError(

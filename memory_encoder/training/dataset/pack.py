@@ -11,9 +11,8 @@ from pathlib import Path
 from ...files import check_space, write_bytes
 from .cache import PACKED_SCHEMA_VERSION, WINDOWS
 from .dataset import MemoryDataset, Shards
-from .index import INDEX
 from .packed import CHUNKS, litdata
-from .settings import DatasetError
+from .settings import INDEX, DatasetError
 
 CHUNK_MIB = 1024  # which is also what packing takes in RAM
 TOLD = 1000  # files between lines

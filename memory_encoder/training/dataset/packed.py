@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ...files import remove_abandoned_of, write_atomically, write_bytes
-from .index import INDEX, inside
-from .settings import DatasetError
+from .index import inside
+from .settings import INDEX, DatasetError
 
 CHUNKS = "chunks"  # folder of the large files
 STORAGES = ("s3://", "gs://")  # of which LitData fetches parts of a file; of others it would fetch whole ones

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
-
-import torch
-from torch import Tensor
 
 from ...frames import frames_in, latents_in
 from ...injection.hosts import Host
 from ...phi.config import EncoderConfig, Padding
 from ...phi.positions import grid_for
+from .same_vae import identity_in, is_vae, vae_identity
 
 OnBad = Literal["skip", "refuse"]
 Split = Literal["train", "heldout"]
@@ -23,7 +22,7 @@ MAX_PIXELS = 16384  # along one side
 MAX_FPS = 240.0
 MAX_WINDOW_SECONDS = 600.0
 ROUNDING = 1e-6  # in frames: times are sums of decimal fractions
-_PROBED_VALUES = 64  # per weight, for a fingerprint
+INDEX = "index.json"  # the head of a dataset
 
 
 class DatasetError(ValueError):
@@ -82,7 +81,8 @@ class CacheSettings:
 class LatentSpace:
     """The VAE and the host as far as cached tensors depend on them; datasets of equal spaces fit together.
 
-    vae: fingerprint of its weights. latent_format: name of core's class. temporal, spatial: pixels per latent.
+    vae: identity of its weights, see `same_vae`. latent_format: name of core's class. temporal, spatial: pixels per
+    latent.
     """
 
     host: str
@@ -144,12 +144,13 @@ def whole_cells(space: LatentSpace) -> tuple[int, int]:
     return space.spatial * space.patch[1], space.spatial * space.patch[2]
 
 
-def latent_space(host: Host, latent_format: Any, vae: Any) -> LatentSpace:
-    """The space of a host and core's VAE object."""
+def latent_space(host: Host, latent_format: Any, vae: Any, out: Path | None = None) -> LatentSpace:
+    """The space of a host and core's VAE object. out: folder of a dataset, which may have been begun."""
+    weights = vae.first_stage_model.state_dict()
     return LatentSpace(
         host=host.name,
         latent_format=type(latent_format).__name__,
-        vae=fingerprint(vae.first_stage_model.state_dict()),
+        vae=vae_identity(weights) if out is None else identity_in(out / INDEX, weights),
         channels=host.latent_channels,
         temporal=vae.temporal_compression_decode() or 4,
         spatial=vae.spacial_compression_encode(),
@@ -161,25 +162,12 @@ def latent_space(host: Host, latent_format: Any, vae: Any) -> LatentSpace:
 
 def of_another_vae(space: LatentSpace, vae: Any) -> str | None:
     """What to say of core's VAE object where the latents of a space were not made with it, else None."""
-    if fingerprint(vae.first_stage_model.state_dict()) == space.vae:
+    if is_vae(space.vae, vae.first_stage_model.state_dict()):
         return None
     return (
-        "the VAE is not the one that the dataset was cached with, or has another precision: recalled pictures may show "
-        "wrong colours and details, while losses stay what they are; give the dataset's VAE"
+        "the VAE is not the one that the dataset was cached with: recalled pictures may show wrong colours and "
+        "details, while losses stay what they are; give the dataset's VAE"
     )
-
-
-def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """Hash of names, shapes and some values of each weight: other weights, other hash, whatever device they lie on."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        weight = weights[name].detach()
-        digest.update(f"{name}{tuple(weight.shape)}".encode())
-        if weight.numel() and not weight.is_meta:
-            step = max(1, weight.numel() // _PROBED_VALUES)
-            values = weight.flatten()[::step][:_PROBED_VALUES].to(device="cpu", dtype=torch.float32)
-            digest.update(values.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]
 
 
 def parse_rates(text: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,10 @@ from torch import Tensor
 
 
 def is_main() -> bool:
-    """Whether this is the only process, or the first of several."""
-    several = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return not several or torch.distributed.get_rank() == 0
+    """Whether this is the only process, or the first of several: by the launcher until they have met."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank() == 0
+    return int(os.environ.get("WORLD_SIZE", "1")) <= 1 or int(os.environ.get("RANK", "0")) == 0
 
 
 def own_shard(tensor: Tensor) -> Tensor:
