@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from memory_encoder.frames import frames_in
 from memory_encoder.training.dataset.cache import build_cache
-from memory_encoder.training.dataset.dataset import MemoryDataset
 from memory_encoder.training.dataset.disk_space import DiskSpace
 from memory_encoder.training.dataset.mixture import open_datasets
 from memory_encoder.training.dataset.settings import CacheSettings
@@ -22,6 +22,7 @@ from tests.unit.dataset_clips import SPACE, CountingCodec, Words, rows_of
 
 DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 SETTINGS = CacheSettings(256, 144, 8, window_seconds=6, rates=("2x2x2",))
+FILM, CUTS = "bbb_30s_1280x720.webm", (283 / 24, 376 / 24, 551 / 24)  # its first frames of other scenes
 ORIGINALS = 3  # of the shortest real clips of another aspect each
 
 
@@ -68,8 +69,22 @@ def test_real_clips_are_cached_by_two_shares_with_sizes_and_lengths_of_their_own
     assert len(shapes) > 1
 
 
-def test_scenes_of_a_real_film_are_found_by_pyscenedetect(clips: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [True, False])
+def test_windows_of_a_real_film_begin_at_its_cuts_and_reach_over_none(tmp_path: Path, cut: bool) -> None:
+    """As PySceneDetect finds them; without it they do."""
     pytest.importorskip("scenedetect", reason="pip install 'scenedetect>=0.6.4,<0.7'")
-    settings = dataclasses.replace(SETTINGS, scene_cuts=True, buckets=())
-    build_cache(clips, tmp_path / "out", settings, SPACE, CountingCodec().codec)
-    assert len(MemoryDataset.open(tmp_path / "out"))
+    film = next(DATA.rglob(FILM), None)
+    if film is None:
+        pytest.skip(f"no {FILM} in {DATA}; VIDEO_MEMORY_DATA names the folder of real clips")
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / FILM).symlink_to(film)
+    settings = dataclasses.replace(SETTINGS, scene_cuts=cut, buckets=())
+    build_cache(tmp_path / "clips", tmp_path / "out", settings, SPACE, CountingCodec().codec)
+    windows = [
+        (start, start + frames_in(latents) / settings.fps)
+        for start, latents in rows_of(tmp_path / "out", "SELECT start, latents FROM windows")
+    ]
+    frame = 1 / settings.fps + 1e-6  # a cut is seen in the next picture
+    begun = [any(0 <= start - at <= frame for start, _ in windows) for at in CUTS]
+    crossed = [any(start < at - frame and end > at + frame for start, end in windows) for at in CUTS]
+    assert (all(begun), any(crossed)) == (cut, not cut), windows
