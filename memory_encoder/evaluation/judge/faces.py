@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,11 +12,13 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from ...damage import DamagedFileError, shortened
 from .report import Measure
 
 SFACE_SAME = 0.363  # cosine from which on OpenCV's own page takes two faces for one person's
 ARCFACE_SAME = 0.35
 LEAST_SCORE, LEAST_PIXELS = 0.7, 16  # of a face that is looked at
+CROP = 112, 112  # pixels of a face as recognisers see it
 _BELOW, _BESIDE = 0.15, 0.6  # where clothes begin below a face, and how far they reach beside it, in faces
 # How far below a face they are looked at, in faces: two shots are compared in the longest part that both show.
 REACHES = 3.0, 2.0, 1.25, 0.65
@@ -43,8 +46,23 @@ class FaceFinder(Protocol):
         ...
 
 
+@contextlib.contextmanager
+def _loaded(path: Path, what: str) -> Iterator[None]:
+    """Names the file that is no such model. OpenCV and ONNX Runtime have errors of their own, without a common base."""
+    try:
+        yield
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:
+        reason = shortened(" ".join(str(error).split()) or type(error).__name__, 250)
+        raise DamagedFileError(f"{what} {path.name} is damaged or not one ({reason}); fetch it again") from error
+
+
 class OpenCvFaces:
-    """YuNet finds, SFace tells apart. embed: another model in SFace's place, aligned [112,112,3] RGB to a vector."""
+    """YuNet finds, SFace tells apart. embed: another model in SFace's place, aligned [112,112,3] RGB to a vector.
+
+    Raises DamagedFileError for a file that is something else.
+    """
 
     def __init__(
         self,
@@ -54,8 +72,15 @@ class OpenCvFaces:
         same: float = SFACE_SAME,
         name: str = "SFace",
     ) -> None:
-        self.detector = cv2.FaceDetectorYN.create(str(detector), "", (320, 320), LEAST_SCORE)
-        self.recogniser: Any = None if recogniser is None else cv2.FaceRecognizerSF.create(str(recogniser), "")
+        side = 320
+        with _loaded(detector, "face detector"):
+            self.detector = cv2.FaceDetectorYN.create(str(detector), "", (side, side), LEAST_SCORE)
+            self.detector.detect(np.zeros((side, side, 3), np.uint8))  # a model of something else fails here
+        self.recogniser: Any = None
+        if recogniser is not None:
+            with _loaded(recogniser, "face recogniser"):
+                self.recogniser = cv2.FaceRecognizerSF.create(str(recogniser), "")
+                self.recogniser.feature(np.zeros((*CROP, 3), np.uint8))
         self.embed, self.same, self.tool = embed, same, f"YuNet and {name} (OpenCV {cv2.__version__})"
 
     def find(self, picture: np.ndarray) -> list[Face]:
@@ -74,7 +99,7 @@ class OpenCvFaces:
 class ArcFaces:
     """InsightFace's detector and ArcFace, from a folder such as models/insightface/models/buffalo_l.
 
-    Raises ValueError for a folder that lacks one of them, and ImportError without InsightFace.
+    Raises ValueError for a folder that lacks one of them or holds something else, ImportError without InsightFace.
     """
 
     tool, same = "InsightFace's ArcFace", ARCFACE_SAME
@@ -84,11 +109,12 @@ class ArcFaces:
         if absent:  # InsightFace downloads a folder that it does not find, and takes a mere name for one beside itself
             raise ValueError(f"{folder} lacks {' and '.join(absent)}; put InsightFace's {folder.name} there, unpacked")
         analysis = importlib.import_module("insightface.app").FaceAnalysis
-        self.app = analysis(
-            name=str(folder.resolve()), root=str(folder.parents[1]), allowed_modules=["detection", "recognition"],
-            providers=["CPUExecutionProvider"],
-        )  # fmt: skip
-        self.app.prepare(ctx_id=-1, det_size=(640, 640))
+        with _loaded(folder, "InsightFace's"):
+            self.app = analysis(
+                name=str(folder.resolve()), root=str(folder.parents[1]), allowed_modules=["detection", "recognition"],
+                providers=["CPUExecutionProvider"],
+            )  # fmt: skip
+            self.app.prepare(ctx_id=-1, det_size=(640, 640))
 
     def find(self, picture: np.ndarray) -> list[Face]:
         found = self.app.get(np.ascontiguousarray(picture[..., ::-1]))
@@ -166,7 +192,7 @@ _PLACES = np.array([[38.29, 51.70], [73.53, 51.50], [56.03, 71.74], [41.55, 92.3
 def aligned(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
     """A face [112,112,3] with its five points [5,2] where face models expect them."""
     turned = cv2.estimateAffinePartial2D(points.astype(np.float32), _PLACES, method=cv2.LMEDS)[0]
-    return cv2.warpAffine(picture, turned, (112, 112), flags=cv2.INTER_LINEAR)
+    return cv2.warpAffine(picture, turned, CROP, flags=cv2.INTER_LINEAR)
 
 
 def identity_measure(finder: FaceFinder) -> Measure:
