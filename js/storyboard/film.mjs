@@ -13,7 +13,7 @@ const MOST_ENCODERS = 4;
 const LOADERS = /^(UNETLoader|UnetLoaderGGUF\w*|CheckpointLoader\w*|LoaderGGUF\w*)$/i;
 
 /**
- * `{ width, height, horizon, sliding_window, encoders, rates, untrained, padding, cached, host, bytes_per_weight, text_model, hasHistory, sampler }`, each only
+ * `{ width, height, horizon, sliding_window, attention_mode, encoders, rates, untrained, padding, cached, host, bytes_per_weight, text_model, hasHistory, sampler }`, each only
  * when known, and for a memory of pictures without a file `max_pictures` and `repeated_frames`.
  * Sizes are numbers; `encoders` are files, which know their rates; `rates` are those of encoders without a file.
  */
@@ -22,6 +22,7 @@ export function findFilm(node) {
   if (!sampler) return {};
   const found = { sampler: sampler.id };
   for (const name of ["width", "height", "horizon", "sliding_window"]) found[name] = numberOf(sampler, name);
+  found.attention_mode = valueOf(sampler, "attention_mode");
   found.hasHistory = ["history", "memory", "branch_film"].some((name) => isLinked(sampler, name)) || Boolean(String(valueOf(sampler, "branch_film") ?? "").trim());
   Object.assign(found, describeEncoders(encodersOf(sampler)));
   const demo = encodersOf(sampler).find((node) => node.type === DEMO);

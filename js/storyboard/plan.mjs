@@ -35,6 +35,7 @@ export function planRequest(storyboard, numbers, found, own) {
   if (found.text_model) request.text_model = true;
   if (found.horizon) request.horizon = found.horizon;
   if (found.sliding_window !== undefined) request.sliding_window = found.sliding_window;
+  if (found.attention_mode === "joint") request.attention_mode = "joint"; // also of encoders trained for a cached memory
   if (found.encoders) return { ...request, encoders: found.encoders, ...(found.rates ? { rates: found.rates } : {}) };
   const host = found.host ?? fields.plan_host;
   if (found.max_pictures) return { ...request, host, max_pictures: found.max_pictures, repeated_frames: found.repeated_frames };

@@ -27,6 +27,7 @@ from ..phi.config import (
     REPEATED_FRAMES,
     CompressionRate,
     EncoderConfig,
+    HostAttention,
     Padding,
 )
 from ..storyboard import (
@@ -61,8 +62,12 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "sliding_window": (0, RECENT_LATENTS),
 }
 _WHOLE = ("width", "height", "history_latents", "max_pictures", "repeated_frames", "horizon", "sliding_window")
-_TEXTS = {"storyboard": MAX_TEXT_BYTES, "host": 100, "padding": 10, "keyframe_unit": 10}
-_CHOICES = {"padding": get_args(Padding), "keyframe_unit": get_args(KeyframeUnit)}
+_TEXTS = {"storyboard": MAX_TEXT_BYTES, "host": 100, "padding": 10, "keyframe_unit": 10, "attention_mode": 10}
+_CHOICES = {
+    "padding": get_args(Padding),
+    "keyframe_unit": get_args(KeyframeUnit),
+    "attention_mode": ("auto", *get_args(HostAttention)),
+}
 MAX_ENCODERS = 4
 
 
@@ -81,7 +86,8 @@ class PlanRequest:
     `encoders` names files of encoders: host and padding are theirs then, and `rates` adds encoders that have no file.
     `cached` is the memory attention of the latter. `max_pictures` above 0: a memory of pictures that has no file.
     `text_model`: the model makes video from text alone, and cannot begin a shot with a picture. `sliding_window`: the
-    sampler's, which is there only where a section goes on.
+    sampler's, which is there only where a section goes on. `attention_mode`: the sampler's, which may read a memory of
+    cached encoders jointly.
     """
 
     storyboard: str
@@ -104,6 +110,7 @@ class PlanRequest:
     text_model: bool = False
     horizon: int = 0
     sliding_window: int = DEFAULT_WINDOW
+    attention_mode: str = "auto"
 
     @classmethod
     def from_dict(cls, data: object) -> PlanRequest:
@@ -243,6 +250,7 @@ def _budget(
             memory["section_latents"] = max(section.latents for section in sections)
     if rates := request.rates or (() if configs else ("4x4x2",)):
         memory |= {"rates": (*memory["rates"], *rates), "cached": memory["cached"] and request.cached}
+    memory["cached"] = memory["cached"] and request.attention_mode != "joint"
     plan = Plan(
         host=host,
         width=request.width,

@@ -35,6 +35,14 @@ def test_the_budget_is_that_of_the_budget_node() -> None:
     assert answer["report"] == describe(same, "wan-1.3b")
 
 
+@pytest.mark.parametrize(("mode", "cached"), [("auto", True), ("cached", True), ("joint", False)])
+def test_a_sampler_that_reads_a_cached_memory_jointly_is_planned_so(mode: str, cached: bool) -> None:
+    said = plan(rates=["4x4x2"], cached=True, attention_mode=mode)["budget"]["report"]
+    assert said == describe(Plan(named_host("wan-14b"), 832, 480, 16, 15, 5, cached=cached), "wan-14b")
+    trained = EncoderConfig("wan", 5120, 16, padding="ceil", memory_attention="cached")
+    assert film_plan(PlanRequest(TEXT, attention_mode=mode), [trained])["budget"]["report"] == said
+
+
 @pytest.mark.parametrize(("changes", "window"), [({}, 3), ({"sliding_window": 8}, 8), ({"sliding_window": 0}, 0)])
 def test_a_film_whose_sections_go_on_sees_the_samplers_sliding_window(changes: dict[str, int], window: int) -> None:
     same = Plan(named_host("wan-14b"), 832, 480, 16, 15, 2.5, sliding_window=window)
