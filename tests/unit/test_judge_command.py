@@ -69,6 +69,15 @@ def test_the_command_names_the_frozen_shot_and_stands_the_film_beside_another(
         assert sheet.width > 4 * 320 and sheet.height > 2 * 240
 
 
+def test_a_report_is_kept_where_the_film_beside_it_is_broken(
+    movies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["judge", str(movies / "film.mp4"), "--storyboard", str(movies / "storyboard.txt")]
+    assert main([*arguments, "--against", f"other={movies / 'broken.mp4'}", "--out", str(tmp_path)]) == 2
+    assert "broken.mp4 cannot be read as a video" in capsys.readouterr().err
+    assert "shot 3: hardly moves" in (tmp_path / REPORT_TEXT).read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -40,11 +40,14 @@ def run_judge(args: argparse.Namespace) -> None:
     instruments = _instruments(args)
     keys = section_keys(args.film) if args.film.is_dir() else {}  # as they are before it is watched
     report = _judged(args.film, args, instruments)
+    out = args.out or (args.film if args.film.is_dir() else args.film.with_name(f"{args.film.stem}_report"))
+    files = write_report(report, out, keys=keys)  # kept, whatever is wrong with the others
     against = [
         compare(report, name, [_judged(path, args, instruments) for path in paths]) for name, paths in others.items()
     ]
-    out = args.out or (args.film if args.film.is_dir() else args.film.with_name(f"{args.film.stem}_report"))
-    for path in write_report(report, out, against, keys):
+    if against:
+        files = write_report(report, out, against, keys)
+    for path in files:
         print(path, flush=True)
     print("\n".join(report.remarks() or [report.nothing()]), flush=True)
     if against:
