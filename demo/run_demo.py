@@ -98,7 +98,7 @@ def collect(server: ComfyServer, entry: dict[str, Any], prompt: dict[str, Any], 
     shots += [(shot["prompt"], round((shot["end"] - shot["start"]) * FPS)) for shot in storyboard]
     count = sum(frames for _, frames in shots)
     cv2.imwrite(str(out / "contact_sheet.png"), contact_sheet(read_frames(film, FPS, count, SIZE), shots)[..., ::-1])
-    for node in (SAMPLER_NODE, "21", "38", "24"):
+    for node in (SAMPLER_NODE, "21", "38"):
         for text in entry["outputs"].get(node, {}).get("text", []):
             say(f"{prompt[node]['_meta']['title']}:\n{text}")
     for name in ("film.mp4", "contact_sheet.png", *pictures.values()):

@@ -9,6 +9,7 @@ import { batchFrames } from "./inspector/frames.mjs";
 import { Scrubber } from "./inspector/scrubber.mjs";
 import { SCRUBBER_HEIGHT, STYLE, TIMELINE_HEIGHT } from "./inspector/style.mjs";
 import { Timeline } from "./inspector/timeline.mjs";
+import { onOutput } from "./outputs.mjs";
 import { addPanel, after, isLinked, setWidgets, widgetOf } from "./panel.mjs";
 
 const [RETRIEVE, REPORT] = ["VideoMemoryRetrieve", "VideoMemoryRetrievalReport"];
@@ -27,19 +28,12 @@ class Inspector {
     this.root = element("div", { class: "vm-inspect" }, this.timeline?.root, this.hint, this.scrubber.root);
     const height = SCRUBBER_HEIGHT + (this.timeline ? TIMELINE_HEIGHT : 0);
     addPanel(node, "memory_inspector", this.root, { minWidth: 400, height, label: t("inspector.view") });
-    after(node, "onExecuted", (output) => this.executed(output));
-    after(node, "onConfigure", () => setTimeout(() => this.restore()));
+    onOutput(node, (output) => this.executed(output));
+    after(node, "onConfigure", () => setTimeout(() => this.show()));
     after(node, "onRemoved", () => open.delete(this));
     const frames = widgetOf(node, "frame_indices");
     if (frames) after(frames, "callback", () => this.show());
     open.add(this);
-    this.show();
-  }
-
-  /** Takes what ComfyUI has kept of the last run, as after a change of the workflow's tab. */
-  restore() {
-    const output = app.nodeOutputs?.[String(this.node.id)];
-    if (output) this.executed(output);
     this.show();
   }
 

@@ -33,7 +33,7 @@ export function addPanel(node, name, root, { minWidth, height, label }) {
 function takePlace(node, name, root) {
   let frames = 60;
   const look = () => {
-    if (!node.graph) return;
+    if (node.graph?.getNodeById(node.id) !== node) return; // gone itself, by another undo
     const old = root.isConnected ? null : document.querySelector(`[data-node-id="${CSS.escape(String(node.id))}"] [data-vm-panel="${name}"]`);
     old?.replaceWith(root);
     if ((frames -= 1) > 0) requestAnimationFrame(look);

@@ -4,7 +4,8 @@ import { app } from "/scripts/app.js";
 
 import { element, style, update } from "./dom.mjs";
 import { followComfy, t } from "./i18n.mjs";
-import { addPanel, after } from "./panel.mjs";
+import { onOutput } from "./outputs.mjs";
+import { addPanel } from "./panel.mjs";
 import { said } from "./said.mjs";
 
 /** Nodes with a report and no other view, and the height that theirs takes. */
@@ -27,9 +28,7 @@ function attach(node) {
   const executed = (output) => output?.text && show([output.text].flat().join("\n"));
   show("");
   addPanel(node, "report_view", root, { minWidth: 340, height: NODES[node.comfyClass], label: t("report.view") });
-  after(node, "onExecuted", executed);
-  // What ComfyUI has kept of the last run, as after a change of the workflow's tab.
-  after(node, "onConfigure", () => setTimeout(() => executed(app.nodeOutputs?.[String(node.id)])));
+  onOutput(node, executed);
 }
 
 app.registerExtension({

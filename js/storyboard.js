@@ -4,8 +4,9 @@ import { api } from "/scripts/api.js";
 import { app } from "/scripts/app.js";
 
 import { followComfy, t } from "./i18n.mjs";
-import { addPanel } from "./panel.mjs";
-import { after, onChange, shareWithCanvas } from "./storyboard/comfy.mjs";
+import { onOutput } from "./outputs.mjs";
+import { addPanel, after } from "./panel.mjs";
+import { shareWithCanvas } from "./storyboard/comfy.mjs";
 import { StoryboardEditor } from "./storyboard/editor.mjs";
 import { Pictures } from "./storyboard/pictures.mjs";
 import { ROUTE } from "./storyboard/plan.mjs";
@@ -32,9 +33,8 @@ function attach(node) {
   shareWithCanvas(app, editor.element);
   const panel = addPanel(node, "storyboard_editor", editor.element, { minWidth: WIDTH, height: HEIGHT, label: t("storyboard.editor") });
   const refresh = soon(() => node.graph && editor.refresh());
-  for (const input of node.widgets) if (input !== panel) onChange(input, refresh);
+  for (const input of node.widgets) if (input !== panel) after(input, "callback", refresh);
   after(node, "onConnectionsChange", refresh);
-  after(node, "onExecuted", (output) => editor.executed(output));
   after(node, "onAdded", () => {
     api.addEventListener("graphChanged", refresh);
     editor.open();
@@ -42,9 +42,8 @@ function attach(node) {
   after(node, "onConfigure", () => {
     adoptView(node, editor);
     refresh();
-    // What ComfyUI has kept of the last run, as after a change of the workflow's tab.
-    setTimeout(() => editor.executed(app.nodeOutputs?.[String(node.id)]));
   });
+  onOutput(node, (output) => editor.executed(output));
   after(node, "onRemoved", () => {
     lastRemoved = { id: node.id, view: editor.view() };
     api.removeEventListener("graphChanged", refresh);

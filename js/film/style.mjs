@@ -13,7 +13,8 @@ export const STYLE = `
 .vm-film-head { flex-wrap: wrap; row-gap: 3px; }
 .vm-film-head > .vm-film-status { flex-basis: 100%; }
 .vm-film-watching .vm-film-head > .vm-film-status { flex-basis: 0; }
-.vm-film-head > :last-child { margin-inline-start: auto; }
+.vm-film-head > :is(.primary, :last-child) { margin-inline-start: auto; }
+.vm-film-head > .primary:not([hidden]) + :last-child { margin-inline-start: 0; }
 .vm-film-status { flex: 1; min-width: 0; overflow: hidden; white-space: nowrap; text-overflow: ellipsis;
   font-variant-numeric: tabular-nums; }
 .vm-film-status b { font-weight: 600; }
@@ -73,7 +74,7 @@ export const STYLE = `
 .vm-film-words { flex: none; overflow: hidden; white-space: pre; text-overflow: ellipsis; }
 .vm-film-asking { order: -1; padding-top: 0; border-top: 0; }
 .vm-film-detail-row { gap: 4px; }
-.vm-film-detail-row .vm-film-button { flex: none; padding-inline: 7px; }
+.vm-film-detail-row .vm-film-button { flex: none; padding-inline: 5px; font-size: 12.5px; }
 .vm-film-detail-row .vm-film-button:last-child { flex: initial; min-width: 0; }
 .vm-film-ask { min-height: 49px; padding: 3px 5px 3px 8px; border-radius: 6px; background: color-mix(in srgb, var(--vm-lock) 20%, transparent); }
 .vm-film-question, .vm-film-pending > .vm-film-status { flex: 1; min-width: 0; max-height: 2.5em; overflow: hidden; line-height: 1.25; white-space: normal; overflow-wrap: anywhere; }

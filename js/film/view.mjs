@@ -40,7 +40,12 @@ export class FilmView {
     }); // prettier-ignore
     this.turns = { "film.review": turn("film.review", t("film.review")), "film.grid": turn("film.grid", t("film.grid")), [PICTURES]: turn(PICTURES, "") };
     this.pictures = new Pictures((marks) => this.host.mark(marks));
-    const head = element("div", { class: "vm-film-head" }, this.status, ...Object.values(this.turns), this.playButton);
+    this.runButton = element("button", {
+      type: "button", class: "vm-film-button primary", textContent: t("film.render"), title: t("film.render.title"),
+      onclick: () => this.host.queue(),
+    });
+    // Up here it is in sight where a laptop's edge is above what else is pending.
+    const head = element("div", { class: "vm-film-head" }, this.status, ...Object.values(this.turns), this.runButton, this.playButton);
     this.done = element("div");
     this.bar = element("div", { class: "vm-film-bar" }, this.done);
     this.player = new Player(
@@ -66,14 +71,10 @@ export class FilmView {
       type: "button", class: "vm-film-button", textContent: t("film.clear"), title: t("film.clear.title"),
       onclick: () => (this.detail.choose({ takes: new Map(), locks: new Set() }, "film.ask.clear"), this.show()),
     });
-    this.runButton = element("button", {
-      type: "button", class: "vm-film-button primary", textContent: t("film.render"), title: t("film.render.title"),
-      onclick: () => this.host.queue(),
-    });
     this.emptyButton = element("button", {
       type: "button", class: "vm-film-button", textContent: t("film.queue.empty"), title: t("film.queue.empty.title"), onclick: () => this.host.emptyQueue(),
     });
-    this.pending = element("div", { class: "vm-film-pending" }, this.pendingText, this.emptyButton, this.clearButton, this.runButton);
+    this.pending = element("div", { class: "vm-film-pending" }, this.pendingText, this.emptyButton, this.clearButton);
     const parts = [head, this.bar, this.player.root, this.compare.root, this.empty, this.pictures.root, this.strip, this.detail.root, this.pending];
     this.root = element("div", { class: "vm-film" }, ...parts);
     // After a reload the chosen section is known before there is room to show it in.
@@ -119,10 +120,10 @@ export class FilmView {
     this.root.classList.toggle("vm-film-watching", this.player.active || this.compare.active);
     const usable = takes !== null && locks !== null && !linked;
     this.detail.show(this.shown[this.selected], { takes, locks }, this.state, usable, branching);
-    this.showPending(takes, locks, linked);
     // The player takes the place of the strip and what is below it, the memory's pictures that of strip and section.
     const playing = this.player.active || this.compare.active;
     const nothing = playing || this.shown.length === 0;
+    this.showPending(takes, locks, linked, nothing);
     const looking = this.host.turned(PICTURES) && this.pictures.shown.length > 0;
     update(this.pending, "hidden", nothing);
     update(this.pictures.root, "hidden", nothing || !looking);
@@ -141,7 +142,7 @@ export class FilmView {
     this.shown.forEach((tile, index) => this.tiles[index].show(tile, index === this.selected));
   }
 
-  showPending(takes, locks, linked) {
+  showPending(takes, locks, linked, nothing) {
     const bad = takes === null || locks === null;
     const again = pendingOf(this.shown);
     const { run, queue } = this.state;
@@ -162,7 +163,7 @@ export class FilmView {
     update(this.emptyButton, "hidden", !others);
     update(this.clearButton, "hidden", linked || !any);
     update(this.runButton, "textContent", t(paused ? "film.goOn" : "film.render"));
-    update(this.runButton, "hidden", bad || !(again.length || this.pictures.changed || paused) || run?.state === "running" || Boolean(queue.own));
+    update(this.runButton, "hidden", nothing || bad || !(again.length || this.pictures.changed || paused) || run?.state === "running" || Boolean(queue.own));
   }
 
   select(index, focus = true) {

@@ -24,26 +24,6 @@ export function setHidden(node, widget, hidden) {
   node.graph?.setDirtyCanvas?.(true, true);
 }
 
-/** Calls a function after a widget's value was changed by a person, whatever else listens there. */
-export function onChange(widget, listener) {
-  const before = widget.callback;
-  widget.callback = function callback(...values) {
-    const result = before?.apply(this, values);
-    listener();
-    return result;
-  };
-}
-
-/** Calls a function after a method of a node, as often as the node's own is called. */
-export function after(node, method, listener) {
-  const before = node[method];
-  node[method] = function chained(...values) {
-    const result = before?.apply(this, values);
-    listener(...values);
-    return result;
-  };
-}
-
 /** Hands the canvas what an element over it would swallow: zooming by wheel and panning by the middle button. */
 export function shareWithCanvas(app, element) {
   element.addEventListener(

@@ -122,6 +122,7 @@ export class StoryboardEditor {
     this.storyboard = this.text === null ? null : nothing ? emptyStoryboard() : parseStoryboard(this.text);
     this.editable = this.storyboard !== null && !this.linked;
     this.found = findFilm(this.node);
+    if (this.text === null) this.#forget();
     this.#show(this.storyboard ?? this.#foreign());
     setHidden(this.node, this.widget, this.editable && !this.showText);
     this.#ask();
@@ -235,8 +236,8 @@ export class StoryboardEditor {
   }
 
   /** Takes over what another editor of the same node showed. */
-  adopt({ selected, others, mark, showText, zoom }) {
-    Object.assign(this, { selected, others, mark, showText });
+  adopt({ selected, others, mark, showText, zoom, focused }) {
+    Object.assign(this, { selected, others, mark, showText, focused }); // the focus is on its way, also to the next one
     this.timeline.zoom = zoom;
     this.refresh();
   }
@@ -315,6 +316,12 @@ export class StoryboardEditor {
       else this.node.properties[field] = value;
     });
     this.refresh();
+  }
+
+  /** What was said of a text does not hold for one that is not known. */
+  #forget() {
+    this.client.stop();
+    this.problem = null;
   }
 
   #ask(again = false) {

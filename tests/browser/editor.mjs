@@ -22,13 +22,7 @@ export async function openEditor(browser, renderer, text = JSON.stringify({ vers
   const shots = async () => JSON.parse(await read()).shots;
   const times = async () => (await shots()).map((shot) => [shot.start, shot.end, shot.prompt]);
   const timeline = editor.locator(".vm-sb-timeline");
-  // Nodes 2.0 puts the editor into the page once more after an undo, some frames later, and what is moved loses the focus.
-  const focus = async () => {
-    do {
-      await timeline.focus();
-      await settle(page);
-    } while (!(await timeline.evaluate((element) => element === document.activeElement)));
-  };
+  const focus = () => timeline.focus();
   const keys = async (...names) => {
     for (const name of names) await page.keyboard.press(name);
     await settle(page);

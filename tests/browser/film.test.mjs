@@ -233,98 +233,6 @@ for (const renderer of RENDERERS) {
     await close();
   });
 
-  test(`a film that is interrupted keeps what it has and goes on from there, ${renderer}`, async () => {
-    const name = `interrupted ${renderer} ${RUN}`;
-    const prompt = held(film(name));
-    let { page, quiet, close } = await openPage(browser, { renderer });
-    let id = await open(page, prompt);
-    await hold("[1, 0]");
-    await queue(page);
-    await shows(page, ["stored", "sampling", "waiting"]);
-    // Another tab hears nothing of the run, and a reload or a change of the workflow's tab has missed what was said.
-    const other = await openPage(browser, { renderer });
-    await open(other.page, prompt);
-    await shows(other.page, ["stored", "sampling", "waiting"]);
-    await clear(other.page);
-    await open(other.page, prompt);
-    await shows(other.page, ["stored", "sampling", "waiting"]);
-    await other.page.getByText(/Section 2 of 3/).waitFor();
-    await page.evaluate(() => window.app.api.interrupt());
-    await page.getByText("Stopped in section 2").waitFor();
-    await rm(HOLD);
-    await shows(page, ["stored", "stopped", "waiting"]);
-    await shows(other.page, ["stored", "waiting", "waiting"]);
-    other.quiet();
-    await other.close();
-    const kept = await stored(name);
-    assert.deepEqual(kept.map(([index, state]) => [index, state]), [[0, "stored"]]);
-    await fit(page, id);
-    await picture(page, `film-interrupted-${renderer}`);
-    quiet();
-    await close();
-
-    ({ page, quiet, close } = await openPage(browser, { renderer, fresh: true }));
-    id = await open(page, prompt);
-    await shows(page, ["stored", "waiting", "waiting"]);
-    await page.getByText("1 of 3 sections done").waitFor();
-    await page.locator(".vm-film-tile").nth(2).click();
-    assert.equal(await page.getByRole("button", { name: "Redo", exact: true }).isDisabled(), true);
-    assert.equal(await page.getByRole("button", { name: "Redo", exact: true }).getAttribute("title"), "Not made yet, so there is no take to redo");
-    await page.keyboard.press("r");
-    assert.equal(await widgetValue(page, id, "redo"), "", "a key does what its button does");
-    await queueAndWait(page);
-    await shows(page, ["reused", "stored", "stored"]);
-    assert.equal((await stored(name))[0][2], kept[0][2], "the section that was there is the one in the film");
-    quiet();
-    await close();
-  });
-
-  test(`a run stops for a review after each new section and goes on from there, ${renderer}`, async () => {
-    const name = `review ${renderer} ${RUN}`;
-    const { page, quiet, close } = await openPage(browser, { renderer });
-    const prompt = held(film(name));
-    let id = await open(page, prompt);
-    if (renderer === "nodes2") id = await seesThatModelsLoad(page, id, prompt);
-    else {
-      await hold("[0, 0]");
-      await queue(page);
-    }
-    await page.getByRole("button", { name: "Review", exact: true }).click();
-    assert.equal(await page.evaluate((node) => window.app.graph.getNodeById(node).properties["film.review"], id), true);
-    await hold("[0, 0]");
-    await shows(page, ["sampling", "waiting", "waiting"]);
-    await queue(page);
-    await page.getByText("1 more in the queue; they go on").waitFor();
-    await page.getByRole("button", { name: "Empty the queue" }).click();
-    await page.getByText("1 more in the queue; they go on").waitFor({ state: "hidden" });
-    await rm(HOLD);
-    await page.getByText("Section 1 is ready").waitFor();
-    await shows(page, ["stored", "waiting", "waiting"]);
-    assert.deepEqual((await stored(name)).map(([index]) => index), [0], "what was taken out of the queue does not go on");
-    await page.getByRole("option", { name: `Section 1, new: ${PROMPTS[0]}`, selected: true }).waitFor();
-    await fit(page, id);
-    await picture(page, `film-review-${renderer}`);
-    // Another take of it, and other words for the next one.
-    const [[, , key]] = await stored(name);
-    await page.getByRole("button", { name: "Redo", exact: true }).click();
-    await page.evaluate(() => {
-      const board = window.app.graph._nodes.find((node) => node.type === "VideoMemoryStoryboard").widgets.find((widget) => widget.name === "storyboard");
-      board.value = board.value.replace("Max talks on the beach", "Max talks in the garden");
-      board.callback?.(board.value);
-    });
-    await page.locator(".vm-film-pending").getByRole("button", { name: "Go on", exact: true }).click();
-    await page.getByText("Section 1 is ready").waitFor({ state: "hidden" });
-    await page.getByText("Section 1 is ready").waitFor();
-    assert.notEqual((await stored(name))[0][2], key);
-    await page.locator(".vm-film-pending").getByRole("button", { name: "Go on", exact: true }).click();
-    await page.getByRole("option", { name: "Section 2, new: Max talks in the garden" }).waitFor();
-    await page.getByText("Section 2 is ready").waitFor();
-    await page.locator(".vm-film-pending").getByRole("button", { name: "Go on", exact: true }).click();
-    await shows(page, ["reused", "reused", "stored"]);
-    quiet();
-    await close();
-  });
-
   test(`the render view is no part of the workflow and says when it cannot read takes, ${renderer}`, async () => {
     const { page, quiet, close } = await openPage(browser, { renderer });
     const id = await open(page, film(`${renderer} ${RUN}`));
@@ -346,6 +254,94 @@ for (const renderer of RENDERERS) {
   });
 }
 
+// What a run does to the view is the same in both renderers: once in each.
+test("a film that is interrupted keeps what it has and goes on from there", async () => {
+  const name = `interrupted ${RUN}`;
+  const prompt = held(film(name));
+  let { page, quiet, close } = await openPage(browser);
+  let id = await open(page, prompt);
+  await hold("[1, 0]");
+  await queue(page);
+  await shows(page, ["stored", "sampling", "waiting"]);
+  // Another tab hears nothing of the run, and a reload or a change of the workflow's tab has missed what was said.
+  const other = await openPage(browser);
+  await open(other.page, prompt);
+  await shows(other.page, ["stored", "sampling", "waiting"]);
+  await clear(other.page);
+  await open(other.page, prompt);
+  await shows(other.page, ["stored", "sampling", "waiting"]);
+  await other.page.getByText(/Section 2 of 3/).waitFor();
+  await page.evaluate(() => window.app.api.interrupt());
+  await page.getByText("Stopped in section 2").waitFor();
+  await rm(HOLD);
+  await shows(page, ["stored", "stopped", "waiting"]);
+  await shows(other.page, ["stored", "waiting", "waiting"]);
+  other.quiet();
+  await other.close();
+  const kept = await stored(name);
+  assert.deepEqual(kept.map(([index, state]) => [index, state]), [[0, "stored"]]);
+  await fit(page, id);
+  await picture(page, "film-interrupted");
+  quiet();
+  await close();
+
+  ({ page, quiet, close } = await openPage(browser, { fresh: true }));
+  id = await open(page, prompt);
+  await shows(page, ["stored", "waiting", "waiting"]);
+  await page.getByText("1 of 3 sections done").waitFor();
+  await page.locator(".vm-film-tile").nth(2).click();
+  assert.equal(await page.getByRole("button", { name: "Redo", exact: true }).isDisabled(), true);
+  assert.equal(await page.getByRole("button", { name: "Redo", exact: true }).getAttribute("title"), "Not made yet, so there is no take to redo");
+  await page.keyboard.press("r");
+  assert.equal(await widgetValue(page, id, "redo"), "", "a key does what its button does");
+  await queueAndWait(page);
+  await shows(page, ["reused", "stored", "stored"]);
+  assert.equal((await stored(name))[0][2], kept[0][2], "the section that was there is the one in the film");
+  quiet();
+  await close();
+});
+
+test("a run stops for a review after each new section and goes on from there", async () => {
+  const name = `review ${RUN}`;
+  const { page, quiet, close } = await openPage(browser, { renderer: "nodes2" });
+  const prompt = held(film(name));
+  const id = await seesThatModelsLoad(page, await open(page, prompt), prompt);
+  await page.getByRole("button", { name: "Review", exact: true }).click();
+  assert.equal(await page.evaluate((node) => window.app.graph.getNodeById(node).properties["film.review"], id), true);
+  await hold("[0, 0]");
+  await shows(page, ["sampling", "waiting", "waiting"]);
+  await queue(page);
+  await page.getByText("1 more in the queue; they go on").waitFor();
+  await page.getByRole("button", { name: "Empty the queue" }).click();
+  await page.getByText("1 more in the queue; they go on").waitFor({ state: "hidden" });
+  await rm(HOLD);
+  await page.getByText("Section 1 is ready").waitFor();
+  await shows(page, ["stored", "waiting", "waiting"]);
+  assert.deepEqual((await stored(name)).map(([index]) => index), [0], "what was taken out of the queue does not go on");
+  await page.getByRole("option", { name: `Section 1, new: ${PROMPTS[0]}`, selected: true }).waitFor();
+  await fit(page, id);
+  await picture(page, "film-review");
+  // Another take of it, and other words for the next one.
+  const [[, , key]] = await stored(name);
+  await page.getByRole("button", { name: "Redo", exact: true }).click();
+  await page.evaluate(() => {
+    const board = window.app.graph._nodes.find((node) => node.type === "VideoMemoryStoryboard").widgets.find((widget) => widget.name === "storyboard");
+    board.value = board.value.replace("Max talks on the beach", "Max talks in the garden");
+    board.callback?.(board.value);
+  });
+  await page.locator(".vm-film-head").getByRole("button", { name: "Go on", exact: true }).click();
+  await page.getByText("Section 1 is ready").waitFor({ state: "hidden" });
+  await page.getByText("Section 1 is ready").waitFor();
+  assert.notEqual((await stored(name))[0][2], key);
+  await page.locator(".vm-film-head").getByRole("button", { name: "Go on", exact: true }).click();
+  await page.getByRole("option", { name: "Section 2, new: Max talks in the garden" }).waitFor();
+  await page.getByText("Section 2 is ready").waitFor();
+  await page.locator(".vm-film-head").getByRole("button", { name: "Go on", exact: true }).click();
+  await shows(page, ["reused", "reused", "stored"]);
+  quiet();
+  await close();
+});
+
 /** Before the sampler begins nothing is heard of the film, and a page that is loaded meanwhile has heard nothing at all. */
 async function seesThatModelsLoad(page, id, prompt) {
   await hold('"before"');
@@ -362,6 +358,6 @@ async function seesThatModelsLoad(page, id, prompt) {
   await ready(page);
   const again = await open(page, prompt);
   await loading.waitFor();
-  assert.equal(await page.locator(".vm-film-pending").getByRole("button", { name: "Run", exact: true }).isVisible(), false);
+  assert.equal(await page.locator(".vm-film-head").getByRole("button", { name: "Run", exact: true }).isVisible(), false);
   return again;
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { RENDERERS, SERVER, addNode, clear, fit, heightOf, openBrowser, openPage, picture, widgetValue } from "./page.mjs";
+import { RENDERERS, SERVER, addNode, clear, fit, heightOf, loadWorkflow, openBrowser, openPage, picture, queueAndWait, ready, widgetValue } from "./page.mjs";
 
 const RECALL = "video_memory_test";
 
@@ -42,6 +42,27 @@ async function pairs(page, count) {
 function executed(page, id, output) {
   return page.evaluate(([node, data]) => window.app.graph.getNodeById(node).onExecuted(data), [id, output]);
 }
+
+test("a report is there again after the page was loaded anew, for the node that it is of", async () => {
+  const { page, quiet, close } = await openPage(browser);
+  const [models, budget] = [await addNode(page, "VideoMemoryDemoModels"), await addNode(page, "VideoMemoryBudget", [600, 120])];
+  await page.evaluate(([from, to]) => {
+    const node = (id) => window.app.graph.getNodeById(id);
+    node(from).connect(1, node(to), "memory_encoder");
+  }, [models, budget]);
+  const { outputs } = await queueAndWait(page);
+  const workflow = await page.evaluate(async () => (await window.app.graphToPrompt()).workflow);
+  await page.reload({ waitUntil: "domcontentloaded" });
+  await ready(page);
+  const shown = (text) => page.waitForFunction((words) => document.querySelector(".vm-report").textContent === words, text);
+  await loadWorkflow(page, workflow);
+  await shown(outputs[budget].text[0]);
+  const other = { ...workflow, id: crypto.randomUUID() };
+  await loadWorkflow(page, other, "another");
+  await shown("Run the workflow to see the report here.");
+  quiet();
+  await close();
+});
 
 for (const renderer of RENDERERS) {
   test(`frames are chosen by dragging and by keys, and compared side by side, ${renderer}`, async () => {

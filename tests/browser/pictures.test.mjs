@@ -67,7 +67,7 @@ for (const renderer of RENDERERS) {
     await page.getByRole("button", { name: "Ban picture 1 before the film" }).click();
     assert.equal(await marks(), "-0:1, 1:7");
     await page.getByText("The next run keeps other pictures").waitFor();
-    await page.locator(".vm-film-pending .primary").waitFor();
+    await page.locator(".vm-film-head .primary").waitFor();
     await settle(page);
     await fit(page, id);
     await picture(page, `pictures-${renderer}`);

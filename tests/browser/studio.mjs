@@ -137,6 +137,7 @@ export const STATES = [
       text.connect(0, board, board.inputs.findIndex((input) => input.name === "storyboard"));
     }, studio.ids.board);
     await studio.page.getByText("What it says is known after a run.").waitFor();
+    await studio.page.locator(".vm-sb-error").waitFor({ state: "hidden" }); // which was of the text before
   }],
   ["sampler-rest", "sampler", ".vm-film", async () => {}],
   ["sampler-bad", "sampler", ".vm-film", async (studio) => {

@@ -40,6 +40,9 @@ test("a person opens the first film among the templates, reads it, presses Run a
   await fewerSteps(page);
   await page.getByRole("button", { name: "Run", exact: true }).first().click();
   await page.waitForFunction(() => Object.values(window.app.nodeOutputs ?? {}).some((output) => JSON.stringify(output).includes("first_film_")));
+  await fit(page);
+  await page.locator("[data-node-id] video").waitFor();
+  assert.deepEqual(await overlaps(page), [], "the film lies over nothing");
   await picture(page, "first-film-made");
   quiet();
   await close();

@@ -21,6 +21,7 @@ from tools.comfy_cli import find_comfy_cli, validate
 from tools.comfy_server import ComfyServer
 from tools.environment import ROOT, Environment
 from tools.workflows.__main__ import ALL, file_names
+from tools.workflows.graph import GROWS
 
 from .films import write_models
 
@@ -104,6 +105,20 @@ def test_each_workflow_has_ui_form_api_form_thumbnail_and_a_note() -> None:
         assert read("api", f"{name}.json"), name
         picture = (WORKFLOWS / f"{FILES[name]}.jpg").read_bytes()
         assert picture[:3] == b"\xff\xd8\xff" and len(picture) < 150_000, name
+
+
+def test_a_node_that_grows_with_its_film_has_room_below_and_no_hole_before() -> None:
+    for name in NAMES:
+        workflow = read(f"{FILES[name]}.json")
+        for node in (one for one in workflow["nodes"] if one["type"] in GROWS):
+            (left, top), (width, height) = node["pos"], node["size"]
+            bottom = top + height + GROWS[node["type"]]
+            below = [other["pos"] for other in workflow["nodes"] if other is not node]
+            assert not [at for at in below if left <= at[0] < left + width and top < at[1] < bottom], name
+            assert height < 250, f"{name}: a hole under {node['type']}"
+            frames = [group["bounding"] for group in workflow["groups"]]
+            (frame,) = [one for one in frames if one[0] <= left < one[0] + one[2]]
+            assert bottom <= frame[1] + frame[3], name
 
 
 def test_every_downloadable_model_is_declared_on_its_loader_with_address_and_folder() -> None:

@@ -60,7 +60,7 @@ A shot that is set to *Go on* begins with the last frame of the shot before in t
     workflow.group("2  Picture, memory and sampling", [picture, *parts.encoders, parts.sampler, parts.sigmas])
     workflow.group("3  Story", [parts.storyboard, parts.negative])
     workflow.group("4  Film", [film], color=GREEN)
-    workflow.group("5  Result", [saved, report], color=GREEN)
+    workflow.group("5  Result", [report, saved], color=GREEN)
     return workflow
 
 
@@ -91,7 +91,7 @@ The memory of the whole film is saved too; *Continue a memory* shows how to go o
     workflow.group("3  Memory and sampling", [*parts.encoders, parts.sampler, parts.sigmas])
     workflow.group("4  Story", [parts.storyboard, parts.negative])
     workflow.group("5  Film", [film, memory], color=GREEN)
-    workflow.group("6  Result", [saved, report], color=GREEN)
+    workflow.group("6  Result", [report, saved], color=GREEN)
     return workflow
 
 
@@ -171,6 +171,11 @@ def any_sampler() -> Workflow:
         latent=latents[0],
     )  # fmt: skip
     tokens = add("PreviewAny", "Tokens of the memory", size=(320, 120), source=memory[1])
+    size = add("GetImageSize", "Size of the clip", image=clip_nodes[2][0])
+    budget = add(
+        "VideoMemoryBudget", "What this takes", memory_encoder=encoder[0], width=size[0], height=size[1], fps=WAN5.fps,
+        history_seconds=5.0, section_seconds=5.0,
+    )  # fmt: skip
     applied = add(
         "VideoMemoryApply", "The model sees the memory", size=(360, 200), model=shift[0], memory=memory[0],
         sliding_window=3,
@@ -204,7 +209,7 @@ The **Autoregressive Sampler** does all this for every section by itself; take t
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", [*loaded.nodes(), shift, encoder])
     workflow.group("2  The clip", clip_nodes, color=GREEN)
-    workflow.group("3  Memory", [memory, tokens, applied], color=GREEN)
+    workflow.group("3  Memory", [memory, tokens, applied], [size, budget], color=GREEN)
     workflow.group("4  What comes next", [positive, negative, empty, sampler, sigmas])
     workflow.group("5  Result", [sampled, joined, frames, video, saved], color=GREEN)
     return workflow

@@ -110,11 +110,15 @@ function build(plan) {
   }
 }
 
-/** In the page: heights of the nodes as they are drawn, in units of the graph, without the title. */
+/** In the page: heights of the nodes as they are drawn, in units of the graph, without the title; of a note, what its text takes. */
 function heights() {
   const found = {};
   for (const element of document.querySelectorAll("[data-node-id]")) {
-    found[element.dataset.nodeId] = element.offsetHeight - 30;
+    const text = element.querySelector(".comfy-markdown-content");
+    const words = document.createRange();
+    if (text) words.selectNodeContents(text);
+    // The classic canvas, and other languages, take a line more here and there.
+    found[element.dataset.nodeId] = text ? words.getBoundingClientRect().height + 60 : element.offsetHeight - 30;
   }
   return found;
 }
@@ -136,7 +140,7 @@ function arrange(plan) {
         top += title + node.size[1] + gap;
       }
       right += width + gap;
-      bottom = Math.max(bottom, top - gap);
+      bottom = Math.max(bottom, top - gap + (plan.nodes[column.at(-1)]?.grows ?? 0));
     }
     const group = new LiteGraph.LGraphGroup(name);
     group.color = color;

@@ -140,7 +140,7 @@ def story_film(
     written = [list(writers)] if writers else []
     workflow.group("3  Story", *written, [parts.storyboard, parts.negative])
     workflow.group("4  Film", [film, memory], color=GREEN)
-    workflow.group("5  Result", [saved, report], color=GREEN)
+    workflow.group("5  Result", [report, saved], color=GREEN)
     return workflow
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-NOTE_WIDTH, CHARACTERS = 420, 52  # of a note, and in a line of it
+NOTE_SIZE = (420, 60)  # at first; convert.mjs makes it as high as its text
 NOTE_ID = 900  # notes are numbered from here, so that nodes keep their numbers when one is added
 
 
@@ -85,12 +84,11 @@ class Workflow:
         return node
 
     def note(self, title: str, text: str) -> Node:
-        """A note in Markdown, as high as its text needs."""
+        """A note in Markdown."""
         text = text.strip().replace("`", "**")  # Nodes 2.0 prints code in blue on blue, which no one can read here
         text = re.sub(r"\n\s*\n", "\n\n", text)
         text = re.sub(r"(?<!\n)\n(?!\n|\d\. |- )\s*", " ", text)  # lines of one paragraph
-        height = 70 + sum(20 * math.ceil(len(paragraph) / CHARACTERS) + 14 for paragraph in pieces(text))
-        node = Node(NOTE_ID + len(self.notes), "MarkdownNote", title, size=(NOTE_WIDTH, height), text=text)
+        node = Node(NOTE_ID + len(self.notes), "MarkdownNote", title, size=NOTE_SIZE, text=text)
         self.notes.append(node)
         return node
 
@@ -105,11 +103,17 @@ class Workflow:
         }
 
     def plan(self) -> dict[str, Any]:
-        """All that tools/workflows/convert.mjs needs; raises ValueError for a node that no group shows, or two do."""
+        """All that tools/workflows/convert.mjs needs.
+
+        Raises ValueError for a node that no group shows, or two do, and for one that would grow over the node below it.
+        """
         shown = [node.id for node in self._shown()]
         known = [node.id for node in (*self.nodes, *self.notes)]
         if sorted(shown) != sorted(known):
             raise ValueError(f"{self.name}: groups show {sorted(shown)}, the nodes are {sorted(known)}")
+        columns = [column for group in self.groups for column in group.columns]
+        if over := [node.title for column in columns for node in column[:-1] if node.kind in GROWS]:
+            raise ValueError(f"{self.name}: {', '.join(over)} will grow, and has to stand last in its column")
         return {
             "name": self.name,
             "label": self.label,
@@ -120,6 +124,7 @@ class Workflow:
                 str(node.id): {
                     "size": node.size,
                     "models": [model.declared() for model in node.models],
+                    "grows": GROWS.get(node.kind, 0),
                 }
                 for node in self.nodes
             },
@@ -136,12 +141,6 @@ class Workflow:
                 yield from column
 
 
-def pieces(text: str) -> list[str]:
-    """Paragraphs and points of a list, each in one line and without its number: what is translated at once."""
-    found = re.split(r"\n\n|\n(?=\d\. |- )", text)
-    return [re.sub(r"^(\d\.|-) ", "", " ".join(piece.split())) for piece in found]
-
-
 # Room for what a node shows when it has run, and for reading long texts.
 SIZES: dict[str, tuple[int, int]] = {
     "VideoMemoryStoryboard": (680, 740),
@@ -150,11 +149,13 @@ SIZES: dict[str, tuple[int, int]] = {
     "VideoMemoryDataset": (420, 100),
     "VideoMemoryBudget": (400, 100),
     "CLIPTextEncode": (420, 160),
-    "SaveVideo": (480, 420),
-    "VideoMemorySaveFilm": (480, 560),
+    "VideoMemorySaveFilm": (480, 100),
+    "SaveVideo": (480, 100),
     "SaveImage": (480, 360),
     "PreviewImage": (480, 360),
     "PreviewAny": (480, 240),
     "LoadImage": (320, 340),
     "LoadVideo": (320, 340),
 }
+# How much higher ComfyUI makes a node when it shows what was made: it stands last in its column, in a frame with room.
+GROWS: dict[str, int] = {"VideoMemorySaveFilm": 310, "SaveVideo": 310}

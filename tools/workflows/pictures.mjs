@@ -23,11 +23,11 @@ const STEPS = 8; // of their 12, and shots of a second: enough to see what nodes
 /** Which workflow shows which node. */
 const SHOWN = {
   first_film: ["Storyboard", "Sampler", "DemoModels", "DemoTextEncoder"],
-  tiny_demo: ["Compress", "Retrieve", "RetrievalReport", "Save", "Budget"],
+  tiny_demo: ["Compress", "Retrieve", "RetrievalReport", "Save"],
   wan22_5b_film: ["EncoderNew", "SaveFilm"],
   two_memories: ["EncoderCombine"],
   continue_memory: ["Load", "Cut", "Join"],
-  any_sampler: ["Apply"],
+  any_sampler: ["Apply", "Budget"],
   continue_video: ["Clip", "DemoClip"],
   pretrain: ["Dataset", "Train", "DatasetCombine"],
   finetune: ["EncoderLoader"],

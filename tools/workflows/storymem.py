@@ -71,7 +71,7 @@ def _film(
     workflow.group("2  Pictures and sampling", [*pictures, parts.sampler, parts.sigmas])
     workflow.group("3  Story", [parts.storyboard, parts.negative])
     workflow.group("4  Film", [film, memory], color=GREEN)
-    workflow.group("5  Result", [saved, report], color=GREEN)
+    workflow.group("5  Result", [report, saved], color=GREEN)
     return workflow
 
 

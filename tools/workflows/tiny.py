@@ -129,7 +129,7 @@ def first_film() -> Workflow:
     workflow.group("Start here", [intro, *parts.column()], color=BROWN)
     workflow.group("1  Write", [parts.storyboard])
     workflow.group("2  Make", [film], color=GREEN)
-    workflow.group("3  Watch", [saved, memory], color=GREEN)
+    workflow.group("3  Watch", [memory, saved], color=GREEN)
     return workflow
 
 
@@ -182,10 +182,6 @@ def tiny_demo() -> Workflow:
         ("Ask the film's memory for the opening", "retrieval"),
     )  # fmt: skip
     memory = add("VideoMemorySave", "Save the film's memory", id=23, memory=film[1], filename_prefix="tiny_demo")
-    budget = add(
-        "VideoMemoryBudget", "Budget", id=24, memory_encoder=models[1], **SIZE, fps=16.0, history_seconds=6.0,
-        section_seconds=1.0,
-    )  # fmt: skip
     report = add("PreviewAny", "Report", id=25, source=film[2])
     numbers = add("PreviewAny", "Retrieval in numbers", id=26, source=recalled[2][1])
     real = add("VideoMemoryDemoClip", "Another clip", id=32, who="Mira")
@@ -204,10 +200,10 @@ def tiny_demo() -> Workflow:
     )  # fmt: skip
     intro = workflow.note("The tiny demo", NOTE)
     workflow.group("Read me", [intro], color=BROWN)
-    workflow.group("1  Models", [models, shift, budget])
+    workflow.group("1  Models", [models, shift])
     workflow.group("2  Opening", [video, parts, scaled, opening, sampler, sigmas])
     workflow.group("3  Story", [storyboard, negative])
-    workflow.group("4  Film", [film, memory], [frames, made, saved, report], color=GREEN)
+    workflow.group("4  Film", [film, memory], [frames, made, report, saved], color=GREEN)
     workflow.group("5  What the film's memory remembers", [*recalled, numbers], color=GREEN)
     workflow.group(
         "6  Another clip, remembered", [real, real_parts, real_scaled, real_latents, real_memory],

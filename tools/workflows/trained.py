@@ -39,7 +39,7 @@ about 3.0 GiB with weights streamed from system RAM. 25 steps without a negative
     workflow.group("2  Picture, memory and sampling", [picture, parts.sampler, parts.sigmas])
     workflow.group("3  Story", [parts.storyboard, parts.negative])
     workflow.group("4  Film", [film], color=GREEN)
-    workflow.group("5  Result", [saved, report], color=GREEN)
+    workflow.group("5  Result", [report, saved], color=GREEN)
     return workflow
 
 

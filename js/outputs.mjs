@@ -1,0 +1,36 @@
+/** What a node showed after its last run: ComfyUI's page keeps it, and its server where the page was loaded anew. */
+
+import { api } from "/scripts/api.js";
+import { app } from "/scripts/app.js";
+
+import { after } from "./panel.mjs";
+
+/** What the server has of the last run of a workflow, by the workflow's id: it is of before this page, and stays. */
+const earlier = new Map();
+
+/** Calls `take` with a node's output whenever it has run, and when its workflow is opened again. */
+export function onOutput(node, take) {
+  after(node, "onExecuted", take);
+  after(node, "onConfigure", () => setTimeout(() => restore(node, take)));
+}
+
+async function restore(node, take) {
+  const inSubgraph = node.graph?.isRootGraph === false;
+  const kept = () => app.nodeOutputs?.[inSubgraph ? `${node.graph.id}:${node.id}` : String(node.id)];
+  const found = kept() ?? (inSubgraph ? undefined : await ofServer(node)); // there nodes run under other numbers
+  if (node.graph && found) take(kept() ?? found); // a run that has ended meanwhile is newer
+}
+
+async function ofServer({ graph, id, comfyClass }) {
+  if (!graph?.id) return undefined;
+  if (!earlier.has(graph.id)) earlier.set(graph.id, lastRun(graph.id).catch(() => ({})));
+  const { prompt, outputs } = await earlier.get(graph.id);
+  return prompt?.[2]?.[id]?.class_type === comfyClass ? outputs?.[id] : undefined;
+}
+
+/** The newest run of a workflow that has ended, as the server's history has it; {} where there is none. */
+async function lastRun(workflow) {
+  const query = new URLSearchParams({ workflow_id: workflow, status: "completed,failed", limit: 1 });
+  const [job] = (await (await api.fetchApi(`/jobs?${query}`)).json()).jobs;
+  return job ? (await (await api.fetchApi(`/history/${job.id}`)).json())[job.id] : {};
+}
