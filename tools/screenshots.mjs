@@ -9,7 +9,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 
-import { RENDERERS, fit, loadWorkflow, openBrowser, openPage, settle } from "../tests/browser/page.mjs";
+import { RENDERERS, at100, fit, loadWorkflow, openBrowser, openPage, settle } from "../tests/browser/page.mjs";
 import { eachState, openStudio } from "../tests/browser/studio.mjs";
 import { shippedWorkflows } from "./workflows/shipped.mjs";
 
@@ -57,15 +57,4 @@ async function all(place, renderer, theme, size) {
   await shoot(page, "templates");
   await page.keyboard.press("Escape");
   await close();
-}
-
-/** A node at 100 %, below ComfyUI's own bars. */
-async function at100(page, id) {
-  await page.evaluate((node) => {
-    const { canvas, graph } = window.app;
-    const [x, y] = graph.getNodeById(node).pos;
-    Object.assign(canvas.ds, { scale: 1, offset: [90 - x, 130 - y] });
-    canvas.setDirty(true, true);
-  }, id);
-  await settle(page, 12);
 }

@@ -19,7 +19,7 @@ export const PICTURES_STYLE = `
 .vm-picture[data-mark="banned"] img { opacity: 0.25; filter: grayscale(1); }
 .vm-picture[data-changed="true"] { border-style: dashed; }
 .vm-picture-name, .vm-picture-mark { position: absolute; left: 3px; padding: 0 4px; border-radius: 4px; background: #000a;
-  color: #fff; font-size: 11.5px; font-variant-numeric: tabular-nums; pointer-events: none; }
+  color: #fff; font-size: 12px; font-variant-numeric: tabular-nums; pointer-events: none; }
 .vm-picture-name { bottom: 3px; }
 .vm-picture-mark { top: 3px; font-weight: 600; }
 .vm-film .vm-picture-ban { position: absolute; right: 3px; top: 3px; width: 20px; height: 20px; padding: 0; border: 0;

@@ -54,7 +54,7 @@ export const STYLE = `
 .vm-film-odd svg { width: 100%; height: 100%; display: block; fill-rule: evenodd; }
 .vm-film-lock svg { width: 100%; height: 100%; display: block; }
 .vm-film-next { position: absolute; right: 4px; bottom: 4px; padding: 0 5px; border-radius: 4px;
-  background: var(--vm-solid); color: #fff; font-size: 11.5px; }
+  background: var(--vm-solid); color: #fff; font-size: 12px; }
 .vm-film-progress { position: absolute; left: 0; bottom: 0; height: 3px; background: var(--vm-accent); }
 .vm-film-text { padding: 3px 6px 4px; min-width: 0; width: 100%; flex: none; }
 .vm-film-text > div { overflow: hidden; white-space: nowrap; text-overflow: ellipsis; min-height: 1.35em; }
@@ -73,8 +73,8 @@ export const STYLE = `
   border-top: 1px solid var(--border-color); }
 .vm-film-words { flex: none; overflow: hidden; white-space: pre; text-overflow: ellipsis; }
 .vm-film-asking { order: -1; padding-top: 0; border-top: 0; }
-.vm-film-detail-row { gap: 4px; }
-.vm-film-detail-row .vm-film-button { flex: none; padding-inline: 5px; font-size: 12.5px; }
+.vm-film-detail-row { gap: 2px; }
+.vm-film-detail-row .vm-film-button { flex: none; padding-inline: 4px; font-size: 12px; }
 .vm-film-detail-row .vm-film-button:last-child { flex: initial; min-width: 0; }
 .vm-film-ask { min-height: 49px; padding: 3px 5px 3px 8px; border-radius: 6px; background: color-mix(in srgb, var(--vm-lock) 20%, transparent); }
 .vm-film-question, .vm-film-pending > .vm-film-status { flex: 1; min-width: 0; max-height: 2.5em; overflow: hidden; line-height: 1.25; white-space: normal; overflow-wrap: anywhere; }

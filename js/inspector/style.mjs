@@ -34,13 +34,13 @@ export const STYLE = `
   background: var(--comfy-input-bg); border-radius: 4px; touch-action: none; }
 .vm-inspect-mark { stroke: var(--input-text); opacity: 0.7; }
 .vm-inspect-axis { display: flex; flex-direction: column; justify-content: space-between; text-align: right;
-  font-size: 11px; line-height: 1; color: color-mix(in srgb, var(--descrip-text, #999) 55%, var(--input-text, #ddd)); min-width: 32px; padding: 1px 0; }
+  font-size: 12px; line-height: 1; color: color-mix(in srgb, var(--descrip-text, #999) 55%, var(--input-text, #ddd)); min-width: 32px; padding: 1px 0; }
 .vm-inspect-empty { flex: 1; display: grid; place-content: center; text-align: center; min-height: 60px; padding: 8px;
   border: 1px dashed var(--border-color); border-radius: 6px; color: color-mix(in srgb, var(--descrip-text, #999) 55%, var(--input-text, #ddd)); }
 .vm-inspect-memory { display: flex; flex-direction: column; gap: 4px; flex: none; }
 .vm-inspect-timeline { position: relative; height: 34px; border-radius: 6px; overflow: hidden; cursor: crosshair;
   background: var(--comfy-input-bg); touch-action: none; user-select: none; }
-.vm-inspect-section { position: absolute; top: 0; bottom: 0; padding: 2px 5px; font-size: 11.5px; overflow: hidden;
+.vm-inspect-section { position: absolute; top: 0; bottom: 0; padding: 2px 5px; font-size: 12px; overflow: hidden;
   white-space: nowrap; text-overflow: ellipsis; border-right: 1px solid var(--border-color); color: color-mix(in srgb, var(--descrip-text, #999) 55%, var(--input-text, #ddd)); }
 .vm-inspect-chosen { position: absolute; inset: 0; pointer-events: none; }
 .vm-inspect-range { position: absolute; top: 0; bottom: 0; min-width: 3px; border: 1.5px solid var(--vm-accent);

@@ -274,6 +274,17 @@ export async function fit(page, nodeId = null) {
   await settle(page, 12);
 }
 
+/** A node at 100 %, below ComfyUI's own bars. */
+export async function at100(page, id) {
+  await page.evaluate((node) => {
+    const { canvas, graph } = window.app;
+    const [x, y] = graph.getNodeById(node).pos;
+    Object.assign(canvas.ds, { scale: 1, offset: [90 - x, 130 - y] });
+    canvas.setDirty(true, true);
+  }, id);
+  await settle(page, 12);
+}
+
 /** Pairs of nodes whose rectangles meet, titles included, as they are drawn. */
 export function overlaps(page) {
   return page.evaluate(() => {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
 import { lowContrast } from "./contrast.mjs";
-import { RENDERERS, addNode, clear, fit, openBrowser, picture, settle } from "./page.mjs";
+import { RENDERERS, addNode, at100, clear, fit, openBrowser, picture, settle } from "./page.mjs";
 import { unnamed, unreached } from "./reach.mjs";
 import { PLANNED, eachState, openStudio, reread, tell } from "./studio.mjs";
 
@@ -146,12 +146,24 @@ for (const renderer of RENDERERS) {
     await studio.close();
   });
 
-  test(`a question about a lock is seen and answered on a laptop, ${renderer}`, async () => {
+  test(`on a laptop the strip and Run are in sight at full size, and a question about a lock is seen and answered, ${renderer}`, async () => {
     const studio = await openStudio(browser, renderer, "dark", [1366, 768]);
     const { page, ids } = studio;
-    await fit(page, ids.sampler);
+    await at100(page, ids.sampler);
     await page.locator(".vm-film-tile").nth(4).click();
     await page.keyboard.press("r"); // which locks what comes after it
+    for (const what of [page.locator(".vm-film-tile").nth(4), page.locator(".vm-film-head").getByRole("button", { name: "Run", exact: true })]) {
+      const { y, height } = await what.boundingBox();
+      assert.ok(y > 0 && y + height <= 768, `at full size ${what} ends at ${y + height}`);
+    }
+    const row = page.locator(".vm-film-detail-row").first();
+    for (const key of ["", "l"]) { // with Unlock, which is longer than Lock
+      if (key) await page.keyboard.press(key);
+      assert.equal(await row.getByRole("button").count(), 6, "the most that there are");
+      assert.deepEqual(await row.evaluate((all) => [...all.children].filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent)), [], "whole words");
+    }
+    await page.keyboard.press("l");
+    await fit(page, ids.sampler);
     await page.locator(".vm-film-tile").nth(5).click();
     const height = () => page.locator(".vm-film").evaluate((view) => view.scrollHeight);
     const before = await height();
