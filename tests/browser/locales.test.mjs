@@ -5,7 +5,7 @@ import { after, before, test } from "node:test";
 
 import { textsOf } from "../../js/templates/words.mjs";
 import { shippedWorkflows } from "../../tools/workflows/shipped.mjs";
-import { addNode, clear, fit, loadWorkflow, openBrowser, openPage, picture } from "./page.mjs";
+import { addAll, fit, loadWorkflow, openBrowser, openPage, picture } from "./page.mjs";
 
 const FOLDER = join(import.meta.dirname, "..", "..", "locales");
 const TEMPLATES = join(import.meta.dirname, "..", "..", "js", "templates");
@@ -15,13 +15,13 @@ before(async () => {
 });
 after(() => browser?.close());
 
-for (const locale of ["en", "zh", "ja"]) {
+for (const [locale, duplicate] of [["en", "Duplicate"], ["zh", "复制"], ["ja", "複製"]]) {
   test(`nodes speak the language that ComfyUI is set to, ${locale}`, async () => {
     const nodes = JSON.parse(await readFile(join(FOLDER, locale, "nodeDefs.json"), "utf8"));
     const { page, quiet, close } = await openPage(browser, { locale });
+    const made = await addAll(page, Object.keys(nodes));
     for (const [name, texts] of Object.entries(nodes)) {
-      const id = await addNode(page, name);
-      const shown = await page.evaluate(described, id);
+      const shown = await page.evaluate(described, made[name]);
       assert.equal(shown.title, texts.display_name, name);
       for (const [input, label] of Object.entries(shown.labels)) {
         assert.equal(label, texts.inputs[input]?.name, `${name}, ${input}`);
@@ -34,10 +34,10 @@ for (const locale of ["en", "zh", "ja"]) {
         assert.equal(label, texts.outputs[index].name, `${name}, output ${type}`);
       }
       assert.deepEqual(shown.unnamed, [], `${name}: a view without words for ComfyUI's app mode`);
-      await fit(page, id);
-      await picture(page, `locale-${locale}-${name}`);
-      await clear(page);
     }
+    await page.locator('.vm-sb [data-action="duplicate"]', { hasText: duplicate }).waitFor({ state: "attached" });
+    await fit(page, made.VideoMemorySampler);
+    await picture(page, `locale-${locale}`);
     const [{ workflow }] = await shippedWorkflows();
     const words = locale === "en" ? {} : JSON.parse(await readFile(join(TEMPLATES, `${locale}.json`), "utf8"));
     const expected = textsOf(workflow).map((text) => words[text] ?? text); // before it is loaded, which may change it

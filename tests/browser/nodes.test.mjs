@@ -3,7 +3,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 
-import { RENDERERS, SERVER, addNode, clear, fit, heightOf, openBrowser, openPage, picture, queuedPrompt, settle } from "./page.mjs";
+import { RENDERERS, SERVER, addAll, addNode, fit, heightOf, openBrowser, openPage, picture, queuedPrompt, settle } from "./page.mjs";
 
 let browser;
 let definitions;
@@ -19,16 +19,16 @@ for (const renderer of RENDERERS) {
   test(`every node of the pack can be created without an error, ${renderer}`, async () => {
     const { page, quiet, close } = await openPage(browser, { renderer });
     assert.ok(definitions.length >= 13);
+    const made = await addAll(page, definitions.map(([name]) => name));
+    const queued = await queuedPrompt(page);
     for (const [name, definition] of definitions) {
-      const id = await addNode(page, name);
+      const id = made[name];
       const title = await page.evaluate((node) => window.app.graph.getNodeById(node).title, id);
       assert.equal(title, definition.display_name);
-      if (renderer === "nodes2") await page.locator(`[data-node-id="${id}"]`).first().waitFor();
       await fit(page, id);
+      if (renderer === "nodes2") await page.locator(`[data-node-id="${id}"]`).first().waitFor();
       await picture(page, `node-${name}-${renderer}`);
-      const { inputs } = (await queuedPrompt(page))[String(id)];
-      assert.deepEqual(Object.keys(inputs).sort(), widgetNames(definition), `${name} sends its widgets and no others`);
-      await clear(page);
+      assert.deepEqual(Object.keys(queued[String(id)].inputs).sort(), widgetNames(definition), `${name} sends its widgets and no others`);
     }
     quiet();
     await close();

@@ -197,6 +197,18 @@ export async function addNode(page, type, position = [100, 120]) {
   return id;
 }
 
+/** Adds a node of each type, side by side; returns their ids by type. */
+export async function addAll(page, types) {
+  const ids = await page.evaluate((all) => Object.fromEntries(all.map((type, place) => {
+    const node = window.LiteGraph.createNode(type);
+    node.pos = [800 * place, 120];
+    window.app.graph.add(node);
+    return [type, node.id];
+  })), types);
+  await settle(page);
+  return ids;
+}
+
 /** Loads a workflow in UI form, as opening the file does. */
 export async function loadWorkflow(page, workflow, name = "test") {
   await page.evaluate(([data, title]) => window.app.loadGraphData(data, true, true, title), [workflow, name]);
