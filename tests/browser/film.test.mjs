@@ -90,7 +90,7 @@ async function compareTakes(page, renderer, choices) {
 }
 
 /** Runs the film, and sees every state that a tile goes through, and whether a live picture was in it, noted in the page itself. */
-async function make(page, height) {
+async function make(page) {
   const id = await open(page, prompt);
   await page.evaluate(() => {
     window.seen = new Set();
@@ -103,7 +103,6 @@ async function make(page, height) {
   await shows(page, ["stored", "stored", "stored"]);
   const seen = await page.evaluate(() => [...window.seen]);
   for (const state of ["waiting", "sampling", "live picture", "stored"]) assert.ok(seen.includes(state), `${state}: ${seen}`);
-  assert.deepEqual(await heightOf(page, id), height);
   await fit(page, id);
   await picture(page, "film-finished");
 }
@@ -132,9 +131,10 @@ for (const renderer of RENDERERS) {
     let { page, quiet, close } = await openPage(browser, { renderer });
     let id = await open(page, film(`none ${RUN}`));
     await page.getByText("Not rendered yet").waitFor();
-    const height = await heightOf(page, id);
+    const drawn = async () => (await heightOf(page, id)).findLast((height) => height !== null);
+    const height = await drawn();
     if (renderer === RENDERERS[0]) { // once: the other one shows the same film
-      await make(page, height);
+      await make(page);
       quiet();
       await close();
       ({ page, quiet, close } = await openPage(browser, { renderer, fresh: true }));
@@ -147,7 +147,7 @@ for (const renderer of RENDERERS) {
     assert.equal(await widgetValue(page, id, "locks"), "3");
     if (renderer === RENDERERS[0]) await makeAgain(page, id);
     await shows(page, ["reused", "stored", "locked"]);
-    assert.deepEqual(await heightOf(page, id), height, "the view had its room before there was a film");
+    assert.equal(await drawn(), height, "the view had its room before there was a film");
 
     await compareTakes(page, renderer, async () => [await widgetValue(page, id, "redo"), await widgetValue(page, id, "locks")]);
     await page.locator(".vm-film-tile").nth(2).click();
@@ -178,7 +178,7 @@ for (const renderer of RENDERERS) {
     const player = page.getByRole("group", { name: "Player" });
     await page.getByRole("button", { name: /Play film/ }).click();
     await page.waitForFunction(() => document.querySelector(".vm-film-screen").width > 32);
-    assert.deepEqual(await heightOf(page, id), height, "neither locks nor the player take more room");
+    assert.equal(await drawn(), height, "neither locks nor the player take more room");
     await player.getByRole("button", { name: /^Pause/ }).click();
     const slider = page.getByRole("slider", { name: "Place in the film" });
     await slider.fill("0");
