@@ -73,8 +73,10 @@ export const STYLE = `
   border-top: 1px solid var(--border-color); }
 .vm-film-words { flex: none; overflow: hidden; white-space: pre; text-overflow: ellipsis; }
 .vm-film-asking { order: -1; padding-top: 0; border-top: 0; }
-.vm-film-detail-row { gap: 2px; }
-.vm-film-detail-row .vm-film-button { flex: none; padding-inline: 4px; font-size: 12px; }
+.vm-film-detail-row { gap: 4px; }
+.vm-film-detail-row .vm-film-button { flex: none; padding-inline: 7px; }
+.vm-film-detail-row:not(.vm-film-ask) { gap: 2px; font-size: 12px; } /* six words, whole */
+.vm-film-detail-row:not(.vm-film-ask) .vm-film-button { padding-inline: 4px; }
 .vm-film-detail-row .vm-film-button:last-child { flex: initial; min-width: 0; }
 .vm-film-ask { min-height: 49px; padding: 3px 5px 3px 8px; border-radius: 6px; background: color-mix(in srgb, var(--vm-lock) 20%, transparent); }
 .vm-film-question, .vm-film-pending > .vm-film-status { flex: 1; min-width: 0; max-height: 2.5em; overflow: hidden; line-height: 1.25; white-space: normal; overflow-wrap: anywhere; }
