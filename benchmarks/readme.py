@@ -1,4 +1,4 @@
-"""What benchmarks/README.md shows of step times, trainings, long films and resumed ones: made from JSON, between marks.
+"""What benchmarks/README.md shows of step times, trainings, films and small VAEs: made from JSON, between marks.
 
 python tools/environment.py run -m benchmarks.readme
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import training_step
+from benchmarks import lr_vae, training_step
 from benchmarks.long_film import tenths
 from benchmarks.report import text
 
@@ -35,7 +36,12 @@ def made(name: str) -> str:
         return text(result)
     if name.startswith("training_step"):
         return training_step.table(result["ways"])
-    return long_film(result) if name == "long_film" else resumed(result)
+    others: dict[str, Callable[[dict[str, Any]], str]] = {
+        "long_film": long_film,
+        "lr_vae": lr_vae.table,
+        "resume": resumed,
+    }
+    return others[name](result)
 
 
 def long_film(result: dict[str, Any]) -> str:

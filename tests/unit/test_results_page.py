@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from benchmarks import lr_vae
 from benchmarks.readme import BLOCK, PAGE, RESULTS, long_film, page, resumed
 from benchmarks.report import text
 from benchmarks.training_step import apart
@@ -21,7 +22,7 @@ def test_the_page_is_made_of_the_results() -> None:
 
 def test_every_run_is_shown() -> None:
     marks = [match[2] for match in BLOCK.finditer(PAGE.read_text(encoding="utf-8"))]
-    assert len(NAMES) >= 6 and sorted(marks) == sorted([*NAMES, TRAINING, "long_film", "resume"])
+    assert len(NAMES) >= 6 and sorted(marks) == sorted([*NAMES, TRAINING, "long_film", "lr_vae", "resume"])
 
 
 def test_what_saves_memory_or_time_changes_a_run_less_than_chance_does() -> None:
@@ -50,3 +51,17 @@ def test_a_film_that_grows_and_a_second_run_that_computes_are_said() -> None:
     assert "| 15 to 95 MiB | 15 to 95 MiB |" in table and table.endswith("| 25.0 % | 25.0 % |")
     said = {"sections": 4, "first": {"all": 9e9, "sampling": 2e9}, "second": {"all": 1e9, "sampling": 0}, "ratio": 0.5}
     assert "1.000 in a second one that reuses all: 0.5000" in resumed(said)
+
+
+def test_what_a_small_vae_costs_is_a_mean_over_clips_and_an_error_over_seeds() -> None:
+    values = {"psnr": 20.0, "ssim": 0.5, "edges": 0.25, "shown": 30.0}
+    clips = [{"vae": values, "small": values}, {"vae": values, "small": values | {"psnr": 16.0}}]
+    better = [{"vae": values, "small": values | {"psnr": 22.0}}] * 2
+    facts = {"rate": "2x2x1", "frames": 49, "films": 4}
+    one = lr_vae.table(facts | {"seeds": 1, "clips": lr_vae.summary({"real": [clips]})})
+    assert "one seed" in one and "| real | a small VAE | 30.0 | 18.00 | 0.500 | 0.250 |" in one
+    two = lr_vae.table(facts | {"seeds": 2, "clips": lr_vae.summary({"real": [clips, better]})})
+    assert (
+        "| real | a small VAE | 30.0 | 20.00 ± 2.00 |" in two
+        and "| real | the model's own VAE |  | 20.00 ± 0.00" in two
+    )
