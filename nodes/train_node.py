@@ -188,6 +188,33 @@ class VideoMemoryTrain(io.ComfyNode):
                     "max_skipped", default=5, min=1, max=1_000_000, optional=True,
                     tooltip="Steps in a row, left out since their loss is not finite, that end the run.",
                 ),
+                io.Int.Input(
+                    "window", default=3, min=1, max=64, optional=True,
+                    tooltip="Latents of the sliding window that is trained; as many as the sampler's sliding_window.",
+                ),
+                io.Float.Input(
+                    "aligned", default=0.0, min=0.0, max=1.0, step=0.01, optional=True,
+                    tooltip="Share of sections that start where one of a film does, for films whose shots have the "
+                    "length of a section.",
+                ),
+                io.Boolean.Input(
+                    "per_clip", default=True, optional=True,
+                    tooltip="Each clip of a batch has a task, a history and dropout of its own. Off is quicker for "
+                    "small models.",
+                ),
+                io.Int.Input(
+                    "warmup", default=100, min=0, max=1_000_000, optional=True,
+                    tooltip="First steps, in which the learning rate rises.",
+                ),
+                io.Int.Input(
+                    "heldout_every", default=100, min=0, max=1_000_000, optional=True,
+                    tooltip="Steps between looks at the held-out clips; 0 for none.",
+                ),
+                io.Int.Input(
+                    "ema_every", default=1, min=1, max=10_000, optional=True,
+                    tooltip="Steps between updates of the averaged weights, which lie in RAM; 10 saves time with large "
+                    "models.",
+                ),
             ],
             outputs=[
                 MemoryEncoderSocket.Output(display_name="memory_encoder", tooltip="Trained encoder."),
@@ -225,6 +252,12 @@ class VideoMemoryTrain(io.ComfyNode):
             "reconstruction",
             "keep_checkpoints",
             "max_skipped",
+            "window",
+            "aligned",
+            "per_clip",
+            "warmup",
+            "heldout_every",
+            "ema_every",
         )
 
     @classmethod
