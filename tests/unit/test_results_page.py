@@ -30,6 +30,9 @@ def test_what_saves_memory_or_time_changes_a_run_less_than_chance_does() -> None
     losses = {way["way"]: way["losses"] for way in ways}
     plain = losses["plain"]
     by_chance = apart(losses["another seed"], plain)
+    names = ("--mixed-precision bf16, fp8 host", "bf16 host of the fp8 host's values")
+    fp8, its_values = (losses.pop(way) for way in names)
+    assert fp8 == its_values and apart(fp8, plain) < by_chance * 2 / 3  # another host, whose weights are rounded
     of_other_steps = ("plain", "another seed", "--per-clip")
     remedies = {way: apart(found, plain) for way, found in losses.items() if way not in of_other_steps}
     assert len(remedies) >= 9 and max(remedies.values()) < by_chance / 3, remedies
