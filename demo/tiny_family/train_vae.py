@@ -90,7 +90,7 @@ def make_optimizers(
     vae: torch.nn.Module, lr: float, pixel_layers: tuple[str, ...] = PIXEL_LAYERS
 ) -> list[torch.optim.Optimizer]:
     """Muon for hidden convolutions; AdamW for norms, biases and the layers that touch pixels."""
-    named = dict(vae.named_parameters())
+    named = {name: p for name, p in vae.named_parameters() if p.requires_grad}
     hidden = {k: p for k, p in named.items() if p.ndim >= 4 and k.endswith("weight") and k not in pixel_layers}
     others = [p for k, p in named.items() if k not in hidden]
     optimizers = [Muon(hidden.values(), lr), torch.optim.AdamW(others, lr / 10, (0.9, 0.98), weight_decay=1e-4)]
@@ -187,6 +187,9 @@ def train(args: argparse.Namespace) -> None:
     print("windows: " + ", ".join(f"{k} {sum(map(len, v))}" for k, v in sampler.groups.items()), flush=True)
 
     vae = build_vae(args.dim, args.seed).to(device)
+    if args.decoder_only:
+        for part in (vae.encoder, vae.conv1):
+            part.requires_grad_(False)
     anchor = None
     if args.begin:
         begin_from(vae, args.begin)
@@ -225,7 +228,7 @@ def train(args: argparse.Namespace) -> None:
             line = f"step {run.step} loss {mean_loss:.4f} psnr {-10 * math.log10(mean_error / 4):.2f} dB"
             print(f"{line} lr x{factor:.2f} {run.elapsed / 60:.1f} min", flush=True)
         if now - last_save > 150:
-            run.save(checkpoint, args.dim, anchor is not None)
+            run.save(checkpoint, args.dim, bool(anchor or args.decoder_only))
             last_save = now
         if now - last_picture > 300:
             average = build_vae(args.dim).to(device)
@@ -233,7 +236,7 @@ def train(args: argparse.Namespace) -> None:
             psnr = save_preview(average, sampler, args.out / "preview.png")
             print(f"step {run.step} preview (EMA) psnr {psnr:.2f} dB -> {args.out / 'preview.png'}", flush=True)
             last_picture = now
-    run.save(checkpoint, args.dim, anchor is not None)
+    run.save(checkpoint, args.dim, bool(anchor or args.decoder_only))
     print(f"done at step {run.step}", flush=True)
 
 
@@ -278,6 +281,7 @@ def main() -> None:
     parser.add_argument("--short-side", type=int, default=CACHE_SHORT_SIDE, help="pixels of the cached windows")
     parser.add_argument("--zoom", type=float, default=1.5, help="a crop shows up to this many times its side")
     parser.add_argument("--keep-latents", type=float, default=0, help="weight of staying at the latents of --begin")
+    parser.add_argument("--decoder-only", action="store_true", help="train the decoder alone: latents stay as they are")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--lr", type=float, default=0.02, help="of Muon; AdamW beside it has a tenth")
     parser.add_argument("--seed", type=int, default=0)
@@ -291,8 +295,8 @@ def main() -> None:
         return
     if args.out is None:
         parser.error(f"{args.command} needs --out")
-    if args.keep_latents and not args.begin:
-        parser.error("--keep-latents needs --begin: the weights whose latents are to be kept")
+    if (args.keep_latents or args.decoder_only) and not args.begin:
+        parser.error("--keep-latents and --decoder-only need --begin: the weights whose latents are to be kept")
     add_comfyui_to_path(args.comfyui)
     train(args) if args.command == "train" else export(args)
 
