@@ -1,4 +1,4 @@
-"""Trains and measures the variants of the paper on the tiny host, and prints its tables beside the paper's.
+"""Trains and measures the variants of the paper on the tiny family's host, and prints its tables beside the paper's.
 
     make reproduce                                  # the protocol for a CPU: some hours of two cores
     python -m benchmarks.reproduce --full           # with a GPU
@@ -25,7 +25,7 @@ from benchmarks.reproduction.jobs import Job, measure, prepare, ready
 from benchmarks.reproduction.plots import write_plots
 from benchmarks.reproduction.report import write_report
 from benchmarks.reproduction.runs import Workshop
-from benchmarks.reproduction.settings import FURTHER, PLANNED, PROTOCOLS, Protocol
+from benchmarks.reproduction.settings import PROTOCOLS, ROWS, Protocol
 from tools.environment import cache_folder
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -66,8 +66,8 @@ def main() -> int:
 
 
 def run_all(protocol: Protocol, workshop: Workshop, processes: int) -> None:
-    """Trains and measures every row with every seed, the planned ones first; Stage II waits for its Stage I."""
-    waiting = [Job(row, seed) for rows in (PLANNED, FURTHER) for seed in protocol.seeds for row in rows]
+    """Trains and measures every row with every seed; Stage II waits for its Stage I."""
+    waiting = [Job(row, seed) for seed in protocol.seeds for row in ROWS]
     waiting = [job for job in waiting if not workshop.result(*job).exists()]
     total = len(waiting)
     done = 0

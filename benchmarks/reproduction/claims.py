@@ -9,13 +9,14 @@ from typing import Literal
 import numpy as np
 
 from .returns import PARTS
-from .settings import PROPOSED, TABLE_1
+from .settings import FINEST, PROPOSED, RATES, TABLE_1
 
 Verdict = Literal["shown", "open", "against"]
 Values = np.ndarray
 """[seeds, clips] of one row and measure."""
 
 MEMORIES = [row.name for row in TABLE_1 if row.name != "Whole history"]
+FILM_MEMORIES = ("Memory 2x2x1", "Memory 2x2x2", "Memory 4x4x2")
 LIMIT = 2.0  # standard errors
 
 
@@ -51,19 +52,20 @@ CLAIMS = (
     Claim("F2", "psnr", PROPOSED, "Without LR 4x4x2"),
     Claim("F3", "psnr", "Proposed 2x2x4", PROPOSED),
     Claim("F4", "psnr", "Proposed 2x2x2", "Proposed 2x2x4", or_equal=True),
-    Claim("F5", "psnr", "Proposed 2x2x1", "Proposed 2x2x2"),
+    Claim("F5", "psnr", FINEST, "Proposed 2x2x2"),
     *(Claim("F6", "psnr", name, "No memory") for name in MEMORIES),
     *(Claim("F7", "psnr", "Whole history", name) for name in MEMORIES),
-    Claim("F8", "person", "Memory 4x4x2", "Without Stage I"),
+    Claim("F8", "person", "Memory 2x2x1", "Without Stage I"),
+    *(Claim("F9", "psnr", row.name, "Flat colour") for row in TABLE_1 if row.variant == "proposed"),
     Claim("S1", "psnr", "Only LR 4x4x2", "Large Patchifier 4x4x2", firm=False),
-    Claim("S2", "psnr", PROPOSED, "Positions by index", firm=False),
-    Claim("S3", "person", "Memory 4x4x2", "Encoder frozen", firm=False),
+    *(Claim("S2", "psnr", f"Proposed {rate}", f"Thumbnail {rate}", firm=False) for rate in RATES),
+    Claim("S3", "person", "Two rates", "Memory 4x4x2", firm=False),
     *(
         Claim("S4", "person at 4 s", memory, other, firm=False)
-        for memory in ("Memory 4x4x2", "Memory 2x2x2")
+        for memory in FILM_MEMORIES
         for other in ("Sliding window", "FramePack's schedule")
     ),
-    *(Claim("S5", "person at 4 s", memory, "Nothing", firm=False) for memory in ("Memory 4x4x2", "Memory 2x2x2")),
+    *(Claim("S5", "person at 4 s", memory, "Nothing", firm=False) for memory in FILM_MEMORIES),
 )
 
 

@@ -20,8 +20,8 @@ from memory_encoder.phi.config import EncoderConfig
 from .material import load_material, make_material
 from .measure import Judge, decoded, scored
 from .returns import PARTS
-from .runs import Workshop, train_host, trained
-from .settings import BASELINE_ROWS, PROPOSED, RATES, ROWS, Protocol
+from .runs import Workshop, trained
+from .settings import BASELINE_ROWS, PROPOSED, RATES, ROWS, SECOND_RATE, Protocol
 
 SHOWN = (0, 16, 32, 48)  # frames of a clip in the picture grid
 
@@ -34,24 +34,25 @@ class Job(NamedTuple):
 
 
 def prepare(protocol: Protocol, workshop: Workshop, clips: Path, jobs: int, tell: Callable[[str], None]) -> None:
-    """Films, cached latents, the host and the material of the measures."""
-    if not (workshop.data / "index.json").exists():
-        tell("films, reels and their latents")
-        videos = workshop.folder / "videos"
-        make_videos(
-            Namespace(
-                clips=clips, out=videos, films=protocol.films, solo_films=protocol.solo_films, reels=protocol.reels,
-                heldout_films=min(8, protocol.films), heldout_reels=min(4, protocol.reels), jobs=jobs,
-            )
-        )  # fmt: skip
-        make_cache(Namespace(videos=videos, out=workshop.data, rates=",".join(RATES), jobs=jobs, comfy=None))
-    tell("host")
-    if not workshop.material.exists():  # what comes next; the host's file is there from its first checkpoint on
-        train_host(protocol, workshop)
+    """Films, cached latents and the material of the measures."""
+    make_data(workshop.reels, clips, {"reels": protocol.reels}, jobs, tell)
+    make_data(workshop.films, clips, {"films": protocol.films, "solo_films": protocol.solo_films}, jobs, tell)
     tell("clips and films to measure on")
     make_material(protocol, clips, workshop.material)
     measure_vae(protocol, workshop)
     measure_baselines(protocol, workshop)
+
+
+def make_data(folder: Path, clips: Path, counts: dict[str, int], jobs: int, tell: Callable[[str], None]) -> None:
+    """Videos and their latents; `counts` of films, solo_films and reels."""
+    if (folder / "index.json").exists():
+        return
+    tell(f"{', '.join(counts)} and their latents")
+    videos = folder.with_name(f"{folder.name}_videos")
+    counts = {"films": 0, "solo_films": 0, "reels": 0, **counts}
+    heldout = {"heldout_films": min(8, counts["films"]), "heldout_reels": min(4, counts["reels"])}
+    make_videos(Namespace(clips=clips, out=videos, jobs=jobs, **counts, **heldout))
+    make_cache(Namespace(videos=videos, out=folder, rates=",".join((*RATES, SECOND_RATE)), jobs=jobs, comfy=None))
 
 
 def ready(workshop: Workshop, job: Job) -> bool:
@@ -65,7 +66,7 @@ def measure(protocol: Protocol, workshop: Workshop, job: Job) -> None:
     torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
     row, material = ROWS[job.row], load_material(workshop.material)
     with trained(protocol, workshop, row, job.seed) as module:
-        judge, found = Judge(row, module, job.seed), {}
+        judge, found = Judge(row, module, job.seed, protocol.drawing_steps), {}
         clips, histories, reels = (material[name] for name in ("retrieval", "histories", "reels"))
         if row.stage == "retrieval":
             found["retrieval"], made = judge.retrieval(clips)
@@ -101,7 +102,7 @@ def measure_baselines(protocol: Protocol, workshop: Workshop) -> None:
         return
     clips = load_material(workshop.material)["retrieval"]
     for row, (kind, rate) in BASELINE_ROWS.items():
-        config = EncoderConfig("wan", protocol.width, clips.hr.shape[1], rate=rate)
+        config = EncoderConfig("wan", 1, clips.hr.shape[1], rate=rate)
         made = [baselines(pictures.float() / 255, [config])[kind].numpy() for pictures in clips.pictures]
         text = json.dumps({"retrieval": scored(clips, np.stack(made))}).encode()
         for seed in protocol.seeds:

@@ -20,7 +20,7 @@ from memory_encoder.training.dataset.video import VideoReader
 from memory_encoder.training.dataset.windows import low_resolution_latents
 
 from .returns import make_return
-from .settings import RATES, SECONDS, Protocol
+from .settings import RATES, SECOND_RATE, SECONDS, Protocol
 
 RETRIEVED = 49  # frames of a retrieval clip
 FIRST_PIECE, OTHER_PIECE, GIVEN, MADE = 33, 12, 4, 16  # frames of a real clip that returns
@@ -75,11 +75,11 @@ def real_windows(clips: Path) -> dict[str, dict[str, np.ndarray]]:
 
 def encode(codec: Codec, clips: dict[str, np.ndarray]) -> Clips:
     """Latents at all rates of clips of one length."""
-    hr, lr, pictures = [], {rate: [] for rate in RATES}, []
+    hr, lr, pictures = [], {rate: [] for rate in (*RATES, SECOND_RATE)}, []
     for frames in clips.values():
         shown = torch.from_numpy(frames).float()[None] / 255
         hr.append(codec.encode(shown))
-        for rate in RATES:
+        for rate in lr:
             config = EncoderConfig("wan", 1, hr[0].shape[1], rate=rate, variant="only_lr")
             lr[rate].append(low_resolution_latents(shown, hr[-1].shape[2], config, codec))
         pictures.append(torch.from_numpy(frames))

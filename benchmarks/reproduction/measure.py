@@ -17,11 +17,12 @@ from memory_encoder.injection.hosts.comfy_models import load_text_encoder
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.positions import cells_for
 from memory_encoder.pictures.codec import Codec
+from memory_encoder.training.dataset.windows import low_resolution_latents
 from memory_encoder.training.module import TrainingModule
 
 from .material import GIVEN, MADE, Clips
 from .returns import PARTS, ReturnFilm, recalled
-from .settings import CFG, SECONDS, STEPS, Row
+from .settings import CFG, SECONDS, Row
 
 CONTEXT = 3  # latents of the history that are decoded again before what was made
 SHIFT = 4  # pixels
@@ -30,8 +31,8 @@ SHIFT = 4  # pixels
 class Judge:
     """One trained module, the VAE and the row's settings. All measures return numbers for each clip."""
 
-    def __init__(self, row: Row, module: TrainingModule, seed: int) -> None:
-        self.row, self.module, self.seed = row, module, seed
+    def __init__(self, row: Row, module: TrainingModule, seed: int, steps: int) -> None:
+        self.row, self.module, self.seed, self.steps = row, module, seed, steps
         self.codec: Codec = TinyCodec(None)()
         self.text = load_text_encoder([TEXT_ENCODER], "wan")
 
@@ -39,11 +40,17 @@ class Judge:
         """The memory of the first `latents` latents of clips."""
         if not self.row.memory:
             return None
-        config: EncoderConfig = self.module.encoder.config
-        lr = {}
-        if config.has_lr:
-            lr[config.rate] = clips.lr[config.rate][:, :, : cells_for(latents, config.stride[0])[0]]
+        configs: list[EncoderConfig] = [encoder.config for encoder in self.module.encoders]
+        lr = {config.rate: self.low_resolution(clips, latents, config) for config in configs if config.has_lr}
         return self.module.compress(clips.hr[:, :, :latents], lr)
+
+    def low_resolution(self, clips: Clips, latents: int, config: EncoderConfig) -> Tensor:
+        """LR latents of the first `latents` latents of clips; a last cell that is not full shows nothing of after."""
+        complete, started = cells_for(latents, config.stride[0])
+        if complete == started or latents == clips.hr.shape[2]:
+            return clips.lr[config.rate][:, :, :started]
+        shown = clips.pictures[:, : 1 + (latents - 1) * self.codec.temporal].float() / 255
+        return torch.cat([low_resolution_latents(clip[None], latents, config, self.codec) for clip in shown])
 
     @torch.no_grad()
     def retrieval(self, clips: Clips, without: bool = False) -> tuple[dict[str, list[float]], np.ndarray]:
@@ -51,7 +58,7 @@ class Judge:
         predict = partial(self.module.predict, conditioning=self.prompts([""] * len(clips.names)))
         memory = None if without else self.memory(clips, clips.hr.shape[2])
         generator = torch.Generator().manual_seed(self.seed)
-        made = decoded(self.codec, draw_history(predict, memory, tuple(clips.hr.shape), generator, STEPS))
+        made = decoded(self.codec, draw_history(predict, memory, tuple(clips.hr.shape), generator, self.steps))
         return scored(clips, made), made
 
     @torch.no_grad()
@@ -88,7 +95,7 @@ class Judge:
 
         size = (*clips.hr.shape[:2], MADE // GIVEN, *clips.hr.shape[3:])
         noise = torch.randn(size, generator=torch.Generator().manual_seed(self.seed))
-        made = draw_frames(predict, memory, noise, latents, STEPS)
+        made = draw_frames(predict, memory, noise, latents, self.steps)
         shown_before = clips.hr[:, :, latents - CONTEXT : latents]
         return decoded(self.codec, torch.cat([shown_before, made], dim=2))[:, -MADE:]
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from memory_encoder.files import write_bytes
 
 from .claims import Outcome, check, larger_error, person
 from .returns import CHOICES, PARTS
-from .runs import Workshop
-from .settings import ABLATIONS, BASELINE_ROWS, PAIRS, PLANNED, SECONDS, TABLE_1, USE, USE_PAIRS, Protocol
+from .runs import HOST, Workshop
+from .settings import BASELINE_ROWS, RECIPE, ROWS, SECONDS, TABLE_1, USE, Protocol
 
 PAPER = {  # Table 1: PSNR, SSIM, LPIPS
     "Large Patchifier 4x4x2": (12.93, 0.412, 0.365),
@@ -27,23 +27,12 @@ PAPER = {  # Table 1: PSNR, SSIM, LPIPS
     "Proposed 2x2x1": (20.19, 0.705, 0.121),
 }
 Found = dict[str, list[dict[str, Any]]]
-REPORTED = (*PLANNED, *BASELINE_ROWS, "VAE alone")  # what a seed is whole with
+REPORTED = (*ROWS, *BASELINE_ROWS, "VAE alone")  # what a seed is whole with
 NEAR = (1, 2, 3, 4)  # seconds of history that windows of training hold
-USE_SHOWN = ("person", "object at 1 s", "object at 8 s")  # of the further rows of Stage II
-
-
-class Pair(NamedTuple):
-    """Values [seeds, clips] of two rows, `row` the further one."""
-
-    row: str
-    against: str
-    measure: str
-    a: np.ndarray
-    b: np.ndarray
 
 
 def seeds_done(protocol: Protocol, workshop: Workshop) -> list[int]:
-    """Seeds with which every planned row is measured."""
+    """Seeds with which every row is measured."""
     return seeds_of(workshop, protocol.seeds, *REPORTED)
 
 
@@ -55,17 +44,6 @@ def collected(workshop: Workshop, seeds: Sequence[int], rows: Sequence[str]) -> 
 def seeds_of(workshop: Workshop, seeds: Sequence[int], *rows: str) -> list[int]:
     """The seeds with which all of these rows are measured."""
     return [seed for seed in seeds if all(workshop.result(row, seed).exists() for row in rows)]
-
-
-def further(workshop: Workshop, seeds: Sequence[int]) -> list[Pair]:
-    """Measures of the pairs with further rows, with the seeds that both are measured with."""
-    pairs = []
-    for shown, rows in ((("psnr",), PAIRS), (USE_SHOWN, USE_PAIRS)):
-        for first, second in rows:
-            if both := seeds_of(workshop, seeds, first, second):
-                values = measures(collected(workshop, both, (first, second)))
-                pairs += [Pair(first, second, name, values[name][first], values[name][second]) for name in shown]
-    return pairs
 
 
 def measures(found: Found) -> dict[str, dict[str, np.ndarray]]:
@@ -106,24 +84,6 @@ def table_1(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
                  for metric, digits in (("psnr", 2), ("ssim", 3), ("edges", 3), ("lpips", 3))]  # fmt: skip
         cells += [f"{value:g}" for value in paper] if paper else ["-"] * 3
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return lines
-
-
-def ablation_table(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
-    lines = ["| Proposed 4x4x2 with | PSNR (dB) | difference |", "|---|---|---|"]
-    base = found["psnr"]["Proposed 4x4x2"]
-    for row in ABLATIONS:
-        values = found["psnr"][row.name]
-        lines.append(f"| {row.name.lower()} | {cell(values)} | {cell(values - base)} |")
-    return lines
-
-
-def further_table(pairs: list[Pair]) -> list[str]:
-    lines = ["| row | against | measure | its value | the other's | difference | seeds |", "|---" * 7 + "|"]
-    for row, against, measure, a, b in pairs:
-        scale, unit = unit_of(measure)
-        cells = " | ".join(cell(values, 2 if scale == 1 else 0, scale) for values in (a, b, a - b))
-        lines.append(f"| {row} | {against} | {measure}, {unit} | {cells} | {len(a)} |")
     return lines
 
 
@@ -170,7 +130,6 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dic
     found = collected(workshop, seeds, REPORTED)
     values = measures(found)
     outcomes = check(values)
-    pairs = further(workshop, protocol.seeds)
     against = [o for o in outcomes if o.claim.firm and o.verdict != "shown"]
     trial = protocol.name == "quick"
     lines = [
@@ -180,16 +139,14 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dic
           if trial else []),
         *([f"**Unfinished: {len(seeds)} of {len(protocol.seeds)} seeds.**", ""]
           if len(seeds) < len(protocol.seeds) else []),
-        f"Seeds {', '.join(map(str, seeds))}; host of width {protocol.width}; Stage I {protocol.first_steps} steps, "
-        f"Stage II {protocol.second_steps}, batch {protocol.batch}. Mean ± standard error (the larger of that over "
-        "clips and that over seeds). `benchmarks/protocol.md` says how each number is made.",
+        f"Seeds {', '.join(map(str, seeds))}; the tiny family's host and recipe; Stage I {protocol.first_steps} steps, "
+        f"Stage II {protocol.second_steps}, {RECIPE.both['batch_size']} clips each. Mean ± standard error (the larger "
+        "of that over clips and that over seeds). `benchmarks/protocol.md` says how each number is made.",
         "",
         f"Machine: {machine['gpu']['name'] if machine['gpu'] else machine['cpu']}, {machine['cores']} cores, "
         f"torch {machine['torch']}, ComfyUI {machine['comfyui']}.",
         "", "## Retrieval (Table 1)", "", *table_1(values),
         *([] if "lpips" in values else ["", "LPIPS is not measured: its network's weights are not installed."]),
-        "", "## Ablations", "", *ablation_table(values),
-        *(["", "## Further rows, not planned before the first run", "", *further_table(pairs)] if pairs else []),
         "", "## Use in films: recalled, % (chance " + f"{100 / CHOICES:g})", "", *use_table(values),
         "", "## Return on real clips", "", *return_table(values),
         "", "## Claims", "", *(["A trial run claims nothing."] if trial else claim_table(outcomes)), "",
@@ -201,11 +158,14 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dic
         "protocol": vars(protocol),
         "seeds": seeds,
         "machine": machine,
-        "hashes": {path.name: sha256(path) for path in (workshop.data / "index.json", workshop.host)},
+        "hashes": {
+            "reels": sha256(workshop.reels / "index.json"),
+            "films": sha256(workshop.films / "index.json"),
+            "host": sha256(HOST),
+        },
         "clips": {"retrieval": found["Proposed 4x4x2"][0]["names"], "films": found["Memory 4x4x2"][0]["films"],
                   "reels": found["Memory 4x4x2"][0]["reel_names"]},
         "measures": {measure: {row: v.tolist() for row, v in rows.items()} for measure, rows in values.items()},
-        "further": [{**pair._asdict(), "a": pair.a.tolist(), "b": pair.b.tolist()} for pair in pairs],
         "claims": [{**vars(o.claim), "difference": o.difference, "error": o.error, "verdict": o.verdict}
                    for o in outcomes],
     }  # fmt: skip

@@ -3,72 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from memory_encoder.evaluation.baselines import BEFORE, FLAT, LOW_RESOLUTION, THUMBNAIL
 from memory_encoder.training.options import TrainOptions
+from memory_encoder.training.presets import PRESETS
 
 RATES = ("4x4x2", "2x2x4", "2x2x2", "2x2x1")
+SECOND_RATE = "2x2x8"  # beside 4x4x2
 SECONDS = (1, 2, 3, 4, 8)
 FRAMEPACK, SLIDING_WINDOW, WHOLE = "1@1x1x1+2@2x2x2+16@4x4x4", "1@1x1x1", "21@1x1x1"
-STEPS, CFG, SHIFT = 12, 2.5, 3.0
-EFFORT = 4  # times the steps of the rows that train longer
+CFG = 2.5
+RECIPE = PRESETS["tiny"]
+SHARES = (("reels", 0.35), ("films", 0.65))  # of the clips of Stage II
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Sizes of one reproduction. films, solo_films, reels: what is trained on. steps of the host and of both stages."""
+    """Sizes of one reproduction. films, solo_films, reels: what is trained on. steps of both stages."""
 
     name: str
     films: int = 60
-    solo_films: int = 120
-    reels: int = 60
-    width: int = 128
-    heads: int = 4
-    channels: tuple[int, ...] = (32, 64, 96, 128)
-    rank: int = 32
-    host_steps: int = 1200
-    host_batch: int = 24
-    first_steps: int = 400
-    second_steps: int = 300
-    batch: int = 8
+    solo_films: int = 60
+    reels: int = 200
+    channels: tuple[int, ...] = (48, 128, 256)
+    first_steps: int = 1500
+    second_steps: int = 1200
     seeds: tuple[int, ...] = (0, 1, 2)
     real_windows: int = 100  # at most
     retrieval_films: int = 8
     use_films: int = 16
+    drawing_steps: int = 12
 
-    def host_options(self) -> TrainOptions:
-        return TrainOptions(
-            stage="host", train_host=True, optimizer="muon", steps=self.host_steps, batch_size=self.host_batch,
-            learning_rate=1.5e-3, weight_decay=0.01, warmup=min(60, self.host_steps), cooldown=self.host_steps // 2,
-            ema=0.998, section=4, context=0.8, coarse=0.5, before=0.5, aligned=0.5, caption_dropout=0.2,
-            mixed_precision="bf16", gradient_checkpointing=False, shift=SHIFT, per_clip=False,
-            heldout_every=200, checkpoint_every=100, picture_every=0,
-        )  # fmt: skip
-
-    def options(self, stage: str, steps: int, seed: int, **changed: Any) -> TrainOptions:
-        """Options of a run of either stage."""
-        options = TrainOptions(
-            stage="retrieval", steps=steps, batch_size=self.batch, learning_rate=1e-3, encoder_rate=0.2, rank=self.rank,
-            warmup=20, cooldown=steps // 2, ema=0.98, seed=seed, clean_share=0.5, caption_dropout=0.4,
-            mixed_precision="bf16", gradient_checkpointing=False, shift=SHIFT, section=8, window_share=0.0,
-            shorter_share=0.0, per_clip=False, heldout_every=0, checkpoint_every=200, picture_every=0,
-        )  # fmt: skip
-        if stage == "continuation":
-            options = replace(
-                options, stage="continuation", section=4, aligned=0.7, history_dropout=0.15, caption_dropout=0.15
-            )
-        return replace(options, **changed)
+    def options(self, row: Row, seed: int) -> TrainOptions:
+        """Of a row's run: the recipe of the tiny family, without the sliding window that nothing is measured with."""
+        recipe = RECIPE.options(row.stage, row.steps(self)) | {"window_share": 0.0}
+        quiet = {"heldout_every": 0, "checkpoint_every": 200, "picture_every": 0}
+        return TrainOptions(**{"stage": row.stage, "seed": seed, **recipe, **quiet, **dict(row.changed)})
 
 
 CPU = Protocol("cpu")
 FULL = replace(
-    CPU, name="full", films=250, solo_films=350, reels=130, width=256, channels=(64, 128, 256, 512), rank=40,
-    host_steps=3000, first_steps=2000, second_steps=1500, batch=32,
-)  # fmt: skip
+    CPU, name="full", films=250, solo_films=350, reels=400, channels=(64, 128, 256), first_steps=6000, second_steps=5000
+)
 QUICK = replace(
-    CPU, name="quick", films=1, solo_films=1, reels=1, host_steps=2, host_batch=2, first_steps=2, second_steps=2,
-    batch=2, seeds=(0,), real_windows=1, retrieval_films=1, use_films=1,
+    CPU, name="quick", films=1, solo_films=1, reels=1, first_steps=2, second_steps=2, seeds=(0,), real_windows=1,
+    retrieval_films=1, use_films=1, drawing_steps=2,
 )  # fmt: skip
 PROTOCOLS = {protocol.name: protocol for protocol in (CPU, FULL, QUICK)}
 
@@ -77,31 +57,27 @@ PROTOCOLS = {protocol.name: protocol for protocol in (CPU, FULL, QUICK)}
 class Row:
     """One row of a table: a memory and how it is trained.
 
-    start: the row whose encoder and LoRA Stage II begins with; without one it begins anew, with the steps of both
-    stages. memory: False for nothing beside the section. cross_attention: a branch from phi into every block. effort:
-    how many times the protocol's steps it takes. changed: other options of its training.
+    start: the row whose encoder Stage II begins with; without one it begins with a new one. others: rates of further,
+    new encoders beside it. memory: False for nothing beside the section. cross_attention: a branch from phi into every
+    block. cached: memory tokens as keys and values alone. changed: other options of its training.
     """
 
     name: str
-    stage: str = "retrieval"
+    stage: Literal["retrieval", "continuation"] = "retrieval"
     rate: str = "4x4x2"
     variant: str = "proposed"
     start: str = ""
+    others: tuple[str, ...] = ()
     memory: bool = True
     cross_attention: bool = False
-    config: tuple[tuple[str, Any], ...] = ()
-    random_output: bool = False
-    history_timestep: str = "zero"
-    effort: int = 1
+    cached: bool = False
     changed: tuple[tuple[str, Any], ...] = ()
 
     def steps(self, protocol: Protocol) -> int:
-        if self.stage == "retrieval":
-            return self.effort * protocol.first_steps
-        return self.effort * (protocol.second_steps + (0 if self.start else protocol.first_steps))
+        return protocol.first_steps if self.stage == "retrieval" else protocol.second_steps
 
 
-PROPOSED = "Proposed 4x4x2"
+PROPOSED, FINEST = "Proposed 4x4x2", "Proposed 2x2x1"
 TABLE_1 = (
     Row("Large Patchifier 4x4x2", variant="large_patchifier"),
     Row("Only LR 4x4x2", variant="only_lr"),
@@ -109,29 +85,25 @@ TABLE_1 = (
     Row(PROPOSED),
     Row("Proposed 2x2x4", rate="2x2x4"),
     Row("Proposed 2x2x2", rate="2x2x2"),
-    Row("Proposed 2x2x1", rate="2x2x1"),
+    Row(FINEST, rate="2x2x1"),
     Row("Whole history", rate=WHOLE, variant="recent"),
 )
-ABLATIONS = (
-    Row("Positions by index", config=(("positions", "index"),)),
-    Row("Timestep of the section", history_timestep="same"),
-    Row("Attention causal", config=(("attention", "causal"),)),
-    Row("Attention full", config=(("attention", "full"),)),
-    Row("Output not zero at first", random_output=True),
-)
+# What only the last latents are given to has no frames of before to give back: all of its steps go on with a film.
+LAST: Any = {"stage": "continuation", "variant": "recent"}
 USE = (
-    Row("Memory 4x4x2", "continuation", start=PROPOSED),
+    Row("Memory 2x2x1", "continuation", rate="2x2x1", start=FINEST),
     Row("Memory 2x2x2", "continuation", rate="2x2x2", start="Proposed 2x2x2"),
-    Row("Memory Only LR", "continuation", variant="only_lr", start="Only LR 4x4x2"),
-    Row("Memory Without LR", "continuation", variant="without_lr", start="Without LR 4x4x2"),
-    Row("Without Stage I", "continuation"),
-    Row("Encoder frozen", "continuation", start=PROPOSED, changed=(("train_encoder", False),)),
-    Row("Sliding window", "continuation", rate=SLIDING_WINDOW, variant="recent"),
-    Row("FramePack's schedule", "continuation", rate=FRAMEPACK, variant="recent"),
-    Row("Nothing", "continuation", rate=SLIDING_WINDOW, variant="recent", memory=False,
-        changed=(("history_dropout", 1.0),)),
+    Row("Memory 4x4x2", "continuation", start=PROPOSED),
+    Row("Two rates", "continuation", start=PROPOSED, others=(SECOND_RATE,)),
+    Row("Cross-attention", "continuation", rate="2x2x1", start=FINEST, cross_attention=True),
+    Row("Cached memory", "continuation", rate="2x2x1", start=FINEST, cached=True),
+    Row("Without Stage I", "continuation", rate="2x2x1"),
+    Row("Sliding window", **LAST, rate=SLIDING_WINDOW, changed=(("retrieval_share", 0.0),)),
+    Row("FramePack's schedule", **LAST, rate=FRAMEPACK, changed=(("retrieval_share", 0.0),)),
+    Row("Nothing", **LAST, rate=SLIDING_WINDOW, memory=False,
+        changed=(("retrieval_share", 0.0), ("history_dropout", 1.0))),
 )  # fmt: skip
-PLANNED = {row.name: row for row in (*TABLE_1, *ABLATIONS, *USE)}  # before the first run
+ROWS = {row.name: row for row in (*TABLE_1, *USE)}
 # Pictures without a model that a memory has to beat; those that show as much as a memory are there for each rate.
 BASELINE_ROWS = {
     "Flat colour": (FLAT, RATES[0]),
@@ -139,36 +111,3 @@ BASELINE_ROWS = {
     **{f"Thumbnail {rate}": (THUMBNAIL, rate) for rate in RATES},
     **{f"LR picture {rate}": (LOW_RESOLUTION, rate) for rate in RATES},
 }
-BRANCHES = ("Only LR 4x4x2", "Without LR 4x4x2", PROPOSED)
-
-
-def longer(name: str) -> Row:
-    """The planned row with EFFORT times the steps, Stage I included."""
-    row = PLANNED[name]
-    return replace(row, name=f"{name} longer", start=row.start and f"{row.start} longer", effort=EFFORT)
-
-
-LONGER = {name: longer(name) for name in (*BRANCHES, "Memory 4x4x2", "Without Stage I")}
-FURTHER = {
-    row.name: row
-    for row in (
-        *LONGER.values(),
-        Row("Without Stage I 2x2x2", "continuation", rate="2x2x2"),
-        Row("Cross-attention", cross_attention=True),
-        Row("Cached memory", config=(("memory_attention", "cached"),)),
-    )
-}
-ROWS = {**PLANNED, **FURTHER}
-# What further rows are compared with: the same with fewer steps, the single branches, the plain memory, no Stage I.
-PAIRS = (
-    *((LONGER[name].name, name) for name in BRANCHES),
-    *((LONGER[PROPOSED].name, LONGER[name].name) for name in BRANCHES[:2]),
-    ("Cross-attention", PROPOSED),
-    ("Cached memory", PROPOSED),
-)
-USE_PAIRS = (
-    ("Memory 2x2x2", "Without Stage I 2x2x2"),
-    ("Memory 4x4x2 longer", "Without Stage I longer"),
-    ("Memory 4x4x2 longer", "Memory 4x4x2"),
-    ("Without Stage I longer", "Without Stage I"),
-)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from benchmarks.reproduction.jobs import Job, measure, prepare, ready
-from benchmarks.reproduction.report import USE_SHOWN, seeds_done, write_report
+from benchmarks.reproduction.report import seeds_done, write_report
 from benchmarks.reproduction.runs import Workshop
-from benchmarks.reproduction.settings import BASELINE_ROWS, CPU, PAIRS, QUICK, ROWS, SECONDS, USE_PAIRS
+from benchmarks.reproduction.settings import BASELINE_ROWS, CPU, QUICK, ROWS, SECONDS
 
 DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "clips"
-TRAINED = ("Proposed 4x4x2", "Whole history", "Cross-attention", "Cached memory", "Memory 4x4x2", "Nothing")
+TRAINED = ("Proposed 4x4x2", "Memory 4x4x2", "Two rates", "Nothing")
 MACHINE = {"gpu": None, "cpu": "a processor", "cores": 2, "torch": "2", "comfyui": "0"}
 
 
@@ -43,7 +43,7 @@ def test_retrieval_is_measured_for_each_clip_with_and_without_the_memory(worksho
 
 
 def test_use_and_return_are_measured_for_every_length_of_history(workshop: Workshop) -> None:
-    for row in ("Memory 4x4x2", "Nothing"):
+    for row in ("Memory 4x4x2", "Two rates", "Nothing"):
         result = found(workshop, row)
         assert list(result["use"]) == [str(seconds) for seconds in SECONDS]
         assert len(result["reels"]["psnr"]) == len(result["reel_names"]) == 1
@@ -67,9 +67,7 @@ def test_the_report_waits_for_a_whole_seed_and_holds_every_row(workshop: Worksho
     text = write_report(CPU, workshop, tmp_path, MACHINE)
     assert all(f"\n| {name} | " in text and "edges" in found(workshop, name)["retrieval"] for name in BASELINE_ROWS)
     assert "Unfinished: 1 of 3 seeds" in text
-    assert all(f"| {name.lower()} |" in text.lower() for name in ROWS)
-    assert all(f"| {first} | {second} | psnr, dB |" in text for first, second in PAIRS)
-    assert all(f"| {first} | {second} | {name}, %" in text for first, second in USE_PAIRS for name in USE_SHOWN)
+    assert all(f"\n| {name} |" in text for name in ROWS)
     record = json.loads((tmp_path / "reproduction_cpu.json").read_text())
     assert record["seeds"] == [0]
     assert {claim["verdict"] for claim in record["claims"] if claim["number"] == "F1"} == {"open"}

@@ -11,16 +11,16 @@ import pytest
 from benchmarks.reproduction.claims import CLAIMS, Claim, Outcome, difference, person
 from benchmarks.reproduction.returns import CHOICES, PARTS, make_return, recalled
 from benchmarks.reproduction.settings import (
+    BASELINE_ROWS,
     CPU,
     FULL,
-    FURTHER,
-    PAIRS,
-    PLANNED,
     PROPOSED,
     QUICK,
+    RECIPE,
     ROWS,
     SECONDS,
-    USE_PAIRS,
+    SHARES,
+    TABLE_1,
 )
 
 PROTOCOL = (Path(__file__).parents[2] / "benchmarks" / "protocol.md").read_text()
@@ -53,47 +53,42 @@ def test_recall_of_the_person_is_the_mean_of_identity_and_clothes():
 
 def test_every_claim_compares_rows_that_are_trained_and_stands_in_the_protocol():
     for claim in CLAIMS:
-        assert {claim.higher, claim.lower} <= {*ROWS, "No memory"}
+        assert {claim.higher, claim.lower} <= {*ROWS, *BASELINE_ROWS, "No memory"}
         assert re.search(rf"\b{claim.number}\b", PROTOCOL)
 
 
 def test_the_protocol_states_the_numbers_that_are_used():
-    host = CPU.host_options()
-    assert f"all weights, {host.steps:,} steps of {host.batch_size} clips" in PROTOCOL
-    assert f"| Stage I | {CPU.first_steps} steps" in PROTOCOL
-    assert f"{CPU.second_steps} steps from Stage I" in PROTOCOL
-    assert f"what has no Stage I gets {CPU.first_steps + CPU.second_steps} steps" in PROTOCOL
-    assert f"batch {CPU.batch}" in PROTOCOL
-    assert f"LoRA of rank {CPU.rank}" in PROTOCOL
+    one, two = (CPU.options(ROWS[name], 0) for name in (PROPOSED, "Memory 2x2x1"))
+    assert f"({CPU.films} of two characters, {CPU.solo_films} of one) and {CPU.reels} reels" in PROTOCOL
+    assert f"channels {', '.join(map(str, CPU.channels))}" in PROTOCOL
+    assert f"LoRA of rank {one.rank}" in PROTOCOL and f"{one.batch_size} clips a step" in PROTOCOL
+    assert f"| Stage I | {CPU.first_steps:,} steps" in PROTOCOL
+    assert f"| Stage II | {CPU.second_steps:,} steps" in PROTOCOL
+    assert f"{one.reconstruction} steps of reconstruction" in PROTOCOL
+    assert f"{one.learning_rate:g} in Stage I and {two.learning_rate:g} in Stage II" in PROTOCOL
+    assert f"{SHARES[1][1]:.0%} of its clips are films" in PROTOCOL
     assert f"{CPU.use_films} held-out films" in PROTOCOL
     assert f"{CPU.retrieval_films} held-out films" in PROTOCOL
+    assert (
+        PROTOCOL.count(f"{CPU.drawing_steps} Euler steps") == 1 and f"({CPU.drawing_steps} steps, guidance" in PROTOCOL
+    )
     assert "2, 3, 4 and 8 seconds" in PROTOCOL
     assert SECONDS == (1, 2, 3, 4, 8)
-    assert f"{FULL.host_steps:,}, {FULL.first_steps:,} and {FULL.second_steps:,} steps" in PROTOCOL
+    assert f"{FULL.first_steps:,} and {FULL.second_steps:,} steps" in PROTOCOL
 
 
-def test_all_planned_rows_train_the_same_number_of_steps():
-    for row in PLANNED.values():
-        before = ROWS[row.start].steps(CPU) if row.start else 0
-        total = CPU.first_steps + (CPU.second_steps if row.stage == "continuation" else 0)
-        assert row.steps(CPU) + before == total
-        assert row.steps(QUICK) <= QUICK.first_steps + QUICK.second_steps
-
-
-def test_further_rows_are_compared_with_what_is_trained_and_are_declared():
-    pairs = (*PAIRS, *USE_PAIRS)
-    assert {name for pair in pairs for name in pair} <= {*ROWS}
-    assert {name for pair in pairs for name in pair} >= {*FURTHER}
-    assert all(ROWS[name].stage == "retrieval" for pair in PAIRS for name in pair)
-    assert all(ROWS[name].stage == "continuation" for pair in USE_PAIRS for name in pair)
-    assert "four times the steps" in PROTOCOL and "cached memory" in PROTOCOL and "without Stage I at 2x2x2" in PROTOCOL
-
-
-def test_what_trains_longer_has_four_times_the_steps_of_both_stages():
-    assert ROWS[f"{PROPOSED} longer"].steps(CPU) == 4 * CPU.first_steps
-    begun, anew = ROWS["Memory 4x4x2 longer"], ROWS["Without Stage I longer"]
+def test_all_rows_of_a_stage_train_the_same_number_of_steps_by_the_recipe():
+    for row in ROWS.values():
+        options = CPU.options(row, 2)
+        assert options.steps == (CPU.first_steps if row in TABLE_1 else CPU.second_steps)
+        assert options.seed == 2 and options.window_share == 0
+        assert (options.rank, options.batch_size) == (RECIPE.both["rank"], RECIPE.both["batch_size"])
+        assert QUICK.options(row, 0).steps == 2
+    assert CPU.options(ROWS["Nothing"], 0).history_dropout == 1
     assert (
-        anew.steps(CPU) == begun.steps(CPU) + ROWS[begun.start].steps(CPU) == 4 * (CPU.first_steps + CPU.second_steps)
+        CPU.options(ROWS["Sliding window"], 0).retrieval_share
+        == 0
+        < CPU.options(ROWS["Memory 4x4x2"], 0).retrieval_share
     )
 
 
