@@ -36,6 +36,7 @@ test("a person opens the first film among the templates, reads it, presses Run a
   assert.deepEqual(await page.evaluate(refusals), [], "nothing is missing");
   assert.ok((await page.evaluate(() => window.app.canvas.ds.scale)) >= 0.7, "it opens large enough to read");
   await page.getByText("press Run", { exact: false }).first().waitFor(); // what to do stands in the view
+  assert.ok(await page.locator(".vm-sb-toolbar").evaluate((bar) => bar.offsetHeight < 40), "the Storyboard's buttons are one row");
   await picture(page, "first-film");
   await inAHurry(page);
   await page.getByRole("button", { name: "Run", exact: true }).first().click();
