@@ -16,12 +16,12 @@ from memory_encoder.injection.hosts.comfy_models import training_mode
 from memory_encoder.injection.hosts.encoder_file import with_paths
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.listener import RECALL_PICTURE, PictureListener
-from memory_encoder.training.module import TrainingModule, computing_type
+from memory_encoder.training.module import TrainingModule, computing_type, weights_type
 from memory_encoder.training.options import TrainOptions
 from memory_encoder.training.trainer import Trainer
 
 from .sharded import HunyuanClips, decode, hunyuan_module
-from .training import OneClip, tiny_module, tiny_options
+from .training import OneClip, narrowed, tiny_module, tiny_options
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +102,18 @@ def test_half_and_full_hosts_give_the_same_loss_but_for_rounding() -> None:
     drawn = draw_rows(batch, options, 2, 0, 0)
     full = float(tiny_module(options)(batch, drawn))
     assert float(half_module(options, torch.bfloat16)(batch, drawn)) == pytest.approx(full, rel=0.02)
+
+
+def test_an_fp8_host_learns_to_the_bit_as_a_bf16_host_of_its_values(tmp_path: Path) -> None:
+    """Its weights stay fp8, and are cast again in the backward pass."""
+    options, fp8, losses = tiny_options(steps=6, stage="continuation", mixed_precision="bf16"), torch.float8_e4m3fn, []
+    for stored, rounded in ((fp8, fp8), (torch.bfloat16, fp8), (torch.bfloat16, torch.bfloat16)):
+        module = narrowed(tiny_module(options, casting=True), stored, rounded)
+        trainer = Trainer(module, OneClip(8), options, tmp_path / f"{stored}{rounded}", cpu=True)
+        losses.append([entry["loss"] for entry in trainer.run()])
+        assert weights_type(module.diffusion_model) == stored
+    narrow, its_values, other = losses
+    assert narrow == its_values != other
 
 
 def test_the_type_that_a_host_computes_in() -> None:
