@@ -2,7 +2,8 @@
 
     python -m demo.tiny_family.evaluate_vae --clips FOLDER --out FOLDER
 
-Prints PSNR and SSIM per clip and writes ``vae_round_trip.png`` (original above reconstruction).
+Prints PSNR and SSIM per clip, for films also the PSNR of a linear code of as many numbers, and writes
+``vae_round_trip.png`` (original above reconstruction).
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from memory_encoder.evaluation.metrics import psnr, ssim
 from .clips import HELD_OUT_SEED, clip_windows, list_clips, resize_short_side
 from .install import VAE_NAME, WEIGHTS
 from .procedural import make_film
-from .wan_vae import add_comfyui_to_path, build_vae, decode_clip, encode_clip
+from .wan_vae import LATENT_CHANNELS, add_comfyui_to_path, build_vae, decode_clip, encode_clip
 
 WINDOWS = 3  # windows of 9 frames per clip, spread over it
 FILMS = 4
+CODE_FILMS = 40  # of the training seeds, from which the linear code is
 
 
 def held_out_windows(clips: Path | None, short_side: int) -> dict[str, np.ndarray]:
@@ -34,9 +36,7 @@ def held_out_windows(clips: Path | None, short_side: int) -> dict[str, np.ndarra
         picks = np.linspace(0, len(windows) - 1, min(WINDOWS, len(windows))).round().astype(int)
         found[clip.name] = np.stack([[resize_short_side(f, short_side, 8) for f in windows[i]] for i in picks])
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + FILMS):
-        film = make_film(seed, shots=3, width=short_side * 4 // 3 // 8 * 8, height=short_side)
-        starts = [s.start + 12 for s in film.shots]
-        found[f"film {seed}"] = np.stack([film.frames[i : i + 9] for i in starts])
+        found[f"film {seed}"] = film_windows(range(seed, seed + 1), short_side)
     return found
 
 
@@ -46,6 +46,31 @@ def round_trip(vae: torch.nn.Module, windows: np.ndarray) -> np.ndarray:
     pixels = torch.from_numpy(windows).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
     output = decode_clip(vae, encode_clip(vae, pixels)).clamp(-1, 1)
     return ((output + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).numpy()
+
+
+def blocks(windows: np.ndarray) -> np.ndarray:
+    """What one latent of time and place covers, four frames of 8x8 pixels after a window's first frame: [N, 768]."""
+    n, _, height, width, colours = windows.shape
+    cut = windows[:, 1:].reshape(n, -1, 4, height // 8, 8, width // 8, 8, colours)
+    return cut.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(-1, 4 * 8 * 8 * colours).astype(np.float32)
+
+
+def linear_code(seen: np.ndarray, windows: np.ndarray, numbers: int = LATENT_CHANNELS) -> float:
+    """PSNR in dB of `windows`, their first frames left out, through the best linear code (PCA) of `seen`.
+
+    numbers: that a block of four frames is coded with, as many as the VAE has. Both uint8 [N, 1+4k, H, W, 3].
+    """
+    known, shown = blocks(seen), blocks(windows)
+    mean = known.mean(0)
+    axes = np.linalg.eigh(np.cov((known - mean).T))[1][:, -numbers:]
+    error = (shown - mean) @ axes @ axes.T + mean - shown
+    return float(-10 * np.log10(np.square(error).mean() / 255**2))
+
+
+def film_windows(seeds: range, short_side: int) -> np.ndarray:
+    """A window of nine frames from within each of three shots of each film."""
+    films = (make_film(s, shots=3, width=short_side * 4 // 3 // 8 * 8, height=short_side) for s in seeds)
+    return np.stack([film.frames[shot.start + 12 : shot.start + 21] for film in films for shot in film.shots])
 
 
 def as_images(windows: np.ndarray) -> torch.Tensor:
@@ -75,6 +100,9 @@ def main() -> None:
         print(f"{name:32s} PSNR {result[0]:.2f} dB  SSIM {result[1]:.3f}", flush=True)
         pair = np.concatenate([windows[-1, 4], output[-1, 4]], 0)
         rows.append(cv2.resize(pair, (192, 288), interpolation=cv2.INTER_AREA))
+    held_out = film_windows(range(HELD_OUT_SEED, HELD_OUT_SEED + FILMS), args.short_side)
+    linear = linear_code(film_windows(range(CODE_FILMS), args.short_side), held_out)
+    print(f"{'films, linear code':32s} PSNR {linear:.2f} dB")
     for kind, values in scores.items():
         if values:
             mean = np.mean(values, axis=0)
