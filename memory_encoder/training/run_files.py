@@ -168,7 +168,8 @@ def clips_trained_on(encoder: Path) -> set[str]:
 
 def begun_with(folder: Path) -> dict[str, Any]:
     """The options of the run in a folder, as `TrainOptions.that_shape_the_run` gave them; empty where there is none."""
-    return facts_of(folder / ENCODER) if checkpoints_in(folder) else {}
+    facts = facts_of(folder / ENCODER) if checkpoints_in(folder) else {}
+    return {name: value for name, value in facts.items() if name != "steps"}  # there it is how many were done
 
 
 class LossLog:

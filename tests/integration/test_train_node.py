@@ -527,12 +527,13 @@ def test_ctrl_c_on_the_command_says_where_it_stopped_and_how_to_go_on(
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_trains(
+def test_every_preset_trains_and_goes_on_to_the_steps_that_are_asked_for(
     files: dict[str, Path],  # noqa: F811
     cached: Path,
     tmp_path: Path,
     preset: str,
 ) -> None:
-    fixed = ["--stage", "continuation", "--from-scratch", "--preset", preset, "--steps", "1", "--mixed-precision", "no"]
-    assert train(files, cached, tmp_path, *fixed) == 0
-    assert len(read_losses(tmp_path / LOSSES)) == 1
+    fixed = ["--stage", "continuation", "--from-scratch", "--preset", preset, "--mixed-precision", "no"]
+    for steps in (1, 2):  # the second goes on where the first one was stopped
+        assert train(files, cached, tmp_path, *fixed, "--steps", str(steps)) == 0
+        assert len(read_losses(tmp_path / LOSSES)) == steps
