@@ -26,7 +26,7 @@ from memory_encoder.training.run_files import ENCODER, LOSSES, LossLog, encoder_
 from tests.unit.dataset_clips import cache, counting
 
 from .loaders import PARAMETERS, checkpoint_state
-from .operations import Case
+from .watching import Case
 
 CONFIG = EncoderConfig("wan", 16, 4, variant="without_lr", channels=(8, 8, 8, 8), heads=2)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults.cases import CASES
-from benchmarks.faults.operations import Case, Watched, failed_at, points, watching, worked
+from benchmarks.faults.watching import Case, Watched, failed_at, points, watching, worked
 
 
 @pytest.mark.skipif(os.name == "nt", reason="closes what a dead process held open the POSIX way")
