@@ -112,14 +112,16 @@ for (const renderer of RENDERERS) {
     await picture(page, `inspector-${renderer}`);
     // The memory of a film that goes on from another one.
     const sampler = await addNode(page, "VideoMemorySampler", [-500, 120]);
-    await page.evaluate(([from, to]) => {
+    const timeline = [{ frames: 33, sections: sections.map((one, i) => ({ ...one, number: i + 1 })), asked: [] }];
+    // At once: the sampler's strip soon reads the disk, on which there is no such film.
+    const titles = await page.evaluate(([from, to, shownThen]) => {
       const [made, asked] = [from, to].map((id) => window.app.graph.getNodeById(id));
       made.connect(1, asked, "memory");
       const film = made.widgets.find(({ name }) => name === "film").value;
       window.app.api.dispatchCustomEvent("video_memory.section", { node: String(from), film, count: 1, state: "started", sections: [], before: 1 });
-    }, [sampler, retrieve]);
-    await executed(page, retrieve, { video_memory_timeline: [{ frames: 33, sections: sections.map((one, i) => ({ ...one, number: i + 1 })), asked: [] }] });
-    const titles = await page.locator(".vm-inspect-section").evaluateAll((all) => all.map(({ title }) => title));
+      asked.onExecuted({ video_memory_timeline: shownThen });
+      return [...document.querySelectorAll(".vm-inspect-section")].map(({ title }) => title);
+    }, [sampler, retrieve, timeline]);
     assert.deepEqual(titles, ["Section 1: a red door", "Section 1 of this film, 1 before it: a street"]);
     quiet();
     await close();
