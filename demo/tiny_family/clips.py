@@ -135,15 +135,18 @@ def cache_films(cache: Path, count: int, short_side: int = CACHE_SHORT_SIDE) -> 
 
 class WindowSampler:
     """Random crops of cached windows. ``real_share`` is the part of real clips when procedural ones are there too; a
-    crop shows up to ``zoom`` times its side."""
+    crop shows up to ``zoom`` times its side. ``cuts`` is the part of clips with a cut to another one inside, and
+    ``aligned`` that of the cuts which lie between two latents, as those of a film do."""
 
-    def __init__(self, cache: Path, real_share: float = 0.65, zoom: float = 1.5) -> None:
+    def __init__(
+        self, cache: Path, real_share: float = 0.65, zoom: float = 1.5, cuts: float = CUT_SHARE, aligned: float = 0.0
+    ) -> None:
         self.groups: dict[str, list[np.ndarray]] = {}
         for path in sorted(cache.glob("*__*.npy")):
             self.groups.setdefault(path.name.split("__")[0], []).append(np.load(path, mmap_mode="r"))
         if not self.groups:
             raise FileNotFoundError(f"No cached windows in {cache}: run the prepare command first.")
-        self.real_share, self.zoom = real_share, zoom
+        self.real_share, self.zoom, self.cuts, self.aligned = real_share, zoom, cuts, aligned
 
     def _pick(self, rng: np.random.Generator) -> np.ndarray:
         name = "real" if rng.random() < self.real_share else "procedural"
@@ -156,7 +159,9 @@ class WindowSampler:
         """Crops as float32 [count, 3, frames, size, size] in [-1, 1]; some clips hold a cut."""
         out = np.empty((count, frames, size, size, 3), np.float32)
         for i in range(count):
-            cut = int(rng.integers(1, frames)) if frames > 1 and rng.random() < CUT_SHARE else frames
+            cut = int(rng.integers(1, frames)) if frames > 1 and rng.random() < self.cuts else frames
+            if cut < frames and rng.random() < self.aligned:
+                cut = 1 + (cut - 1) // 4 * 4
             out[i, :cut] = self._crop(rng, cut, size)
             if cut < frames:
                 out[i, cut:] = self._crop(rng, frames - cut, size)

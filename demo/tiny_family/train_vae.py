@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .clips import CACHE_SHORT_SIDE, WindowSampler, cache_clips, cache_films
+from .clips import CACHE_SHORT_SIDE, CUT_SHARE, WindowSampler, cache_clips, cache_films
 from .muon import Muon
 from .wan_vae import (
     LATENT_CHANNELS,
@@ -183,7 +183,7 @@ def train(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     args.out.mkdir(parents=True, exist_ok=True)
     checkpoint = args.out / "checkpoint.pt"
-    sampler = WindowSampler(args.data, args.real_share, args.zoom)
+    sampler = WindowSampler(args.data, args.real_share, args.zoom, args.cuts, args.aligned_cuts)
     print("windows: " + ", ".join(f"{k} {sum(map(len, v))}" for k, v in sampler.groups.items()), flush=True)
 
     vae = build_vae(args.dim, args.seed).to(device)
@@ -280,6 +280,8 @@ def main() -> None:
     parser.add_argument("--real-share", type=float, default=0.65, help="part of real clips; the rest is films")
     parser.add_argument("--short-side", type=int, default=CACHE_SHORT_SIDE, help="pixels of the cached windows")
     parser.add_argument("--zoom", type=float, default=1.5, help="a crop shows up to this many times its side")
+    parser.add_argument("--cuts", type=float, default=CUT_SHARE, help="part of the clips with a cut inside")
+    parser.add_argument("--aligned-cuts", type=float, default=0, help="part of these whose cut is between two latents")
     parser.add_argument("--keep-latents", type=float, default=0, help="weight of staying at the latents of --begin")
     parser.add_argument("--decoder-only", action="store_true", help="train the decoder alone: latents stay as they are")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
