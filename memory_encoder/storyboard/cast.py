@@ -14,8 +14,8 @@ MAX_LINES = 100
 MAX_NAME = 100  # characters
 MAX_PICTURE = 500  # characters of a file's name
 _IDEOGRAPHS = "\u2e80-\uffff"  # scripts that put no space between words
-_ARTICLE = re.compile(r"((?:the|an?) )?(.*)", re.IGNORECASE | re.DOTALL)
-_OPEN = re.compile(r"\s*[,;.:!?)\]，。；：！？、]|\s*$")  # what may follow a description without another comma
+_ARTICLE = re.compile(r"(?:the|an?) ", re.IGNORECASE)
+_CLOSING = (*",;.:!?)]，。；：！？、",)  # may follow a description without another comma
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def _mention(name: str) -> re.Pattern[str]:
     kitchen" stand inside of one; "Will" is no "will"."""
     begin, end = (rf"(?{sign}[^\W{_IDEOGRAPHS}])" for sign in ("<!", "!"))
     flags = re.IGNORECASE if name == name.lower() else 0
-    article, rest = _ARTICLE.findall(name)[0]
+    article = found[0] if (found := _ARTICLE.match(name)) else ""
+    rest = name[len(article) :]
     return re.compile(f"{begin}(?i:{re.escape(article)}){re.escape(rest)}{end}", flags)
 
 
@@ -73,7 +74,8 @@ def _said(prompt: str, at: int, line: CastLine) -> str:
     if after[:1] in ("'", "\u2019", "-"):
         return f"{prompt.rstrip(' ,')}{_mark(prompt)} {line.name}: {line.look}"
     comma, space = ("，", "") if re.match(f"[{_IDEOGRAPHS}]", line.look) else (",", " ")
-    return f"{before}{comma}{space}{line.look}{'' if _OPEN.match(after) else comma}{after}"
+    closed = not after.strip() or after.lstrip().startswith(_CLOSING)
+    return f"{before}{comma}{space}{line.look}{'' if closed else comma}{after}"
 
 
 def _mark(prompt: str) -> str:

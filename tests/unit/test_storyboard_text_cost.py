@@ -3,46 +3,29 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from memory_encoder.storyboard import MAX_TEXT_BYTES, StoryboardError, cleaning, read_storyboard, times
-from memory_encoder.storyboard.importers import (
-    brackets,
-    guard,
-    json_text,
-    keyframes,
-    lists,
-    plain,
-    reading,
-    shot_captions,
-    subtitles,
-    tables,
-)
+from memory_encoder import storyboard
+from memory_encoder.storyboard import MAX_TEXT_BYTES, StoryboardError, importers, read_storyboard
+from memory_encoder.storyboard.importers import guard
+from memory_encoder.storyboard.importers.characters import read_characters
 
 
 def read(text: str) -> None:
     read_storyboard(text, section_seconds=5.0, fps=16.0)
 
 
-MODULES = (
-    brackets,
-    cleaning,
-    guard,
-    json_text,
-    keyframes,
-    lists,
-    plain,
-    reading,
-    shot_captions,
-    subtitles,
-    tables,
-    times,
-)
+MODULES = [
+    importlib.import_module(f"{room.__name__}.{module.name}")
+    for room in (storyboard, importers)
+    for module in pkgutil.iter_modules(room.__path__)
+]
 PIECES = [
     *(
         "[",
@@ -119,7 +102,7 @@ def test_no_pattern_can_run_on_without_a_bound() -> None:
             assert most <= 20_000 and together <= 20_000, pattern.pattern
 
 
-def calls(text: str) -> int:
+def calls(read: Callable[[str], object], text: str) -> int:
     """How many functions run, Python's and the built-in ones, while a text is read or refused."""
     count = 0
 
@@ -139,9 +122,10 @@ def calls(text: str) -> int:
 
 
 @pytest.mark.parametrize("piece", PIECES)
-def test_work_grows_with_the_length_of_a_text_and_no_faster(piece: str) -> None:
+@pytest.mark.parametrize("reader", [read, read_characters])
+def test_work_grows_with_the_length_of_a_text_and_no_faster(reader: Callable[[str], object], piece: str) -> None:
     count = 16_384 // len(piece)
-    short, twice = calls(piece * count), calls(piece * (2 * count))
+    short, twice = calls(reader, piece * count), calls(reader, piece * (2 * count))
     assert twice <= 2.3 * short + 300
 
 

@@ -17,11 +17,12 @@ _LOOKS = (
     "look", "looks", "description", "visual_description", "appearance", "gender", "age", "face", "hair", "build",
     "clothes", "clothing", "outfit", "details",
 )  # fmt: skip
-_LINE = re.compile(r"(?:[-*•#]+[ \t]+|\d{1,3}[.)][ \t]+)?(?P<words>.+)", re.DOTALL)
-_NAMED = re.compile(r"[*_]{0,3}(?P<name>[^:：*]{1,100}?)[*_]{0,3}[ \t]{0,9}[:：][*_]{0,3}\s+(?P<look>\S.*)", re.DOTALL)
-_IDEOGRAPHIC = re.compile(r"(?P<name>[^:：]{1,100})：(?P<look>.+)", re.DOTALL)
+_BULLET = re.compile(r"(?:[-*•#]{1,100}|\d{1,3}[.)])[ \t]")
+# What stands before a look; the look is the rest of the line.
+_NAMED = re.compile(r"[*_]{0,3}(?P<name>[^:：*]{1,100}?)[*_]{0,3}[ \t]{0,9}[:：][*_]{0,3}(?=\s)")
+_IDEOGRAPHIC = re.compile(r"(?P<name>[^:：]{1,100})：(?=.)", re.DOTALL)
 _WHOLE_FILM = re.compile(r"style|look|film|风格|画风|整体|スタイル|画風|全体", re.IGNORECASE)  # no one's name
-_HEADING = re.compile(r"#+[ \t].*|[^:：]{0,100}[:：][*_]{0,3}")  # "Characters:" announces lines
+_HEADING = re.compile(r"#{1,100}[ \t]|[^:：]{0,100}[:：][*_]{0,3}\Z")  # "Characters:" announces lines
 
 
 def read_characters(text: str) -> tuple[CastLine, ...]:
@@ -38,7 +39,7 @@ def read_characters(text: str) -> tuple[CastLine, ...]:
         named = next((data[field] for field in _FIELDS if isinstance(data, dict) and field in data), data)
         return cast_from(_lines_of(named))
     lines = [line.strip(AROUND) for line in text.split("\n")]
-    return cast_from([_line_of(line) for line in lines if line and not _HEADING.fullmatch(line)])
+    return cast_from([_line_of(line) for line in lines if line and not _HEADING.match(line)])
 
 
 def with_cast_lines(data: dict[str, Any]) -> dict[str, Any]:
@@ -91,11 +92,11 @@ def _look(field: str, value: str | int) -> str:
 
 def _written(line: str) -> dict[str, str]:
     words = line.strip(AROUND)
-    match = _LINE.fullmatch(words)
-    words = match["words"] if match else words
-    named = _NAMED.fullmatch(words) or _IDEOGRAPHIC.fullmatch(words)
-    if named is None:
+    if bullet := _BULLET.match(words):
+        words = words[bullet.end() :].strip(AROUND)
+    named = _NAMED.match(words) or _IDEOGRAPHIC.match(words)
+    look = words[named.end() :].strip(AROUND) if named else ""
+    if named is None or not look:
         return {"look": words}
-    look = named["look"].strip(AROUND)
     name = named["name"].strip(AROUND + "*_")
     return {"look": look} if _WHOLE_FILM.fullmatch(name) else {"name": name, "look": look}
