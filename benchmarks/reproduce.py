@@ -4,8 +4,8 @@
     python -m benchmarks.reproduce --full           # with a GPU
     python -m benchmarks.reproduce --quick          # two steps each, to see that it works
 
-What is done is kept in the work folder: the same command goes on where it was stopped. `benchmarks/protocol.md` says
-what is trained, what is measured, and what has to come out.
+What is done is kept: the same command goes on where it was stopped, and with `--record` on another machine too.
+`benchmarks/protocol.md` says what is trained, what is measured, and what has to come out.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.machine import cores, describe
-from benchmarks.reproduction.jobs import Job, measure, prepare, ready
+from benchmarks.machine import cores
+from benchmarks.reproduction.jobs import Job, carry_out, prepare, ready, waiting
+from benchmarks.reproduction.material import make_material
 from benchmarks.reproduction.plots import write_plots
 from benchmarks.reproduction.report import write_report
 from benchmarks.reproduction.runs import Workshop
-from benchmarks.reproduction.settings import PROTOCOLS, ROWS, Protocol
+from benchmarks.reproduction.settings import PROTOCOLS, Protocol
 from tools.environment import cache_folder
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -39,13 +38,16 @@ def main() -> int:
     kind.add_argument("--full", action="store_const", const="full", dest="protocol", help="for a GPU")
     parser.set_defaults(protocol="cpu")
     parser.add_argument("--clips", type=Path, default=DATA / "clips", help="folder with a manifest.json beside it")
-    parser.add_argument("--work", type=Path, help="folder for data, runs and measurements; by default in the cache")
+    parser.add_argument("--work", type=Path, help="folder for data and runs; by default in the cache")
+    elsewhere = "folder for the measurements, all that another machine needs to go on; by default in the work folder"
+    parser.add_argument("--record", type=Path, help=elsewhere)
     parser.add_argument("--out", type=Path, help="folder for tables and plots; by default benchmarks/results")
     parser.add_argument("--report", action="store_true", help="only tables and plots of the seeds that are done")
     parser.add_argument("--jobs", type=int, default=max(1, min(cores(), 8)), help="processes, one thread each")
     args = parser.parse_args()
     protocol = PROTOCOLS[args.protocol]
-    workshop = Workshop(args.work or cache_folder() / "reproduction" / protocol.name)
+    work = args.work or cache_folder() / "reproduction" / protocol.name
+    workshop = Workshop(work, args.record or work / "measured")
     out = args.out or (RESULTS if protocol.name != "quick" else workshop.folder / "results")
     if not args.clips.is_dir():
         parser.error(f"--clips {args.clips} is no folder; give one with clips and a manifest.json beside it")
@@ -57,7 +59,8 @@ def main() -> int:
         tell("stopped; the same command goes on")
         return 130
     try:
-        print(write_report(protocol, workshop, out, machine_now()))
+        make_material(protocol, args.clips, workshop.material)  # the report shows clips
+        print(write_report(protocol, workshop, out))
     except ValueError as error:
         parser.error(str(error))
     write_plots(protocol, workshop, out)
@@ -67,35 +70,23 @@ def main() -> int:
 
 def run_all(protocol: Protocol, workshop: Workshop, processes: int) -> None:
     """Trains and measures every row with every seed; Stage II waits for its Stage I."""
-    waiting = [Job(row, seed) for seed in protocol.seeds for row in ROWS]
-    waiting = [job for job in waiting if not workshop.result(*job).exists()]
-    total = len(waiting)
-    done = 0
+    left = waiting(protocol, workshop)
+    total, done = len(left), 0
     os.environ["OMP_NUM_THREADS"] = "1" if processes > 1 else os.environ.get("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         running: dict[Any, Job] = {}
-        while waiting or running:
-            for job in [job for job in waiting if ready(workshop, job)][: processes - len(running)]:
-                waiting.remove(job)
-                running[pool.submit(measure, protocol, workshop, job)] = job
+        while left or running:
+            for job in [job for job in left if ready(workshop, job)][: processes - len(running)]:
+                left.remove(job)
+                running[pool.submit(carry_out, protocol, workshop, job)] = job
             if not running:
-                raise RuntimeError(f"nothing can go on: {waiting[0].row} waits for a run that failed")
+                raise RuntimeError(f"nothing can go on: {left[0].row} waits for a run that failed")
             finished = next(as_completed(running))
             job = running.pop(finished)
             finished.result()
             done += 1
             tell(f"{done} of {total}: {job.row}, seed {job.seed}")
-
-
-def machine_now() -> dict[str, Any]:
-    from memory_encoder.injection.hosts.comfy_models import load_comfy
-
-    load_comfy(None)
-    import comfyui_version
-
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return describe(torch.device("cuda" if torch.cuda.is_available() else "cpu"), memory, comfyui_version.__version__)
 
 
 def tell(text: str) -> None:

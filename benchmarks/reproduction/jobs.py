@@ -16,13 +16,16 @@ from demo.tiny_family.prepare import TinyCodec, make_cache, make_videos
 from memory_encoder.evaluation.baselines import baselines
 from memory_encoder.files import write_bytes
 from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.training.module import TrainingModule
 
 from .material import load_material, make_material
 from .measure import Judge, decoded, scored
+from .origin import origin
 from .returns import PARTS
 from .runs import Workshop, trained
 from .settings import BASELINE_ROWS, PROPOSED, RATES, ROWS, SECOND_RATE, Protocol
 
+FINISHED = "finished"  # a run that has this file is trained
 SHOWN = (0, 16, 32, 48)  # frames of a clip in the picture grid
 
 
@@ -55,30 +58,50 @@ def make_data(folder: Path, clips: Path, counts: dict[str, int], jobs: int, tell
     make_cache(Namespace(videos=videos, out=folder, rates=",".join((*RATES, SECOND_RATE)), jobs=jobs, comfy=None))
 
 
+def waiting(protocol: Protocol, workshop: Workshop) -> list[Job]:
+    """What is left to do, seed by seed, each run of Stage I followed by what begins with it. One that is measured, but
+    lies on another machine, is made again where something still begins with it."""
+    left, order = list[Job](), [*ROWS]
+    for seed in protocol.seeds:
+        missing = [row for row in ROWS.values() if not workshop.result(row.name, seed).exists()]
+        begun_with = {row.start for row in missing if not ready(workshop, Job(row.name, seed))}
+        names = {row.name for row in missing} | begun_with
+        ordered = sorted(names, key=lambda name: (order.index(ROWS[name].start or name), order.index(name)))
+        left += [Job(name, seed) for name in ordered]
+    return left
+
+
 def ready(workshop: Workshop, job: Job) -> bool:
     """Whether the run that this one begins with is finished."""
     start = ROWS[job.row].start
-    return not start or workshop.result(start, job.seed).exists()
+    return not start or (workshop.run(start, job.seed) / FINISHED).exists()
 
 
-def measure(protocol: Protocol, workshop: Workshop, job: Job) -> None:
-    """Trains a row with a seed and writes what it measures as JSON, for the first seed with pictures."""
+def carry_out(protocol: Protocol, workshop: Workshop, job: Job) -> None:
+    """Trains a row with a seed, and measures it where that has not been done."""
     torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
+    with trained(protocol, workshop, ROWS[job.row], job.seed) as module:
+        write_bytes(workshop.run(*job) / FINISHED, b"")
+        if not workshop.result(*job).exists():
+            measure(protocol, workshop, job, module)
+
+
+def measure(protocol: Protocol, workshop: Workshop, job: Job, module: TrainingModule) -> None:
+    """Writes what a trained row measures as JSON, for the first seed with pictures."""
     row, material = ROWS[job.row], load_material(workshop.material)
-    with trained(protocol, workshop, row, job.seed) as module:
-        judge, found = Judge(row, module, job.seed, protocol.drawing_steps), {}
-        clips, histories, reels = (material[name] for name in ("retrieval", "histories", "reels"))
-        if row.stage == "retrieval":
-            found["retrieval"], made = judge.retrieval(clips)
-            found["names"] = clips.names
-            save_pictures(workshop, job, made)
-            if row.name == PROPOSED:
-                found["without"], made = judge.retrieval(clips, without=True)
-                save_pictures(workshop, Job("No memory", job.seed), made)
-        else:
-            found["use"] = judge.use(histories, material["films"])
-            found["reels"] = judge.reels(reels)
-            found |= {"films": histories.names, "reel_names": reels.names, "parts": PARTS}
+    judge, found = Judge(row, module, job.seed, protocol.drawing_steps), origin()
+    clips, histories, reels = (material[name] for name in ("retrieval", "histories", "reels"))
+    if row.stage == "retrieval":
+        found["retrieval"], made = judge.retrieval(clips)
+        found["names"] = clips.names
+        save_pictures(workshop, job, made)
+        if row.name == PROPOSED:
+            found["without"], made = judge.retrieval(clips, without=True)
+            save_pictures(workshop, Job("No memory", job.seed), made)
+    else:
+        found["use"] = judge.use(histories, material["films"])
+        found["reels"] = judge.reels(reels)
+        found |= {"films": histories.names, "reel_names": reels.names, "parts": PARTS}
     write_bytes(workshop.result(*job), json.dumps(found).encode())
 
 
@@ -90,7 +113,7 @@ def measure_vae(protocol: Protocol, workshop: Workshop) -> None:
     clips = load_material(workshop.material)["retrieval"]
     made = decoded(TinyCodec(None)(), clips.hr)
     save_pictures(workshop, Job("VAE alone", 0), made)
-    text = json.dumps({"retrieval": scored(clips, made)}).encode()
+    text = json.dumps(origin() | {"retrieval": scored(clips, made)}).encode()
     for path in paths:
         write_bytes(path, text)
 
@@ -104,7 +127,7 @@ def measure_baselines(protocol: Protocol, workshop: Workshop) -> None:
     for row, (kind, rate) in BASELINE_ROWS.items():
         config = EncoderConfig("wan", 1, clips.hr.shape[1], rate=rate)
         made = [baselines(pictures.float() / 255, [config])[kind].numpy() for pictures in clips.pictures]
-        text = json.dumps({"retrieval": scored(clips, np.stack(made))}).encode()
+        text = json.dumps(origin() | {"retrieval": scored(clips, np.stack(made))}).encode()
         for seed in protocol.seeds:
             write_bytes(workshop.result(row, seed), text)
 
@@ -115,5 +138,4 @@ def save_pictures(workshop: Workshop, job: Job, made: np.ndarray) -> None:
         return
     rows = [np.concatenate([clip[i] for i in SHOWN], axis=1) for clip in made]
     sheet: Any = (np.concatenate(rows, axis=0)[..., ::-1] * 255).round().astype(np.uint8)
-    path = workshop.folder / "pictures" / f"{job.row.replace(' ', '_')}.png"
-    write_bytes(path, cv2.imencode(".png", sheet)[1].tobytes())
+    write_bytes(workshop.picture(job.row), cv2.imencode(".jpg", sheet, (cv2.IMWRITE_JPEG_QUALITY, 95))[1].tobytes())

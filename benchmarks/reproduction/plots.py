@@ -89,8 +89,7 @@ def grid(workshop: Workshop) -> np.ndarray:
     original = clips.pictures[::2, SHOWN[2]].numpy()[..., ::-1]
     lines = [_labelled("Original", list(original))]
     for name in (*GRID, "No memory"):
-        path = workshop.folder / "pictures" / f"{name.replace(' ', '_')}.png"
-        sheet: Any = cv2.imread(str(path))
+        sheet: Any = cv2.imread(str(workshop.picture(name)))
         height, width = original.shape[1:3]
         cells = sheet.reshape(-1, height, len(SHOWN), width, 3)[::2, :, 2]
         lines.append(_labelled(name, list(cells)))

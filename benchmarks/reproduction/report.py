@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,9 @@ import numpy as np
 from memory_encoder.files import write_bytes
 
 from .claims import Outcome, check, larger_error, person
+from .origin import MODELS, machines_of, origin
 from .returns import CHOICES, PARTS
-from .runs import HOST, Workshop
+from .runs import Workshop
 from .settings import BASELINE_ROWS, RECIPE, ROWS, SECONDS, TABLE_1, USE, Protocol
 
 PAPER = {  # Table 1: PSNR, SSIM, LPIPS
@@ -122,12 +122,14 @@ def claim_table(outcomes: list[Outcome]) -> list[str]:
     return lines
 
 
-def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dict[str, Any]) -> str:
-    """Writes JSON and markdown to `out`; returns the markdown. Raises ValueError before a seed is whole."""
+def write_report(protocol: Protocol, workshop: Workshop, out: Path) -> str:
+    """Writes JSON and markdown to `out`; returns the markdown. Raises ValueError before a seed is whole, and for rows
+    that were measured with other models."""
     seeds = seeds_done(protocol, workshop)
     if not seeds:
         raise ValueError("no seed is measured with all rows yet; run the command without --report again")
     found = collected(workshop, seeds, REPORTED)
+    machines = machines_of(found)
     values = measures(found)
     outcomes = check(values)
     against = [o for o in outcomes if o.claim.firm and o.verdict != "shown"]
@@ -143,8 +145,7 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dic
         f"Stage II {protocol.second_steps}, {RECIPE.both['batch_size']} clips each. Mean ± standard error (the larger "
         "of that over clips and that over seeds). `benchmarks/protocol.md` says how each number is made.",
         "",
-        f"Machine: {machine['gpu']['name'] if machine['gpu'] else machine['cpu']}, {machine['cores']} cores, "
-        f"torch {machine['torch']}, ComfyUI {machine['comfyui']}.",
+        f"Measured on: {'; '.join(machines)}.",
         "", "## Retrieval (Table 1)", "", *table_1(values),
         *([] if "lpips" in values else ["", "LPIPS is not measured: its network's weights are not installed."]),
         "", "## Use in films: recalled, % (chance " + f"{100 / CHOICES:g})", "", *use_table(values),
@@ -157,12 +158,8 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dic
     record = {
         "protocol": vars(protocol),
         "seeds": seeds,
-        "machine": machine,
-        "hashes": {
-            "reels": sha256(workshop.reels / "index.json"),
-            "films": sha256(workshop.films / "index.json"),
-            "host": sha256(HOST),
-        },
+        "machines": machines,
+        MODELS: origin()[MODELS],
         "clips": {"retrieval": found["Proposed 4x4x2"][0]["names"], "films": found["Memory 4x4x2"][0]["films"],
                   "reels": found["Memory 4x4x2"][0]["reel_names"]},
         "measures": {measure: {row: v.tolist() for row, v in rows.items()} for measure, rows in values.items()},
@@ -172,7 +169,3 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path, machine: dic
     write_bytes(out / f"reproduction_{protocol.name}.json", json.dumps(record).encode())
     write_bytes(out / f"reproduction_{protocol.name}.md", text.encode())
     return text
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

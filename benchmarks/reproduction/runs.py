@@ -32,9 +32,10 @@ HOST = WEIGHTS / HOST_NAME
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where a reproduction keeps what it has made."""
+    """Where a reproduction keeps what it has made: data and runs in `folder`, what is measured in `record`."""
 
     folder: Path
+    record: Path
 
     @property
     def reels(self) -> Path:
@@ -52,7 +53,11 @@ class Workshop:
         return self.folder / "runs" / f"{row.replace(' ', '_')}-{seed}"
 
     def result(self, row: str, seed: int) -> Path:
-        return self.folder / "measured" / f"{row.replace(' ', '_')}-{seed}.json"
+        return self.record / f"{row.replace(' ', '_')}-{seed}.json"
+
+    def picture(self, row: str) -> Path:
+        """Frames drawn with the first seed."""
+        return self.record / f"{row.replace(' ', '_')}.jpg"
 
 
 @contextmanager

@@ -9,25 +9,25 @@ from typing import Any
 
 import pytest
 
-from benchmarks.reproduction.jobs import Job, measure, prepare, ready
+from benchmarks.reproduction.jobs import Job, carry_out, prepare, ready
 from benchmarks.reproduction.report import seeds_done, write_report
 from benchmarks.reproduction.runs import Workshop
 from benchmarks.reproduction.settings import BASELINE_ROWS, CPU, QUICK, ROWS, SECONDS
 
 DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "clips"
 TRAINED = ("Proposed 4x4x2", "Memory 4x4x2", "Two rates", "Nothing")
-MACHINE = {"gpu": None, "cpu": "a processor", "cores": 2, "torch": "2", "comfyui": "0"}
 
 
 @pytest.fixture(scope="module")
 def workshop(comfy: Any, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     if not DATA.is_dir():
         pytest.skip("needs real clips; set VIDEO_MEMORY_DATA")
-    shop = Workshop(tmp_path_factory.mktemp("reproduction"))
+    folder = tmp_path_factory.mktemp("reproduction")
+    shop = Workshop(folder, folder / "measured")
     prepare(QUICK, shop, DATA, 1, lambda text: None)
     assert not ready(shop, Job("Memory 4x4x2", 0))
     for row in TRAINED:
-        measure(QUICK, shop, Job(row, 0))
+        carry_out(QUICK, shop, Job(row, 0))
     return shop
 
 
@@ -38,7 +38,7 @@ def found(workshop: Workshop, row: str) -> dict[str, Any]:
 def test_retrieval_is_measured_for_each_clip_with_and_without_the_memory(workshop: Workshop) -> None:
     result = found(workshop, "Proposed 4x4x2")
     assert len(result["names"]) == len(result["retrieval"]["psnr"]) == len(result["without"]["ssim"]) == 2
-    assert (workshop.folder / "pictures" / "Proposed_4x4x2.png").exists()
+    assert workshop.picture("Proposed 4x4x2").exists()
     assert found(workshop, "VAE alone")["retrieval"]["psnr"][0] > result["retrieval"]["psnr"][0]
 
 
@@ -52,19 +52,20 @@ def test_use_and_return_are_measured_for_every_length_of_history(workshop: Works
 def test_a_finished_run_is_measured_again_to_the_same_numbers(workshop: Workshop) -> None:
     before = found(workshop, "Memory 4x4x2")
     losses = (workshop.run("Memory 4x4x2", 0) / "losses.jsonl").read_bytes()
-    measure(QUICK, workshop, Job("Memory 4x4x2", 0))
+    workshop.result("Memory 4x4x2", 0).unlink()
+    carry_out(QUICK, workshop, Job("Memory 4x4x2", 0))
     assert found(workshop, "Memory 4x4x2") == before
     assert (workshop.run("Memory 4x4x2", 0) / "losses.jsonl").read_bytes() == losses
 
 
 def test_the_report_waits_for_a_whole_seed_and_holds_every_row(workshop: Workshop, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no seed"):
-        write_report(CPU, workshop, tmp_path, MACHINE)
+        write_report(CPU, workshop, tmp_path)
     for row in ROWS.values():
         like = "Memory 4x4x2" if row.stage == "continuation" else "Proposed 4x4x2"
         workshop.result(row.name, 0).write_text(json.dumps(found(workshop, like)))
     assert seeds_done(CPU, workshop) == [0]
-    text = write_report(CPU, workshop, tmp_path, MACHINE)
+    text = write_report(CPU, workshop, tmp_path)
     assert all(f"\n| {name} | " in text and "edges" in found(workshop, name)["retrieval"] for name in BASELINE_ROWS)
     assert "Unfinished: 1 of 3 seeds" in text
     assert all(f"\n| {name} |" in text for name in ROWS)

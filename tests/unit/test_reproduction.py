@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from benchmarks.reproduction.claims import CLAIMS, Claim, Outcome, difference, person
+from benchmarks.reproduction.jobs import FINISHED, Job, waiting
+from benchmarks.reproduction.origin import machines_of, origin
 from benchmarks.reproduction.returns import CHOICES, PARTS, make_return, recalled
+from benchmarks.reproduction.runs import Workshop
 from benchmarks.reproduction.settings import (
     BASELINE_ROWS,
     CPU,
@@ -122,3 +125,36 @@ def test_candidates_differ_in_their_own_part_alone():
     changed = {part: np.argwhere(spread[part] > 40) for part in PARTS}
     assert changed["identity"][:, 0].mean() < changed["clothes"][:, 0].mean()
     assert all(len(places) for places in changed.values())
+
+
+def record(workshop: Workshop, *names: str) -> None:
+    workshop.record.mkdir(exist_ok=True)
+    for name in names:
+        workshop.result(name, 0).write_text("{}")
+
+
+def test_what_is_measured_elsewhere_is_not_made_again_but_for_what_something_begins_with(tmp_path: Path) -> None:
+    """As on a new machine, which has the measurements alone."""
+    workshop = Workshop(tmp_path / "work", tmp_path / "record")
+    assert sorted(waiting(QUICK, workshop)) == sorted(Job(name, 0) for name in ROWS)
+    record(workshop, *(name for name in ROWS if name not in ("Two rates", "Nothing")))
+    assert waiting(QUICK, workshop) == [Job(PROPOSED, 0), Job("Two rates", 0), Job("Nothing", 0)]
+    run = workshop.run(PROPOSED, 0)
+    run.mkdir(parents=True)
+    (run / FINISHED).touch()
+    assert waiting(QUICK, workshop) == [Job("Two rates", 0), Job("Nothing", 0)]
+
+
+def test_stage_one_is_followed_by_what_begins_with_it(tmp_path: Path) -> None:
+    names = [job.row for job in waiting(QUICK, Workshop(tmp_path, tmp_path))]
+    for row in ROWS.values():
+        if row.start:
+            between = names[names.index(row.start) + 1 : names.index(row.name)]
+            assert all(ROWS[name].start == row.start for name in between)
+
+
+def test_rows_of_other_models_are_not_put_into_one_table() -> None:
+    here = origin()
+    assert machines_of({"a": [here], "b": [here | {"machine": "another"}]}) == sorted(["another", here["machine"]])
+    with pytest.raises(ValueError, match=r"^b was measured with another host or VAE"):
+        machines_of({"a": [here], "b": [here | {"models": {}}]})
