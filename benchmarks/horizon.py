@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import cores, cpu_model
-from demo.tiny_family.evaluate_family import Judge, Variant, held_out, over_seeds
+from demo.tiny_family.clips import add_clips
+from demo.tiny_family.evaluate_family import Judge, Variant, add_sample_arguments, held_out, over_seeds
 from demo.tiny_family.install import WEIGHTS
 from memory_encoder.evaluation.metrics import psnr
 from memory_encoder.evaluation.recall import draw_history
@@ -100,11 +101,8 @@ def report(result: dict[str, Any]) -> str:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    clips = Path(__file__).resolve().parents[2] / "shared" / "data" / "clips"
-    parser.add_argument("--clips", type=Path, default=clips, help="folder with a manifest.json beside it")
-    parser.add_argument("--films", type=int, default=6)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
+    add_clips(parser)
+    add_sample_arguments(parser, films=6, seeds=3)
     args = parser.parse_args()
     judge = Judge(Variant.of_family(RATE), WEIGHTS, args.comfy)
     groups = held_out(args.clips, args.films, FRAMES)

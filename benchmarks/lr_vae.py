@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.machine import cores, cpu_model
-from demo.tiny_family.evaluate_family import Judge, Variant, held_out, over_seeds
+from demo.tiny_family.clips import add_clips
+from demo.tiny_family.evaluate_family import Judge, Variant, add_sample_arguments, held_out, over_seeds
 from demo.tiny_family.install import WEIGHTS
 from memory_encoder.evaluation.metrics import edges, psnr, ssim
 from memory_encoder.evaluation.recall import draw_history
@@ -111,13 +112,10 @@ def table(result: dict[str, Any]) -> str:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    clips = Path(__file__).resolve().parents[2] / "shared" / "data" / "clips"
     parser.add_argument("--small", type=Path, required=True, help="file of train_taehv")
     parser.add_argument("--poor", type=Path, help="another one that was hardly trained")
-    parser.add_argument("--clips", type=Path, default=clips, help="folder with a manifest.json beside it")
-    parser.add_argument("--films", type=int, default=4)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
+    add_clips(parser)
+    add_sample_arguments(parser, films=4, seeds=2)
     args = parser.parse_args()
     judge = Judge(Variant.of_family(RATE), WEIGHTS, args.comfy)
     by, groups = decoders(judge, args.small, args.poor), held_out(args.clips, args.films, FRAMES)

@@ -25,10 +25,10 @@ from benchmarks.reproduction.plots import write_plots
 from benchmarks.reproduction.report import write_report
 from benchmarks.reproduction.runs import Workshop
 from benchmarks.reproduction.settings import PROTOCOLS, Protocol
+from demo.tiny_family.clips import add_clips
 from tools.environment import cache_folder
 
 RESULTS = Path(__file__).resolve().parent / "results"
-DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
 def main() -> int:
@@ -37,7 +37,7 @@ def main() -> int:
     kind.add_argument("--quick", action="store_const", const="quick", dest="protocol", help="see that it works")
     kind.add_argument("--full", action="store_const", const="full", dest="protocol", help="for a GPU")
     parser.set_defaults(protocol="cpu")
-    parser.add_argument("--clips", type=Path, default=DATA / "clips", help="folder with a manifest.json beside it")
+    add_clips(parser)
     parser.add_argument("--work", type=Path, help="folder for data and runs; by default in the cache")
     elsewhere = "folder for the measurements, all that another machine needs to go on; by default in the work folder"
     parser.add_argument("--record", type=Path, help=elsewhere)

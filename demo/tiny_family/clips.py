@@ -5,6 +5,7 @@ The clips folder is the one with a ``manifest.json`` beside it. Nothing of it is
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..clip import data_folder
 from .procedural import make_film
 
 # Never trained on, by any model of the tiny family. One of each kind: signing person, toy, street, animal.
@@ -40,6 +42,11 @@ class Clip:
     fps: float
     frames: int
     licence: str
+
+
+def add_clips(parser: argparse.ArgumentParser) -> None:
+    folder = data_folder() / "clips"
+    parser.add_argument("--clips", type=Path, default=folder, help="folder with a manifest.json beside it")
 
 
 def list_clips(folder: Path, held_out: bool = False) -> list[Clip]:

@@ -39,7 +39,7 @@ from memory_encoder.training.dataset.windows import lr_by_rate
 from memory_encoder.training.evaluate_command import sheet
 from memory_encoder.training.module import TrainingModule
 
-from .clips import HELD_OUT_SEED, list_clips
+from .clips import HELD_OUT_SEED, add_clips, list_clips
 from .install import HOST_NAME, RATES, WEIGHTS
 from .prepare import FPS, HEIGHT, TEXT_ENCODER, WIDTH, TinyCodec, film_of
 
@@ -84,6 +84,12 @@ def add_variant_arguments(parser: argparse.ArgumentParser) -> None:
     add("--encoder", type=Path, action="append", help="instead of them an encoder file; several are used together")
     add("--lora", type=Path, help="that was trained with --encoder")
     add("--name", help="of the files that are written for --encoder, by default the rates")
+
+
+def add_sample_arguments(parser: argparse.ArgumentParser, films: int, seeds: int) -> None:
+    parser.add_argument("--films", type=int, default=films)
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
 
 
 def variants(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[Variant]:
@@ -164,14 +170,11 @@ def markdown(tables: dict[str, dict[str, Any]]) -> str:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    clips = Path(__file__).resolve().parents[3] / "shared" / "data" / "clips"
-    parser.add_argument("--clips", type=Path, default=clips, help="folder with a manifest.json beside it")
+    add_clips(parser)
     add_variant_arguments(parser)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--films", type=int, default=6)
     parser.add_argument("--frames", type=int, default=81, help="of each clip, from its beginning")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
+    add_sample_arguments(parser, films=6, seeds=3)
     args = parser.parse_args()
     groups, tables = held_out(args.clips, args.films, args.frames), {}
     for variant in variants(parser, args):

@@ -28,7 +28,7 @@ from memory_encoder.evaluation.metrics import psnr
 from memory_encoder.evaluation.recall import draw_frames
 from memory_encoder.files import write_bytes
 
-from .evaluate_family import FIRST_FILM, Judge, add_variant_arguments, variants
+from .evaluate_family import FIRST_FILM, Judge, add_sample_arguments, add_variant_arguments, variants
 from .prepare import SHORT_SHOT, SOLO_SEED, film_of
 from .procedural import Film
 
@@ -159,11 +159,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_variant_arguments(parser)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--films", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=3)
+    add_sample_arguments(parser, films=8, seeds=3)
     parser.add_argument("--guidance", type=float, default=1.5, help="history guidance; 0 for none")
     parser.add_argument("--window", type=int, default=0, help="last latents that stand uncompressed beside the memory")
-    parser.add_argument("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
     args = parser.parse_args()
     if args.window < 0:
         parser.error(f"--window {args.window} is below 0; 0 is for none")

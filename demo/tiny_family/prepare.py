@@ -39,7 +39,7 @@ from memory_encoder.training.dataset.settings import CacheSettings, latent_space
 from memory_encoder.training.dataset.text import TextEncoder
 
 from ..clip import write_frames
-from .clips import HELD_OUT_SEED, Clip, list_clips, read_frames
+from .clips import HELD_OUT_SEED, Clip, add_clips, list_clips, read_frames
 from .install import VAE_NAME, WEIGHTS
 from .make_host import write_host
 from .procedural import Film, make_film
@@ -212,8 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands: Any = parser.add_subparsers(dest="command", required=True)
     videos, cache = commands.add_parser("videos"), commands.add_parser("cache")
-    clips = Path(__file__).resolve().parents[3] / "shared" / "data" / "clips"
-    videos.add_argument("--clips", type=Path, default=clips, help="folder with a manifest.json beside it")
+    add_clips(videos)
     videos.add_argument("--films", type=int, default=250)
     videos.add_argument("--solo-films", type=int, default=350)
     videos.add_argument("--reels", type=int, default=130)

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .clips import CACHE_SHORT_SIDE, CUT_SHARE, WindowSampler, cache_clips, cache_films
+from .clips import CACHE_SHORT_SIDE, CUT_SHARE, WindowSampler, add_clips, cache_clips, cache_films
 from .muon import Muon
 from .wan_vae import (
     LATENT_CHANNELS,
@@ -267,7 +267,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     here = Path(__file__).resolve().parent
     parser.add_argument("command", choices=("prepare", "train", "export"))
-    parser.add_argument("--clips", type=Path, default=here.parents[2] / "shared" / "data" / "clips")
+    add_clips(parser)
     parser.add_argument("--data", type=Path, required=True, help="cache folder of decoded windows")
     parser.add_argument("--films", type=int, default=60, help="procedural films to render for training")
     parser.add_argument("--out", type=Path, help="run folder: checkpoint.pt, preview.png")
