@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from .returns import PARTS
-from .settings import FINEST, PROPOSED, RATES, TABLE_1
+from .settings import FINEST, PROPOSED, RATES, TABLE_1, UNTRAINED
 
 Verdict = Literal["shown", "open", "against"]
 Values = np.ndarray
@@ -57,6 +57,7 @@ CLAIMS = (
     *(Claim("F7", "psnr", "Whole history", name) for name in MEMORIES),
     Claim("F8", "person", "Memory 2x2x1", "Without Stage I"),
     *(Claim("F9", "psnr", row.name, "Flat colour") for row in TABLE_1 if row.variant == "proposed"),
+    *(Claim("F10", "psnr", f"Proposed {rate}", untrained) for rate, untrained in UNTRAINED.items()),
     Claim("S1", "psnr", "Only LR 4x4x2", "Large Patchifier 4x4x2", firm=False),
     *(Claim("S2", "psnr", f"Proposed {rate}", f"Thumbnail {rate}", firm=False) for rate in RATES),
     Claim("S3", "person", "Two rates", "Memory 4x4x2", firm=False),
@@ -66,6 +67,7 @@ CLAIMS = (
         for other in ("Sliding window", "FramePack's schedule")
     ),
     *(Claim("S5", "person at 4 s", memory, "Nothing", firm=False) for memory in FILM_MEMORIES),
+    *(Claim("S6", "identified", f"Proposed {rate}", f"Thumbnail {rate}", firm=False) for rate in RATES),
 )
 
 

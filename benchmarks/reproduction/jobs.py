@@ -92,11 +92,13 @@ def measure(protocol: Protocol, workshop: Workshop, job: Job, module: TrainingMo
     judge, found = Judge(row, module, job.seed, protocol.drawing_steps), origin()
     clips, histories, reels = (material[name] for name in ("retrieval", "histories", "reels"))
     if row.stage == "retrieval":
-        found["retrieval"], made = judge.retrieval(clips)
+        found["retrieval"], made = judge.retrieval(clips, judge.memory(clips, clips.hr.shape[2]))
         found["names"] = clips.names
         save_pictures(workshop, job, made)
+        if row.variant == "proposed":
+            found["untrained"], _ = judge.retrieval(clips, judge.untrained(clips))
         if row.name == PROPOSED:
-            found["without"], made = judge.retrieval(clips, without=True)
+            found["without"], made = judge.retrieval(clips, None)
             save_pictures(workshop, Job("No memory", job.seed), made)
     else:
         found["use"] = judge.use(histories, material["films"])

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from demo.tiny_family.prepare import TEXT_ENCODER, TinyCodec
+from memory_encoder.evaluation.identification import Lineup
 from memory_encoder.evaluation.metrics import edges, lpips, lpips_available, psnr, ssim
 from memory_encoder.evaluation.recall import draw_frames, draw_history
+from memory_encoder.injection.hosts import find_host
 from memory_encoder.injection.hosts.comfy_models import load_text_encoder
+from memory_encoder.injection.hosts.encoder_file import new_encoder
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.positions import cells_for
 from memory_encoder.pictures.codec import Codec
@@ -36,13 +39,21 @@ class Judge:
         self.codec: Codec = TinyCodec(None)()
         self.text = load_text_encoder([TEXT_ENCODER], "wan")
 
-    def memory(self, clips: Clips, latents: int) -> Any:
+    def untrained(self, clips: Clips) -> Any:
+        """The memory of whole clips by encoders of the same form that learned nothing."""
+        model = self.module.diffusion_model
+        new = [new_encoder(encoder.config, find_host(model), self.seed) for encoder in self.module.encoders]
+        module = TrainingModule(new[0], model, others=new[1:]).requires_grad_(False)
+        return self.memory(clips, clips.hr.shape[2], module)
+
+    def memory(self, clips: Clips, latents: int, module: TrainingModule | None = None) -> Any:
         """The memory of the first `latents` latents of clips."""
         if not self.row.memory:
             return None
+        module = module or self.module
         configs: list[EncoderConfig] = [encoder.config for encoder in self.module.encoders]
         lr = {config.rate: self.low_resolution(clips, latents, config) for config in configs if config.has_lr}
-        return self.module.compress(clips.hr[:, :, :latents], lr)
+        return module.compress(clips.hr[:, :, :latents], lr)
 
     def low_resolution(self, clips: Clips, latents: int, config: EncoderConfig) -> Tensor:
         """LR latents of the first `latents` latents of clips; a last cell that is not full shows nothing of after."""
@@ -53,10 +64,9 @@ class Judge:
         return torch.cat([low_resolution_latents(clip[None], latents, config, self.codec) for clip in shown])
 
     @torch.no_grad()
-    def retrieval(self, clips: Clips, without: bool = False) -> tuple[dict[str, list[float]], np.ndarray]:
-        """Metrics for each clip, see `scored`, and the pictures drawn; `without` the memory."""
+    def retrieval(self, clips: Clips, memory: Any) -> tuple[dict[str, list[float]], np.ndarray]:
+        """Metrics for each clip, see `scored`, and the pictures drawn from a memory of the clips; None for none."""
         predict = partial(self.module.predict, conditioning=self.prompts([""] * len(clips.names)))
-        memory = None if without else self.memory(clips, clips.hr.shape[2])
         generator = torch.Generator().manual_seed(self.seed)
         made = decoded(self.codec, draw_history(predict, memory, tuple(clips.hr.shape), generator, self.steps))
         return scored(clips, made), made
@@ -109,13 +119,15 @@ def decoded(codec: Codec, latents: Tensor) -> np.ndarray:
 
 
 def scored(clips: Clips, made: np.ndarray) -> dict[str, list[float]]:
-    """PSNR, SSIM, edges and, where it can be had, LPIPS of pictures against the true ones, for each clip."""
+    """PSNR, SSIM, edges, how often a frame is identified among those of all clips and, where it can be had, LPIPS of
+    pictures against the true ones, for each clip."""
     metrics: list[Callable[..., Tensor]] = [psnr, ssim, edges, *([lpips] if lpips_available() else [])]
-    true = clips.pictures.float() / 255
-    return {
-        metric.__name__: [float(metric(a, torch.from_numpy(b)).mean()) for a, b in zip(true, made, strict=True)]
-        for metric in metrics
-    }
+    pairs = [(true.float() / 255, torch.from_numpy(shown)) for true, shown in zip(clips.pictures, made, strict=True)]
+    lineup = Lineup()
+    for true, shown in pairs:
+        lineup.add(true, {"made": shown})
+    found = {metric.__name__: [float(metric(*pair).mean()) for pair in pairs] for metric in metrics}
+    return found | {"identified": [rates["made"] for rates in lineup.rates_of_clips()]}
 
 
 def aligned(made: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from .claims import Outcome, check, larger_error, person
 from .origin import MODELS, machines_of, origin
 from .returns import CHOICES, PARTS
 from .runs import Workshop
-from .settings import BASELINE_ROWS, RECIPE, ROWS, SECONDS, TABLE_1, USE, Protocol
+from .settings import BASELINE_ROWS, RECIPE, ROWS, SECONDS, TABLE_1, UNTRAINED, USE, Protocol
 
 PAPER = {  # Table 1: PSNR, SSIM, LPIPS
     "Large Patchifier 4x4x2": (12.93, 0.412, 0.365),
@@ -50,8 +50,10 @@ def measures(found: Found) -> dict[str, dict[str, np.ndarray]]:
     """For each measure the values [seeds, clips] of each row."""
     result: dict[str, dict[str, np.ndarray]] = {}
     for name, seeds in found.items():
-        for metric in ("psnr", "ssim", "edges", "lpips"):
-            for kind, row in (("retrieval", name), ("without", "No memory")):
+        rate = ROWS[name].rate if name in ROWS else ""
+        shown = (("retrieval", name), ("without", "No memory"), ("untrained", UNTRAINED.get(rate, "")))
+        for metric in ("psnr", "ssim", "edges", "identified", "lpips"):
+            for kind, row in shown:
                 if all(metric in seed.get(kind, {}) for seed in seeds):
                     result.setdefault(metric, {})[row] = np.array([seed[kind][metric] for seed in seeds])
         if all("use" in seed for seed in seeds):
@@ -75,13 +77,14 @@ def cell(values: np.ndarray | None, digits: int = 2, scale: float = 1.0) -> str:
 
 def table_1(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
     lines = [
-        "| memory | PSNR (dB) | SSIM | edges | LPIPS | paper: PSNR | SSIM | LPIPS |",
-        "|---" * 8 + "|",
+        "| memory | PSNR (dB) | SSIM | edges | identified, % | LPIPS | paper: PSNR | SSIM | LPIPS |",
+        "|---" * 9 + "|",
     ]
-    for name in ("No memory", *BASELINE_ROWS, *(row.name for row in TABLE_1), "VAE alone"):
+    for name in ("No memory", *BASELINE_ROWS, *UNTRAINED.values(), *(row.name for row in TABLE_1), "VAE alone"):
         paper = PAPER.get(name)
-        cells = [cell(found[metric].get(name), digits) if metric in found else "not measured"
-                 for metric, digits in (("psnr", 2), ("ssim", 3), ("edges", 3), ("lpips", 3))]  # fmt: skip
+        shown = (("psnr", 2, 1), ("ssim", 3, 1), ("edges", 3, 1), ("identified", 0, 100), ("lpips", 3, 1))
+        cells = [cell(found[metric].get(name), digits, scale) if metric in found else "not measured"
+                 for metric, digits, scale in shown]  # fmt: skip
         cells += [f"{value:g}" for value in paper] if paper else ["-"] * 3
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
@@ -89,7 +92,7 @@ def table_1(found: dict[str, dict[str, np.ndarray]]) -> list[str]:
 
 def unit_of(measure: str) -> tuple[int, str]:
     """What a measure is multiplied by where it is shown, and its unit."""
-    return (1, "dB") if measure == "psnr" else (100, "% recalled")
+    return {"psnr": (1, "dB"), "identified": (100, "% identified")}.get(measure, (100, "% recalled"))
 
 
 def use_table(found: dict[str, dict[str, np.ndarray]]) -> list[str]:

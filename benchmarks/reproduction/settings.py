@@ -104,6 +104,8 @@ USE = (
         changed=(("retrieval_share", 0.0), ("history_dropout", 1.0))),
 )  # fmt: skip
 ROWS = {row.name: row for row in (*TABLE_1, *USE)}
+# Encoders of the same form that learned nothing, through the LoRA of the row of their rate.
+UNTRAINED = {rate: f"Untrained {rate}" for rate in RATES}
 # Pictures without a model that a memory has to beat; those that show as much as a memory are there for each rate.
 BASELINE_ROWS = {
     "Flat colour": (FLAT, RATES[0]),

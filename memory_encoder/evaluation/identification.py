@@ -51,13 +51,19 @@ class Lineup:
 
     def rates(self) -> dict[str, float]:
         """For each kind the share of frames that are nearest to their own original; equals share a place."""
-        found: dict[str, list[float]] = {}
-        for clip, asked in enumerate(self._asked):
-            for place, frame in enumerate(asked):
-                rivals = self._rivals(clip, frame)
-                for kind, signatures in self._shown[clip].items():
-                    found.setdefault(kind, []).append(_share(signatures[place], rivals))
-        return {kind: sum(values) / len(values) for kind, values in found.items()}
+        return _means([found for clip in range(len(self._asked)) for found in self._found(clip)])
+
+    def rates_of_clips(self) -> list[dict[str, float]]:
+        """The same for each clip alone."""
+        return [_means(self._found(clip)) for clip in range(len(self._asked))]
+
+    def _found(self, clip: int) -> list[dict[str, float]]:
+        """For each frame asked for, by kind, 1 where it is nearest to its own original."""
+        found = []
+        for place, frame in enumerate(self._asked[clip]):
+            rivals = self._rivals(clip, frame)
+            found.append({kind: _share(shown[place], rivals) for kind, shown in self._shown[clip].items()})
+        return found
 
     @property
     def chance(self) -> float:
@@ -86,6 +92,13 @@ def _spread(clips: Sequence[Tensor], count: int) -> Tensor:
     """Up to `count` frames of clips, evenly chosen of all of them."""
     frames = torch.cat(list(clips))
     return frames[evenly(len(frames), min(len(frames), count))]
+
+
+def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each kind, over those that have it."""
+    kinds = dict.fromkeys(kind for one in found for kind in one)
+    values = {kind: [one[kind] for one in found if kind in one] for kind in kinds}
+    return {kind: sum(those) / len(those) for kind, those in values.items()}
 
 
 def _share(shown: Tensor, rivals: Tensor) -> float:

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.reproduction.jobs import Job, carry_out, prepare, ready
 from benchmarks.reproduction.report import seeds_done, write_report
 from benchmarks.reproduction.runs import Workshop
-from benchmarks.reproduction.settings import BASELINE_ROWS, CPU, QUICK, ROWS, SECONDS
+from benchmarks.reproduction.settings import BASELINE_ROWS, CPU, QUICK, RATES, ROWS, SECONDS
 
 DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "clips"
 TRAINED = ("Proposed 4x4x2", "Memory 4x4x2", "Two rates", "Nothing")
@@ -38,6 +38,7 @@ def found(workshop: Workshop, row: str) -> dict[str, Any]:
 def test_retrieval_is_measured_for_each_clip_with_and_without_the_memory(workshop: Workshop) -> None:
     result = found(workshop, "Proposed 4x4x2")
     assert len(result["names"]) == len(result["retrieval"]["psnr"]) == len(result["without"]["ssim"]) == 2
+    assert len(result["untrained"]["identified"]) == 2 and result["untrained"] != result["retrieval"]
     assert workshop.picture("Proposed 4x4x2").exists()
     assert found(workshop, "VAE alone")["retrieval"]["psnr"][0] > result["retrieval"]["psnr"][0]
 
@@ -67,6 +68,7 @@ def test_the_report_waits_for_a_whole_seed_and_holds_every_row(workshop: Worksho
     assert seeds_done(CPU, workshop) == [0]
     text = write_report(CPU, workshop, tmp_path)
     assert all(f"\n| {name} | " in text and "edges" in found(workshop, name)["retrieval"] for name in BASELINE_ROWS)
+    assert all(f"\n| Untrained {rate} | " in text for rate in RATES)
     assert "Unfinished: 1 of 3 seeds" in text
     assert all(f"\n| {name} |" in text for name in ROWS)
     record = json.loads((tmp_path / "reproduction_cpu.json").read_text())

@@ -111,6 +111,10 @@ def test_identification_knows_a_frame_from_others_and_gives_a_flat_colour_the_ch
     assert rates["true"] == 1 and rates["soft"] > 0.9
     assert rates["flat"] == pytest.approx(lineup.chance) == pytest.approx(1 / CANDIDATES)
     assert rates["wrong"] < 0.4
+    of_clips = lineup.rates_of_clips()
+    assert len(of_clips) == 3
+    for kind, rate in rates.items():
+        assert rate == pytest.approx(sum(clip[kind] for clip in of_clips) / 3)
 
 
 def test_identification_counts_frames_that_look_the_same_once() -> None:
