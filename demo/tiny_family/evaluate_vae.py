@@ -2,13 +2,15 @@
 
     python -m demo.tiny_family.evaluate_vae --clips FOLDER --out FOLDER
 
-Prints PSNR and SSIM per clip, for films also the PSNR of a linear code of as many numbers, and writes
+Prints PSNR and SSIM per clip, for films also that of the frame after a cut and the PSNR of a linear code of as many
+numbers, and writes
 ``vae_round_trip.png`` (original above reconstruction).
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -20,11 +22,12 @@ from memory_encoder.evaluation.metrics import psnr, ssim
 
 from .clips import HELD_OUT_SEED, clip_windows, list_clips, resize_short_side
 from .install import VAE_NAME, WEIGHTS
-from .procedural import make_film
+from .procedural import Film, make_film
 from .wan_vae import LATENT_CHANNELS, add_comfyui_to_path, build_vae, decode_clip, encode_clip
 
 WINDOWS = 3  # windows of 9 frames per clip, spread over it
 FILMS = 4
+CUT = 5
 CODE_FILMS = 40  # of the training seeds, from which the linear code is
 
 
@@ -67,10 +70,21 @@ def linear_code(seen: np.ndarray, windows: np.ndarray, numbers: int = LATENT_CHA
     return float(-10 * np.log10(np.square(error).mean() / 255**2))
 
 
+def films(seeds: range, short_side: int) -> Iterator[Film]:
+    """Films of three shots."""
+    return (make_film(seed, shots=3, width=short_side * 4 // 3 // 8 * 8, height=short_side) for seed in seeds)
+
+
 def film_windows(seeds: range, short_side: int) -> np.ndarray:
-    """A window of nine frames from within each of three shots of each film."""
-    films = (make_film(s, shots=3, width=short_side * 4 // 3 // 8 * 8, height=short_side) for s in seeds)
-    return np.stack([film.frames[shot.start + 12 : shot.start + 21] for film in films for shot in film.shots])
+    """A window of nine frames from within each shot of each film."""
+    found = films(seeds, short_side)
+    return np.stack([film.frames[shot.start + 12 : shot.start + 21] for film in found for shot in film.shots])
+
+
+def cut_windows(seeds: range, short_side: int) -> np.ndarray:
+    """A window around each cut of each film; the frame after the cut is number CUT, the first of the last latent."""
+    found = films(seeds, short_side)
+    return np.stack([film.frames[shot.start - CUT :][:9] for film in found for shot in film.shots[1:]])
 
 
 def as_images(windows: np.ndarray) -> torch.Tensor:
@@ -100,8 +114,11 @@ def main() -> None:
         print(f"{name:32s} PSNR {result[0]:.2f} dB  SSIM {result[1]:.3f}", flush=True)
         pair = np.concatenate([windows[-1, 4], output[-1, 4]], 0)
         rows.append(cv2.resize(pair, (192, 288), interpolation=cv2.INTER_AREA))
-    held_out = film_windows(range(HELD_OUT_SEED, HELD_OUT_SEED + FILMS), args.short_side)
-    linear = linear_code(film_windows(range(CODE_FILMS), args.short_side), held_out)
+    seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + FILMS)
+    cuts = cut_windows(seeds, args.short_side)
+    after = psnr(as_images(cuts[:, CUT:][:, :1]), as_images(round_trip(vae, cuts)[:, CUT:][:, :1]))
+    print(f"{'films, the frame after a cut':32s} PSNR {float(after.mean()):.2f} dB, of {len(cuts)} cuts")
+    linear = linear_code(film_windows(range(CODE_FILMS), args.short_side), film_windows(seeds, args.short_side))
     print(f"{'films, linear code':32s} PSNR {linear:.2f} dB")
     for kind, values in scores.items():
         if values:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from demo.tiny_family.evaluate_vae import blocks, linear_code
+from demo.tiny_family.evaluate_vae import CUT, blocks, cut_windows, linear_code
 
 
 def windows(count: int, freedom: int) -> np.ndarray:
@@ -28,3 +28,10 @@ def test_a_block_is_what_a_latent_covers() -> None:
 def test_sixteen_numbers_hold_sixteen_patterns_and_no_more(freedom: int, exact: bool) -> None:
     shown = windows(400, freedom)
     assert (linear_code(shown[:300], shown[300:]) > 50) is exact
+
+
+def test_the_cut_of_a_window_lies_between_two_latents() -> None:
+    windows = cut_windows(range(1_000_000, 1_000_002), 64).astype(int)
+    assert windows.shape[:2] == (4, 9) and (CUT - 1) % 4 == 0
+    steps = np.abs(np.diff(windows, axis=1)).mean(axis=(2, 3, 4))
+    assert (steps.argmax(axis=1) == CUT - 1).all()
