@@ -25,7 +25,7 @@ from tools.environment import ROOT, cache_folder, prepare
 
 WORKFLOW = ROOT / "workflows" / "api" / "tiny_demo.json"
 SIZE, FPS = (128, 96), 16
-REAL_FRAMES = 33
+REAL_FRAMES, REAL_START = 33, 4.5  # a cyclist, then a street
 SAMPLER_NODE, CLIP_NODE, CLIP_FRAMES_NODE = "14", "32", "33"
 ARGUMENTS = ["--use-pytorch-cross-attention"]  # what runs on cards; on the CPU it is the fastest too
 
@@ -47,7 +47,7 @@ def main() -> int:
         server.input_dir.mkdir(parents=True, exist_ok=True)
         clip = find_clip(environment.python)
         say(f"real clip: {clip.name}")
-        write_frames(server.input_dir / "real.mp4", read_frames(clip, FPS, REAL_FRAMES, SIZE), FPS)
+        write_frames(server.input_dir / "real.mp4", read_frames(clip, FPS, REAL_FRAMES, SIZE, REAL_START), FPS)
         with server:
             say(f"ComfyUI answers on port {server.port}; {import_time(server)}")
             prompt = with_real_clip(json.loads(WORKFLOW.read_text()), "real.mp4")

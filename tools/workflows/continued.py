@@ -99,7 +99,7 @@ def continue_memory() -> Workflow:
     """A saved memory takes the place of the film so far: cut, and joined with what a clip shows."""
     workflow = Workflow("continue_memory", "Continue a memory", "New shots from a memory that was saved", "memory")
     add = workflow.add
-    parts = TinyFilm(workflow, ("Max waves in the kitchen", "Mira and Max talk in the garden"))
+    parts = TinyFilm(workflow, ("Max waves in the kitchen, close-up", "Mira talks in the garden, close-up"))
     saved = add("VideoMemoryLoad", "Memory of the first film", memory_name="first_film_00001.safetensors")
     cut = add("VideoMemoryCut", "Without its last section", memory=saved[0], section=-1)
     clip = add("VideoMemoryDemoClip", "Who comes in: Max")
@@ -136,7 +136,7 @@ def another_ending() -> Workflow:
     """A branch of a film on disk."""
     line = "Keep the beginning of a film, tell its end differently"
     workflow = Workflow("another_ending", "Another ending", line, "branch")
-    parts = TinyFilm(workflow, ("Leo talks in the garden", "Mira and Leo wave in the garden"))
+    parts = TinyFilm(workflow, ("Leo talks in the garden, close-up", "Mira waves on the street, close-up"))
     film = parts.film(workflow.name, branch_film="first_film", branch_section=2)
     result = parts.save(film, workflow.name)
     how = """
