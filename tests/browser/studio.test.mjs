@@ -10,6 +10,7 @@ const LEAST = 4.5; // to one
 /** States in which all controls of a view are there, and whether its lists are gone through by arrow keys. */
 const REACHED = { "board-plan": true, "board-paste": false, "sampler-rest": true, "sampler-question": false, "sampler-pictures": true, "sampler-player": false, "sampler-compare": false, "recall-lost": false, training: false };
 const MOST = 100; // milliseconds of the page's own thread, for one thing that a person does or the server says
+const SHARE = 10; // or, on a slow or busy machine, this part of what counting to 400 million takes on it
 let browser;
 
 before(async () => {
@@ -56,7 +57,8 @@ for (const renderer of RENDERERS) {
       for (let i = 0; i < 4e8; i += 1) sum += i % 7;
       return sum;
     }));
-    assert.ok(took.work > MOST, `what takes too long is seen: ${took.work} ms`);
+    const most = Math.max(MOST, took.work / SHARE);
+    assert.ok(took.work > most, `what takes too long is seen: ${took.work} ms`);
     delete took.work;
     const board = page.locator(".vm-sb");
     await fit(page, ids.board);
@@ -99,8 +101,8 @@ for (const renderer of RENDERERS) {
     await measure("a film that is read", () => reread(studio, PLANNED));
     await measure("another section", (turn) => page.locator(".vm-film-tile").nth(38 + (turn % 2)).click());
     await measure("the grid", () => page.getByRole("button", { name: "Grid" }).click());
-    console.log(`milliseconds of the page's thread: ${JSON.stringify(took)}`);
-    assert.deepEqual(Object.entries(took).filter(([, time]) => time > MOST), []);
+    console.log(`milliseconds of the page's thread, of ${most}: ${JSON.stringify(took)}`);
+    assert.deepEqual(Object.entries(took).filter(([, time]) => time > most), []);
     studio.quiet();
     await studio.close();
   });
