@@ -10,13 +10,20 @@ const LEAST = 4.5; // to one
 /** States in which all controls of a view are there, and whether its lists are gone through by arrow keys. */
 const REACHED = { "board-plan": true, "board-paste": false, "sampler-rest": true, "sampler-question": false, "sampler-pictures": true, "sampler-player": false, "sampler-compare": false, "recall-lost": false, training: false };
 const MOST = 100; // milliseconds of the page's own thread, for one thing that a person does or the server says
-const SHARE = 10; // or, on a slow or busy machine, this part of what counting to 400 million takes on it
+const SHARE = 4; // or, on a slow machine, this part of what counting to 400 million takes on it
 let browser;
 
 before(async () => {
   browser = await openBrowser();
 });
 after(() => browser?.close());
+
+/** The least of what three turns give: other work on the machine only adds. */
+async function least(measured) {
+  const found = [];
+  for (const turn of [1, 2, 3]) found.push(await measured(turn));
+  return Math.min(...found);
+}
 
 const THEMES = { classic: ["light"], nodes2: ["dark"] }; // each theme in one, each renderer in one
 
@@ -45,12 +52,11 @@ for (const renderer of RENDERERS) {
     await reread(studio, PLANNED);
     const longest = longestOf(page);
     const took = {};
-    // The larger of two, after one in which the browser compiles what it has not seen yet.
+    // After one in which the browser compiles what it has not seen yet.
     const measure = async (name, act) => {
       await act(0);
       await settle(page, 2);
-      took[name] = 0;
-      for (const turn of [1, 2]) took[name] = Math.max(took[name], Math.round(await longest(() => act(turn))));
+      took[name] = Math.round(await least((turn) => longest(() => act(turn))));
     };
     await measure("work", () => page.evaluate(() => {
       let sum = 0;
@@ -89,11 +95,13 @@ for (const renderer of RENDERERS) {
       await page.mouse.up();
     });
     // Core makes the whole graph anew here; the pack's own part of that counts.
-    took.undo = await ownScript(page, async () => {
+    const undo = async () => {
       await board.locator(".vm-sb-timeline").focus();
       await page.keyboard.press("Control+z");
-    });
-    took["the workflow is opened"] = await ownScript(page, () => page.evaluate(() => window.app.loadGraphData(window.app.graph.serialize())));
+    };
+    took.undo = await least(() => ownScript(page, undo));
+    const open = () => page.evaluate(() => window.app.loadGraphData(window.app.graph.serialize()));
+    took["the workflow is opened"] = await least(() => ownScript(page, open));
     await fit(page, ids.sampler);
     await measure("a step", (turn) => tell(studio, { state: "step", index: 20, step: turn, steps: 20, left: 80 }));
     await measure("a live picture", (turn) => tell(studio, { state: "preview", index: 20, image: studio.stills[turn] }));
