@@ -52,14 +52,15 @@ def main() -> int:
     if not args.clips.is_dir():
         parser.error(f"--clips {args.clips} is no folder; give one with clips and a manifest.json beside it")
     try:
-        if not args.report:
+        if args.report:
+            make_material(protocol, args.clips, workshop.material)  # of which the report shows clips
+        else:
             prepare(protocol, workshop, args.clips, args.jobs, tell)
             run_all(protocol, workshop, args.jobs)
     except KeyboardInterrupt:
         tell("stopped; the same command goes on")
         return 130
     try:
-        make_material(protocol, args.clips, workshop.material)  # the report shows clips
         print(write_report(protocol, workshop, out))
     except ValueError as error:
         parser.error(str(error))

@@ -16,7 +16,7 @@ from demo.tiny_family.prepare import TinyCodec, make_cache, make_videos
 from memory_encoder.evaluation.baselines import baselines
 from memory_encoder.files import write_bytes
 from memory_encoder.phi.config import EncoderConfig
-from memory_encoder.training.module import TrainingModule
+from memory_encoder.training.module import TrainingModule, untrained
 
 from .material import load_material, make_material
 from .measure import Judge, decoded, scored
@@ -25,7 +25,7 @@ from .returns import PARTS
 from .runs import Workshop, trained
 from .settings import BASELINE_ROWS, PROPOSED, RATES, ROWS, SECOND_RATE, Protocol
 
-FINISHED = "finished"  # a run that has this file is trained
+FINISHED = "finished"  # a run that has this file is trained; its encoder is there from the first checkpoint on
 SHOWN = (0, 16, 32, 48)  # frames of a clip in the picture grid
 
 
@@ -92,11 +92,12 @@ def measure(protocol: Protocol, workshop: Workshop, job: Job, module: TrainingMo
     judge, found = Judge(row, module, job.seed, protocol.drawing_steps), origin()
     clips, histories, reels = (material[name] for name in ("retrieval", "histories", "reels"))
     if row.stage == "retrieval":
-        found["retrieval"], made = judge.retrieval(clips, judge.memory(clips, clips.hr.shape[2]))
+        latents = clips.hr.shape[2]
+        found["retrieval"], made = judge.retrieval(clips, judge.memory(clips, latents))
         found["names"] = clips.names
         save_pictures(workshop, job, made)
         if row.variant == "proposed":
-            found["untrained"], _ = judge.retrieval(clips, judge.untrained(clips))
+            found["untrained"], _ = judge.retrieval(clips, judge.memory(clips, latents, untrained(module, job.seed)))
         if row.name == PROPOSED:
             found["without"], made = judge.retrieval(clips, None)
             save_pictures(workshop, Job("No memory", job.seed), made)
@@ -125,11 +126,11 @@ def measure_baselines(protocol: Protocol, workshop: Workshop) -> None:
     results = {row: workshop.result(row, protocol.seeds[0]) for row in BASELINE_ROWS}
     if all(path.exists() for path in results.values()):
         return
-    clips = load_material(workshop.material)["retrieval"]
+    clips, here = load_material(workshop.material)["retrieval"], origin()
     for row, (kind, rate) in BASELINE_ROWS.items():
         config = EncoderConfig("wan", 1, clips.hr.shape[1], rate=rate)
         made = [baselines(pictures.float() / 255, [config])[kind].numpy() for pictures in clips.pictures]
-        text = json.dumps(origin() | {"retrieval": scored(clips, np.stack(made))}).encode()
+        text = json.dumps(here | {"retrieval": scored(clips, np.stack(made))}).encode()
         for seed in protocol.seeds:
             write_bytes(workshop.result(row, seed), text)
 

@@ -14,9 +14,7 @@ from demo.tiny_family.prepare import TEXT_ENCODER, TinyCodec
 from memory_encoder.evaluation.identification import Lineup
 from memory_encoder.evaluation.metrics import edges, lpips, lpips_available, psnr, ssim
 from memory_encoder.evaluation.recall import draw_frames, draw_history
-from memory_encoder.injection.hosts import find_host
 from memory_encoder.injection.hosts.comfy_models import load_text_encoder
-from memory_encoder.injection.hosts.encoder_file import new_encoder
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.positions import cells_for
 from memory_encoder.pictures.codec import Codec
@@ -39,15 +37,8 @@ class Judge:
         self.codec: Codec = TinyCodec(None)()
         self.text = load_text_encoder([TEXT_ENCODER], "wan")
 
-    def untrained(self, clips: Clips) -> Any:
-        """The memory of whole clips by encoders of the same form that learned nothing."""
-        model = self.module.diffusion_model
-        new = [new_encoder(encoder.config, find_host(model), self.seed) for encoder in self.module.encoders]
-        module = TrainingModule(new[0], model, others=new[1:]).requires_grad_(False)
-        return self.memory(clips, clips.hr.shape[2], module)
-
     def memory(self, clips: Clips, latents: int, module: TrainingModule | None = None) -> Any:
-        """The memory of the first `latents` latents of clips."""
+        """The memory of the first `latents` latents of clips, by the module or another one of its form."""
         if not self.row.memory:
             return None
         module = module or self.module

@@ -12,7 +12,7 @@ import numpy as np
 from memory_encoder.files import write_bytes
 
 from .claims import Outcome, check, larger_error, person
-from .origin import MODELS, machines_of, origin
+from .origin import MODELS, machines_of
 from .returns import CHOICES, PARTS
 from .runs import Workshop
 from .settings import BASELINE_ROWS, RECIPE, ROWS, SECONDS, TABLE_1, UNTRAINED, USE, Protocol
@@ -162,7 +162,7 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path) -> str:
         "protocol": vars(protocol),
         "seeds": seeds,
         "machines": machines,
-        MODELS: origin()[MODELS],
+        MODELS: found["Proposed 4x4x2"][0][MODELS],  # those of all rows
         "clips": {"retrieval": found["Proposed 4x4x2"][0]["names"], "films": found["Memory 4x4x2"][0]["films"],
                   "reels": found["Memory 4x4x2"][0]["reel_names"]},
         "measures": {measure: {row: v.tolist() for row, v in rows.items()} for measure, rows in values.items()},

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from memory_encoder.evaluation.score import LABELS, ClipScore, in_decibels, lineup_of, score_clip
 from memory_encoder.files import write_bytes
-from memory_encoder.injection.hosts import find_host
 from memory_encoder.injection.hosts.comfy_models import (
     PYTORCH_ATTENTION,
     load_comfy,
@@ -33,11 +32,11 @@ from memory_encoder.injection.hosts.comfy_models import (
     load_lora,
     load_text_encoder,
 )
-from memory_encoder.injection.hosts.encoder_file import load_encoder, new_encoder, read_config
+from memory_encoder.injection.hosts.encoder_file import load_encoder, read_config
 from memory_encoder.training.dataset.video import VideoReader
 from memory_encoder.training.dataset.windows import lr_by_rate
 from memory_encoder.training.evaluate_command import sheet
-from memory_encoder.training.module import TrainingModule
+from memory_encoder.training.module import TrainingModule, untrained
 
 from .clips import HELD_OUT_SEED, add_clips, list_clips
 from .install import HOST_NAME, RATES, WEIGHTS
@@ -110,9 +109,7 @@ class Judge:
         patcher = load_lora(load_host(weights / HOST_NAME), variant.lora)
         first, *others = (load_encoder(path).requires_grad_(False) for path in variant.encoders)
         self.module = TrainingModule(first, patcher.model.diffusion_model, others=others)
-        configs, host = [encoder.config for encoder in self.module.encoders], find_host(self.module.diffusion_model)
-        one, *more = (new_encoder(config, host, seed=0).requires_grad_(False) for config in configs)
-        self.untrained = TrainingModule(one, self.module.diffusion_model, others=more)
+        self.untrained = untrained(self.module, seed=0)
         self.codec = TinyCodec(comfy)()
         self.text = load_text_encoder([TEXT_ENCODER], "wan")
 

@@ -3,8 +3,7 @@
     python -m demo.tiny_family.evaluate_vae --clips FOLDER --out FOLDER
 
 Prints PSNR and SSIM per clip, for films also that of the frame after a cut and the PSNR of a linear code of as many
-numbers, and writes
-``vae_round_trip.png`` (original above reconstruction).
+numbers, and writes ``vae_round_trip.png`` (original above reconstruction).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .wan_vae import LATENT_CHANNELS, add_comfyui_to_path, build_vae, decode_cli
 
 WINDOWS = 3  # windows of 9 frames per clip, spread over it
 FILMS = 4
-CUT = 5
+CUT = 5  # frame after the cut in a window of nine around it
 CODE_FILMS = 40  # of the training seeds, from which the linear code is
 
 
@@ -116,7 +115,8 @@ def main() -> None:
         rows.append(cv2.resize(pair, (192, 288), interpolation=cv2.INTER_AREA))
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + FILMS)
     cuts = cut_windows(seeds, args.short_side)
-    after = psnr(as_images(cuts[:, CUT:][:, :1]), as_images(round_trip(vae, cuts)[:, CUT:][:, :1]))
+    first = slice(CUT, CUT + 1)
+    after = psnr(as_images(cuts[:, first]), as_images(round_trip(vae, cuts)[:, first]))
     print(f"{'films, the frame after a cut':32s} PSNR {float(after.mean()):.2f} dB, of {len(cuts)} cuts")
     linear = linear_code(film_windows(range(CODE_FILMS), args.short_side), film_windows(seeds, args.short_side))
     print(f"{'films, linear code':32s} PSNR {linear:.2f} dB")

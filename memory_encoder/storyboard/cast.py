@@ -15,7 +15,7 @@ MAX_NAME = 100  # characters
 MAX_PICTURE = 500  # characters of a file's name
 _IDEOGRAPHS = "\u2e80-\uffff"  # scripts that put no space between words
 _ARTICLE = re.compile(r"(?:the|an?) ", re.IGNORECASE)
-_CLOSING = (*",;.:!?)]，。；：！？、",)  # may follow a description without another comma
+_CLOSING = tuple(",;.:!?)]，。；：！？、")  # may follow a description without another comma
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def _said(prompt: str, at: int, line: CastLine) -> str:
     if after[:1] in ("'", "\u2019", "-"):
         return f"{prompt.rstrip(' ,')}{_mark(prompt)} {line.name}: {line.look}"
     comma, space = ("，", "") if re.match(f"[{_IDEOGRAPHS}]", line.look) else (",", " ")
-    closed = not after.strip() or after.lstrip().startswith(_CLOSING)
+    rest = after.lstrip()
+    closed = not rest or rest.startswith(_CLOSING)
     return f"{before}{comma}{space}{line.look}{'' if closed else comma}{after}"
 
 

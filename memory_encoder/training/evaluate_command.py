@@ -21,7 +21,7 @@ from ..evaluation.score import MEMORY, NONE, ClipScore, comparison, in_decibels,
 from ..files import write_bytes
 from ..frames import evenly, frames_in, latents_in
 from ..injection.fit import check_encoder
-from ..injection.hosts import Host, find_host
+from ..injection.hosts import find_host
 from ..injection.hosts.comfy_models import (
     PYTORCH_ATTENTION,
     codec,
@@ -32,15 +32,14 @@ from ..injection.hosts.comfy_models import (
     load_text_encoder,
     load_vae,
 )
-from ..injection.hosts.encoder_file import load_encoder, new_encoder
-from ..phi.config import EncoderConfig
+from ..injection.hosts.encoder_file import load_encoder
 from ..phi.encoder import MemoryEncoder
 from .dataset.cache import find_clips
 from .dataset.settings import BadClip, DatasetError
 from .dataset.text import Conditioning
 from .dataset.video import VideoReader
 from .dataset.windows import lr_by_rate
-from .module import TrainingModule
+from .module import TrainingModule, untrained
 from .pictures import label, write_picture
 from .run_files import HELD_OUT, clips_trained_on, names_in_line
 
@@ -157,7 +156,7 @@ class Judge:
         )
         self.module.others.requires_grad_(False)
         host = find_host(model.diffusion_model)
-        self.untrained = self._untrained([encoder.config for encoder in encoders], host)
+        self.untrained = untrained(self.module, args.seed)
         for encoder in encoders:
             check_encoder(encoder.config, host)
         if text is not None:
@@ -166,11 +165,6 @@ class Judge:
             extras = {} if host.pooled_width is None else {"pooled_output": torch.zeros(1, host.pooled_width)}
             conditioning = Conditioning(torch.zeros(1, 1, host.text_width), extras)
         self.conditioning = conditioning.arguments()
-
-    def _untrained(self, configs: Sequence[EncoderConfig], host: Host) -> TrainingModule:
-        """The same module with encoders that learned nothing."""
-        first, *others = (new_encoder(config, host, self.args.seed).requires_grad_(False) for config in configs)
-        return TrainingModule(first, self.module.diffusion_model, others=others, guidance=self.args.guidance)
 
     def score(self, name: str, path: Path) -> ClipScore:
         """Scores the first frames of a clip; raises BadClip when it has too few or cannot be read."""

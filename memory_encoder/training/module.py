@@ -17,6 +17,7 @@ from ..injection.fit import check_together
 from ..injection.horizon import near_and_far
 from ..injection.hosts import find_host
 from ..injection.hosts.base import Constants, HistoryTimestep, host_blocks
+from ..injection.hosts.encoder_file import new_encoder
 from ..injection.inject import DIFFUSION_MODEL, KEY, DiffusionModelWrapper
 from ..injection.selection import InjectedMemory
 from ..objectives.continuation import Context, ContinuationDraw, continuation_loss
@@ -280,3 +281,10 @@ def weights_type(model: nn.Module) -> torch.dtype:
             if isinstance(weight, Tensor) and weight.ndim == 2 and ".lora_" not in name:
                 return weight.dtype
     return torch.float32
+
+
+def untrained(module: TrainingModule, seed: int) -> TrainingModule:
+    """The same host beside encoders of the same form that learned nothing; seed: of their weights."""
+    host = find_host(module.diffusion_model)
+    first, *others = (new_encoder(encoder.config, host, seed).requires_grad_(False) for encoder in module.encoders)
+    return TrainingModule(first, module.diffusion_model, others=others, guidance=module.guidance)
