@@ -21,8 +21,9 @@ from typing import Any
 from benchmarks.machine import cores
 from benchmarks.reproduction.jobs import Job, carry_out, prepare, ready, waiting
 from benchmarks.reproduction.material import make_material
+from benchmarks.reproduction.origin import machines_of
 from benchmarks.reproduction.plots import write_plots
-from benchmarks.reproduction.report import write_report
+from benchmarks.reproduction.report import measured, write_report
 from benchmarks.reproduction.runs import Workshop
 from benchmarks.reproduction.settings import PROTOCOLS, Protocol
 from demo.tiny_family.clips import add_clips
@@ -51,6 +52,10 @@ def main() -> int:
     out = args.out or (RESULTS if protocol.name != "quick" else workshop.folder / "results")
     if not args.clips.is_dir():
         parser.error(f"--clips {args.clips} is no folder; give one with clips and a manifest.json beside it")
+    try:
+        machines_of(protocol, measured(protocol, workshop))  # before hours are spent beside rows of another kind
+    except ValueError as error:
+        parser.error(str(error))
     try:
         if args.report:
             make_material(protocol, args.clips, workshop.material)  # of which the report shows clips

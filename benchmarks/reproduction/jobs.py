@@ -89,7 +89,7 @@ def carry_out(protocol: Protocol, workshop: Workshop, job: Job) -> None:
 def measure(protocol: Protocol, workshop: Workshop, job: Job, module: TrainingModule) -> None:
     """Writes what a trained row measures as JSON, for the first seed with pictures."""
     row, material = ROWS[job.row], load_material(workshop.material)
-    judge, found = Judge(row, module, job.seed, protocol.drawing_steps), origin()
+    judge, found = Judge(row, module, job.seed, protocol.drawing_steps), origin(protocol)
     clips, histories, reels = (material[name] for name in ("retrieval", "histories", "reels"))
     if row.stage == "retrieval":
         latents = clips.hr.shape[2]
@@ -116,7 +116,7 @@ def measure_vae(protocol: Protocol, workshop: Workshop) -> None:
     clips = load_material(workshop.material)["retrieval"]
     made = decoded(TinyCodec(None)(), clips.hr)
     save_pictures(workshop, Job("VAE alone", 0), made)
-    text = json.dumps(origin() | {"retrieval": scored(clips, made)}).encode()
+    text = json.dumps(origin(protocol) | {"retrieval": scored(clips, made)}).encode()
     for path in paths:
         write_bytes(path, text)
 
@@ -126,7 +126,7 @@ def measure_baselines(protocol: Protocol, workshop: Workshop) -> None:
     results = {row: workshop.result(row, protocol.seeds[0]) for row in BASELINE_ROWS}
     if all(path.exists() for path in results.values()):
         return
-    clips, here = load_material(workshop.material)["retrieval"], origin()
+    clips, here = load_material(workshop.material)["retrieval"], origin(protocol)
     for row, (kind, rate) in BASELINE_ROWS.items():
         config = EncoderConfig("wan", 1, clips.hr.shape[1], rate=rate)
         made = [baselines(pictures.float() / 255, [config])[kind].numpy() for pictures in clips.pictures]

@@ -1,8 +1,9 @@
-"""Where a measurement was made: a reproduction may go on on another machine, but not with other models."""
+"""Where and how a row was measured: a reproduction goes on on another machine, but not with other models or sizes."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,34 @@ import torch
 from benchmarks.machine import cores, cpu_model
 from demo.tiny_family.install import HOST_NAME, VAE_NAME, WEIGHTS
 
-MACHINE, MODELS = "machine", "models"
+from .settings import Protocol
+
+MACHINE, MODELS, SIZES = "machine", "models", "sizes"
 
 
-def origin() -> dict[str, Any]:
-    """The machine, and the models that every row shares, by the hashes of their files."""
+def origin(protocol: Protocol) -> dict[str, Any]:
+    """The machine, the models that every row shares, by the hashes of their files, and the protocol's sizes."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cpu_model()}, {cores()} cores"
     return {
         MACHINE: f"{name}, torch {torch.__version__}",
         MODELS: {name: sha256(WEIGHTS / name) for name in (HOST_NAME, VAE_NAME)},
+        SIZES: sizes_of(protocol),
     }
 
 
-def machines_of(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """The machines on which these rows were measured. Raises ValueError for a row of other models than those here."""
-    here = origin()[MODELS]
+def sizes_of(protocol: Protocol) -> dict[str, Any]:
+    """What shapes a row: all but the protocol's name and how many seeds there are. As JSON gives it back."""
+    return json.loads(json.dumps({key: value for key, value in vars(protocol).items() if key not in ("name", "seeds")}))
+
+
+def machines_of(protocol: Protocol, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The machines on which these rows were measured. Raises ValueError for a row that was measured with other models
+    than those here, or by a protocol of other sizes."""
+    here = origin(protocol)
     for row, seeds in found.items():
-        if any(seed[MODELS] != here for seed in seeds):
-            raise ValueError(
-                f"{row} was measured with another host or VAE; delete its measurements or give --record another folder"
-            )
+        for what, key in (("with another host or VAE", MODELS), (f"by another protocol than {protocol.name}", SIZES)):
+            if any(seed.get(key) != here[key] for seed in seeds):
+                raise ValueError(f"{row} was measured {what}; delete its measurements or give --record another folder")
     return sorted({seed[MACHINE] for seeds in found.values() for seed in seeds})
 
 

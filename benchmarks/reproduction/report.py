@@ -41,6 +41,11 @@ def collected(workshop: Workshop, seeds: Sequence[int], rows: Sequence[str]) -> 
     return {row: [json.loads(workshop.result(row, seed).read_text()) for seed in seeds] for row in rows}
 
 
+def measured(protocol: Protocol, workshop: Workshop) -> Found:
+    """What is measured so far of each row, one for each seed with which it is."""
+    return {row: collected(workshop, seeds_of(workshop, protocol.seeds, row), [row])[row] for row in REPORTED}
+
+
 def seeds_of(workshop: Workshop, seeds: Sequence[int], *rows: str) -> list[int]:
     """The seeds with which all of these rows are measured."""
     return [seed for seed in seeds if all(workshop.result(row, seed).exists() for row in rows)]
@@ -127,12 +132,12 @@ def claim_table(outcomes: list[Outcome]) -> list[str]:
 
 def write_report(protocol: Protocol, workshop: Workshop, out: Path) -> str:
     """Writes JSON and markdown to `out`; returns the markdown. Raises ValueError before a seed is whole, and for rows
-    that were measured with other models."""
+    that were measured with other models or by a protocol of other sizes."""
     seeds = seeds_done(protocol, workshop)
     if not seeds:
         raise ValueError("no seed is measured with all rows yet; run the command without --report again")
     found = collected(workshop, seeds, REPORTED)
-    machines = machines_of(found)
+    machines = machines_of(protocol, found)
     values = measures(found)
     outcomes = check(values)
     against = [o for o in outcomes if o.claim.firm and o.verdict != "shown"]

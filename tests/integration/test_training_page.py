@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -20,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from demo.clip import write_frames
+from demo.clip import data_folder, write_frames
 from demo.tiny_family.procedural import make_film
 from memory_encoder.cli import main
 from memory_encoder.training.run_files import facts_of, read_losses
@@ -29,7 +28,7 @@ from tools.environment import ROOT
 
 from .test_training import variables
 
-DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", ROOT.parent / "shared" / "data"))
+DATA = data_folder()
 SIZE = "--width 64 --height 48 --fps 16"
 WORDS = "--text-encoder demo.nodes.text_encoder:HashTextEncoder"
 SMALLER = {

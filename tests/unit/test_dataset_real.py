@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from demo.clip import data_folder
 from memory_encoder.frames import frames_in
 from memory_encoder.training.dataset.cache import build_cache
 from memory_encoder.training.dataset.disk_space import DiskSpace
@@ -20,7 +20,7 @@ from memory_encoder.training.dataset.share import Share
 from memory_encoder.training.dataset.text import TextEncoder
 from tests.unit.dataset_clips import SPACE, CountingCodec, Words, rows_of
 
-DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+DATA = data_folder()
 SETTINGS = CacheSettings(256, 144, 8, window_seconds=6, rates=("2x2x2",))
 FILM, CUTS = "bbb_30s_1280x720.webm", (283 / 24, 376 / 24, 551 / 24)  # its first frames of other scenes
 ORIGINALS = 3  # of the shortest real clips of another aspect each

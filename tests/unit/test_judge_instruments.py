@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from demo.clip import data_folder
 from memory_encoder.damage import DamagedFileError
 from memory_encoder.evaluation.judge.clarity import DETAIL, NIQE, Clarity, by_musiq
 from memory_encoder.evaluation.judge.drift import colour_drift, film_drift
@@ -41,7 +41,7 @@ from memory_encoder.training.dataset.video import VideoReader
 from .judged_films import a_clip, drawn_film, falls_out, footage, pictures_of
 from .mobile_faces import MobileFace
 
-DATA = Path(os.environ.get("VIDEO_MEMORY_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+DATA = data_folder()
 
 
 def needed(*names: str) -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.reproduce import main
 from benchmarks.reproduction.claims import CLAIMS, Claim, Outcome, difference, person
 from benchmarks.reproduction.jobs import FINISHED, Job, waiting
 from benchmarks.reproduction.origin import machines_of, origin
@@ -154,8 +157,28 @@ def test_stage_one_is_followed_by_what_begins_with_it(tmp_path: Path) -> None:
             assert all(ROWS[name].start == row.start for name in between)
 
 
-def test_rows_of_other_models_are_not_put_into_one_table() -> None:
-    here = origin()
-    assert machines_of({"a": [here], "b": [here | {"machine": "another"}]}) == sorted(["another", here["machine"]])
-    with pytest.raises(ValueError, match=r"^b was measured with another host or VAE"):
-        machines_of({"a": [here], "b": [here | {"models": {}}]})
+def test_rows_of_other_models_or_sizes_are_not_put_into_one_table() -> None:
+    here = json.loads(json.dumps(origin(CPU)))
+    found = {"a": [here], "b": [here | {"machine": "another"}]}
+    assert machines_of(CPU, found) == sorted(["another", here["machine"]])
+    assert machines_of(replace(CPU, name="longer", seeds=(0, 1, 2, 3)), found)
+    for other, what in (({"models": {}}, "with another host or VAE"), ({"sizes": {}}, "by another protocol than cpu")):
+        with pytest.raises(ValueError, match=f"^b was measured {what}"):
+            machines_of(CPU, {"a": [here], "b": [here | other]})
+    with pytest.raises(ValueError, match=r"^a was measured by another protocol than quick"):
+        machines_of(QUICK, found)
+
+
+def test_rows_of_another_protocol_are_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clips").mkdir()
+    workshop = Workshop(tmp_path, tmp_path / "record")
+    record(workshop, PROPOSED)
+    workshop.result(PROPOSED, 0).write_text(json.dumps(origin(QUICK)))
+    given = ["--work", str(tmp_path), "--record", str(workshop.record), "--clips", str(tmp_path / "clips")]
+    monkeypatch.setattr("sys.argv", ["reproduce", *given])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"{PROPOSED} was measured by another protocol than cpu" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"clips", "record"}
