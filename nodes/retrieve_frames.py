@@ -14,11 +14,21 @@ from ..memory_encoder.evaluation.metrics import MetricUnavailable, edges, lpips,
 from ..memory_encoder.evaluation.recall import windows
 from ..memory_encoder.frames import evenly, latent_ranges
 from ..memory_encoder.injection.fit import check_memory, check_recall
+from ..memory_encoder.injection.selection import MemorySettings
 from ..memory_encoder.memory.video_memory import VideoMemory
 from .inspection import recall_ui, timeline_ui
 from .runtime.progress import FilmProgress
 from .runtime.sampling import empty_conditioning, host_of, retrieve
-from .sockets import CATEGORY, memory_input, model_input, sampling_inputs, seed_input, strength_input, with_lasting_view
+from .sockets import (
+    CATEGORY,
+    guidance_input,
+    memory_input,
+    model_input,
+    sampling_inputs,
+    seed_input,
+    strength_input,
+    with_lasting_view,
+)
 
 MAX_COLUMNS, LABEL_HEIGHT = 8, 20  # of the picture side by side
 
@@ -48,6 +58,10 @@ class VideoMemoryRetrieve(io.ComfyNode):
                     "positive", optional=True, tooltip="Prompt of the frames; without it the text is empty."
                 ),
                 strength_input(optional=True, tooltip="0 shows what comes without memory."),
+                guidance_input(
+                    "Weight of the memory against what the model draws without it. 0 and 1: as it is; 2 to 3: nearer "
+                    "to what is remembered, for one more pass a step."
+                ),
             ],
             outputs=[io.Latent.Output(tooltip="Remembered frames, for VAE Decode.")],
         )
@@ -64,6 +78,7 @@ class VideoMemoryRetrieve(io.ComfyNode):
         seed: int,
         positive=None,
         strength: float = 1.0,
+        history_guidance: float = 0.0,
     ) -> io.NodeOutput:
         host = host_of(model)
         check_memory(memory, host, "Retrieve Frames")
@@ -72,7 +87,8 @@ class VideoMemoryRetrieve(io.ComfyNode):
         ranges = latent_ranges(frame_indices, memory.latents)
         passes = sum(len(list(windows(r, memory.latents))) for r in ranges)
         bar = FilmProgress(model, passes, len(sigmas) - 1)
-        clips = [retrieve(model, memory, r, sampler, sigmas, seed, positive, strength, bar) for r in ranges]
+        settings = MemorySettings(strength=strength, history_guidance=history_guidance)
+        clips = [retrieve(model, memory, r, sampler, sigmas, seed, positive, settings, bar) for r in ranges]
         return io.NodeOutput({"samples": torch.cat(clips)}, ui=timeline_ui(memory, ranges))
 
 

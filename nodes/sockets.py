@@ -87,17 +87,11 @@ def strength_input(optional: bool, tooltip: str) -> io.Float.Input:
     return io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.01, optional=optional, tooltip=tooltip)
 
 
-def guidance_input() -> io.Float.Input:
-    return io.Float.Input(
-        "history_guidance",
-        default=0.0,
-        min=0.0,
-        max=10.0,
-        step=0.05,
-        optional=True,
-        tooltip="Weight of the memory in the guidance, relative to the prompt's. 0: it stands beside both prompts; "
-        "1: beside the positive one alone, at no cost; other values take one more pass a step.",
-    )
+def guidance_input(
+    tooltip: str = "Weight of the memory in the guidance, relative to the prompt's. 0: it stands beside both prompts; "
+    "1: beside the positive one alone, at no cost; other values take one more pass a step.",
+) -> io.Float.Input:
+    return io.Float.Input("history_guidance", default=0.0, min=0.0, max=10.0, step=0.05, optional=True, tooltip=tooltip)
 
 
 def horizon_input() -> io.Int.Input:

@@ -21,6 +21,7 @@ RATES = ("2x2x1", "2x2x2", "4x4x2")
 GROUPS = {"real": "4 real clips", "procedural": "4 films"}
 SHOWN = {  # how a row is called, by what was measured; what needs no memory stands below it
     "memory": "**its memory**",
+    "unguided": "its memory, without history guidance",
     "untrained": "an untrained encoder's, which is the LR picture alone",
     "flat": "one flat colour a frame",
     "thumbnail": "thumbnail, a pixel for each token",

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,13 @@ from memory_encoder.injection.hosts.comfy_models import (
     load_text_encoder,
 )
 from memory_encoder.injection.hosts.encoder_file import load_encoder, read_config
+from memory_encoder.training.arguments import add_history_guidance
 from memory_encoder.training.dataset.video import VideoReader
 from memory_encoder.training.dataset.windows import lr_by_rate
 from memory_encoder.training.evaluate_command import sheet
 from memory_encoder.training.module import TrainingModule, untrained
 
-from .clips import HELD_OUT_SEED, add_clips, list_clips
+from .clips import HELD_OUT_SEED, Clip, add_clips, list_clips
 from .install import HOST_NAME, RATES, WEIGHTS
 from .prepare import FPS, HEIGHT, TEXT_ENCODER, WIDTH, TinyCodec, film_of
 
@@ -47,13 +49,16 @@ FIRST_FILM = HELD_OUT_SEED + 100  # after those that watched the training
 
 def held_out(clips: Path, films: int, count: int) -> dict[str, dict[str, Tensor]]:
     """Pictures [T,H,W,3] in 0..1 of the held-out clips (`real`) and films (`procedural`), 1 + 4k frames each."""
+    return pictures_of(list_clips(clips, held_out=True), range(FIRST_FILM, FIRST_FILM + films), count)
+
+
+def pictures_of(clips: Iterable[Clip], films: Iterable[int], count: int) -> dict[str, dict[str, Tensor]]:
+    """The first `count` frames of clips and of films of these seeds, as `held_out` gives them."""
     real = {}
-    for clip in list_clips(clips, held_out=True):
-        frames = [picture.pixels for picture in VideoReader(clip.path, FPS, WIDTH, HEIGHT)]
-        real[clip.name] = _whole(np.stack(frames[:count]))
-    made = {
-        f"film {seed}": _whole(film_of(seed, False).frames[:count]) for seed in range(FIRST_FILM, FIRST_FILM + films)
-    }
+    for clip in clips:
+        frames = [picture.pixels for picture in islice(VideoReader(clip.path, FPS, WIDTH, HEIGHT), count)]
+        real[clip.name] = _whole(np.stack(frames))
+    made = {f"film {seed}": _whole(film_of(seed, False).frames[:count]) for seed in films}
     return {"real": real, "procedural": made}
 
 
@@ -117,12 +122,14 @@ class Judge:
         """LR latents of pictures [1,F,H,W,3] for every encoder."""
         return lr_by_rate(pictures, latents, (encoder.config for encoder in self.module.encoders), self.codec)
 
-    def scores(self, name: str, pictures: Tensor, seeds: Sequence[int]) -> list[ClipScore]:
+    def scores(self, name: str, pictures: Tensor, seeds: Sequence[int], history_guidance: float) -> list[ClipScore]:
         """One score for each seed."""
         hr = self.codec.encode(pictures[None])
         lr = self.lr(pictures[None], hr.shape[2])
         arguments = (name, pictures, hr, lr, self.module, {"context": self.text.encode("")}, self.codec.decode)
-        return [score_clip(*arguments, seed, untrained=self.untrained) for seed in seeds]
+        return [
+            score_clip(*arguments, seed, untrained=self.untrained, history_guidance=history_guidance) for seed in seeds
+        ]
 
 
 def table(scores: dict[str, list[list[ClipScore]]]) -> dict[str, Any]:
@@ -172,6 +179,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=81, help="of each clip, from its beginning")
     add_sample_arguments(parser, films=6, seeds=3)
+    add_history_guidance(parser)
     args = parser.parse_args()
     groups, tables = held_out(args.clips, args.films, args.frames), {}
     for variant in variants(parser, args):
@@ -179,7 +187,7 @@ def main() -> None:
         for group, found in groups.items():
             scores[group] = []
             for name, pictures in found.items():
-                scores[group].append(judge.scores(name, pictures, range(args.seeds)))
+                scores[group].append(judge.scores(name, pictures, range(args.seeds), args.history_guidance))
                 first = scores[group][-1][0]
                 print(f"{variant.name} {name}: {in_decibels(first)}", flush=True)
             picture: Any = cv2.imencode(".jpg", sheet([clip[0] for clip in scores[group]]))[1]
@@ -190,6 +198,7 @@ def main() -> None:
             "seeds": args.seeds,
             "frames": args.frames,
             "steps": 12,
+            "history_guidance": args.history_guidance,
             "torch": torch.__version__,
             **tables[variant.name],
         }

@@ -15,6 +15,22 @@ Velocity = Callable[[Tensor, Tensor, Any, int], Tensor]
 WINDOW = 4  # most frames that Stage I draws at once
 
 
+def guided(predict: Velocity, weight: float) -> Velocity:
+    """The velocity with history guidance, v() + weight * (v(H) - v()), see `injection.guidance`; the memory is H.
+
+    0 and 1 leave it as it is; other weights take one more pass a step. Nothing changes where there is no memory.
+    """
+
+    def velocity(x_t: Tensor, t: Tensor, memory: Any, first: int) -> Tensor:
+        seen = predict(x_t, t, memory, first)
+        if memory is None:
+            return seen
+        plain = predict(x_t, t, None, first)
+        return plain + weight * (seen - plain)
+
+    return predict if weight in (0, 1) else velocity
+
+
 @torch.no_grad()
 def draw_frames(
     predict: Velocity, memory: Any, noise: Tensor, first: int, steps: int = 12, shift: float = 3.0

@@ -13,15 +13,17 @@ from torch import Tensor
 from .baselines import BASELINES, BEFORE, FLAT, LOW_RESOLUTION, THUMBNAIL, baselines, numbers_per_pixel
 from .identification import Lineup
 from .metrics import edges, lpips, lpips_available, psnr, ssim
-from .recall import draw_history
+from .recall import draw_history, guided
 
-MEMORY, UNTRAINED, NONE, FULL, VAE = "memory", "untrained", "none", "full", "vae"
-KINDS = (MEMORY, UNTRAINED, NONE, *BASELINES, FULL, VAE)
-"""memory: the encoder's tokens. untrained: those of an encoder of the same form that learned nothing. none: a picture
-that the host makes up. flat, frame_before, thumbnail, low_resolution: pictures without a model, see `baselines`. full:
-every token of the history, a ceiling. vae: the hard ceiling."""
+MEMORY, UNGUIDED, UNTRAINED, NONE, FULL, VAE = "memory", "unguided", "untrained", "none", "full", "vae"
+KINDS = (MEMORY, UNGUIDED, UNTRAINED, NONE, *BASELINES, FULL, VAE)
+"""memory: the encoder's tokens. unguided: the same without history guidance, where there is any. untrained: those of
+an encoder of the same form that learned nothing. none: a picture that the host makes up. flat, frame_before, thumbnail,
+low_resolution: pictures without a model, see `baselines`. full: every token of the history, a ceiling. vae: the hard
+ceiling."""
 LABELS = {
     MEMORY: "memory",
+    UNGUIDED: "memory, without history guidance",
     UNTRAINED: "untrained encoder",
     NONE: "no memory (made up)",
     FLAT: "flat colour of each frame",
@@ -70,21 +72,26 @@ def score_clip(
     steps: int = 12,
     untrained: Any = None,
     horizon: int = 0,
+    history_guidance: float = 1.0,
 ) -> ClipScore:
     """Scores one clip.
 
     pictures: [T,H,W,3] in 0..1. hr, lr: its normalised latents, and LR latents by rate. module: a TrainingModule (its
     `compress`, `uncompressed` and `predict`) on the device of hr, lr and conditioning. untrained: one whose encoders
-    learned nothing; None leaves that kind out. horizon: the most memory tokens that the host sees, 0 for all. decode:
-    latents -> pictures [B,T,H,W,3] in RAM. The same seed draws the same noise for every kind.
+    learned nothing; None leaves that kind out. horizon: the most memory tokens that the host sees, 0 for all.
+    history_guidance: weight of every memory, see `recall.guided`. decode: latents -> pictures [B,T,H,W,3] in RAM. The
+    same seed draws the same noise for every kind.
     """
     memory = module.compress(hr, lr, horizon)
     memories = {MEMORY: memory, NONE: None, FULL: module.uncompressed(hr)}
     if untrained is not None:
         memories[UNTRAINED] = untrained.compress(hr, lr, horizon)
-    predict = partial(module.predict, conditioning=conditioning)
+    plain = partial(module.predict, conditioning=conditioning)
+    ways = {kind: (guided(plain, history_guidance), seen) for kind, seen in memories.items()}
+    if ways[MEMORY][0] is not plain:
+        ways[UNGUIDED] = (plain, memory)
     drawn = {}  # all before the first is decoded, since a VAE may push the host out of the card's memory
-    for kind, seen in memories.items():
+    for kind, (predict, seen) in ways.items():
         generator = torch.Generator().manual_seed(seed)
         drawn[kind] = draw_history(predict, seen, tuple(hr.shape), generator, steps, device=hr.device)
     shown = {kind: decode(made)[0].clamp(0, 1) for kind, made in (drawn | {VAE: hr}).items()}

@@ -11,6 +11,7 @@ from ..phi.config import AttentionScope, Variant
 from .options import Stage, TrainOptions
 from .presets import PRESETS
 
+GUIDANCE = 2.5  # what recall is measured with, see benchmarks/results/recall_guidance.md
 OPTIONS = {
     "steps": "steps of the whole run",
     "batch_size": "clips of one step, over all cards; cut into smaller steps where a card has no room for it",
@@ -134,7 +135,13 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of the noise (default 0)")
     add("--horizon", type=int, default=0, help="most memory tokens that are seen, 0 for all (default 0)")
     add("--guidance", type=float, default=6.0, help="told to a guidance-distilled model, HunyuanVideo (default 6)")
+    add_history_guidance(parser)
     add("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
+
+
+def add_history_guidance(parser: argparse.ArgumentParser) -> None:
+    weight = f"of a memory against what is drawn without; 1 takes half of the passes (default {GUIDANCE})"
+    parser.add_argument("--history-guidance", type=float, default=GUIDANCE, help=f"weight {weight}")
 
 
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:

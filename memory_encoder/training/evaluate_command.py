@@ -33,6 +33,7 @@ from ..injection.hosts.comfy_models import (
     load_vae,
 )
 from ..injection.hosts.encoder_file import load_encoder
+from ..injection.selection import MemorySettings
 from ..phi.encoder import MemoryEncoder
 from .dataset.cache import find_clips
 from .dataset.settings import BadClip, DatasetError
@@ -60,6 +61,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
         if not path.is_file():
             raise DatasetError(f"{name} {path} does not exist; give --{name} FILE")
     check_horizon(args.horizon)
+    MemorySettings(history_guidance=args.history_guidance)  # raises for one that cannot be
     load_comfy(args.comfy, PYTORCH_ATTENTION)
     clips = find_clips(args.clips, args.out)
     if not clips:
@@ -136,6 +138,7 @@ class Evaluation:
     def report(self) -> dict[str, Any]:
         args = self.args
         facts = {"skipped": self.skipped, "seed": args.seed, "steps": args.steps, "fps": args.fps}
+        facts |= {"history_guidance": args.history_guidance}
         facts |= {"horizon": args.horizon} if args.horizon else {}
         facts |= {"remarks": self.remarks} if self.remarks else {}
         facts |= {"size": [args.width, args.height], "frames": args.frames, "rate": "+".join(self.rates)}
@@ -179,7 +182,7 @@ class Judge:
         conditioning = {name: value.to(device) for name, value in self.conditioning.items()}
         return score_clip(
             name, pictures, hr.to(device), lr, self.module, conditioning, self._decode, self.args.seed,
-            self.args.steps, self.untrained, self.args.horizon,
+            self.args.steps, self.untrained, self.args.horizon, self.args.history_guidance,
         )  # fmt: skip
 
     def _decode(self, latents: Tensor) -> Tensor:

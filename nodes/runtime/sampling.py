@@ -93,7 +93,7 @@ def retrieve(
     sigmas: Tensor,
     seed: int,
     positive: Any,
-    strength: float,
+    settings: MemorySettings,
     progress: FilmProgress,
 ) -> Tensor:
     """Latents [1,C,T,H,W] of the history at `latents`, drawn from the memory alone, a few at a time.
@@ -105,7 +105,7 @@ def retrieve(
     count, parts = min(WINDOW, memory.latents), []
     for first, dropped in windows(latents, memory.latents):
         empty = torch.zeros(1, host.latent_channels, count, *memory.state.size)
-        patched = with_memory(model, memory, MemorySettings(strength=strength), time_offset=-float(first))
+        patched = with_memory(model, memory, settings, time_offset=-float(first))
         noise = noise_like(empty, seed + first)
         made = sample(patched, noise, empty, positive, positive, 1.0, sampler, sigmas, seed, progress.step)
         parts.append(made[:, :, dropped:])

@@ -71,5 +71,7 @@ def test_frames_are_retrieved_on_the_card(card: Any, name: str) -> None:
         model = card.model(name, layers=2)
         made, sampling = film(model, pieces=(21,)), pack("nodes.runtime.sampling")
         text, bar = sampling.empty_conditioning(made.patcher), sampling.FilmProgress(model.patcher, 2, 1)
-        frames = sampling.retrieve(made.patcher, made.memory, range(3, 9), Steps(), torch.zeros(2), 0, text, 1.0, bar)
+        settings = pack("memory_encoder.injection.selection").MemorySettings(history_guidance=2.5)
+        given = (Steps(), torch.zeros(2), 0, text, settings, bar)
+        frames = sampling.retrieve(made.patcher, made.memory, range(3, 9), *given)
         assert frames.device.type == "cpu" and frames.shape[2] == 6

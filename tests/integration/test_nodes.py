@@ -240,6 +240,22 @@ def test_retrieved_frames_depend_on_the_memory_and_come_as_clip_or_batch(nodes: 
     assert not torch.equal(ask("0-16"), ask("0-16", strength=0.0))
 
 
+def test_guided_retrieval_goes_on_from_what_is_drawn_without_the_memory(nodes: Any, world: Any, render: Any) -> None:
+    """In one step of Euler the frames are linear in the velocity; 0 and 1 are the unguided frames to the bit."""
+    memory, one_step = render()[1], torch.tensor([1.0, 0.0])
+
+    def ask(**given: float) -> torch.Tensor:
+        arguments = (world.model, memory, "0-16", world.euler, one_step, 1)
+        with torch.inference_mode():
+            return nodes["VideoMemoryRetrieve"].execute(*arguments, **given).result[0]["samples"]
+
+    seen, without = ask(), ask(strength=0.0)
+    for weight in (0.0, 1.0):
+        assert torch.equal(ask(history_guidance=weight), seen)
+    assert torch.equal(ask(strength=0.0, history_guidance=2.5), without)
+    torch.testing.assert_close(ask(history_guidance=2.5), without + 2.5 * (seen - without), rtol=1e-4, atol=1e-4)
+
+
 def test_start_up_does_not_wait_for_the_training_packages(comfy_environment: Any) -> None:
     """A child, since other tests import them here."""
     program = (

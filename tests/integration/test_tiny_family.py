@@ -22,6 +22,7 @@ from demo.tiny_family.procedural import make_film
 from demo.tiny_family.wan_vae import build_vae, decode_clip, encode_clip, fold_latent_statistics
 from memory_encoder.cli import main
 from memory_encoder.evaluation.metrics import psnr
+from memory_encoder.training.arguments import GUIDANCE
 from tools.environment import ROOT
 
 ROUND_TRIP_DB = 21.0  # on a film that was never trained on; see the model card for what was measured
@@ -174,7 +175,7 @@ def test_the_memory_gives_a_film_back_that_no_model_has_seen(comfy: Any, rate: s
     """33 frames, three shots; the model card says what was measured on more."""
     pictures = torch.from_numpy(film_of(FIRST_FILM, long=False).frames[:33]).float() / 255
     with torch.inference_mode():
-        (score,) = Judge(Variant.of_family(rate), WEIGHTS, None).scores("film", pictures, [0])
+        (score,) = Judge(Variant.of_family(rate), WEIGHTS, None).scores("film", pictures, [0], GUIDANCE)
     assert score.psnr["memory"] > score.psnr["none"] + 4
     assert score.ssim["memory"] > score.ssim["none"] + 0.1
     assert score.psnr["vae"] > score.psnr["memory"]
@@ -193,7 +194,7 @@ def test_several_encoders_are_measured_together_and_a_window_stands_beside_them(
             for kind in ("memory", "none", "full")
             for window in (0, 3)
         }
-        (score,) = judge.scores("film", torch.from_numpy(film.frames[:9]).float() / 255, [0])
+        (score,) = judge.scores("film", torch.from_numpy(film.frames[:9]).float() / 255, [0], GUIDANCE)
     assert shown.pop(("none", 0)) is None
     counts = {key: memory.tokens.shape[1] for key, memory in shown.items()}
     alone = 9 * 4 + 9 * 12

@@ -133,11 +133,22 @@ def test_evaluation_of_a_run_writes_numbers_and_pictures_and_names_what_it_left_
     assert len({report["psnr"][kind] for kind in ("memory", "none", "full")}) == 3
     assert (tmp_path / "a" / "report.json").read_bytes() == (tmp_path / "b" / "report.json").read_bytes()
     assert (tmp_path / "a" / "sheet.png").stat().st_size > 1000
+    with torch.inference_mode():
+        assert main([*given, "--out", str(tmp_path / "e"), "--history-guidance", "1"]) == 0
+    plain = json.loads((tmp_path / "e" / "report.json").read_text())["psnr"]
+    assert (
+        report["history_guidance"] == 2.5 and plain["memory"] == report["psnr"]["unguided"] != report["psnr"]["memory"]
+    )
+    assert "unguided" not in plain and plain["none"] == report["psnr"]["none"]
     no_text, trained = report["remarks"]
     assert no_text.startswith("without --text-encoder") and f"note: {no_text}" in capsys.readouterr().out
     assert trained.startswith("1 of 2 clips have the names of clips that were trained on (clip.mp4)")
-    assert main([*given, "--out", str(tmp_path / "d"), "--horizon", "-5"]) == 2 and not (tmp_path / "d").exists()
-    assert "horizon -5 must not be negative; 0 shows the whole memory" in capsys.readouterr().err
+    for option, value, fault in (
+        ("horizon", "-5", "horizon -5 must not be negative; 0 shows the whole memory"),
+        ("history-guidance", "-1", "history_guidance -1.0 must not be negative; 0 turns it off"),
+    ):
+        assert main([*given, "--out", str(tmp_path / "d"), f"--{option}", value]) == 2 and not (tmp_path / "d").exists()
+        assert fault in capsys.readouterr().err
     assert main(["evaluate", "--clips", str(tmp_path / "a"), "--out", str(tmp_path / "c"), *given[3:]]) == 2
     assert "no video" in capsys.readouterr().err
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_encoder.evaluation.recall import WINDOW, draw_history, windows
+from memory_encoder.evaluation.recall import WINDOW, draw_history, guided, windows
 
 
 @given(st.integers(1, 30), st.data())
@@ -32,3 +32,18 @@ def test_a_history_is_drawn_whole_and_in_order(total: int):
 
     drawn = draw_history(predict, None, (1, 1, total, 1, 1), torch.Generator().manual_seed(0), steps=3)
     torch.testing.assert_close(drawn.flatten(), torch.arange(total, dtype=torch.float32), rtol=0, atol=1e-4)
+
+
+@given(st.floats(0, 10))
+def test_guidance_weighs_what_the_memory_changes_and_nothing_else(weight: float):
+    asked = []
+
+    def predict(x: torch.Tensor, t: torch.Tensor, memory: float | None, first: int) -> torch.Tensor:
+        asked.append(memory)
+        return x + first + (memory or 0.0)
+
+    velocity, x = guided(predict, weight), torch.ones(1)
+    assert velocity(x, x, None, 3) == 4 and asked == [None]
+    expected = 4 + 2 * (1 if weight in (0, 1) else weight)
+    torch.testing.assert_close(velocity(x, x, 2.0, 3), torch.tensor([expected], dtype=torch.float32))
+    assert len(asked) == (2 if weight in (0, 1) else 3)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memory_encoder.storyboard import Shot, Storyboard
+from memory_encoder.training.arguments import GUIDANCE
 
 from . import texts
 from .films import BROWN, GREEN
@@ -73,7 +74,7 @@ def _recall(
     retrieved = add(
         "VideoMemoryRetrieve", titles[0], id=asked, size=(360, 220), model=model[0], memory=memory,
         frame_indices="0-32", sampler=rest["sampler"][0], sigmas=rest["sigmas"][0], seed=11,
-        positive=rest["negative"][0],
+        positive=rest["negative"][0], history_guidance=GUIDANCE,
     )  # fmt: skip
     frames = add("VAEDecode", "Remembered frames", id=decoded, samples=retrieved[0], vae=rest["models"][2])
     report = add(

@@ -1,0 +1,117 @@
+"""What history guidance changes in recall: the tiny family's memories, asked for frames at several weights and steps.
+
+    python tools/environment.py run -m benchmarks.recall_guidance [--clips FOLDER] [--films 6] [--seeds 1]
+
+On clips that the memories were trained on, and on films beside those that measure them: what is chosen here, the weight
+that recall is measured with, has then not been chosen on what it is measured on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.machine import cores, cpu_model
+from demo.tiny_family.clips import HELD_OUT_SEED, add_clips, list_clips
+from demo.tiny_family.evaluate_family import Judge, Variant, add_sample_arguments, over_seeds, pictures_of
+from demo.tiny_family.install import RATES, WEIGHTS
+from demo.tiny_family.prepare import FPS
+from memory_encoder.evaluation.identification import Lineup
+from memory_encoder.evaluation.metrics import edges, psnr, ssim
+from memory_encoder.evaluation.recall import draw_history, guided
+from memory_encoder.files import write_bytes
+
+RESULTS = Path(__file__).resolve().parent / "results" / "recall_guidance"
+FRAMES, EVERY = 49, 5  # every fifth of the training clips that are so long
+METRICS = {"psnr": psnr, "ssim": ssim, "edges": edges}
+IDENTIFIED = "identified"
+COLUMNS = (("psnr", 2, 1), ("ssim", 3, 1), ("edges", 3, 1), (IDENTIFIED, 0, 100))  # digits, and times what
+
+
+class Way(NamedTuple):
+    """How frames are drawn: steps of Euler, and the weight of the memory."""
+
+    steps: int
+    weight: float
+
+    @property
+    def passes(self) -> int:
+        """Of the host, for each window."""
+        return self.steps * (1 if self.weight == 1 else 2)
+
+
+WAYS = [Way(steps, weight) for steps in (6, 12) for weight in (1.0, 2.0, 2.5, 3.0, 4.0)]
+
+
+def measured(judge: Judge, clips: Mapping[str, Tensor], way: Way, seed: int) -> dict[str, float]:
+    """Means over clips [T,H,W,3] of one group."""
+    lineup, values = Lineup(), []
+    predict = guided(partial(judge.module.predict, conditioning={"context": judge.text.encode("")}), way.weight)
+    for pictures in clips.values():
+        hr = judge.codec.encode(pictures[None])
+        memory = judge.module.compress(hr, judge.lr(pictures[None], hr.shape[2]))
+        noise = torch.Generator().manual_seed(seed)
+        drawn = draw_history(predict, memory, tuple(hr.shape), noise, way.steps)
+        shown = judge.codec.decode(drawn)[0].clamp(0, 1)
+        lineup.add(pictures, {"made": shown})
+        values.append({name: float(metric(pictures, shown).mean()) for name, metric in METRICS.items()})
+    means = {name: float(np.mean([value[name] for value in values])) for name in METRICS}
+    return means | {IDENTIFIED: lineup.rates()["made"]}
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """The table, in Markdown."""
+    lines = [
+        "# History guidance in recall",
+        "",
+        f"Every frame of clips that the memories were trained on and of films beside those that measure them "
+        f"({FRAMES} frames), drawn with `v() + weight * (v(memory) - v())`; weight 1 is unguided. Means over clips"
+        + (f", standard error over {result['seeds']} seeds." if result["seeds"] > 1 else ", one seed."),
+        "",
+        "| memory | clips | steps | weight | passes | PSNR, dB | SSIM | edges | identified, % |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in result["rows"]:
+        shown = [f"{scale * row[name]['mean']:.{digits}f}" for name, digits, scale in COLUMNS]
+        if result["seeds"] > 1:
+            shown[0] += f" ± {row['psnr']['standard_error']:.2f}"
+        count = f"{row['clips']} {'films' if row['group'] == 'procedural' else 'real clips'}"
+        way = Way(row["steps"], row["weight"])
+        lines.append(f"| {row['rate']} | {count} | {way.steps} | {way.weight:g} | {way.passes} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_clips(parser)
+    add_sample_arguments(parser, films=6, seeds=1)
+    args = parser.parse_args()
+    clips = [clip for clip in list_clips(args.clips) if clip.frames / clip.fps * FPS > FRAMES][::EVERY]
+    groups = pictures_of(clips, range(HELD_OUT_SEED, HELD_OUT_SEED + args.films), FRAMES)
+    result: dict[str, Any] = {
+        "seeds": args.seeds, "frames": FRAMES, "clips": {group: list(found) for group, found in groups.items()},
+        "torch": torch.__version__, "machine": {"cpu": cpu_model(), "cores": cores()}, "rows": [],
+    }  # fmt: skip
+    for rate in RATES:
+        judge = Judge(Variant.of_family(rate), WEIGHTS, args.comfy)
+        for group, found in groups.items():
+            for way in WAYS:
+                seeds = [measured(judge, found, way, seed) for seed in range(args.seeds)]
+                means = {name: over_seeds(np.array([seed[name] for seed in seeds])) for name in seeds[0]}
+                result["rows"].append({"rate": rate, "group": group, "clips": len(found), **way._asdict(), **means})
+                print(f"{rate} {group} {way}: {means['psnr']['mean']:.2f} dB", flush=True)
+                write_bytes(RESULTS.with_suffix(".json"), (json.dumps(result, indent=1) + "\n").encode())
+                write_bytes(RESULTS.with_suffix(".md"), report(result).encode())
+
+
+if __name__ == "__main__":
+    main()
