@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..memory_encoder.evaluation.baselines import flat_colour, frame_before, thumbnail, thumbnail_size
+from ..memory_encoder.evaluation.baselines import BEFORE, FLAT, LOW_RESOLUTION, THUMBNAIL, baselines, thumbnail_size
 from ..memory_encoder.evaluation.identification import Lineup
 from ..memory_encoder.evaluation.metrics import MetricUnavailable, edges, lpips, psnr, ssim
 from ..memory_encoder.evaluation.recall import windows
@@ -16,6 +16,7 @@ from ..memory_encoder.frames import evenly, latent_ranges
 from ..memory_encoder.injection.fit import check_memory, check_recall
 from ..memory_encoder.injection.selection import MemorySettings
 from ..memory_encoder.memory.video_memory import VideoMemory
+from ..memory_encoder.phi.config import EncoderConfig
 from .inspection import recall_ui, timeline_ui
 from .runtime.progress import FilmProgress
 from .runtime.sampling import empty_conditioning, host_of, retrieve
@@ -102,12 +103,14 @@ class VideoMemoryRetrievalReport(io.ComfyNode):
             display_name="Retrieval Report",
             category=CATEGORY,
             description="Compares remembered frames with the originals by PSNR, SSIM, edges and, if installed, LPIPS, "
-            "beside pictures that need no memory: one flat colour, the frame before, a thumbnail.",
+            "beside pictures that need no memory: one flat colour, the frame before, a thumbnail, the LR picture.",
             inputs=[
                 io.Image.Input("original", tooltip="The true frames."),
                 io.Image.Input("retrieved", tooltip="The remembered frames, as many and as large."),
                 memory_input(
-                    optional=True, tooltip="Adds a thumbnail with as many pixels as this memory has tokens for a frame."
+                    optional=True,
+                    tooltip="Adds a thumbnail with as many pixels as this memory has tokens for a frame, and the small "
+                    "picture that its encoder was shown.",
                 ),
             ],
             outputs=[
@@ -161,13 +164,16 @@ def quality_report(original: Tensor, retrieved: Tensor, memory: VideoMemory | No
 
 def _without_memory(original: Tensor, memory: VideoMemory | None) -> dict[str, Tensor]:
     """What a memory has to beat to have remembered anything."""
-    shown = {"one flat colour": flat_colour(original), "the frame before": frame_before(original)}
-    configs = [] if memory is None else [part.config for part in memory.parts if part.config.variant != "recent"]
-    if configs and memory is not None and memory.latents:
-        spatial = original.shape[1] // memory.state.size[0]
-        size = thumbnail_size(configs, original.shape[1], original.shape[2], spatial)
-        shown[f"a thumbnail of {size[1]}x{size[0]} pixels"] = thumbnail(original, size)
-    return shown
+    named = {FLAT: "one flat colour", BEFORE: "the frame before", LOW_RESOLUTION: "the LR picture, blown up"}
+    configs: list[EncoderConfig] = []
+    spatial, (height, width) = 1, original.shape[1:3]
+    if memory is not None and memory.latents:
+        configs = [part.config for part in memory.parts if part.config.variant != "recent"]
+        spatial = height // memory.state.size[0]
+    if configs:
+        size = thumbnail_size(configs, height, width, spatial)
+        named[THUMBNAIL] = f"a thumbnail of {size[1]}x{size[0]} pixels"
+    return {named[kind]: pictures for kind, pictures in baselines(original, configs, spatial).items()}
 
 
 def side_by_side(original: Tensor, retrieved: Tensor) -> Tensor:

@@ -31,7 +31,6 @@ SHOWN = {  # how a row is called, by what was measured; what needs no memory sta
     "full": "the whole history",
     "vae": "VAE alone",
 }
-IN_SHORT = ("memory", "flat", "thumbnail", "none", "full", "vae")
 SEEN = {"memory": "**its memory**", "other": "another film's memory", "none": "no memory", "full": "whole history"}
 
 
@@ -52,13 +51,14 @@ def retrieval_table() -> str:
 
 
 def recall_table() -> str:
-    """The same of real clips in short, with the numbers of memory for each pixel."""
+    """The same of real clips alone, with the numbers of memory for each pixel."""
     by_rate = [measured("retrieval", rate)["real"] for rate in RATES]
     heads = [
         f"{rate}, {found['numbers_per_pixel']:.3f} numbers a pixel" for rate, found in zip(RATES, by_rate, strict=True)
     ]
     lines = ["| shown | " + " | ".join(heads) + " |", "|---|" + "---|" * len(RATES)]
-    lines += [f"| {SHOWN[kind]} | " + " | ".join(_cell(found, kind) for found in by_rate) + " |" for kind in IN_SHORT]
+    for kind, shown in SHOWN.items():
+        lines.append(f"| {shown} | " + " | ".join(_cell(found, kind) for found in by_rate) + " |")
     return "\n".join(lines)
 
 

@@ -256,6 +256,27 @@ def test_guided_retrieval_goes_on_from_what_is_drawn_without_the_memory(nodes: A
     torch.testing.assert_close(ask(history_guidance=2.5), without + 2.5 * (seen - without), rtol=1e-4, atol=1e-4)
 
 
+def test_a_report_lays_beside_what_is_remembered_all_that_needs_no_memory(nodes: Any, render: Any) -> None:
+    memory = render()[1]
+    times, rows, columns = torch.meshgrid(torch.arange(17), torch.arange(48), torch.arange(64), indexing="ij")
+    pictures = (0.5 + 0.4 * torch.sin(times / 20 + rows / 10 + columns / 15))[..., None].expand(-1, -1, -1, 3)
+
+    def report(*given: Any) -> list[str]:
+        return nodes["VideoMemoryRetrievalReport"].execute(*given).result[1].splitlines()
+
+    always = ["one flat colour", "the frame before"]
+    assert [line.split(":")[0] for line in report(pictures, pictures)[-2:]] == always
+    lines = report(pictures, pictures * 0.5, memory)
+    size = "2x2"  # 2x2x2 of 8x6 latents in patches of 2
+    kinds = [*always, f"a thumbnail of {size} pixels", "the LR picture, blown up"]
+    assert [line.split(":")[0] for line in lines[-4:]] == kinds
+    flat, _, thumbnail, low_resolution = (float(line.split("PSNR ")[1].split(",")[0]) for line in lines[-4:])
+    assert low_resolution > thumbnail > flat > 0
+    for other, fault in ((pictures[:, 1:], "compare frames of one size"), (pictures[1:], "pick the same frames")):
+        with pytest.raises(ValueError, match=fault):
+            report(pictures, other)
+
+
 def test_start_up_does_not_wait_for_the_training_packages(comfy_environment: Any) -> None:
     """A child, since other tests import them here."""
     program = (
