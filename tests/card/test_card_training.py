@@ -141,7 +141,8 @@ def test_an_evaluation_runs_on_the_card(training: Any, name: str, monkeypatch: p
     vae, encoder = vae_for(model), MemoryEncoder(model.config(), dtype=torch.float32)
     clip = torch.zeros(17, model.latent[2] * vae.spatial, model.latent[3] * vae.spatial, 3)
     monkeypatch.setattr(Judge, "_pictures", lambda self, path: clip)
-    judge = Judge(model.patcher, vae, [encoder], None, argparse.Namespace(seed=0, steps=1, guidance=6.0, horizon=0))
+    args = argparse.Namespace(seed=0, steps=1, guidance=6.0, horizon=0, history_guidance=2.5)
+    judge = Judge(model.patcher, vae, [encoder], None, args)
     with torch.no_grad():
         score = judge.score("clip", Path("clip.mp4"))
     assert {picture.device.type for picture in score.pictures.values()} == {"cpu"}
