@@ -14,6 +14,7 @@ from demo.tiny_family.prepare import TEXT_ENCODER, TinyCodec
 from memory_encoder.evaluation.identification import Lineup
 from memory_encoder.evaluation.metrics import edges, lpips, lpips_available, psnr, ssim
 from memory_encoder.evaluation.recall import draw_frames, draw_history
+from memory_encoder.evaluation.score import EQUAL
 from memory_encoder.injection.hosts.comfy_models import load_text_encoder
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.positions import cells_for
@@ -117,7 +118,7 @@ def scored(clips: Clips, made: np.ndarray) -> dict[str, list[float]]:
     lineup = Lineup()
     for true, shown in pairs:
         lineup.add(true, {"made": shown})
-    found = {metric.__name__: [float(metric(*pair).mean()) for pair in pairs] for metric in metrics}
+    found = {metric.__name__: [float(metric(*pair).clamp(max=EQUAL).mean()) for pair in pairs] for metric in metrics}
     return found | {"identified": [rates["made"] for rates in lineup.rates_of_clips()]}
 
 

@@ -23,8 +23,8 @@ def flat_colour(pictures: Tensor) -> Tensor:
 
 
 def frame_before(pictures: Tensor) -> Tensor:
-    """Each frame as the one before it; the first as itself. What a film knows without any memory."""
-    return torch.cat([pictures[:1], pictures[:-1]])
+    """Each frame as the one before it, the first as the one after it: what a film knows without any memory."""
+    return torch.cat([pictures[:2][-1:], pictures[:-1]])
 
 
 def thumbnail(pictures: Tensor, size: tuple[int, int]) -> Tensor:

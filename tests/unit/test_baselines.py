@@ -58,7 +58,8 @@ def test_flat_colour_is_the_best_single_colour_of_each_frame() -> None:
 def test_the_frame_before_is_the_frame_before() -> None:
     pictures = frames(4)
     assert torch.equal(frame_before(pictures)[1:], pictures[:-1])
-    assert torch.equal(frame_before(pictures)[0], pictures[0])
+    assert torch.equal(frame_before(pictures)[0], pictures[1]), "nothing is compared with itself"
+    assert torch.equal(frame_before(pictures[:1]), pictures[:1])
 
 
 def test_a_thumbnail_has_a_pixel_for_each_token_of_a_cell() -> None:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.reproduce import main
 from benchmarks.reproduction.claims import CLAIMS, Claim, Outcome, difference, person
 from benchmarks.reproduction.jobs import FINISHED, Job, waiting
+from benchmarks.reproduction.material import Clips
+from benchmarks.reproduction.measure import scored
 from benchmarks.reproduction.origin import machines_of, origin
 from benchmarks.reproduction.returns import CHOICES, PARTS, make_return, recalled
 from benchmarks.reproduction.runs import Workshop
@@ -29,6 +32,7 @@ from benchmarks.reproduction.settings import (
     TABLE_1,
     UNTRAINED,
 )
+from memory_encoder.evaluation.score import EQUAL
 
 PROTOCOL = (Path(__file__).parents[2] / "benchmarks" / "protocol.md").read_text()
 FILM = make_return(1_000_100)
@@ -182,3 +186,10 @@ def test_rows_of_another_protocol_are_refused_before_anything_is_made(
         main()
     assert f"{PROPOSED} was measured by another protocol than cpu" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"clips", "record"}
+
+
+def test_equal_pictures_have_a_number_of_decibels() -> None:
+    """As where nothing moves in a film and the frame before is the frame."""
+    pictures = torch.randint(0, 255, (2, 5, 48, 64, 3), dtype=torch.uint8)
+    found = scored(Clips(("a", "b"), torch.zeros(2), {}, pictures), pictures.float().numpy() / 255)
+    assert found["psnr"] == [EQUAL] * 2 and found["identified"] == [1, 1]
