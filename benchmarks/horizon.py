@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,7 +23,6 @@ from demo.tiny_family.clips import add_clips
 from demo.tiny_family.evaluate_family import Judge, Variant, add_sample_arguments, held_out, over_seeds
 from demo.tiny_family.install import WEIGHTS
 from memory_encoder.evaluation.metrics import psnr
-from memory_encoder.evaluation.recall import draw_history
 from memory_encoder.files import write_bytes
 from memory_encoder.injection.selection import InjectedMemory
 
@@ -45,15 +43,12 @@ def recalled(judge: Judge, pictures: Tensor, seed: int) -> dict[str, list[float]
     hr = judge.codec.encode(pictures[None])
     lr = judge.lr(pictures[None], hr.shape[2])
     whole = judge.module.compress(hr, lr)
-    predict = partial(judge.module.predict, conditioning={"context": judge.text.encode("")})
     found = {}
     for share in SHARES:
         count = int(share * whole.tokens.shape[1])
         seen = {"horizon": judge.module.compress(hr, lr, count), "newest": newest(whole, count)}
         for way in WAYS if share < 1 else WAYS[:1]:
-            noise = torch.Generator().manual_seed(seed)
-            drawn = draw_history(predict, seen[way], tuple(hr.shape), noise)
-            shown = judge.codec.decode(drawn)[0].clamp(0, 1)
+            shown = judge.recalled(seen[way], hr.shape, seed)
             found[f"{way} {share:g}"] = psnr(pictures, shown).clamp(max=60).tolist()
     return found
 

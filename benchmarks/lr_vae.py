@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,14 @@ from benchmarks.machine import cores, cpu_model
 from demo.tiny_family.clips import add_clips
 from demo.tiny_family.evaluate_family import Judge, Variant, add_sample_arguments, held_out, over_seeds
 from demo.tiny_family.install import WEIGHTS
-from memory_encoder.evaluation.metrics import edges, psnr, ssim
-from memory_encoder.evaluation.recall import draw_history
+from memory_encoder.evaluation.metrics import psnr
+from memory_encoder.evaluation.score import means_of
 from memory_encoder.files import write_bytes
 from memory_encoder.injection.hosts.comfy_models import latent_format_named
 from memory_encoder.pictures.codec import codec_of
 
 RESULTS = Path(__file__).resolve().parent / "results" / "lr_vae.json"
 RATE, FRAMES = "2x2x1", 49
-METRICS = {"psnr": psnr, "ssim": ssim, "edges": edges}
 WAYS = {
     "clip": "the clip itself, as in training",
     "vae": "the model's own VAE",
@@ -64,15 +62,12 @@ def decoders(judge: Judge, small: Path, poor: Path | None) -> dict[str, Decode]:
 def measured(judge: Judge, by: dict[str, Decode], pictures: Tensor, seed: int) -> dict[str, dict[str, float]]:
     """By way: how near what it shows comes to the VAE's pictures, and what is recalled to the clip [T,H,W,3]."""
     hr = judge.codec.encode(pictures[None])
-    predict = partial(judge.module.predict, conditioning={"context": judge.text.encode("")})
     shown = {"clip": pictures[None]} | {way: decode(hr) for way, decode in by.items()}
     shown["none"] = torch.full_like(pictures[None], 0.5)
     found = {}
     for way, seen in shown.items():
         memory = judge.module.compress(hr, judge.lr(seen, hr.shape[2]))
-        noise = torch.Generator().manual_seed(seed)
-        recalled = judge.codec.decode(draw_history(predict, memory, tuple(hr.shape), noise))[0].clamp(0, 1)
-        values = {name: float(metric(pictures, recalled).mean()) for name, metric in METRICS.items()}
+        values = means_of(pictures, judge.recalled(memory, hr.shape, seed))
         found[way] = values | {"shown": float(psnr(shown["vae"][0], seen[0]).clamp(max=99).mean())}
     return found
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,13 +24,12 @@ from demo.tiny_family.evaluate_family import Judge, Variant, add_sample_argument
 from demo.tiny_family.install import RATES, WEIGHTS
 from demo.tiny_family.prepare import FPS
 from memory_encoder.evaluation.identification import Lineup
-from memory_encoder.evaluation.metrics import edges, psnr, ssim
-from memory_encoder.evaluation.recall import draw_history, guided
+from memory_encoder.evaluation.score import means_of
 from memory_encoder.files import write_bytes
+from memory_encoder.injection.selection import InjectedMemory
 
 RESULTS = Path(__file__).resolve().parent / "results" / "recall_guidance"
 FRAMES, EVERY = 49, 5  # every fifth of the training clips that are so long
-METRICS = {"psnr": psnr, "ssim": ssim, "edges": edges}
 IDENTIFIED = "identified"
 COLUMNS = (("psnr", 2, 1), ("ssim", 3, 1), ("edges", 3, 1), (IDENTIFIED, 0, 100))  # digits, and times what
 
@@ -51,19 +49,27 @@ class Way(NamedTuple):
 WAYS = [Way(steps, weight) for steps in (6, 12) for weight in (1.0, 2.0, 2.5, 3.0, 4.0)]
 
 
-def measured(judge: Judge, clips: Mapping[str, Tensor], way: Way, seed: int) -> dict[str, float]:
-    """Means over clips [T,H,W,3] of one group."""
-    lineup, values = Lineup(), []
-    predict = guided(partial(judge.module.predict, conditioning={"context": judge.text.encode("")}), way.weight)
-    for pictures in clips.values():
+class Remembered(NamedTuple):
+    """A clip [T,H,W,3], the shape of its latents, and its memory."""
+
+    pictures: Tensor
+    shape: torch.Size
+    memory: InjectedMemory
+
+    @classmethod
+    def by(cls, judge: Judge, pictures: Tensor) -> Remembered:
         hr = judge.codec.encode(pictures[None])
-        memory = judge.module.compress(hr, judge.lr(pictures[None], hr.shape[2]))
-        noise = torch.Generator().manual_seed(seed)
-        drawn = draw_history(predict, memory, tuple(hr.shape), noise, way.steps)
-        shown = judge.codec.decode(drawn)[0].clamp(0, 1)
-        lineup.add(pictures, {"made": shown})
-        values.append({name: float(metric(pictures, shown).mean()) for name, metric in METRICS.items()})
-    means = {name: float(np.mean([value[name] for value in values])) for name in METRICS}
+        return cls(pictures, hr.shape, judge.module.compress(hr, judge.lr(pictures[None], hr.shape[2])))
+
+
+def measured(judge: Judge, clips: Sequence[Remembered], way: Way, seed: int) -> dict[str, float]:
+    """Means over the clips of one group."""
+    lineup, values = Lineup(), []
+    for clip in clips:
+        shown = judge.recalled(clip.memory, clip.shape, seed, *way)
+        lineup.add(clip.pictures, {"made": shown})
+        values.append(means_of(clip.pictures, shown))
+    means = {name: float(np.mean([value[name] for value in values])) for name in values[0]}
     return means | {IDENTIFIED: lineup.rates()["made"]}
 
 
@@ -95,8 +101,8 @@ def main() -> None:
     add_clips(parser)
     add_sample_arguments(parser, films=6, seeds=1)
     args = parser.parse_args()
-    clips = [clip for clip in list_clips(args.clips) if clip.frames / clip.fps * FPS > FRAMES][::EVERY]
-    groups = pictures_of(clips, range(HELD_OUT_SEED, HELD_OUT_SEED + args.films), FRAMES)
+    chosen = [clip for clip in list_clips(args.clips) if clip.frames / clip.fps * FPS > FRAMES][::EVERY]
+    groups = pictures_of(chosen, range(HELD_OUT_SEED, HELD_OUT_SEED + args.films), FRAMES)
     result: dict[str, Any] = {
         "seeds": args.seeds, "frames": FRAMES, "clips": {group: list(found) for group, found in groups.items()},
         "torch": torch.__version__, "machine": {"cpu": cpu_model(), "cores": cores()}, "rows": [],
@@ -104,8 +110,9 @@ def main() -> None:
     for rate in RATES:
         judge = Judge(Variant.of_family(rate), WEIGHTS, args.comfy)
         for group, found in groups.items():
+            clips = [Remembered.by(judge, pictures) for pictures in found.values()]
             for way in WAYS:
-                seeds = [measured(judge, found, way, seed) for seed in range(args.seeds)]
+                seeds = [measured(judge, clips, way, seed) for seed in range(args.seeds)]
                 means = {name: over_seeds(np.array([seed[name] for seed in seeds])) for name in seeds[0]}
                 result["rows"].append({"rate": rate, "group": group, "clips": len(found), **way._asdict(), **means})
                 print(f"{rate} {group} {way}: {means['psnr']['mean']:.2f} dB", flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,9 +11,9 @@ from torch import Tensor
 
 from demo.tiny_family.prepare import TEXT_ENCODER, TinyCodec
 from memory_encoder.evaluation.identification import Lineup
-from memory_encoder.evaluation.metrics import edges, lpips, lpips_available, psnr, ssim
+from memory_encoder.evaluation.metrics import psnr, ssim
 from memory_encoder.evaluation.recall import draw_frames, draw_history
-from memory_encoder.evaluation.score import EQUAL
+from memory_encoder.evaluation.score import means_of
 from memory_encoder.injection.hosts.comfy_models import load_text_encoder
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.positions import cells_for
@@ -113,12 +112,12 @@ def decoded(codec: Codec, latents: Tensor) -> np.ndarray:
 def scored(clips: Clips, made: np.ndarray) -> dict[str, list[float]]:
     """PSNR, SSIM, edges, how often a frame is identified among those of all clips and, where it can be had, LPIPS of
     pictures against the true ones, for each clip."""
-    metrics: list[Callable[..., Tensor]] = [psnr, ssim, edges, *([lpips] if lpips_available() else [])]
     pairs = [(true.float() / 255, torch.from_numpy(shown)) for true, shown in zip(clips.pictures, made, strict=True)]
     lineup = Lineup()
     for true, shown in pairs:
         lineup.add(true, {"made": shown})
-    found = {metric.__name__: [float(metric(*pair).clamp(max=EQUAL).mean()) for pair in pairs] for metric in metrics}
+    means = [means_of(*pair) for pair in pairs]
+    found = {metric: [clip[metric] for clip in means] for metric in means[0]}
     return found | {"identified": [rates["made"] for rates in lineup.rates_of_clips()]}
 
 

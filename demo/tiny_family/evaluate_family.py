@@ -15,6 +15,7 @@ import argparse
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from memory_encoder.evaluation.recall import draw_history, guided
 from memory_encoder.evaluation.score import LABELS, ClipScore, in_decibels, lineup_of, score_clip
 from memory_encoder.files import write_bytes
 from memory_encoder.injection.hosts.comfy_models import (
@@ -121,6 +123,15 @@ class Judge:
     def lr(self, pictures: Tensor, latents: int) -> dict[str, Tensor]:
         """LR latents of pictures [1,F,H,W,3] for every encoder."""
         return lr_by_rate(pictures, latents, (encoder.config for encoder in self.module.encoders), self.codec)
+
+    def recalled(self, memory: Any, shape: torch.Size, seed: int, steps: int = 12, weight: float = 1.0) -> Tensor:
+        """Pictures [T,H,W,3] of a whole history, latents of `shape`, drawn from its memory without a prompt.
+
+        weight: of history guidance.
+        """
+        plain = partial(self.module.predict, conditioning={"context": self.text.encode("")})
+        noise = torch.Generator().manual_seed(seed)
+        return self.codec.decode(draw_history(guided(plain, weight), memory, tuple(shape), noise, steps))[0].clamp(0, 1)
 
     def scores(self, name: str, pictures: Tensor, seeds: Sequence[int], history_guidance: float) -> list[ClipScore]:
         """One score for each seed."""

@@ -106,15 +106,17 @@ def score_clip(
     return ClipScore(name, _values(pictures, shown), {"original": pictures} | shown, facts)
 
 
-def _values(pictures: Tensor, shown: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+def means_of(pictures: Tensor, shown: Tensor) -> dict[str, float]:
+    """Means over frames [T,H,W,3] in 0..1 by metric; LPIPS where it can be had."""
     metrics: list[Callable[..., Tensor]] = [psnr, ssim, edges]
     if min(pictures.shape[1:3]) >= SMALLEST and lpips_available():
         metrics.append(lpips)
-    kinds = [kind for kind in KINDS if kind in shown]
-    return {
-        metric.__name__: {kind: float(metric(pictures, shown[kind]).clamp(max=EQUAL).mean()) for kind in kinds}
-        for metric in metrics
-    }
+    return {metric.__name__: float(metric(pictures, shown).clamp(max=EQUAL).mean()) for metric in metrics}
+
+
+def _values(pictures: Tensor, shown: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+    of_kinds = {kind: means_of(pictures, shown[kind]) for kind in KINDS if kind in shown}
+    return {metric: {kind: means[metric] for kind, means in of_kinds.items()} for metric in of_kinds[VAE]}
 
 
 def in_decibels(score: ClipScore) -> str:

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..budget import check_horizon
 from ..evaluation.baselines import THUMBNAIL
 from ..evaluation.identification import Lineup
 from ..evaluation.score import MEMORY, NONE, ClipScore, comparison, in_decibels, score_clip, summary
@@ -60,8 +59,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     for name, path in [*files.items(), *(("encoder", path) for path in encoder_files)]:
         if not path.is_file():
             raise DatasetError(f"{name} {path} does not exist; give --{name} FILE")
-    check_horizon(args.horizon)
-    MemorySettings(history_guidance=args.history_guidance)  # raises for one that cannot be
+    MemorySettings(history_guidance=args.history_guidance, horizon=args.horizon)  # raises for what cannot be
     load_comfy(args.comfy, PYTORCH_ATTENTION)
     clips = find_clips(args.clips, args.out)
     if not clips:
