@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, or 2 after a message that names what is wrong, or as signals do when stopped."""
     args = _parser().parse_args(argv)
     try:
+        _check_numbers(args)
         args.run(args)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
@@ -29,6 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("stopped; run the same command again\n")
         return 130
     return 0
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Raises ValueError for NaN and infinity, which `float` reads and no option means."""
+    for name, value in vars(args).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; give a finite number")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -49,8 +50,8 @@ class MemorySettings:
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength {self.strength} must lie between 0 and 1")
-        if self.history_guidance < 0:
-            raise ValueError(f"history_guidance {self.history_guidance} must not be negative; 0 turns it off")
+        if not 0 <= self.history_guidance < math.inf:
+            raise ValueError(f"history_guidance {self.history_guidance} must be finite and not negative; 0 is off")
         check_horizon(self.horizon)
         if self.history_timestep not in ("zero", "same"):
             raise ValueError(f"history_timestep {self.history_timestep!r} is unknown; choose zero or same")

@@ -91,6 +91,7 @@ def test_zero_takes_guidance_away_and_leaves_the_earlier_owner(models: TinyModel
     assert not isinstance(model.patcher.model_options.get(OPTION), HistoryGuidance)
 
 
-def test_a_negative_weight_is_refused() -> None:
-    with pytest.raises(ValueError, match="history_guidance -1 must not be negative"):
-        MemorySettings(history_guidance=-1)
+@pytest.mark.parametrize("weight", [-1, float("nan"), float("inf")])
+def test_a_weight_below_zero_or_without_end_is_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match=f"history_guidance {weight} must be finite and not negative"):
+        MemorySettings(history_guidance=weight)

@@ -145,7 +145,7 @@ def test_evaluation_of_a_run_writes_numbers_and_pictures_and_names_what_it_left_
     assert trained.startswith("1 of 2 clips have the names of clips that were trained on (clip.mp4)")
     for option, value, fault in (
         ("horizon", "-5", "horizon -5 must not be negative; 0 shows the whole memory"),
-        ("history-guidance", "-1", "history_guidance -1.0 must not be negative; 0 turns it off"),
+        ("history-guidance", "-1", "history_guidance -1.0 must be finite and not negative; 0 is off"),
     ):
         assert main([*given, "--out", str(tmp_path / "d"), f"--{option}", value]) == 2 and not (tmp_path / "d").exists()
         assert fault in capsys.readouterr().err

@@ -124,6 +124,27 @@ def test_bad_plans_are_refused_with_the_cure(option, value, words, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "budget --host hunyuan --width 832 --height 480 --seconds 20 --fps 24 --card-gib",
+        "budget --host hunyuan --width 832 --height 480 --seconds 20 --fps 24 --bytes-per-weight",
+        "train --stage retrieval --dataset nowhere --host nowhere --out nowhere --card-gib",
+        "train --stage retrieval --dataset nowhere --host nowhere --out nowhere --learning-rate",
+        "cache --clips nowhere --host nowhere --vae nowhere --out nowhere --stride-seconds",
+        "evaluate --clips nowhere --out nowhere --guidance",
+        "evaluate --clips nowhere --out nowhere --history-guidance",
+        "judge nowhere --section-seconds",
+        "convert nowhere --out nowhere --scale",
+    ],
+)
+def test_no_command_takes_what_is_no_number(words, value, capsys):
+    option = words.split()[-1]
+    assert main([*words.split()[:-1], f"{option}={value}"]) == 2
+    assert capsys.readouterr().err == f"error: {option} is {value}; give a finite number\n"
+
+
 def test_plan_that_fits_needs_no_advice_and_one_that_does_not_says_what_to_change():
     fits = plan("wan-1.3b", fps=16, section_seconds=2)
     assert advice(fits, estimate(fits)) == []
