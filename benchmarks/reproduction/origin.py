@@ -6,20 +6,21 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from benchmarks.machine import cores, cpu_model
 from demo.tiny_family.install import HOST_NAME, VAE_NAME, WEIGHTS
+from memory_encoder.training.options import Stage
 
-from .settings import Protocol
+from .settings import RECIPE, Protocol
 
 MACHINE, MODELS, SIZES = "machine", "models", "sizes"
 
 
 def origin(protocol: Protocol) -> dict[str, Any]:
-    """The machine, the models that every row shares, by the hashes of their files, and the protocol's sizes."""
+    """The machine, the models that all rows share, by the hashes of their files, the protocol's sizes and recipe."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cpu_model()}, {cores()} cores"
     return {
         MACHINE: f"{name}, torch {torch.__version__}",
@@ -29,13 +30,15 @@ def origin(protocol: Protocol) -> dict[str, Any]:
 
 
 def sizes_of(protocol: Protocol) -> dict[str, Any]:
-    """What shapes a row: all but the protocol's name and how many seeds there are. As JSON gives it back."""
-    return json.loads(json.dumps({key: value for key, value in vars(protocol).items() if key not in ("name", "seeds")}))
+    """What shapes a row: the recipe, and all but the protocol's name and how many seeds there are. As JSON gives it."""
+    sizes = {key: value for key, value in vars(protocol).items() if key not in ("name", "seeds")}
+    recipe = {stage: RECIPE.options(stage) for stage in get_args(Stage)}
+    return json.loads(json.dumps(sizes | {"recipe": recipe}))
 
 
 def machines_of(protocol: Protocol, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     """The machines on which these rows were measured. Raises ValueError for a row that was measured with other models
-    than those here, or by a protocol of other sizes."""
+    than those here, or by a protocol of other sizes or recipe."""
     here = origin(protocol)
     for row, seeds in found.items():
         for what, key in (("with another host or VAE", MODELS), (f"by another protocol than {protocol.name}", SIZES)):
