@@ -20,7 +20,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, or 2 after a message that names what is wrong, or as signals do when stopped."""
     args = _parser().parse_args(argv)
     try:
-        _check_numbers(args)
         args.run(args)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    """Raises ValueError for NaN and infinity, which `float` reads and no option means."""
+    """Raises ValueError for NaN and infinity, for commands that do not say a range of each number themselves."""
     for name, value in vars(args).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"--{name.replace('_', '-')} is {value}; give a finite number")
@@ -99,6 +98,7 @@ def _pack(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from .training.evaluate_command import run_evaluate
 
+    _check_numbers(args)
     run_evaluate(args)
 
 
@@ -111,6 +111,7 @@ def _judge(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     from .training.train_command import run_train
 
+    _check_numbers(args)
     run_train(args)
 
 
@@ -129,6 +130,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _plan(args: argparse.Namespace) -> Plan:
+    _check_numbers(args)
     extra = {
         name: getattr(args, name)
         for name in ("section_seconds", "card_gib", "bytes_per_weight", "horizon", "sliding_window", "cached")

@@ -271,13 +271,9 @@ def test_damaged_files_and_settings_are_named(tmp_path: Path, capsys: pytest.Cap
 
 def test_scale_belongs_to_a_lora_and_is_a_number_above_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = put(tmp_path / "mine.pth", pairs())
-    for scale, cure in (
-        ("0", "give a number above 0"),
-        ("-1", "give a number above 0"),
-        ("nan", "give a finite number"),
-    ):
+    for scale in ("0", "nan", "-1"):
         assert convert(tmp_path / "out", source, scale=scale) == 2
-        assert cure in capsys.readouterr().err
+        assert "give a number above 0" in capsys.readouterr().err
     model = put(tmp_path / "model.safetensors", {"blocks.0.self_attn.q.weight": torch.ones(4, 4)})
     assert convert(tmp_path / "out", model, scale=1) == 2
     assert "--scale is that of a LoRA" in capsys.readouterr().err
