@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -215,6 +216,13 @@ def test_the_sliding_window_is_counted_beside_the_memory_and_said():
     assert estimate(replace(seen, history_seconds=0)).window_tokens == 0, "a film begins without one"
     with pytest.raises(ValueError, match="sliding_window 9 must lie between 0 and 8"):
         plan("wan-14b", sliding_window=9)
+
+
+@pytest.mark.parametrize("value", [0.0, -8.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["card_gib", "bytes_per_weight"])
+def test_a_card_and_weights_of_no_size_are_refused(name: str, value: float):
+    with pytest.raises(ValueError, match=rf"{name} {value:g} must be a finite number above 0"):
+        plan("wan-14b", **{name: value})
 
 
 def test_a_shorter_sliding_window_is_advised_only_where_the_plan_fits_with_it():
