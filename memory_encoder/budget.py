@@ -120,7 +120,9 @@ class Plan:
         if not 0 < self.card_gib < math.inf:
             raise ValueError(f"card_gib {self.card_gib:g} must be a finite number above 0, for example 12")
         if not 0 < self.bytes_per_weight < math.inf:
-            raise ValueError(f"bytes_per_weight {self.bytes_per_weight:g} must be a finite number above 0: 1 for fp8, 2 for bf16")
+            raise ValueError(
+                f"bytes_per_weight {self.bytes_per_weight:g} must be a finite number above 0: 1 for fp8, 2 for bf16"
+            )
         check_horizon(self.horizon)
         if not 0 <= self.sliding_window <= RECENT_LATENTS:
             raise ValueError(f"sliding_window {self.sliding_window} must lie between 0 and {RECENT_LATENTS}")
