@@ -35,8 +35,7 @@ from memory_encoder.training.dataset.settings import INDEX, LatentSpace
 from memory_encoder.training.options import TrainOptions
 from memory_encoder.training.prefetch import Prefetch
 from memory_encoder.training.source import DatasetBatches
-
-from .machine import cores, cpu_model, load_average
+from tools.machine import load_average, processor
 
 SPACE = LatentSpace("wan", "Wan21", "none", 16, 4, 8, (1, 2, 2), 64, None)
 SHAPES = ((100, 60, 104), (100, 104, 60), (100, 78, 78), (75, 60, 104), (50, 60, 104), (25, 60, 104))
@@ -216,7 +215,7 @@ def main() -> None:
     if args.use:
         print(json.dumps(use(args.use)))
         return
-    machine = {"cpu": cpu_model(), "cores": cores(), "load_average": load_average(), "torch": torch.__version__}
+    machine = {**processor(), "load_average": load_average(), "torch": torch.__version__}
     large: dict[str, Any] = {}
     if find_spec("litdata"):
         with tempfile.TemporaryDirectory() as folder:

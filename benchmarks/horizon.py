@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.machine import cores, cpu_model
 from demo.tiny_family.clips import add_clips
 from demo.tiny_family.evaluate_family import Judge, Variant, add_sample_arguments, held_out, over_seeds
 from demo.tiny_family.install import WEIGHTS
 from memory_encoder.evaluation.metrics import psnr
 from memory_encoder.files import write_bytes
 from memory_encoder.injection.selection import InjectedMemory
+from tools.machine import processor
 
 RESULTS = Path(__file__).resolve().parent / "results" / "horizon"
 RATE, FRAMES = "2x2x1", 65  # what the memory was trained on: up to 4.2 s
@@ -118,7 +118,7 @@ def write(values: dict[str, dict[str, list[list[list[float]]]]], seeds: int, fil
     """What is there after so many seeds."""
     result = {
         "seeds": seeds, "films": films, "frames": FRAMES, "rate": RATE, "torch": torch.__version__,
-        "machine": {"cpu": cpu_model(), "cores": cores()}, "clips": table(values),
+        "machine": processor(), "clips": table(values),
     }  # fmt: skip
     write_bytes(RESULTS.with_suffix(".json"), (json.dumps(result, indent=1) + "\n").encode())
     write_bytes(RESULTS.with_suffix(".md"), report(result).encode())

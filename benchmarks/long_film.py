@@ -27,7 +27,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.machine import describe
 from memory_encoder.film.loop import render_film
 from memory_encoder.film.sections import SectionStore
 from memory_encoder.film.states import KeptStates, StateStore, appended_section
@@ -38,6 +37,7 @@ from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.pictures.codec import Codec
 from memory_encoder.storyboard import Section, Storyboard, plan_sections, read_storyboard
+from tools.machine import describe
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "long_film"

@@ -19,7 +19,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.machine import cores, cpu_model
 from demo.tiny_family.clips import add_clips
 from demo.tiny_family.evaluate_family import Judge, Variant, add_sample_arguments, held_out, over_seeds
 from demo.tiny_family.install import WEIGHTS
@@ -28,6 +27,7 @@ from memory_encoder.evaluation.score import means_of
 from memory_encoder.files import write_bytes
 from memory_encoder.injection.hosts.comfy_models import latent_format_named
 from memory_encoder.pictures.codec import codec_of
+from tools.machine import processor
 
 RESULTS = Path(__file__).resolve().parent / "results" / "lr_vae.json"
 RATE, FRAMES = "2x2x1", 49
@@ -124,7 +124,7 @@ def main() -> None:
                 print(f"{group} {name}, seed {seed}: {said} dB", flush=True)
         result = {
             "seeds": seed + 1, "films": args.films, "frames": FRAMES, "rate": RATE, "torch": torch.__version__,
-            "machine": {"cpu": cpu_model(), "cores": cores()}, "clips": summary(values),
+            "machine": processor(), "clips": summary(values),
         }  # fmt: skip
         write_bytes(RESULTS, (json.dumps(result, indent=1) + "\n").encode())
 

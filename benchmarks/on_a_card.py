@@ -29,7 +29,6 @@ from torch import Tensor
 
 from benchmarks import training_step
 from benchmarks.flops import WanShape, step_flops
-from benchmarks.machine import describe, load_average
 from benchmarks.overhead import PROMPTS, STEPS
 from benchmarks.settings import HEAD_WIDTH, PUBLISHED, TEXT_TOKENS
 from benchmarks.wan_host import Comfy, random_memory, start_comfy
@@ -46,6 +45,7 @@ from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.pictures.codec import CONTEXT, codec_of
 from tests.card.film_pictures import network
+from tools.machine import describe, load_average
 
 WHOLE = "1x1x1"  # the history itself
 CASES = ("without memory", "memory", "cached, on the card", "cached, waiting in RAM", "whole history")

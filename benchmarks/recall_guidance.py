@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.machine import cores, cpu_model
 from demo.tiny_family.clips import HELD_OUT_SEED, add_clips, list_clips
 from demo.tiny_family.evaluate_family import Judge, Variant, add_sample_arguments, over_seeds, pictures_of
 from demo.tiny_family.install import RATES, WEIGHTS
@@ -27,6 +26,7 @@ from memory_encoder.evaluation.identification import Lineup
 from memory_encoder.evaluation.score import means_of
 from memory_encoder.files import write_bytes
 from memory_encoder.injection.selection import InjectedMemory
+from tools.machine import processor
 
 RESULTS = Path(__file__).resolve().parent / "results" / "recall_guidance"
 FRAMES, EVERY = 49, 5  # every fifth of the training clips that are so long
@@ -105,7 +105,7 @@ def main() -> None:
     groups = pictures_of(chosen, range(HELD_OUT_SEED, HELD_OUT_SEED + args.films), FRAMES)
     result: dict[str, Any] = {
         "seeds": args.seeds, "frames": FRAMES, "clips": {group: list(found) for group, found in groups.items()},
-        "torch": torch.__version__, "machine": {"cpu": cpu_model(), "cores": cores()}, "rows": [],
+        "torch": torch.__version__, "machine": processor(), "rows": [],
     }  # fmt: skip
     for rate in RATES:
         judge = Judge(Variant.of_family(rate), WEIGHTS, args.comfy)

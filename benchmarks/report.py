@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from benchmarks import machine
 from benchmarks.flops import WanShape, step_flops
 from benchmarks.settings import CASES, ENHANCEMENTS, SECOND_RATE, WINDOW, Settings, parser, settings_from
 from benchmarks.timing import Times, difference, measure
 from benchmarks.wan_host import Bench, Comfy, SetupError, start_comfy
 from memory_encoder.budget import Plan, full_tokens, token_count
 from memory_encoder.files import write_atomically
+from tools import machine
 
 LABELS = {
     "without": "without memory",

@@ -18,7 +18,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import cores
 from benchmarks.reproduction.jobs import Job, carry_out, prepare, ready, waiting
 from benchmarks.reproduction.material import make_material
 from benchmarks.reproduction.origin import machines_of
@@ -28,6 +27,7 @@ from benchmarks.reproduction.runs import Workshop
 from benchmarks.reproduction.settings import PROTOCOLS, Protocol
 from demo.tiny_family.clips import add_clips
 from tools.environment import cache_folder
+from tools.machine import cores
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

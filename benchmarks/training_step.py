@@ -29,7 +29,6 @@ import torch
 from peft.tuners.lora import Linear
 
 from benchmarks.flops import WanShape
-from benchmarks.machine import describe, load_average
 from benchmarks.settings import HEAD_WIDTH, PUBLISHED, TEXT_TOKENS
 from benchmarks.wan_host import Comfy, start_comfy
 from memory_encoder.injection.hosts.base import host_blocks
@@ -45,6 +44,7 @@ from memory_encoder.training.options import TrainOptions
 from memory_encoder.training.streaming import streamed_blocks
 from memory_encoder.training.trainer import Trainer
 from tests.integration import training as tiny
+from tools.machine import describe, load_average
 
 SIZES = {"1.3b": (1536, 30), "5b": (3072, 30), "14b": (5120, 40)}  # width and blocks of published Wans
 TURN = 10  # steps, after which it is another way's turn

@@ -12,8 +12,7 @@ from typing import Any
 
 from memory_encoder.files import write_bytes
 from memory_encoder.locks import BusyError, alone
-
-from ..machine import cores, cpu_model, load_average
+from tools.machine import load_average, processor
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "faults.json"
 log = logging.getLogger("faults")
@@ -43,6 +42,6 @@ def add_result(kind: str, case: str, result: dict[str, Any], path: Path = RESULT
     with its_turn(path.with_name(f".{path.name}.lock")):
         found = results(path)
         found.setdefault(kind, {})[case] = result
-        found["machine"] = {"cpu": cpu_model(), "cores": cores(), "load": load_average()}
+        found["machine"] = {**processor(), "load": load_average()}
         write_bytes(path, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
     log.info("%s, %s: %s", kind, case, {name: value for name, value in result.items() if name != "examples"})

@@ -10,9 +10,9 @@ from typing import Any, get_args
 
 import torch
 
-from benchmarks.machine import cores, cpu_model
 from demo.tiny_family.install import HOST_NAME, VAE_NAME, WEIGHTS
 from memory_encoder.training.options import Stage
+from tools.machine import cores, cpu_model
 
 from .settings import RECIPE, Protocol
 

@@ -31,6 +31,7 @@ SHOWN = {  # how a row is called, by what was measured; what needs no memory sta
     "full": "the whole history",
     "vae": "VAE alone",
 }
+FILM_MEASURES = {"picture": 2, "character": 2, "clothes": 1, "lingering": 0}  # digits
 SEEN = {"memory": "**its memory**", "other": "another film's memory", "none": "no memory", "full": "whole history"}
 
 
@@ -68,16 +69,20 @@ def _cell(found: Mapping[str, Any], kind: str) -> str:
 
 
 def film_table() -> str:
-    """PSNR in dB of the last shot and of the character in it, and how far off the clothes are, of 255."""
-    lines = ["| rate | films | seen beside the prompt | picture | character | clothes |", "|---|---|---|---|---|---|"]
+    """PSNR in dB of the last shot and of the character in it, how far off the clothes are, of 255, and how many of 100
+    frames after the cut are still nearer to the shot before."""
+    lines = [
+        "| rate | films | seen beside the prompt | picture | character | clothes | lingering |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for rate in RATES:
         found = measured("film", rate)
         for group in ("one character", "two characters"):
             for kind, shown in SEEN.items():
-                values = [found[group][kind][name] for name in ("picture", "character", "clothes")]
-                digits = (2, 2, 1)
+                values = [found[group][kind][name] for name in FILM_MEASURES]
                 cells = [
-                    f"{v['mean']:.{n}f} ± {v['standard_error']:.{n}f}" for v, n in zip(values, digits, strict=True)
+                    f"{v['mean']:.{n}f} ± {v['standard_error']:.{n}f}"
+                    for v, n in zip(values, FILM_MEASURES.values(), strict=True)
                 ]
                 lines.append(f"| {rate} | {group} | {shown} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -41,6 +41,7 @@ from memory_encoder.training.dataset.video import VideoReader
 from memory_encoder.training.dataset.windows import lr_by_rate
 from memory_encoder.training.evaluate_command import sheet
 from memory_encoder.training.module import TrainingModule, untrained
+from tools.machine import processor
 
 from .clips import HELD_OUT_SEED, Clip, add_clips, list_clips
 from .install import HOST_NAME, RATES, WEIGHTS
@@ -211,6 +212,7 @@ def main() -> None:
             "steps": 12,
             "history_guidance": args.history_guidance,
             "torch": torch.__version__,
+            "machine": processor(),
             **tables[variant.name],
         }
         write_bytes(args.out / f"retrieval_{variant.name}.json", json.dumps(facts, indent=1).encode())

@@ -4,11 +4,12 @@
         [--guidance 1.5] [--window 0] [--encoder FILE [--encoder FILE ...] --lora FILE [--name NAME]]
 
 The history is four true shots; the model makes the fifth from its prompt, which gives the name alone: films of one
-character, and of two. Measured against the true shot: PSNR over whole pictures and inside the character's box, and how
-far off the mean colour of the clothes is. With the memory, with that of another film, without one, and with the whole
-history uncompressed. With `--window` the film's last latents stand uncompressed beside the memory, beside that of the
-other film, and alone in place of none. Writes ``film_NAME.json`` and ``film_NAME.jpg`` (history, true shot, with
-memory, with the other film's, without) and prints a table; memories and NAME are those of `evaluate_family`.
+character, and of two. Measured against the true shot: PSNR over whole pictures and inside the character's box, how
+far off the mean colour of the clothes is, and how many frames after the cut still show the shot before. With the
+memory, with that of another film, without one, and with the whole history uncompressed. With `--window` the film's last
+latents stand uncompressed beside the memory, beside that of the other film, and alone in place of none. Writes
+``film_NAME.json`` and ``film_NAME.jpg`` (history, true shot, with memory, with the other film's, without) and prints a
+table; memories and NAME are those of `evaluate_family`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from torch import Tensor
 from memory_encoder.evaluation.metrics import psnr
 from memory_encoder.evaluation.recall import draw_frames
 from memory_encoder.files import write_bytes
+from memory_encoder.frames import TEMPORAL
+from tools.machine import processor
 
 from .evaluate_family import FIRST_FILM, Judge, add_sample_arguments, add_variant_arguments, variants
 from .prepare import SHORT_SHOT, SOLO_SEED, film_of
@@ -35,7 +38,7 @@ from .procedural import Film
 KINDS = ("memory", "other", "none", "full")
 SECTION, CONTEXT = 4, 3  # latents of a shot, and of the history that is decoded again before it
 CFG, STEPS = 2.5, 16
-MEASURES = {"picture": "dB", "character": "dB", "clothes": "of 255"}
+MEASURES = {"picture": "dB", "character": "dB", "clothes": "of 255", "lingering": "%"}
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def in_box(film: Film, made: np.ndarray, part: str) -> list[tuple[np.ndarray, np
 
 
 def measured(film: Film, made: np.ndarray) -> dict[str, float]:
-    """PSNR over the pictures and in the character's box, and the distance of the clothes' mean colour, of 255."""
+    """PSNR over the pictures and in the character's box, the distance of the clothes' mean colour, of 255, and of how
+    many of 100 frames in the first latent the shot before the cut is nearer than their own."""
     true = torch.from_numpy(film.frames[film.shots[-1].start :]).float() / 255
     body = np.mean([np.square(a - b).mean() for a, b in in_box(film, made, "body")])
     clothes = [np.abs(a.mean((0, 1)) - b.mean((0, 1))).mean() for a, b in in_box(film, made, "torso")]
@@ -114,7 +118,15 @@ def measured(film: Film, made: np.ndarray) -> dict[str, float]:
         "picture": float(psnr(true, torch.from_numpy(made)).mean()),
         "character": float(-10 * np.log10(body)),
         "clothes": float(255 * np.mean(clothes)),
+        "lingering": 100 * lingering(film.frames[film.shots[-1].start - 1] / 255, true.numpy(), made),
     }
+
+
+def lingering(before: np.ndarray, true: np.ndarray, made: np.ndarray) -> float:
+    """Share of the made frames in the first latent after a cut that are nearer to the last picture before it, [H,W,3],
+    than to their own; true, made [T,H,W,3] in 0..1."""
+    pairs = zip(true[:TEMPORAL], made[:TEMPORAL], strict=True)
+    return float(np.mean([np.square(frame - before).mean() < np.square(frame - own).mean() for own, frame in pairs]))
 
 
 def row_of(film: Film, shown: dict[str, np.ndarray]) -> np.ndarray:
@@ -177,6 +189,7 @@ def main() -> None:
                 cells = [f"{v['mean']:.2f} ± {v['standard_error']:.2f}" for v in tables[group][kind].values()]
                 print(f"| {variant.name} | {group} | {kind} | " + " | ".join(cells) + " |", flush=True)
         facts = {"films": args.films, "seeds": args.seeds, "cfg": CFG, "guidance": args.guidance, "steps": STEPS}
+        facts |= {"torch": torch.__version__, "machine": processor()}
         if args.window:
             facts["window"] = args.window
         write_bytes(args.out / f"film_{variant.name}.json", json.dumps(facts | tables, indent=1).encode())

@@ -22,6 +22,7 @@ import torch
 
 from memory_encoder.evaluation.metrics import psnr
 from memory_encoder.files import write_bytes
+from tools.machine import processor
 
 from .evaluate_family import FIRST_FILM, Judge, add_variant_arguments, variants
 from .evaluate_film import Past, decoded, draw_last_shot
@@ -87,7 +88,8 @@ def main() -> None:
             }
             cells = [f"{v['mean']:.2f} ± {v['standard_error']:.2f}" for v in table[kind].values()]
             print(f"| {variant.name} | {kind} | " + " | ".join(cells) + " |", flush=True)
-        facts = {"films": args.films, "guidance": args.guidance, "windows": table}
+        facts = {"films": args.films, "guidance": args.guidance, "torch": torch.__version__}
+        facts |= {"machine": processor(), "windows": table}
         write_bytes(args.out / f"seams_{variant.name}.json", json.dumps(facts, indent=1).encode())
         picture: Any = cv2.imencode(".jpg", sheet(found[:4]))[1]
         write_bytes(args.out / f"seams_{variant.name}.jpg", picture.tobytes())

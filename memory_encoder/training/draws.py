@@ -62,13 +62,28 @@ def target_of(options: TrainOptions, stride: int, step: Step, kind: str, frames:
         omega = retrieval.draw_omega(frames, generator, stride)
         return omega.start, len(omega)
     section = section_of(options, step, kind, frames)
-    # The generator has been asked for nothing yet, so that 0 leaves the draws of earlier runs as they were.
-    aligned = options.aligned > 0 and float(torch.rand((), generator=generator)) < options.aligned
+    aligned = _aligned(options, generator)
     if aligned:
         stride = math.lcm(stride if task == "continuation" else 1, options.section)
     if task == "host" and not aligned:
         return int(torch.randint(0, frames - section + 1, (), generator=generator)), section
     return continuation.draw_history(frames, section, stride, generator), section
+
+
+def _aligned(options: TrainOptions, generator: torch.Generator) -> bool:
+    """Whether a section starts where one of a film does: the first number of a target's generator.
+
+    With a share of 0 it is asked for nothing, so that the draws of earlier runs stay as they were.
+    """
+    return options.aligned > 0 and float(torch.rand((), generator=generator)) < options.aligned
+
+
+def _window_of(options: TrainOptions, step: Step, kind: str, first: int) -> int:
+    """Latents of the sliding window before a section of Stage II; none before one that starts with a film's, a cut."""
+    if options.stage != "continuation" or _aligned(options, generator_for(options.seed, kind, "target", step)):
+        return 0
+    chance = float(torch.rand((), generator=generator_for(options.seed, kind, "window", step)))
+    return min(options.window, first) if chance < options.window_share else 0
 
 
 def history_of(options: TrainOptions, stride: int, frames: int) -> tuple[int, int]:
@@ -166,9 +181,7 @@ def draw_together(
             for row, generator in zip(rows, generators, strict=True)
         ]
     )
-    chance = float(torch.rand((), generator=generator_for(options.seed, kind, "window", step)))
-    shown = options.stage == "continuation" and chance < options.window_share
-    return replace(drawn, context=context, window=min(options.window, first) if shown else 0)
+    return replace(drawn, context=context, window=_window_of(options, step, kind, first))
 
 
 def _context(options: TrainOptions, step: Step, kind: str, batch: Batch, section: int) -> Context:

@@ -59,11 +59,11 @@ class TrainOptions:
     clean_share: share of retrieval steps that mask nothing, as it is when a film's memory is asked for its frames.
     retrieval_share: share of Stage II's steps that go on with retrieval, so that one encoder and one LoRA do both.
     window, window_share: the last `window` latents of the history stand uncompressed beside the memory in this share of
-        Stage II's steps (paper section 4.5); in the others the memory is alone, as after a cut.
+        Stage II's steps (paper section 4.5) but for aligned ones; in the others the memory is alone, as after a cut.
     reconstruction: steps before the first in which the encoder alone learns that its tokens hold their cells' latents,
         with no pass of the host; a few hundred save a good part of Stage I. Only at the beginning of a run.
     aligned: share of the sections that start where one of a film does, a whole number of sections after the first
-        latent; in films whose shots have that length they start with a cut, and continue nothing but the memory.
+        latent; in films whose shots have that length they start with a cut, and see no sliding window, as in a film.
     context: share of the steps of stage host that show other latents of the clip beside the section; a host trained so
         can read a memory before it has seen one.
     coarse: share of these that show the clip's LR latents at one of the dataset's rates, the whole clip or what comes

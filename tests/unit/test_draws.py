@@ -101,6 +101,23 @@ def test_a_clean_share_masks_nothing_in_its_share_of_steps() -> None:
     assert all(bool((level >= 0.2).all()) for level, is_clean in zip(levels, clean, strict=True) if not is_clean)
 
 
+@pytest.mark.parametrize("per_clip", [False, True])
+def test_a_section_that_starts_as_one_of_a_film_does_sees_no_sliding_window(per_clip: bool) -> None:
+    options = drawn_as(stage="continuation", section=4, aligned=0.7, window_share=0.5, per_clip=per_clip)
+    clips = Batch(torch.zeros(4, 4, 21, 4, 4), {}, {})
+    found = []
+    for step in range(100):
+        drawn = draw_rows(clips, options, 1, step, 0)
+        found += [(d.history, d.window) for d in (drawn if isinstance(drawn, tuple) else (drawn,))]  # type: ignore[union-attr]
+    going_on = [window for history, window in found if history % 4 != 1]
+    starting = [window for history, window in found if history % 4 == 1]  # 3 of 10 anywhere, and of these 1 of 4 here
+    assert 0.35 < sum(window > 0 for window in going_on) / len(going_on) < 0.65
+    assert sum(window > 0 for window in starting) / len(starting) < 0.12
+    whole = drawn_as(stage="continuation", section=4, aligned=1.0, window_share=1.0, per_clip=per_clip)
+    drawn = draw_rows(clips, whole, 1, 0, 0)
+    assert all(d.window == 0 and d.history % 4 == 1 for d in (drawn if isinstance(drawn, tuple) else (drawn,)))  # type: ignore[union-attr]
+
+
 def test_without_a_share_a_host_sees_no_context() -> None:
     options = drawn_as(stage="host", train_host=True, section=4)
     assert all(draw_together(batch(), options, 2, step, 0).context is None for step in range(30))  # type: ignore[union-attr]

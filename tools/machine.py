@@ -28,6 +28,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def processor() -> dict[str, Any]:
+    """Its name and the cores that this process may use."""
+    return {"cpu": cpu_model(), "cores": cores()}
+
+
 def load_average() -> float | None:
     """Processes that wanted to run in the last minute, for judging how quiet the machine was."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
