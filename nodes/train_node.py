@@ -22,7 +22,7 @@ from ..memory_encoder.training.dataset.settings import of_another_vae
 from ..memory_encoder.training.draws import random_state_kept
 from ..memory_encoder.training.heldout import describe_parts
 from ..memory_encoder.training.listener import Phase, PictureListener
-from ..memory_encoder.training.options import TrainOptions
+from ..memory_encoder.training.options import NOT_LEARNED, TrainOptions
 from ..memory_encoder.training.pace import Pace
 from ..memory_encoder.training.pictures import recall_picture
 from ..memory_encoder.training.presets import PRESETS, preset_named
@@ -131,7 +131,8 @@ class VideoMemoryTrain(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "preset", options=[NO_PRESET, *PRESETS], default=NO_PRESET, optional=True,
-                    tooltip="A whole recipe by name, in place of this node's own values; steps, run and seed stay.",
+                    tooltip="A whole recipe by name, in place of this node's own values; steps, run, seed and how often "
+                    "it reports and saves stay.",
                 ),
                 io.Float.Input(
                     "clean_share", default=0.5, min=0.0, max=1.0, step=0.01, optional=True,
@@ -272,7 +273,8 @@ class VideoMemoryTrain(io.ComfyNode):
         folder = named_folder(folders.training_root(), run, "run")
         if preset != NO_PRESET:
             chosen = preset_named(preset).options(stage, steps)
-            recipe |= chosen | {"preset": preset}
+            own = {name: value for name, value in recipe.items() if name in NOT_LEARNED | {"seed"}}
+            recipe = own | chosen | {"preset": preset}
             log.info("preset %s: %s", preset, ", ".join(f"{name} {value}" for name, value in chosen.items()))
         options = TrainOptions(**{"stage": stage, "steps": steps} | recipe)
         decode = None if vae is None else codec_for(model, vae).decode

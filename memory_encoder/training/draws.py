@@ -149,7 +149,8 @@ def draw_together(
     """One draw for all rows, whose shapes, places and dropout are the same.
 
     asked: task, first latent and number of latents, which are drawn too otherwise. With a kind other than `train`
-    nothing is dropped, and what is asked for on its own is retrieved from a clip of which nothing is masked.
+    nothing is dropped. What is asked for on its own is retrieved from a clip of which nothing is masked, all other
+    retrieval masks as often as training does.
     """
     first, length = asked[1:] if asked else target_of(options, stride, step, kind, batch.hr.shape[2])
     task = asked[0] if asked else task_of(options, step, kind)
@@ -158,7 +159,7 @@ def draw_together(
     generators = [generator_for(options.seed, kind, step, first_row + i) for i in range(len(rows))]
     if task == "retrieval":
         chance = float(torch.rand((), generator=generator_for(options.seed, kind, "clean", step)))
-        clean = asked is not None or (kind == "train" and chance < options.clean_share)
+        clean = asked is not None or chance < options.clean_share
         return _joined(
             [
                 retrieval.draw(row.hr, row.lr, options.shift, generator, range(first, first + length), clean, levels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,12 +26,15 @@ Loss = Callable[[Batch, Any], Tensor]
 
 
 @torch.no_grad()
-def heldout_parts(options: TrainOptions, stride: int, first_row: int, rows: Rows, loss: Loss) -> dict[str, Tensor]:
-    """Losses on one batch of held-out clips, with the same random numbers every time.
+def heldout_parts(
+    options: TrainOptions, stride: int, index: int, first_row: int, rows: Rows, loss: Loss
+) -> dict[str, Tensor]:
+    """Losses on one batch of held-out clips, the one with number `index`, with the same random numbers every time.
 
     rows: the batch, given which latents a clip of some length is asked for. loss: of a batch and its draws; where
     processes share a batch all of them must call this. `retrieval newest`, `middle`, `oldest`: frames of that third of
-    the clip, nothing masked, from its memory. `continuation`: the next section. `without memory`: the last of these
+    the clip, nothing masked, from its memory. `continuation`: the next section, from the memory alone, since a sliding
+    window would tell what no memory has to. `without memory`: the last of these
     with no memory. `predicting nothing`: its E|v|^2, what a model that always answers zero would have.
     """
     asked: list[tuple[str, Stage, Callable[[int], tuple[int, int]]]] = [
@@ -42,7 +46,8 @@ def heldout_parts(options: TrainOptions, stride: int, first_row: int, rows: Rows
     for name, task, target in asked:
         batch = rows(lambda frames, row, asked=target: asked(frames))
         first, length = target(batch.hr.shape[2])
-        drawn = draw_together(batch, options, stride, 0, first_row, "heldout", asked=(task, first, length))
+        drawn = draw_together(batch, options, stride, index, first_row, "heldout", asked=(task, first, length))
+        drawn = replace(drawn, window=0) if isinstance(drawn, ContinuationDraw) else drawn
         parts[name] = loss(batch, drawn)
         if name == asked[-1][0]:
             shown = batch.hr[:, :, first : first + length]

@@ -22,6 +22,9 @@ EARLIER: dict[str, Any] = {  # defaults of 0.1.0 that are others now, and what i
     "per_clip": False,
     "mixed_precision": "no",
 }
+# How often a run reports and saves, and where weights and inputs wait: no loss follows from these.
+REPORTS = frozenset({"checkpoint_every", "heldout_every", "picture_every", "keep_checkpoints", "max_skipped"})
+NOT_LEARNED = REPORTS | {"resident_blocks", "offload_inputs"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class TrainOptions:
     reconstruction: steps before the first in which the encoder alone learns that its tokens hold their cells' latents,
         with no pass of the host; a few hundred save a good part of Stage I. Only at the beginning of a run.
     aligned: share of the sections that start where one of a film does, a whole number of sections after the first
-        latent; in films whose shots have that length they start with a cut, and see no sliding window, as in a film.
+        latent; in films whose shots have that length all but the first start with a cut. They see no sliding window.
     context: share of the steps of stage host that show other latents of the clip beside the section; a host trained so
         can read a memory before it has seen one.
     coarse: share of these that show the clip's LR latents at one of the dataset's rates, the whole clip or what comes
@@ -164,8 +167,7 @@ class TrainOptions:
 
     def that_shape_the_run(self) -> dict[str, Any]:
         """Settings that a resumed run must share; how long and how often to report may change."""
-        reports = {"checkpoint_every", "heldout_every", "picture_every", "keep_checkpoints", "max_skipped"}
-        free = reports | {"steps", "cooldown", "resident_blocks", "offload_inputs"}
+        free = NOT_LEARNED | {"steps", "cooldown"}
         return {name: value for name, value in asdict(self).items() if name not in free}
 
     def going_on(self, begun: Mapping[str, Any]) -> TrainOptions:

@@ -110,11 +110,14 @@ def reconstruct(
         up, down = (step + 1) / WARMUP, 2 * (options.reconstruction - step) / options.reconstruction
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, up, down)
-        batch = source.rows(-1 - step, 0, options.batch_size, "train", lambda frames, row: (0, frames)).to(device)
-        with torch.autocast(device.type, torch.bfloat16, options.mixed_precision == "bf16"):
-            loss = torch.stack([lacking(*pair, batch) for pair in zip(encoders, readers, strict=True)]).mean()
-        loss.backward()
-        result = StepResult(float(loss.detach()), float(nn.utils.clip_grad_norm_(trained, options.clip)))
+        total = torch.zeros((), device=device)
+        for index in range(step * options.accumulate, (step + 1) * options.accumulate):
+            batch = source.rows(-1 - index, 0, options.batch_size, "train", lambda frames, row: (0, frames)).to(device)
+            with torch.autocast(device.type, torch.bfloat16, options.mixed_precision == "bf16"):
+                loss = torch.stack([lacking(*pair, batch) for pair in zip(encoders, readers, strict=True)]).mean()
+            (loss / options.accumulate).backward()
+            total += loss.detach() / options.accumulate
+        result = StepResult(float(total), float(nn.utils.clip_grad_norm_(trained, options.clip)))
         if result.fault is None:
             optimizer.step()
             losses.append(result.loss)

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..files import write_bytes
 from ..injection.hosts.base import host_blocks
 from ..phi.encoder import MemoryEncoder
 from ..phi.trained_on import TrainedOn
@@ -99,7 +98,7 @@ def train(
             source.options = options
             trained_on = what_is_trained(dataset, options)
             plan_text = describe_plan(plan, options, len(source.splits["train"]), card)
-            said = [plan_text, trained_on.describe_plan(), held_out(dataset, folder)]
+            said = [plan_text, trained_on.describe_plan(), held_out(dataset)]
             if options.stage == "continuation" and not begun and any(e.untrained for e in (encoder, *others)):
                 said.append(UNTRAINED)
             if is_main():
@@ -113,6 +112,7 @@ def train(
                     clips = DatasetBatches(dataset, encoder.config, options, seen)
                     trainer.beginning = partial(reconstruct, source=clips, options=options, teacher=teacher)
                 trainer.trained_on = None if options.stage == "host" else trained_on
+                trainer.lists = clip_lists(dataset)
                 losses = trainer.run(last_picture=True)
                 trainer.ema.assign()
             return losses
@@ -141,13 +141,15 @@ def what_is_trained(dataset: Data, options: TrainOptions) -> TrainedOn:
     )
 
 
-def held_out(dataset: Data, folder: Path) -> str:
-    """Writes which clips are held out, and which are not, into the run's folder, and says the former in a line."""
+def clip_lists(dataset: Data) -> dict[str, Sequence[str]]:
+    """Names of the clips that are held out and, unless they are very many, of the others, by the file that has them."""
+    train = dataset.split("train")
+    return {HELD_OUT: dataset.split("heldout").sources, TRAINED: train.sources if train.clips <= MOST_TRAINED else ()}
+
+
+def held_out(dataset: Data) -> str:
+    """Which clips are held out, in a line."""
     names, others = dataset.split("heldout").sources, dataset.split("train").clips
-    if is_main():
-        trained = dataset.split("train").sources if others <= MOST_TRAINED else ()
-        for file, listed in ((HELD_OUT, names), (TRAINED, trained)):
-            write_bytes(folder / file, "".join(f"{name}\n" for name in listed).encode())
     if not names:
         return "no clip is held out, so that nothing is measured on clips that were not trained on"
     return f"held out: {len(names)} of {len(names) + others} clips: {names_in_line(names)} (all in {HELD_OUT})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast, set_seed
 from torch import Tensor, nn
 
-from ..files import remove_abandoned
+from ..files import remove_abandoned, write_bytes
 from ..injection.hosts.comfy_models import has_accelerator
 from ..phi.trained_on import TrainedOn
 from . import run_files as files
@@ -104,6 +104,7 @@ class Trainer:
         self.settings = settings_of(options, configs, getattr(source, "identity", None), sample)
         self.first_step = self.done = self.saved = 0
         self.trained_on: TrainedOn | None = None  # for the files of the encoders
+        self.lists: Mapping[str, Sequence[str]] = {}  # files of lines in the run's folder, once it is known to be its
         self.skips = Skips(options.max_skipped)
         self.beginning: Beginning | None = None  # what a new run does before its first step
         self.moving = False  # whether a step has begun to change weights
@@ -334,9 +335,13 @@ class Trainer:
             with self.accelerator.autocast():
                 return self.prepared(batch.to(device), drawn).float()
 
+        def parts_of(index: int) -> dict[str, Tensor]:
+            rows = partial(self.source.rows, index, first, first + share, "heldout")
+            return heldout_parts(self.options, self.module.stride, index, first, rows, loss)
+
         with self.ema.applied():
-            rows = partial(self.source.rows, 0, first, first + share, "heldout")
-            found = heldout_parts(self.options, self.module.stride, first, rows, loss)
+            batches = [parts_of(index) for index in range(self.options.accumulate)]
+            found = {name: torch.stack([batch[name] for batch in batches]).mean() for name in batches[0]}
             parts = {name: float(self._mean(value.to(device))) for name, value in found.items()}
             if self.sharded:
                 release(self.module)
@@ -359,10 +364,14 @@ class Trainer:
             in_forward(self.module, draw) if self.sharded else self._tell(draw)
 
     @torch.no_grad()
-    def heldout_loss(self, batches: int = 2) -> float:
-        """Mean loss of the averaged weights on held-out clips, with the same random numbers every time."""
+    def heldout_loss(self, updates: int = 2) -> float:
+        """Mean loss of the averaged weights on held-out clips, with the same random numbers every time.
+
+        updates: how many times the clips of one; a batch that was cut to fit a card is measured on as many clips.
+        """
         with self.ema.applied():
-            losses = [self._mean(self._loss(index, "heldout")) for index in range(batches)]
+            count = updates * self.options.accumulate
+            losses = [self._mean(self._loss(index, "heldout")) for index in range(count)]
             if self.sharded:
                 release(self.module)
         return float(torch.stack(losses).mean())
@@ -408,11 +417,13 @@ class Trainer:
             self._in_main(write)
 
     def _prepare_folder(self) -> None:
-        """Sees before the first step whether the disk has room for what is saved after it."""
+        """Sees before the first step whether the disk has room for what is saved after it, and writes `lists`."""
         for folder in (self.folder, self.folder / files.BEST):
             folder.mkdir(parents=True, exist_ok=True)
             remove_abandoned(folder)
         self.checkpoints.make_room(self._bytes())
+        for name, listed in self.lists.items():
+            write_bytes(self.folder / name, "".join(f"{line}\n" for line in listed).encode())
 
     def _bytes(self) -> int:
         """What is written when the run is saved, about: parameters, averages, moments, and the files of averages."""
@@ -461,7 +472,9 @@ class Trainer:
         if state.get("moments", self.moments) != self.moments and self.accelerator.is_main_process:
             _LOG.warning("the moments of %s begin anew: the run's are of %s", self.moments, state["moments"])
         self.first_step = self.done = self.saved = state["step"]
-        self.run_id, self.best = state.get("run", self.run_id), state.get("best", self.best)
+        self.run_id = state.get("run", self.run_id)
+        if state["options"]["batch_size"] == self.options.batch_size:  # else other clips are held out in a batch
+            self.best = state.get("best", self.best)
         self.skips.in_all = state.get("skipped", 0)
         return True
 

@@ -80,6 +80,22 @@ def test_tokens_come_to_hold_their_cells_and_the_host_is_not_touched() -> None:
     assert torch.equal(again.encoder.out.weight, module.encoder.out.weight)
 
 
+def test_a_batch_that_was_cut_has_as_many_clips_a_step() -> None:
+    options = tiny_options(reconstruction=2, batch_size=1, accumulate=4)
+    asked: list[tuple[int, int, int]] = []
+
+    class Noted(OneClip):
+        def rows(self, step: int, first: int, last: int, kind: str, target: Any) -> Any:
+            asked.append((step, first, last))
+            return super().rows(step, first, last, kind, target)
+
+    module = tiny_module(options)
+    told: list[int] = []
+    losses = reconstruct(module, module.encoders, Noted(8), options, CPU, lambda step, result: told.append(step))
+    assert told == [0, 1] and len(losses) == 2
+    assert asked == [(-1 - index, 0, 1) for index in range(8)]
+
+
 def test_a_coarser_encoder_learns_to_give_the_mean_of_a_finer_ones_tokens() -> None:
     options = tiny_options(reconstruction=60, batch_size=2)
     module, teacher = tiny_module(options), tiny_encoder(rate="2x2x1")

@@ -40,6 +40,7 @@ from memory_encoder.training.run_files import (
     LORA,
     LOSSES,
     PACE,
+    TRAINED,
     begun_with,
     checkpoint_name,
     checkpoints_in,
@@ -332,11 +333,14 @@ def test_a_preset_of_the_node_stands_for_its_values_and_an_old_workflow_needs_no
     caplog.set_level(logging.INFO)
     encoder = studio.encoder("2x2x2")
     studio.train(encoder, "old", stage="continuation", learning_rate=1e-3, accumulate=1, section=2)
-    studio.train(encoder, "new", stage="continuation", learning_rate=1e-3, section=2, preset="tiny")
+    studio.train(
+        encoder, "new", stage="continuation", learning_rate=1e-3, section=2, corruption=0.5, min_t=0.5, preset="tiny"
+    )
     old, new = (begun_with(tmp_path / "video_memory_training" / run) for run in ("old", "new"))
     assert (old["shift"], old["rank"], old["window_share"]) == (8.0, 4, 0.25)  # as core samples Wan
     chosen = preset_named("tiny").options("continuation", 2)
     assert chosen.items() - new.items() == {("steps", 2), ("cooldown", 0)}  # which a run may change
+    assert (new["corruption"], new["min_t"]) == (0.0, 0.0)  # what the recipe does not name is as by default
     assert "preset tiny: " in caplog.text and "rank 64" in caplog.text
 
 
@@ -442,6 +446,22 @@ def test_the_node_tells_the_page_its_pace_and_what_its_held_out_loss_is_made_of(
     assert list(told["parts"]) == names
     assert told["without_memory"] == [[1, told["parts"][WITHOUT_MEMORY]]] and told["nothing"] == told["parts"][NOTHING]
     assert [data["heldout"][0][0] for data in sent if data["state"] == "heldout"] == [1]
+
+
+def test_a_run_that_is_refused_leaves_the_lists_of_the_folders_own(
+    files: dict[str, Path],  # noqa: F811
+    cached: Path,
+    shared: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fixed = ("--stage", "retrieval", "--batch-size", "1", "--steps", "1")
+    assert train(files, shared, tmp_path, *fixed) == 0
+    before = {name: (tmp_path / name).read_text() for name in (HELD_OUT, TRAINED)}
+    assert before[HELD_OUT] == "unseen.mp4\n" and before[TRAINED]
+    assert train(files, cached, tmp_path, *fixed) == 2
+    assert "other settings: dataset" in capsys.readouterr().err
+    assert {name: (tmp_path / name).read_text() for name in before} == before
 
 
 def test_a_run_that_a_smaller_card_has_cut_goes_on_as_it_was_cut_on_a_larger_one(

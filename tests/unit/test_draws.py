@@ -118,6 +118,17 @@ def test_a_section_that_starts_as_one_of_a_film_does_sees_no_sliding_window(per_
     assert all(d.window == 0 and d.history % 4 == 1 for d in (drawn if isinstance(drawn, tuple) else (drawn,)))  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_held_out_clips_are_masked_as_often_as_those_that_are_trained_on(share: float) -> None:
+    options = drawn_as(clean_share=share)
+
+    def clean(kind: str) -> float:
+        levels = [draw_together(batch(), options, 2, step, 0, kind).mask_level for step in range(200)]  # type: ignore[union-attr]
+        return sum(bool((level == 0).all()) for level in levels) / 200
+
+    assert clean("train") == pytest.approx(share, abs=0.12) and clean("heldout") == pytest.approx(share, abs=0.12)
+
+
 def test_without_a_share_a_host_sees_no_context() -> None:
     options = drawn_as(stage="host", train_host=True, section=4)
     assert all(draw_together(batch(), options, 2, step, 0).context is None for step in range(30))  # type: ignore[union-attr]

@@ -56,7 +56,7 @@ def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None
 @pytest.mark.parametrize("stride", [1, 2, 8])
 @pytest.mark.parametrize("stage", ["retrieval", "continuation"])
 def test_the_held_out_loss_is_told_by_task_and_by_how_far_back(stage: Any, stride: int, frames: int) -> None:
-    options = TrainOptions(stage=stage, section=4, shift=3.0, history_dropout=1.0, shorter_share=1.0)
+    options = TrainOptions(stage=stage, section=4, shift=3.0, history_dropout=1.0, shorter_share=1.0, window_share=1.0)
     seen: list[tuple[Any, int, int]] = []
 
     def rows(target: Any) -> Batch:
@@ -69,7 +69,7 @@ def test_the_held_out_loss_is_told_by_task_and_by_how_far_back(stage: Any, strid
         seen.append((drawn, first, drawn.noise.shape[2]))
         return torch.tensor(1.0)
 
-    parts = heldout_parts(options, stride, 0, rows, loss)
+    parts = heldout_parts(options, stride, 0, 0, rows, loss)
     names = [f"retrieval {third}" for third in THIRDS] + (["continuation"] if stage == "continuation" else [])
     assert list(parts) == [*names, WITHOUT_MEMORY, NOTHING]
     assert float(parts[NOTHING]) == pytest.approx(1.0, abs=0.3)  # the clip is zero: noise alone
@@ -84,6 +84,8 @@ def test_the_held_out_loss_is_told_by_task_and_by_how_far_back(stage: Any, strid
     assert isinstance(drawn, ContinuationDraw) and drawn.drop_history
     assert (first, drawn.noise.shape) == (seen[-2][1], seen[-2][0].noise.shape)
     assert stage == "retrieval" or not seen[-2][0].drop_history  # held out, nothing is dropped
+    # Neither side is told by a sliding window what only the memory could tell.
+    assert all(drawn.window == 0 for drawn, _, _ in seen if isinstance(drawn, ContinuationDraw))
 
 
 def test_the_curve_has_what_the_memory_has_to_beat() -> None:
