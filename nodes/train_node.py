@@ -131,8 +131,8 @@ class VideoMemoryTrain(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "preset", options=[NO_PRESET, *PRESETS], default=NO_PRESET, optional=True,
-                    tooltip="A whole recipe by name, in place of this node's own values; steps, run, seed and how often "
-                    "it reports and saves stay.",
+                    tooltip="A whole recipe by name, in place of this node's own values; steps, run, seed and how "
+                    "often it reports and saves stay.",
                 ),
                 io.Float.Input(
                     "clean_share", default=0.5, min=0.0, max=1.0, step=0.01, optional=True,

@@ -76,6 +76,8 @@ def trained(protocol: Protocol, workshop: Workshop, row: Row, seed: int) -> Iter
         add_lora(model, options.rank, seed)
         load_lora_state(model, read_lora(folder / LORA))
         module = TrainingModule(encoder, model, others=others)
+    if next(model.parameters()).device.type != "cpu":
+        module = module.to("cpu").float()  # where latents, texts and VAE are: drawing is little beside training
     try:
         yield module.requires_grad_(False)
     finally:

@@ -37,7 +37,9 @@ class Protocol:
 
     def options(self, row: Row, seed: int) -> TrainOptions:
         """Of a row's run: the recipe of the tiny family, without the sliding window that nothing is measured with."""
-        recipe = RECIPE.options(row.stage, row.steps(self)) | {"window_share": 0.0}
+        steps = row.steps(self)
+        recipe = RECIPE.options(row.stage, steps) | {"window_share": 0.0}
+        recipe["reconstruction"] = min(recipe.get("reconstruction", 0), steps)
         quiet = {"heldout_every": 0, "checkpoint_every": 200, "picture_every": 0}
         return TrainOptions(**{"stage": row.stage, "seed": seed, **recipe, **quiet, **dict(row.changed)})
 
@@ -97,7 +99,8 @@ USE = (
     Row("Two rates", "continuation", start=PROPOSED, others=(SECOND_RATE,)),
     Row("Cross-attention", "continuation", rate="2x2x1", start=FINEST, cross_attention=True),
     Row("Cached memory", "continuation", rate="2x2x1", start=FINEST, cached=True),
-    Row("Without Stage I", "continuation", rate="2x2x1"),
+    # A new encoder learns at the LoRA's own rate, as in Stage I; the others have learned already.
+    Row("Without Stage I", "continuation", rate="2x2x1", changed=(("encoder_rate", 1.0),)),
     Row("Sliding window", **LAST, rate=SLIDING_WINDOW, changed=(("retrieval_share", 0.0),)),
     Row("FramePack's schedule", **LAST, rate=FRAMEPACK, changed=(("retrieval_share", 0.0),)),
     Row("Nothing", **LAST, rate=SLIDING_WINDOW, memory=False,

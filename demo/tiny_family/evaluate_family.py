@@ -113,7 +113,7 @@ class Judge:
     """Host with LoRA, encoders and VAE."""
 
     def __init__(self, variant: Variant, weights: Path, comfy: str | None) -> None:
-        load_comfy(comfy, PYTORCH_ATTENTION)
+        load_comfy(comfy, (*PYTORCH_ATTENTION, "--cpu"))  # so small that a card would not be quicker
         patcher = load_lora(load_host(weights / HOST_NAME), variant.lora)
         first, *others = (load_encoder(path).requires_grad_(False) for path in variant.encoders)
         self.module = TrainingModule(first, patcher.model.diffusion_model, others=others)

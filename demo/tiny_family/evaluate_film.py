@@ -175,6 +175,8 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=1.5, help="history guidance; 0 for none")
     parser.add_argument("--window", type=int, default=0, help="last latents that stand uncompressed beside the memory")
     args = parser.parse_args()
+    if args.films < 2:
+        parser.error(f"--films {args.films} leaves no other film whose memory could be shown; give at least 2")
     if args.window < 0:
         parser.error(f"--window {args.window} is below 0; 0 is for none")
     groups = {"one character": FIRST_FILM + SOLO_SEED, "two characters": FIRST_FILM}

@@ -73,14 +73,15 @@ def score_clip(
     untrained: Any = None,
     horizon: int = 0,
     history_guidance: float = 1.0,
+    shift: float = 3.0,
 ) -> ClipScore:
     """Scores one clip.
 
     pictures: [T,H,W,3] in 0..1. hr, lr: its normalised latents, and LR latents by rate. module: a TrainingModule (its
     `compress`, `uncompressed` and `predict`) on the device of hr, lr and conditioning. untrained: one whose encoders
     learned nothing; None leaves that kind out. horizon: the most memory tokens that the host sees, 0 for all.
-    history_guidance: weight of every memory, see `recall.guided`. decode: latents -> pictures [B,T,H,W,3] in RAM. The
-    same seed draws the same noise for every kind.
+    history_guidance: weight of every memory, see `recall.guided`. shift: of the sampler's timesteps. decode: latents ->
+    pictures [B,T,H,W,3] in RAM. The same seed draws the same noise for every kind.
     """
     memory = module.compress(hr, lr, horizon)
     memories = {MEMORY: memory, NONE: None, FULL: module.uncompressed(hr)}
@@ -93,7 +94,7 @@ def score_clip(
     drawn = {}  # all before the first is decoded, since a VAE may push the host out of the card's memory
     for kind, (predict, seen) in ways.items():
         generator = torch.Generator().manual_seed(seed)
-        drawn[kind] = draw_history(predict, seen, tuple(hr.shape), generator, steps, device=hr.device)
+        drawn[kind] = draw_history(predict, seen, tuple(hr.shape), generator, steps, shift, hr.device)
     shown = {kind: decode(made)[0].clamp(0, 1) for kind, made in (drawn | {VAE: hr}).items()}
     configs = [encoder.config for encoder in module.encoders]
     spatial = pictures.shape[1] // hr.shape[3]

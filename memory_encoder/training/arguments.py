@@ -34,7 +34,7 @@ OPTIONS = {
     "shorter_share": "share of sections that are of any smaller length; 0 to 1",
     "per_clip": "each clip of a batch has a task, a history and dropout of its own; off is quicker for small hosts",
     "history_dropout": "share of continuation steps without memory; 0 to 1",
-    "corruption": "highest level of noise on the history in continuation, against drift; 0 to 1",
+    "corruption": "highest level of noise on the history's latents in continuation, against drift; 0 to 1",
     "clean_share": "share of retrieval steps that mask nothing, as a film's memory is asked; 0 to 1",
     "retrieval_share": "share of continuation steps that go on with retrieval; 0 to 1",
     "window": "latents of the sliding window",
@@ -132,6 +132,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fps", type=float, default=16.0, help="frames a second that clips are read at (default 16)")
     add("--frames", type=int, default=81, help="of each clip, from its beginning (default 81)")
     add("--steps", type=int, default=12, help="of the sampler (default 12)")
+    add("--shift", type=float, default=0.0, help="of its timesteps; 0: of the memory's training, else the model's own")
     add("--seed", type=int, default=0, help="of the noise (default 0)")
     add("--horizon", type=int, default=0, help="most memory tokens that are seen, 0 for all (default 0)")
     add("--guidance", type=float, default=6.0, help="told to a guidance-distilled model, HunyuanVideo (default 6)")

@@ -30,10 +30,12 @@ from ..injection.hosts.comfy_models import (
     load_on_device,
     load_text_encoder,
     load_vae,
+    sampling_shift,
 )
-from ..injection.hosts.encoder_file import load_encoder
+from ..injection.hosts.encoder_file import load_encoder, read_trained_on
 from ..injection.selection import MemorySettings
 from ..phi.encoder import MemoryEncoder
+from ..phi.trained_on import TrainedOn
 from .dataset.cache import find_clips
 from .dataset.settings import BadClip, DatasetError
 from .dataset.text import Conditioning
@@ -41,7 +43,7 @@ from .dataset.video import VideoReader
 from .dataset.windows import lr_by_rate
 from .module import TrainingModule, untrained
 from .pictures import label, write_picture
-from .run_files import HELD_OUT, clips_trained_on, names_in_line
+from .run_files import HELD_OUT, clips_trained_on, names_in_line, not_a_pair
 
 TINY_FAMILY = Path(__file__).parents[2] / "demo" / "tiny_family" / "weights"
 TINY_TEXT = "demo.nodes.text_encoder:HashTextEncoder"
@@ -59,7 +61,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     for name, path in [*files.items(), *(("encoder", path) for path in encoder_files)]:
         if not path.is_file():
             raise DatasetError(f"{name} {path} does not exist; give --{name} FILE")
-    MemorySettings(history_guidance=args.history_guidance, horizon=args.horizon)  # raises for what cannot be
+    check_asked(args)
     load_comfy(args.comfy, PYTORCH_ATTENTION)
     clips = find_clips(args.clips, args.out)
     if not clips:
@@ -72,11 +74,14 @@ def run_evaluate(args: argparse.Namespace) -> None:
         text = None
         if args.text_encoder or not args.host:
             text = load_text_encoder(args.text_encoder or [TINY_TEXT], args.text_type or "wan")
+        args.shift = args.shift or drawing_shift([read_trained_on(path) for path in encoder_files], patcher)
         judge = Judge(patcher, vae, encoders, text, args)
-        remarks = remarks_on(args, encoder_files, clips)
+        remarks = remarks_on(args, encoder_files, files.get("lora"), clips)
         for remark in remarks:
             print(f"note: {remark}", flush=True)
-        evaluation = Evaluation(args, [encoder.config.rate for encoder in encoders], remarks)
+        named = {"encoders": [path.name for path in encoder_files], "lora": None}
+        named |= {name: path.name for name, path in files.items()}
+        evaluation = Evaluation(args, [encoder.config.rate for encoder in encoders], remarks, named)
         try:
             for number, (name, path) in enumerate(clips.items(), 1):
                 evaluation.clip(judge, name, path, f"clip {number} of {len(clips)}")
@@ -90,9 +95,41 @@ def run_evaluate(args: argparse.Namespace) -> None:
     print(f"{args.out / REPORT}\n{args.out / SHEET}", flush=True)
 
 
-def remarks_on(args: argparse.Namespace, encoders: Sequence[Path], clips: Collection[str]) -> list[str]:
-    """What the figures of an evaluation do not mean, a sentence each. encoders: their files. clips: names."""
+def check_asked(args: argparse.Namespace) -> None:
+    """Raises ValueError for numbers that nothing can be drawn or read with."""
+    MemorySettings(history_guidance=args.history_guidance, horizon=args.horizon)
+    for name in ("steps", "frames", "width", "height", "fps"):
+        if getattr(args, name) <= 0:
+            raise ValueError(f"--{name} {getattr(args, name):g} must be above 0")
+    if args.shift < 0:
+        raise ValueError(f"--shift {args.shift:g} must be above 0, or 0 for what the memory was trained for")
+
+
+def drawing_shift(trained: Sequence[TrainedOn | None], patcher: Any) -> float:
+    """The shift of the timesteps that frames are drawn with: that of the training of sections, which is for films, else
+    the model's own. trained: what the encoders' files say."""
+    shifts = [one.shift for one in trained if one is not None and one.stage == "continuation"]
+    return shifts[0] if shifts else sampling_shift(patcher)
+
+
+def remarks_on(
+    args: argparse.Namespace, encoders: Sequence[Path], lora: Path | None, clips: Collection[str]
+) -> list[str]:
+    """What the figures of an evaluation do not mean, a sentence each. encoders, lora: their files. clips: names."""
     remarks = []
+    if lora is None:
+        remarks.append(
+            "without --lora the model was never taught to read a memory; give the one that the encoder was trained with"
+        )
+    for encoder in encoders if lora else ():
+        if strangers := not_a_pair(encoder, lora):
+            remarks.append(strangers)
+        trained = read_trained_on(encoder)
+        if trained is not None and (trained.min_t, trained.max_t) != (0, 1):
+            remarks.append(
+                f"{encoder.name} was trained at timesteps {trained.min_t:g} to {trained.max_t:g} alone, for one of two "
+                "experts, and is asked here at all of them: the figures say little of what both make together"
+            )
     if args.host and not args.text_encoder:
         remarks.append(
             "without --text-encoder the model is told one token of zeros, where it was trained with the text of an "
@@ -109,8 +146,11 @@ def remarks_on(args: argparse.Namespace, encoders: Sequence[Path], clips: Collec
 class Evaluation:
     """What is known after each clip; the files are written anew with every one, so that an interruption loses none."""
 
-    def __init__(self, args: argparse.Namespace, rates: Sequence[str], remarks: Sequence[str] = ()) -> None:
-        self.args, self.rates, self.remarks, self.lineup = args, rates, remarks, Lineup()
+    def __init__(
+        self, args: argparse.Namespace, rates: Sequence[str], remarks: Sequence[str], named: dict[str, Any]
+    ) -> None:
+        """remarks: of `remarks_on`. named: of which files the models are."""
+        self.args, self.rates, self.remarks, self.named, self.lineup = args, rates, remarks, named, Lineup()
         self.scores: list[ClipScore] = []
         self.skipped: list[dict[str, str]] = []
 
@@ -136,7 +176,7 @@ class Evaluation:
     def report(self) -> dict[str, Any]:
         args = self.args
         facts = {"skipped": self.skipped, "seed": args.seed, "steps": args.steps, "fps": args.fps}
-        facts |= {"history_guidance": args.history_guidance}
+        facts |= {"history_guidance": args.history_guidance, "shift": args.shift, "files": self.named}
         facts |= {"horizon": args.horizon} if args.horizon else {}
         facts |= {"remarks": self.remarks} if self.remarks else {}
         facts |= {"size": [args.width, args.height], "frames": args.frames, "rate": "+".join(self.rates)}
@@ -180,7 +220,7 @@ class Judge:
         conditioning = {name: value.to(device) for name, value in self.conditioning.items()}
         return score_clip(
             name, pictures, hr.to(device), lr, self.module, conditioning, self._decode, self.args.seed,
-            self.args.steps, self.untrained, self.args.horizon, self.args.history_guidance,
+            self.args.steps, self.untrained, self.args.horizon, self.args.history_guidance, self.args.shift,
         )  # fmt: skip
 
     def _decode(self, latents: Tensor) -> Tensor:
@@ -201,12 +241,12 @@ class Judge:
 
 
 def sheet(scores: Sequence[ClipScore]) -> np.ndarray:
-    """Original, recalled, a thumbnail of as many pixels as tokens, and without memory for each clip, evenly chosen
-    frames; [H,W,3] uint8 (BGR).
+    """Original, recalled, a thumbnail of as many pixels as tokens where there is one, and without memory for each clip,
+    evenly chosen frames; [H,W,3] uint8 (BGR).
     """
     rows = []
     for score in scores:
-        for kind in ("original", MEMORY, THUMBNAIL, NONE):
+        for kind in (kind for kind in ("original", MEMORY, THUMBNAIL, NONE) if kind in score.pictures):
             frames = score.pictures[kind]
             pixels = (
                 (frames[evenly(frames.shape[0], SHEET_COLUMNS)].clamp(0, 1) * 255).round().byte().numpy()[..., ::-1]

@@ -161,9 +161,12 @@ class TrainOptions:
                 raise ValueError(f"{name} {getattr(self, name)} must lie between 0 and 1")
         if not 0 <= self.min_t < self.max_t <= 1:
             raise ValueError(f"min_t {self.min_t}, max_t {self.max_t} is no range: give 0 <= min_t < max_t <= 1")
-        for name in ("learning_rate", "encoder_rate"):
+        for name in ("learning_rate", "encoder_rate", "clip"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} {getattr(self, name)} must be positive")
+        for name, value in asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} {value} must be a finite number")
 
     def that_shape_the_run(self) -> dict[str, Any]:
         """Settings that a resumed run must share; how long and how often to report may change."""

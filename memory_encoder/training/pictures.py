@@ -87,12 +87,14 @@ def smoothed(losses: Sequence[Point], decay: float = 0.95) -> list[Point]:
 
 
 @torch.no_grad()
-def recall(module: TrainingModule, batch: Batch, first: int, count: int, with_memory: bool, seed: int) -> Tensor:
+def recall(
+    module: TrainingModule, batch: Batch, first: int, count: int, with_memory: bool, seed: int, shift: float = 3.0
+) -> Tensor:
     """Draws latents first .. first+count-1 of a clip from the memory of the clean clip, or from none: Euler steps."""
     memory = module.compress(batch.hr, batch.lr) if with_memory else None
     shape = (*batch.hr.shape[:2], count, *batch.hr.shape[3:])
     noise = torch.randn(shape, generator=generator_for(seed, "recall")).to(batch.hr)
-    return draw_frames(partial(module.predict, conditioning=batch.conditioning), memory, noise, first, STEPS)
+    return draw_frames(partial(module.predict, conditioning=batch.conditioning), memory, noise, first, STEPS, shift)
 
 
 class Run(Protocol):
@@ -100,6 +102,7 @@ class Run(Protocol):
 
     options: TrainOptions
     source: BatchSource
+    sampling_shift: float
     module: TrainingModule
     accelerator: Any
 
@@ -115,9 +118,10 @@ def recall_picture(trainer: Run, decode: Callable[[Tensor], Tensor]) -> np.ndarr
     count = min(FRAMES, batch.hr.shape[2])
     first = (batch.hr.shape[2] - count) // 2
     rows = [("original", batch.hr[:, :, first : first + count])]
+    asked = (trainer.module, batch, first, count)
     if trainer.options.stage != "host":
-        rows.append(("recalled", recall(trainer.module, batch, first, count, True, trainer.options.seed)))
-    rows.append(("without memory", recall(trainer.module, batch, first, count, False, trainer.options.seed)))
+        rows.append(("recalled", recall(*asked, True, trainer.options.seed, trainer.sampling_shift)))
+    rows.append(("without memory", recall(*asked, False, trainer.options.seed, trainer.sampling_shift)))
     shown = [(name, decode(latents.cpu().float())[0].clamp(0, 1)) for name, latents in rows]
     configs = [encoder.config for encoder in trainer.module.encoders if encoder.config.variant != "recent"]
     original = shown[0][1].cpu()

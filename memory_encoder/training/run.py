@@ -112,7 +112,7 @@ def train(
                     clips = DatasetBatches(dataset, encoder.config, options, seen)
                     trainer.beginning = partial(reconstruct, source=clips, options=options, teacher=teacher)
                 trainer.trained_on = None if options.stage == "host" else trained_on
-                trainer.lists = clip_lists(dataset)
+                trainer.lists, trainer.sampling_shift = clip_lists(dataset), (defaults or HostDefaults()).shift
                 losses = trainer.run(last_picture=True)
                 trainer.ema.assign()
             return losses

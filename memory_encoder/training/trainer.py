@@ -33,7 +33,7 @@ from .interruption import Stopped, signals_noted
 from .listener import Listener, Phase
 from .module import Batch, TrainingModule
 from .optimizers import Ema, make_optimizers, set_rate
-from .options import TrainOptions
+from .options import HostDefaults, TrainOptions
 from .pace import Clock, Pace
 from .prefetch import Prefetch, pinned
 from .reconstruction import whole_copies
@@ -104,6 +104,7 @@ class Trainer:
         self.settings = settings_of(options, configs, getattr(source, "identity", None), sample)
         self.first_step = self.done = self.saved = 0
         self.trained_on: TrainedOn | None = None  # for the files of the encoders
+        self.sampling_shift = HostDefaults().shift  # of the timesteps that pictures are drawn with
         self.lists: Mapping[str, Sequence[str]] = {}  # files of lines in the run's folder, once it is known to be its
         self.skips = Skips(options.max_skipped)
         self.beginning: Beginning | None = None  # what a new run does before its first step

@@ -141,12 +141,22 @@ def test_evaluation_of_a_run_writes_numbers_and_pictures_and_names_what_it_left_
         report["history_guidance"] == 2.5 and plain["memory"] == report["psnr"]["unguided"] != report["psnr"]["memory"]
     )
     assert "unguided" not in plain and plain["none"] == report["psnr"]["none"]
+    assert report["shift"] == 8  # as core samples Wan; stage I makes no film
+    assert report["files"] == {
+        "encoders": [ENCODER],
+        "lora": LORA,
+        "host": files["host"].name,
+        "vae": files["vae"].name,
+    }
     no_text, trained = report["remarks"]
     assert no_text.startswith("without --text-encoder") and f"note: {no_text}" in capsys.readouterr().out
     assert trained.startswith("1 of 2 clips have the names of clips that were trained on (clip.mp4)")
     for option, value, fault in (
         ("horizon", "-5", "horizon -5 must not be negative; 0 shows the whole memory"),
         ("history-guidance", "-1", "history_guidance -1.0 must be finite and not negative; 0 is off"),
+        ("steps", "0", "--steps 0 must be above 0"),
+        ("frames", "-1", "--frames -1 must be above 0"),
+        ("shift", "-3", "--shift -3 must be above 0, or 0 for what the memory was trained for"),
     ):
         assert main([*given, "--out", str(tmp_path / "d"), f"--{option}", value]) == 2 and not (tmp_path / "d").exists()
         assert fault in capsys.readouterr().err
@@ -333,9 +343,8 @@ def test_a_preset_of_the_node_stands_for_its_values_and_an_old_workflow_needs_no
     caplog.set_level(logging.INFO)
     encoder = studio.encoder("2x2x2")
     studio.train(encoder, "old", stage="continuation", learning_rate=1e-3, accumulate=1, section=2)
-    studio.train(
-        encoder, "new", stage="continuation", learning_rate=1e-3, section=2, corruption=0.5, min_t=0.5, preset="tiny"
-    )
+    own = {"learning_rate": 1e-3, "section": 2, "corruption": 0.5, "min_t": 0.5}
+    studio.train(encoder, "new", stage="continuation", preset="tiny", **own)
     old, new = (begun_with(tmp_path / "video_memory_training" / run) for run in ("old", "new"))
     assert (old["shift"], old["rank"], old["window_share"]) == (8.0, 4, 0.25)  # as core samples Wan
     chosen = preset_named("tiny").options("continuation", 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import re
 import shlex
 from dataclasses import asdict, fields, replace
@@ -95,6 +96,22 @@ def test_a_run_goes_on_by_its_preset_when_a_later_version_has_changed_it(
     assert (cut.batch_size, cut.accumulate) == (4, 1) and (larger.batch_size, larger.accumulate) == (4, 2)
     other = parsed("--preset", "24gb-14b", stage=stage)
     assert as_begun(other, begun) == other and as_begun(replace(now, preset=""), begun).learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("clip", 0.0),
+        ("clip", -1.0),
+        ("learning_rate", -1e-4),
+        ("shift", math.nan),
+        ("clip", math.inf),
+        ("ema", math.nan),
+    ],
+)
+def test_numbers_with_which_nothing_would_be_learned_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} {value} must"):
+        TrainOptions(**{name: value})
 
 
 def test_gradient_checkpointing_may_be_turned_on_in_a_run_that_began_without() -> None:

@@ -1,0 +1,50 @@
+"""What `evaluate` says of the files that it is given, and shows of what it has."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from memory_encoder.evaluation.score import ClipScore
+from memory_encoder.phi.trained_on import TrainedOn
+from memory_encoder.training import evaluate_command
+from memory_encoder.training.evaluate_command import drawing_shift, remarks_on, sheet
+
+PATCHER = SimpleNamespace(get_model_object=lambda name: SimpleNamespace(shift=8.0))
+ASKED = Namespace(host="", text_encoder=[])
+
+
+def trained(stage: str = "continuation", **more: float) -> TrainedOn:
+    return TrainedOn(stage, 20.0, 5.0, 24.0, 3, more.pop("shift", 5.0), **more)  # type: ignore[arg-type]
+
+
+def test_frames_are_drawn_as_films_are_and_by_the_models_own_shift_where_no_film_was_trained() -> None:
+    assert drawing_shift([trained(shift=5.0)], PATCHER) == 5.0
+    assert drawing_shift([trained("retrieval", shift=30.0)], PATCHER) == 8.0
+    assert drawing_shift([None, trained(shift=3.0)], PATCHER) == 3.0
+    assert drawing_shift([None], PATCHER) == 8.0
+
+
+def test_a_memory_without_its_lora_and_one_of_half_the_timesteps_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    encoder, lora = tmp_path / "high.safetensors", tmp_path / "lora.safetensors"
+    monkeypatch.setattr(evaluate_command, "read_trained_on", lambda path: trained(min_t=0.875))
+    (without,) = remarks_on(ASKED, [encoder], None, ["a.mp4"])
+    assert without.startswith("without --lora")
+    (half,) = remarks_on(ASKED, [encoder], lora, ["a.mp4"])
+    assert half.startswith("high.safetensors was trained at timesteps 0.875 to 1 alone")
+    monkeypatch.setattr(evaluate_command, "read_trained_on", lambda path: trained())
+    assert remarks_on(ASKED, [encoder], lora, ["a.mp4"]) == []
+    monkeypatch.setattr(evaluate_command, "not_a_pair", lambda encoder, lora: "of two training runs")
+    assert remarks_on(ASKED, [encoder], lora, ["a.mp4"]) == ["of two training runs"]
+
+
+def test_a_memory_without_a_thumbnail_has_a_sheet_too() -> None:
+    shown = {kind: torch.rand(5, 24, 32, 3) for kind in ("original", "memory", "none")}
+    score = ClipScore("clip", {"psnr": {"memory": 20.0, "none": 9.0}}, shown, {})
+    assert sheet([score]).shape == (3 * (24 + 20), 6 * 32, 3)
