@@ -13,7 +13,7 @@ from torch import Tensor
 from ..digests import section_key
 from ..memory.memory_file import Memory
 from ..storyboard import Section
-from .opening import repeated_of
+from .locked import fits, records_of
 from .sections import SectionStore, StoredSection, is_finite
 from .takes import apply_takes
 
@@ -126,11 +126,12 @@ def render_film(
 
     A section's key is a hash of everything that made it, the previous key included: sections made before with the
     same key are reused, from the first change on everything is rendered anew. Each section is on disk before the
-    next one starts. A locked section keeps what was made in its place before, whatever has changed but its length and
-    size. `takes` gives sections, by index, another seed. `about` is what each record of the manifest says of the film.
-    latent_size: channels, height and width of the latents, for what is to be known before a section is sampled.
-    begins: called with what is expected of every section before the first one is made. seen: what a section sees of the
-    memory before it where that is not all of it, as JSON values, for its key and the manifest.
+    next one starts. A locked section keeps what was made of its shot before, whatever has changed but its length, size
+    and kind of latents, also where another version of it lies on disk. `takes` gives sections, by index, another seed.
+    `about` is what each record of the manifest says of the film. latent_size: channels, height and width of the
+    latents, for what is to be known before a section is sampled. begins: called with what is expected of every section
+    before the first one is made. seen: what a section sees of the memory before it where that is not all of it, as JSON
+    values, for its key and the manifest.
 
     Raises ValueError that names the section when what was sampled is not finite (it is not stored), OSError when the
     disk has no room for the next one, BusyError when another process makes the film.
@@ -160,35 +161,38 @@ class _Loop:
     def expected(self, memory: Memory, chain: str, seeds: Sequence[int]) -> list[ExpectedSection]:
         """What `run` will do, without reading or making a section."""
         earlier = {record["index"]: record for record in self.store.manifest()}
+        own = records_of(self.plan, earlier)
         found: list[ExpectedSection] = []
         for section, seed in zip(self.plan, seeds, strict=True):
             record, seen = earlier.get(section.index), self.seen(memory, section)
             if found and record is not None:  # what it saw when it was made; only a run knows what it will see
                 seen = {name: record.get(name) for name in seen}
             chain = self._key(chain, section, seed, seen)
-            kept = self.store.path(chain, section.index).is_file()
-            if not kept and record is not None and self.locked(section):
-                kept = record.get("latents", section.latents) == section.latents
-                kept = kept and self.store.path(record["key"], section.index).is_file()
-                chain = section_key(chain, {"locked": record["key"]}) if kept else chain
+            record = own.get(section.index) if self.locked(section) else None
+            stays = record is not None and fits(record, section, self.about)
+            if record is not None and stays and self.store.path(record["key"], record["index"]).is_file():
+                kept = True
+                chain = chain if record["key"] == chain else section_key(chain, {"locked": record["key"]})
+            else:
+                kept = self.store.path(chain, section.index).is_file()
             found.append(ExpectedSection(section, self.takes.get(section.index, 0), kept))
         return found
 
     def run(self, memory: Memory, chain: str, seeds: Sequence[int]) -> Film:
         earlier = {record["index"]: record for record in self.store.manifest()}
+        own = records_of(self.plan, earlier)
         done: list[RenderedSection] = []
         for section, seed in zip(self.plan, seeds, strict=True):
             seen = self.seen(memory, section)
             previous, key = chain, self._key(chain, section, seed, seen)
             chain, status, take = key, "reused", self.takes.get(section.index, 0)
-            made = _latents(self.store.get(key))
-            if made is None and self.locked(section):
-                record = earlier.get(section.index)
-                made = self._kept(record, section)
-                if record is not None and made is not None:
-                    key, status, take = record["key"], "locked", record.get("take", 0)
-                    seed = record["seed"] if type(record.get("seed")) is int else seed  # it was made with
-                    chain = section_key(chain, {"locked": key})  # what follows sees other pictures than the key says
+            record = own.get(section.index) if self.locked(section) else None
+            made = None if record is None else self._kept(record, section)
+            if record is not None and made is not None and record["key"] != key:
+                key, status, take = record["key"], "locked", record.get("take", 0)
+                seed = record["seed"] if type(record.get("seed")) is int else seed  # it was made with
+                chain = section_key(chain, {"locked": key})  # what follows sees other pictures than the key says
+            made = _latents(self.store.get(key)) if made is None else made
             if made is None:
                 made, status = self._sampled(section, seed, memory, key), "stored"
             memory = self.renderer.append(memory, made, section, seed)
@@ -224,15 +228,17 @@ class _Loop:
         self.store.put(key, section.index, {"latents": made}, about)
         return made
 
-    def _kept(self, record: Mapping[str, Any] | None, section: Section) -> Tensor | None:
-        """What the manifest says was made in a section's place before, when it is there, as long and as large."""
-        made = None if record is None else _latents(self.store.get(record["key"]))
-        if made is None or record is None or made.shape[2] != section.latents:
+    def _kept(self, record: Mapping[str, Any], section: Section) -> Tensor | None:
+        """What a record is of, when it is there, fits and is as large; under the section's place from here on."""
+        stored = self.store.get(record["key"]) if fits(record, section, self.about) else None
+        made = _latents(stored)
+        if stored is None or made is None or made.shape[2] != section.latents:
             return None
-        if repeated_of(record) != section.repeated:  # other frames of it would be shown
+        if self.latent_size not in (None, (made.shape[1], *made.shape[3:])):
             return None
-        size = (made.shape[1], *made.shape[3:])
-        return made if self.latent_size in (None, size) else None
+        if not self.store.path(record["key"], section.index).is_file():  # its shot has moved
+            self.store.put(record["key"], section.index, stored.tensors, stored.metadata)
+        return made
 
 
 def _versioned(ingredients: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -101,6 +101,58 @@ def test_locked_section_keeps_the_take_it_has(tmp_path: Path):
     assert [record["take"] for record in store.manifest()][:2] == [1, 2]
 
 
+def told(folder: Path, texts: str, locked: str = "", about: dict[str, str] | None = None):
+    """A film of one section a letter, the status of each, and a number for each picture."""
+    world = World()
+    memory, sections, expected = VideoMemory.empty(world.encoder.config), plan(texts), []
+    made = render_film(
+        sections, SectionStore(folder, "film"), memory, {}, 7, world, locked=lambda s: s.prompt in locked,
+        about=about, begins=expected.extend,
+    )  # fmt: skip
+    statuses = {entry.section.prompt: entry.status for entry in made.sections}
+    assert [one.kept for one in expected] == [entry.status != "stored" for entry in made.sections]
+    return statuses, {section.prompt: made.latents[i] for i, section in enumerate(sections)}
+
+
+@pytest.mark.parametrize(
+    ("texts", "locked", "statuses"),
+    [
+        ("aXbc", "b", {"a": "reused", "X": "stored", "b": "locked", "c": "stored"}),  # a shot before it is new
+        ("acb", "b", {"a": "reused", "c": "stored", "b": "locked"}),  # it was moved
+        ("ac", "c", {"a": "reused", "c": "locked"}),  # a shot before it is gone
+        ("abXc", "bX", {"a": "reused", "b": "reused", "X": "stored", "c": "stored"}),  # nothing was made of the new one
+        ("aYc", "Y", {"a": "reused", "Y": "locked", "c": "stored"}),  # its own text was changed
+    ],
+)
+def test_a_locked_shot_keeps_its_own_film_wherever_it_stands(
+    tmp_path: Path, texts: str, locked: str, statuses: dict[str, str]
+):
+    _, before = told(tmp_path, "abc")
+    found, after = told(tmp_path, texts, locked)
+    assert found == statuses
+    assert all(torch.equal(before.get(name, before["b"]), after[name]) for name in locked if found[name] == "locked")
+    again, same = told(tmp_path, texts, locked)
+    assert set(again.values()) <= {"reused", "locked"}
+    assert all(torch.equal(after[name], same[name]) for name in after)
+
+
+def test_a_lock_holds_though_an_older_version_of_its_section_lies_on_disk(tmp_path: Path):
+    first, _, _ = film(tmp_path)
+    redone, _, _ = film(tmp_path, {1: 1})
+    back, world, _ = film(tmp_path, {}, frozenset({2}))
+    assert not torch.equal(first.latents[2], redone.latents[2])
+    assert torch.equal(back.latents[2], redone.latents[2]) and back.sections[2].status == "locked"
+    assert world.sampled == [3, 4], "what follows sees another picture than it had seen"
+
+
+def test_a_lock_keeps_no_latents_of_another_kind(tmp_path: Path):
+    told(tmp_path, "abc", about={"latent_format": "Wan21"})
+    assert told(tmp_path, "abc", "b", {"latent_format": "Wan21"})[0]["b"] == "reused"
+    # Keys do not differ here, so that only a lock could bring it back.
+    found, _ = told(tmp_path, "aBc", "B", {"latent_format": "HunyuanVideo"})
+    assert found["B"] == "stored"
+
+
 def test_time_left_comes_from_steps_first_and_from_whole_sections_afterwards():
     now = [0.0]
     clock = FilmClock(10, lambda: now[0])
