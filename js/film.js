@@ -18,6 +18,7 @@ import { said } from "./said.mjs";
 const NODE = "VideoMemorySampler";
 const WIDTH = 480; // three sections side by side
 const BRANCH = ["film", "branch_film", "branch_section", "redo", "locks", "pictures"]; // what a branch writes
+const OPENING = ["history", "start_image"]; // a branch has that of its film
 const QUIET = 3000; // milliseconds without a message after which a run is looked up: another tab gets its messages
 const open = new Set();
 
@@ -76,8 +77,9 @@ class FilmOnNode {
     const { film } = this;
     const answer = await api.fetchApi("/video_memory/names");
     const { films = [] } = answer.ok ? await answer.json() : {};
-    const slot = this.node.inputs?.findIndex(({ name, link }) => name === "history" && link != null) ?? -1;
-    if (slot >= 0) this.node.disconnectInput(slot); // the film's own opening comes along with its sections
+    (this.node.inputs ?? []).forEach(({ name, link }, slot) => {
+      if (OPENING.includes(name) && link != null) this.node.disconnectInput(slot); // it comes along with the sections
+    });
     setWidgets(app, this.node, { branch_film: film, branch_section: index + 1, redo: "", locks: "", pictures: "", film: branchName(film, films) });
     this.view.show();
   }

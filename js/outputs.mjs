@@ -5,8 +5,9 @@ import { app } from "/scripts/app.js";
 
 import { after } from "./panel.mjs";
 
-/** What the server has of the last run of a workflow, by the workflow's id: it is of before this page, and stays. */
+/** What the server has of the last run of a workflow, by the workflow's id, until another run ends. */
 const earlier = new Map();
+for (const ended of ["execution_success", "execution_error", "execution_interrupted"]) api.addEventListener(ended, () => earlier.clear());
 
 /** Calls `take` with a node's output whenever it has run, and when its workflow is opened again. */
 export function onOutput(node, take) {
@@ -23,8 +24,8 @@ async function restore(node, take) {
 
 async function ofServer({ graph, id, comfyClass }) {
   if (!graph?.id) return undefined;
-  if (!earlier.has(graph.id)) earlier.set(graph.id, lastRun(graph.id).catch(() => ({})));
-  const { prompt, outputs } = await earlier.get(graph.id);
+  if (!earlier.has(graph.id)) earlier.set(graph.id, lastRun(graph.id));
+  const { prompt, outputs } = await earlier.get(graph.id).catch(() => (earlier.delete(graph.id), {}));
   return prompt?.[2]?.[id]?.class_type === comfyClass ? outputs?.[id] : undefined;
 }
 

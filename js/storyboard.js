@@ -14,8 +14,9 @@ import { ROUTE } from "./storyboard/plan.mjs";
 const NODE = "VideoMemoryStoryboard";
 const [WIDTH, HEIGHT] = [700, 560];
 
-/** ComfyUI's undo removes a node and makes it anew: what the old one's editor showed, for the new one. */
-let lastRemoved = null;
+/** ComfyUI's undo removes a node and makes it anew: what the old ones' editors showed, by workflow and node, for the new ones. */
+const removed = new Map();
+const STAYS = 1000; // ms; an undo is done before that
 
 const send = (body) => api.fetchApi(ROUTE, { method: "POST", headers: { "Content-Type": "application/json" }, body });
 
@@ -35,7 +36,9 @@ function attach(node) {
   const refresh = soon(() => node.graph && editor.refresh());
   for (const input of node.widgets) if (input !== panel) after(input, "callback", refresh);
   after(node, "onConnectionsChange", refresh);
+  let place = null; // where the node was, which it no longer knows when it is removed
   after(node, "onAdded", () => {
+    place = placeOf(node);
     api.addEventListener("graphChanged", refresh);
     editor.open();
   });
@@ -45,7 +48,9 @@ function attach(node) {
   });
   onOutput(node, (output) => editor.executed(output));
   after(node, "onRemoved", () => {
-    lastRemoved = { id: node.id, view: editor.view() };
+    const view = { view: editor.view() };
+    removed.set(place, view);
+    setTimeout(() => removed.get(place) === view && removed.delete(place), STAYS);
     api.removeEventListener("graphChanged", refresh);
     editor.close();
   });
@@ -64,10 +69,13 @@ function soon(run) {
   };
 }
 
+/** A node's number in its graph, and the graph's own: numbers are the same in most workflows. */
+const placeOf = ({ graph, id }) => `${graph?.id}:${id}`;
+
 function adoptView(node, editor) {
-  if (lastRemoved?.id !== node.id) return;
-  const { view } = lastRemoved;
-  lastRemoved = null;
+  const { view } = removed.get(placeOf(node)) ?? {};
+  if (!view) return;
+  removed.delete(placeOf(node));
   editor.adopt(view);
   let frames = 90; // ComfyUI shows the element some frames later
   const goTo = () => {

@@ -25,7 +25,7 @@ from ..memory_encoder.files import is_plain, named_folder, read_plain
 from ..memory_encoder.film.opening import unbroken
 from ..memory_encoder.film.plan import PlanError, PlanRequest, film_plan
 from ..memory_encoder.film.sections import SectionStore
-from ..memory_encoder.film.versions import versions
+from ..memory_encoder.film.versions import comes_by_take, versions
 from ..memory_encoder.injection.hosts.encoder_file import read_config
 from ..memory_encoder.phi.config import EncoderConfig
 from ..memory_encoder.storyboard import StoryboardError
@@ -234,12 +234,22 @@ async def _clip(request: web.Request) -> web.StreamResponse:
 
 
 def takes(film: str, index: int) -> dict[str, Any]:
-    """What is on disk of a section and has a preview, oldest first: its key, take (null: unknown) and time."""
+    """What is on disk of a section and has a preview, oldest first: its key, take (null: unknown) and time, and whether
+    the film takes it from disk (`kept`) when its take is chosen."""
     store = _reader(film)
+    among = versions(store, index)
+    record = next((record for record in store.manifest() if record["index"] == index), None)
     found = [
-        version for version in versions(store, index) if is_plain(clip_path(store, {"index": index} | vars(version)))
+        {
+            "key": version.key,
+            "take": version.take,
+            "made": version.made,
+            "kept": record is not None and comes_by_take(version, record, among),
+        }
+        for version in among
+        if is_plain(clip_path(store, {"index": index, "key": version.key}))
     ]
-    return {"film": film, "index": index, "takes": [vars(version) for version in found]}
+    return {"film": film, "index": index, "takes": found}
 
 
 async def _takes(request: web.Request) -> web.StreamResponse:

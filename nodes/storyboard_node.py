@@ -121,10 +121,11 @@ class VideoMemoryStoryboard(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, storyboard: Any = "", **_: Any) -> str:
-        """Changes when a picture that the storyboard names does."""
+        """Changes when a picture that the storyboard names does, in whatever form; times do not matter to that."""
         try:
-            return str(stamps_of(Storyboard.from_json(storyboard)))
-        except (StoryboardError, OSError):  # another format, which names none, or one that the run will refuse
+            found = stamps_of(read_storyboard(storyboard, section_seconds=5.0, fps=16.0).storyboard)
+            return str(found) if found else ""
+        except (StoryboardError, OSError, TypeError, AttributeError):  # linked, or one that the run will refuse
             return ""
 
     @classmethod

@@ -8,10 +8,11 @@ import { frameAt } from "./playing.mjs";
 import { place } from "./time.mjs";
 
 /** What a version of a section is called; `current` is the one that the film has. */
-export function versionName({ key, take, made }, current) {
+export function versionName({ key, take, made, kept }, current) {
   const time = new Date(made * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   const name = take === null ? t("film.version", { time }) : t("film.version.take", { take: take + 1, time });
-  return key === current ? t("film.version.current", { name }) : name;
+  if (key === current) return t("film.version.current", { name });
+  return kept ? name : t("film.version.other", { name });
 }
 
 /** The two that are seen first: the film's own on the right, on the left the newest other one. */
@@ -69,7 +70,7 @@ export class Compare {
   show(side, version) {
     side.clip?.close();
     Object.assign(side, { version, clip: new ClipFrames(this.load(this.tile, version.key), () => this.draw()) });
-    update(side.use, "disabled", !side.usable || version.take === null || version.take === this.tile.nextTake);
+    update(side.use, "disabled", !side.usable || !version.kept || version.take === null || version.take === this.tile.nextTake);
     side.canvas.setAttribute("aria-label", versionName(version, this.tile.key));
     this.draw();
   }

@@ -1,7 +1,7 @@
 /** Cast and look as a person writes them, a line each: "Mira: a girl with red hair", or words for the whole film. */
 
 const ALL = /^(style|look|film|风格|画风|整体|スタイル|画風|全体)$/i; // "Style: watercolour" is no one's name
-const LINE = /^([^:：]{1,100})[:：]\s*(.+)$/;
+const LINE = /^([^:：]{1,100}?)(?::(?=\s)|：)\s*(.+)$/; // as the server reads it: "16:9 film grain" names no one
 
 /** The lines of a text as `[{ name, look }]`; empty lines are left out. A name that stands twice has both looks. */
 export function parseCast(text) {
@@ -29,5 +29,6 @@ export function keepPictures(cast, before) {
 
 /** The text of a cast. */
 export function formatCast(cast) {
-  return cast.map(({ name, look }) => (name ? `${name}: ${look}` : LINE.test(look) ? `Style: ${look}` : look)).join("\n");
+  const line = (look) => look.replace(/\s*[\r\n]+\s*/g, " ");
+  return cast.map(({ name, look }) => (name ? `${name}: ${line(look)}` : LINE.test(line(look)) ? `Style: ${line(look)}` : line(look))).join("\n");
 }

@@ -194,7 +194,7 @@ class _Loop:
                 chain = section_key(chain, {"locked": key})  # what follows sees other pictures than the key says
             made = _latents(self.store.get(key)) if made is None else made
             if made is None:
-                made, status = self._sampled(section, seed, memory, key), "stored"
+                made, status = self._sampled(section, seed, memory, key, previous), "stored"
             memory = self.renderer.append(memory, made, section, seed)
             done.append(RenderedSection(section, seed, key, status, memory.token_count, take, previous, chain, seen))
             later = [earlier[i] for i in range(len(done), len(self.plan)) if i in earlier]
@@ -211,8 +211,8 @@ class _Loop:
             self.keys[place] = section_key(chain, ingredients)
         return self.keys[place]
 
-    def _sampled(self, section: Section, seed: int, memory: Memory, key: str) -> Tensor:
-        """A section made now and put on disk, if it can be."""
+    def _sampled(self, section: Section, seed: int, memory: Memory, key: str, previous: str) -> Tensor:
+        """A section made now and put on disk, if it can be. previous: hash of all that was made before it."""
         if self.latent_size is not None:
             size = section.latents * math.prod(self.latent_size) * torch.finfo(torch.float32).bits // 8
             self.store.check_space(size, f"section {section.index + 1} is not made")
@@ -224,7 +224,8 @@ class _Loop:
                 "--fp16-unet, --use-sage-attention and the like), else a damaged model or LoRA or a very high cfg. "
                 "Change that and queue again: the sections before it are reused"
             )
-        about = {"prompt": section.prompt, "seed": str(seed), "take": str(self.takes.get(section.index, 0))}
+        take = self.takes.get(section.index, 0)
+        about = {"prompt": section.prompt, "seed": str(seed), "take": str(take), "previous": previous}
         self.store.put(key, section.index, {"latents": made}, about)
         return made
 

@@ -160,4 +160,13 @@ def test_another_file_of_the_same_name_is_noticed(world: World) -> None:
     before = node.fingerprint_inputs(storyboard=text)
     Image.new("RGB", (640, 480), (1, 2, 3)).save(world.out.parent / "input" / "red.png")
     assert before and node.fingerprint_inputs(storyboard=text) != before
+    others = (
+        json.dumps({"shots": [{"duration": 5, "prompt": "a", "picture": "red.png"}]}),
+        f"```json\n{text}\n```",
+        json.dumps(
+            {"shots": [{"start": 0, "prompt": "a"}], "characters": [{"name": "M", "look": "m", "picture": "red.png"}]}
+        ),
+    )
+    for other in others:  # forms that are not our own, and are read all the same
+        assert node.fingerprint_inputs(storyboard=other) == node.fingerprint_inputs(storyboard=text), other
     assert node.fingerprint_inputs(storyboard="[0s: a kitchen]") == node.fingerprint_inputs(storyboard=None) == ""

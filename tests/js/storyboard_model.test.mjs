@@ -185,6 +185,15 @@ test("cast and look are read as lines and written as the library writes them", (
   for (const lines of [cast, [{ name: "", look: "from 5:00 to 6:00" }]]) assert.deepEqual(parseCast(formatCast(lines)), lines);
 });
 
+test("a colon inside of a look is no name's, and a look with a line break stays one line", () => {
+  for (const look of ["16:9 film grain", "Neon at 9:30pm, rain", "35mm film, 2.39:1"]) {
+    assert.deepEqual(parseCast(look), [{ name: "", look }]);
+    assert.equal(formatCast([{ name: "", look }]), look);
+  }
+  const broken = formatCast([{ name: "Mira", look: "short red hair\n yellow raincoat" }]);
+  assert.deepEqual(parseCast(broken), [{ name: "Mira", look: "short red hair yellow raincoat" }]);
+});
+
 test("a storyboard that is added brings those of its cast who are not there yet", () => {
   const first = { ...board({ prompt: "a" }), cast: [{ name: "Mira", look: "red" }, { name: "", look: "ink" }] };
   const second = { ...board({ prompt: "b" }), cast: [{ name: "Mira", look: "blue" }, { name: "Leo", look: "tall" }, { name: "", look: "ink" }] };

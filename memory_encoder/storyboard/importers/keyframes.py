@@ -21,7 +21,9 @@ _WITH_TEXT = re.compile(rf"{_KEY}\s{{0,20}}{_QUOTE}", re.IGNORECASE)
 _PLAIN = rf"\d{{1,7}}(?:\.\d{{1,9}})?\s?{UNIT}?"
 _SPAN = rf"{_PLAIN}(?:\s?{BETWEEN}\s?{_PLAIN})?"
 _UNQUOTED = re.compile(rf"({_SPAN})[ \t]{{0,20}}[:：](?!\d)[ \t]{{0,20}}(.{{0,20000}})", re.IGNORECASE)
-_NEXT = re.compile(rf"[;；,，][ \t]{{0,9}}(?={_SPAN}[ \t]{{0,9}}[:：](?!\d))", re.IGNORECASE)  # on the same line
+_COMMA = r"(?:(?<!\d)[,，]|[,，](?=[ \t]))"  # none of a number
+_NEXT = re.compile(rf"(?:[;；]|{_COMMA})[ \t]{{0,9}}(?={_SPAN}[ \t]{{0,9}}[:：](?!\d))", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"[,;，；][ \t]{0,9}(\d{1,6},\d{1,3})[ \t]{0,3}[:：](?!\d)")
 RANGE = re.compile(ANY_RANGE, re.IGNORECASE)
 _BLANK = AROUND
 
@@ -45,6 +47,8 @@ def parse(text: str, clock: Clock) -> Reading:
     head, announced = common_text(head)
     shots, plain = [], False
     for key, prompt, where in pairs:
+        if comma := _DECIMAL_COMMA.search(prompt):
+            raise StoryboardError(f"{where}: its text holds the time {comma[1]}; write it with a point")
         match = RANGE.fullmatch(key) if len(key) <= 100 else None
         first, last = (match[1], match[2]) if match else (key, None)
         plain = plain or (last or first).strip().replace(".", "", 1).isdigit()

@@ -54,7 +54,7 @@ def looks_like(text: str) -> bool:
 def parse(text: str, clock: Clock) -> Reading:
     """Reads the rows below the head; columns without a use here are left out and said to be."""
     lines = _lines(text)
-    sign = next((s for s in "|\t,;" if sum(s in line for _, line in lines) >= 2), "|")
+    sign = _sign(lines)
     barred = [number for number, (_, line) in enumerate(lines) if sign in line]
     rows = [(number, line) for number, line in lines[barred[0] : barred[-1] + 1]]
     around = len(rows) < len(lines)
@@ -109,16 +109,24 @@ def _lines(text: str) -> list[tuple[int, str]]:
     return [(number, line.strip(AROUND)) for number, line in enumerate(text.split("\n"), 1) if line.strip(AROUND)]
 
 
+def _sign(lines: Sequence[tuple[int, str]]) -> str:
+    """What stands between cells: bars, else the sign with which the head names columns."""
+    often = [sign for sign in "|\t,;" if sum(sign in line for _, line in lines) >= 2]
+    if "|" in often:
+        return "|"
+    named = (sign for sign in often if _columns(_cells(lines[0][1], sign)) is not None)
+    return next(named, often[0] if often else "|")
+
+
 def _cells(line: str, sign: str) -> list[str]:
-    if sign == ",":
+    if sign == "|":
+        cells = re.split(r"(?<!\\)\|", line)
+        cells = cells[bool(not cells[0].strip()) : len(cells) - bool(len(cells) > 1 and not cells[-1].strip())]
+    else:
         try:
-            cells = next(csv.reader([line], skipinitialspace=True), [])
+            cells = next(csv.reader([line], delimiter=sign, skipinitialspace=sign != "\t"), [])
         except csv.Error:
             return []
-    else:
-        cells = re.split(r"(?<!\\)\|", line) if sign == "|" else line.split(sign)
-        if sign == "|":
-            cells = cells[bool(not cells[0].strip()) : len(cells) - bool(len(cells) > 1 and not cells[-1].strip())]
     return [
         re.sub(r"<br ?/?>", " ", cell.replace("\\|", "|")).strip(AROUND).strip("*`").strip(AROUND) for cell in cells
     ]
