@@ -121,8 +121,8 @@ def remarks_on(
         remarks.append(
             "without --lora the model was never taught to read a memory; give the one that the encoder was trained with"
         )
-    for encoder in encoders if lora else ():
-        if strangers := not_a_pair(encoder, lora):
+    for encoder in encoders:
+        if lora is not None and (strangers := not_a_pair(encoder, lora)):
             remarks.append(strangers)
         trained = read_trained_on(encoder)
         if trained is not None and (trained.min_t, trained.max_t) != (0, 1):

@@ -34,7 +34,7 @@ def test_a_memory_without_its_lora_and_one_of_half_the_timesteps_are_named(
 ) -> None:
     encoder, lora = tmp_path / "high.safetensors", tmp_path / "lora.safetensors"
     monkeypatch.setattr(evaluate_command, "read_trained_on", lambda path: trained(min_t=0.875))
-    (without,) = remarks_on(ASKED, [encoder], None, ["a.mp4"])
+    without, _ = remarks_on(ASKED, [encoder], None, ["a.mp4"])
     assert without.startswith("without --lora")
     (half,) = remarks_on(ASKED, [encoder], lora, ["a.mp4"])
     assert half.startswith("high.safetensors was trained at timesteps 0.875 to 1 alone")

@@ -111,7 +111,7 @@ def test_a_run_goes_on_by_its_preset_when_a_later_version_has_changed_it(
 )
 def test_numbers_with_which_nothing_would_be_learned_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"^{name} {value} must"):
-        TrainOptions(**{name: value})
+        TrainOptions(**{name: value})  # type: ignore[arg-type]
 
 
 def test_gradient_checkpointing_may_be_turned_on_in_a_run_that_began_without() -> None:
