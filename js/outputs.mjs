@@ -3,11 +3,11 @@
 import { api } from "/scripts/api.js";
 import { app } from "/scripts/app.js";
 
+import { LastRuns } from "./last_runs.mjs";
 import { after } from "./panel.mjs";
 
-/** What the server has of the last run of a workflow, by the workflow's id, until another run ends. */
-const earlier = new Map();
-for (const ended of ["execution_success", "execution_error", "execution_interrupted"]) api.addEventListener(ended, () => earlier.clear());
+const runs = new LastRuns(lastRun);
+for (const ended of ["execution_success", "execution_error", "execution_interrupted"]) api.addEventListener(ended, () => runs.forget());
 
 /** Calls `take` with a node's output whenever it has run, and when its workflow is opened again. */
 export function onOutput(node, take) {
@@ -24,8 +24,7 @@ async function restore(node, take) {
 
 async function ofServer({ graph, id, comfyClass }) {
   if (!graph?.id) return undefined;
-  if (!earlier.has(graph.id)) earlier.set(graph.id, lastRun(graph.id));
-  const { prompt, outputs } = await earlier.get(graph.id).catch(() => (earlier.delete(graph.id), {}));
+  const { prompt, outputs } = await runs.of(graph.id);
   return prompt?.[2]?.[id]?.class_type === comfyClass ? outputs?.[id] : undefined;
 }
 
