@@ -108,7 +108,7 @@ class TinyFilm:
         return self.add(
             "VideoMemorySampler", "Autoregressive Sampler", model=self.shift[0], memory_encoder=self.models[1],
             vae=self.models[2], storyboard=self.storyboard[0], negative=self.negative[0], sampler=self.sampler[0],
-            sigmas=self.sigmas[0], cfg=4.0, seed=7, **SIZE, film=name, history_guidance=0.7, sliding_window=0,
+            sigmas=self.sigmas[0], cfg=4.0, seed=7, **SIZE, film=name, history_guidance=0.4, sliding_window=0,
             **optional,
         )  # fmt: skip
 
@@ -175,7 +175,7 @@ def tiny_demo() -> Workflow:
     film = add(
         "VideoMemorySampler", "Autoregressive Sampler", id=14, model=shift[0], memory_encoder=models[1], vae=models[2],
         storyboard=storyboard[0], negative=negative[0], sampler=sampler[0], sigmas=sigmas[0], cfg=2.5, seed=7, **SIZE,
-        film="tiny_demo", history=opening[0], history_guidance=2.0, sliding_window=0,
+        film="tiny_demo", history=opening[0], history_guidance=1.0, sliding_window=0,
     )  # fmt: skip
     frames = add("VAEDecode", "Decode the film once", id=15, samples=film[0], vae=models[2])
     made = add("CreateVideo", "Film", id=16, images=frames[0], fps=16.0)
