@@ -74,14 +74,15 @@ def run_evaluate(args: argparse.Namespace) -> None:
         text = None
         if args.text_encoder or not args.host:
             text = load_text_encoder(args.text_encoder or [TINY_TEXT], args.text_type or "wan")
-        args.shift = args.shift or drawing_shift([read_trained_on(path) for path in encoder_files], patcher)
-        judge = Judge(patcher, vae, encoders, text, args)
+        shift = args.shift or drawing_shift([read_trained_on(path) for path in encoder_files], patcher)
+        judge = Judge(patcher, vae, encoders, text, args, shift)
         remarks = remarks_on(args, encoder_files, files.get("lora"), clips)
         for remark in remarks:
             print(f"note: {remark}", flush=True)
         named = {"encoders": [path.name for path in encoder_files], "lora": None}
         named |= {name: path.name for name, path in files.items()}
-        evaluation = Evaluation(args, [encoder.config.rate for encoder in encoders], remarks, named)
+        about = {"shift": shift, "files": named}
+        evaluation = Evaluation(args, [encoder.config.rate for encoder in encoders], remarks, about)
         try:
             for number, (name, path) in enumerate(clips.items(), 1):
                 evaluation.clip(judge, name, path, f"clip {number} of {len(clips)}")
@@ -147,10 +148,10 @@ class Evaluation:
     """What is known after each clip; the files are written anew with every one, so that an interruption loses none."""
 
     def __init__(
-        self, args: argparse.Namespace, rates: Sequence[str], remarks: Sequence[str], named: dict[str, Any]
+        self, args: argparse.Namespace, rates: Sequence[str], remarks: Sequence[str], about: dict[str, Any]
     ) -> None:
-        """remarks: of `remarks_on`. named: of which files the models are."""
-        self.args, self.rates, self.remarks, self.named, self.lineup = args, rates, remarks, named, Lineup()
+        """remarks: of `remarks_on`. about: what else the report says of how it was measured."""
+        self.args, self.rates, self.remarks, self.about, self.lineup = args, rates, remarks, about, Lineup()
         self.scores: list[ClipScore] = []
         self.skipped: list[dict[str, str]] = []
 
@@ -176,7 +177,7 @@ class Evaluation:
     def report(self) -> dict[str, Any]:
         args = self.args
         facts = {"skipped": self.skipped, "seed": args.seed, "steps": args.steps, "fps": args.fps}
-        facts |= {"history_guidance": args.history_guidance, "shift": args.shift, "files": self.named}
+        facts |= {"history_guidance": args.history_guidance, **self.about}
         facts |= {"horizon": args.horizon} if args.horizon else {}
         facts |= {"remarks": self.remarks} if self.remarks else {}
         facts |= {"size": [args.width, args.height], "frames": args.frames, "rate": "+".join(self.rates)}
@@ -187,10 +188,17 @@ class Judge:
     """Models and settings of an evaluation."""
 
     def __init__(
-        self, patcher: Any, vae: Any, encoders: Sequence[MemoryEncoder], text: Any, args: argparse.Namespace
+        self,
+        patcher: Any,
+        vae: Any,
+        encoders: Sequence[MemoryEncoder],
+        text: Any,
+        args: argparse.Namespace,
+        shift: float = 3.0,
     ) -> None:
+        """shift: of the sampler's timesteps."""
         model: Any = patcher.model
-        self.codec, self.args, self.patcher = codec(patcher, vae), args, patcher
+        self.codec, self.args, self.patcher, self.shift = codec(patcher, vae), args, patcher, shift
         first, *others = encoders
         self.module = TrainingModule(
             first.requires_grad_(False), model.diffusion_model, others=others, guidance=args.guidance
@@ -220,7 +228,7 @@ class Judge:
         conditioning = {name: value.to(device) for name, value in self.conditioning.items()}
         return score_clip(
             name, pictures, hr.to(device), lr, self.module, conditioning, self._decode, self.args.seed,
-            self.args.steps, self.untrained, self.args.horizon, self.args.history_guidance, self.args.shift,
+            self.args.steps, self.untrained, self.args.horizon, self.args.history_guidance, self.shift,
         )  # fmt: skip
 
     def _decode(self, latents: Tensor) -> Tensor:
