@@ -78,9 +78,12 @@ def _aligned(options: TrainOptions, generator: torch.Generator) -> bool:
     return options.aligned > 0 and float(torch.rand((), generator=generator)) < options.aligned
 
 
-def _window_of(options: TrainOptions, step: Step, kind: str, first: int) -> int:
-    """Latents of the sliding window before a section of Stage II; none before one that starts with a film's, a cut."""
-    if options.stage != "continuation" or _aligned(options, generator_for(options.seed, kind, "target", step)):
+def _window_of(options: TrainOptions, step: Step, kind: str, first: int, cut: bool) -> int:
+    """Latents of the sliding window before a section of Stage II; none after a cut: where the captions say that one is
+    there, and where a section starts as one of a film does."""
+    if options.stage != "continuation" or cut:
+        return 0
+    if _aligned(options, generator_for(options.seed, kind, "target", step)):
         return 0
     chance = float(torch.rand((), generator=generator_for(options.seed, kind, "window", step)))
     return min(options.window, first) if chance < options.window_share else 0
@@ -125,14 +128,17 @@ def drawn_for(options: TrainOptions, split: bool) -> TrainOptions:
 def draw_rows(
     batch: Batch, options: TrainOptions, stride: int, step: int, first_row: int, kind: str = "train"
 ) -> Draw | tuple[Draw, ...]:
-    """Draws for the rows of one process; with `per_clip` one for each row, since their shapes differ."""
+    """Draws for the rows of one process; with `per_clip` one for each row, since their shapes differ.
+
+    Whether a clip's section begins with a cut counts there alone: rows that are drawn together share a sliding window.
+    """
     keys = [step_of(options, step, first_row + i, kind) for i in range(batch.hr.shape[0])]
     if keys[0] == step:
         return draw_together(batch, options, stride, step, first_row, kind)
     shared = replace(options, per_clip=False)  # their key says the row
     rows = [batch.rows(i, i + 1) for i in range(len(keys))]
     return tuple(
-        draw_together(row, shared, stride, key, first_row + i, kind)
+        draw_together(row, shared, stride, key, first_row + i, kind, cut=any(row.cuts))
         for i, (row, key) in enumerate(zip(rows, keys, strict=True))
     )
 
@@ -145,10 +151,12 @@ def draw_together(
     first_row: int,
     kind: str = "train",
     asked: tuple[Stage, int, int] | None = None,
+    cut: bool = False,
 ) -> Draw:
     """One draw for all rows, whose shapes, places and dropout are the same.
 
-    asked: task, first latent and number of latents, which are drawn too otherwise. With a kind other than `train`
+    asked: task, first latent and number of latents, which are drawn too otherwise. cut: the section begins with one, so
+    that no sliding window is shown. With a kind other than `train`
     nothing is dropped. What is asked for on its own is retrieved from a clip of which nothing is masked, all other
     retrieval masks as often as training does.
     """
@@ -182,7 +190,7 @@ def draw_together(
             for row, generator in zip(rows, generators, strict=True)
         ]
     )
-    return replace(drawn, context=context, window=_window_of(options, step, kind, first))
+    return replace(drawn, context=context, window=_window_of(options, step, kind, first, cut))
 
 
 def _context(options: TrainOptions, step: Step, kind: str, batch: Batch, section: int) -> Context:

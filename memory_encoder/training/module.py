@@ -36,18 +36,20 @@ class Batch:
     """Clips of one training step.
 
     hr: normalised latents [B,C,T,H,W]. lr: normalised LR latents [B,C,t,h,w] by rate. conditioning: arguments of the
-    host's forward by name, such as context [B,N,D], or one [1,N,D] for each row where captions differ in length.
+    host's forward by name, such as context [B,N,D], or one [1,N,D] for each row where captions differ in length. cuts:
+    for each clip whether what is asked of it begins with a cut; empty where nobody knows.
     """
 
     hr: Tensor
     lr: Mapping[str, Tensor]
     conditioning: Mapping[str, Rows]
+    cuts: tuple[bool, ...] = ()
 
     def rows(self, start: int, stop: int) -> Batch:
         """The clips of one process."""
         conditioning = {name: value[start:stop] for name, value in self.conditioning.items()}
         lr = {rate: value[start:stop] for rate, value in self.lr.items()}
-        return replace(self, hr=self.hr[start:stop], lr=lr, conditioning=conditioning)
+        return replace(self, hr=self.hr[start:stop], lr=lr, conditioning=conditioning, cuts=self.cuts[start:stop])
 
     def to(self, device: torch.device) -> Batch:
         conditioning = {name: moved(value, device) for name, value in self.conditioning.items()}

@@ -61,11 +61,13 @@ class DatasetBatches:
         samples = [split.sample(index) for index in chosen]
         hr, lr = collate(samples, self._rates(step, kind))
         dropout = self.options.caption_dropout if kind == "train" else 0.0
-        texts = []
+        texts, cuts = [], []
         for row, sample in enumerate(samples, first):
             kept = torch.rand((), generator=generator_for(self.options.seed, kind, "text", step, row)) >= dropout
-            texts.append(sample.text(sample.prompt_for(*target(hr.shape[2], row)) if kept else EMPTY))
-        return Batch(hr, lr, stack(texts))
+            asked = target(hr.shape[2], row)
+            texts.append(sample.text(sample.prompt_for(*asked) if kept else EMPTY))
+            cuts.append(sample.is_cut(asked[0]))
+        return Batch(hr, lr, stack(texts), tuple(cuts))
 
     def _rates(self, step: int, kind: str) -> tuple[str, ...]:
         """The encoders' rates; a host that is pretrained sees all rates of the dataset in turn."""

@@ -232,9 +232,17 @@ for (const renderer of RENDERERS) {
       assert.deepEqual(await values(), expected, answer);
     }
     const branch = async () => Promise.all(["film", "branch_film", "branch_section"].map((widget) => widgetValue(page, id, widget)));
+    const started = () => page.evaluate((node) => window.app.graph.getNodeById(node).inputs.find(({ name }) => name === "start_image").link != null, id);
+    await page.evaluate((node) => {
+      const [image, sampler] = [window.LiteGraph.createNode("EmptyImage"), window.app.graph.getNodeById(node)];
+      window.app.graph.add(image);
+      image.connect(0, sampler, sampler.inputs.findIndex(({ name }) => name === "start_image"));
+    }, id);
+    assert.ok(await started());
     await page.locator(".vm-film-tile").nth(1).click();
     await page.getByRole("button", { name: "Branch", exact: true }).click();
     await page.getByText("Not rendered yet").waitFor();
+    assert.ok(!(await started()), "the start picture comes along with the sections, and would be a second opening");
     assert.deepEqual(await branch(), [`${NAME} 2`, NAME, 2], "another film with the first two sections of this one");
     await page.locator("#graph-canvas").focus();
     await page.keyboard.press("Control+z");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,12 @@ def test_the_nearest_caption_in_time_is_the_prompt_of_a_window_and_of_a_section(
     assert (first.prompt, second.prompt) == ("early", "middle")
     assert second.seconds_at(0) == 17 / 8 and second.seconds_at(1) == 18 / 8 and second.seconds_at(LATENTS) == 34 / 8
     assert [second.prompt_for(k, 1) for k in range(LATENTS)] == ["early", "middle", "middle", "late", "late"]
+    assert [second.is_cut(k) for k in range(LATENTS)] == [False, True, False, True, False]
+    going_on = [{"start": 0, "prompt": "early"}, {"start": 2.5, "prompt": "middle", "transition": "continue"}]
+    (clips / "a.txt").unlink()
+    (clips / "a.json").write_text(json.dumps({"version": 1, "shots": going_on}))
+    cache(clips, tmp_path / "on", words=Words())
+    assert not any(MemoryDataset.open(tmp_path / "on")[1].is_cut(k) for k in range(LATENTS))
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,19 @@ def test_a_section_that_starts_as_one_of_a_film_does_sees_no_sliding_window(per_
     assert all(d.window == 0 and d.history % 4 == 1 for d in (drawn if isinstance(drawn, tuple) else (drawn,)))  # type: ignore[union-attr]
 
 
+def test_no_clip_sees_a_sliding_window_over_a_cut_that_its_captions_tell() -> None:
+    options = drawn_as(stage="continuation", section=4, window_share=1.0, per_clip=True)
+    clips = Batch(torch.zeros(3, 4, 21, 4, 4), {}, {}, (False, True, False))
+    for step in range(20):
+        drawn = draw_rows(clips, options, 1, step, 0)
+        assert isinstance(drawn, tuple)
+        first, cut, last = (one.window for one in drawn)  # type: ignore[union-attr]
+        assert cut == 0 and first > 0 and last > 0
+    assert clips.rows(1, 2).cuts == (True,)
+    together = draw_rows(clips, drawn_as(stage="continuation", section=4, window_share=1.0), 1, 0, 0)
+    assert together.window > 0  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_held_out_clips_are_masked_as_often_as_those_that_are_trained_on(share: float) -> None:
     options = drawn_as(clean_share=share)

@@ -127,6 +127,14 @@ def prompt_at(captions: Storyboard | None, seconds: float) -> str:
     return "" if captions is None else captions.expanded().shots[nearest_shot(captions, seconds)].prompt
 
 
+def is_cut(captions: Storyboard | None, before: float, after: float) -> bool:
+    """Whether the captions say that a shot begins with a cut between two times in seconds."""
+    if captions is None:
+        return False
+    first, last = nearest_shot(captions, before), nearest_shot(captions, after)
+    return any(shot.transition == "cut" for shot in captions.shots[first + 1 : last + 1])
+
+
 def _text_files(folder: Path, out: Path | None, looking: Looking) -> dict[str, tuple[Path, ...]]:
     """Text files below a folder by their path without suffix, whichever way the suffix is written."""
     files: dict[str, tuple[Path, ...]] = {}

@@ -21,7 +21,7 @@ from ...frames import evenly, first_frame
 from ...phi.config import EncoderConfig, Padding
 from ...storyboard import Storyboard
 from .cache import FORMAT, PACKED_SCHEMA_VERSION
-from .captions import prompt_at
+from .captions import is_cut, prompt_at
 from .index import Bucket, Findings, Index, inside
 from .packed import Chunks, fetched, is_address
 from .settings import INDEX, DatasetError, LatentSpace, OnBad, Split
@@ -121,6 +121,12 @@ class Sample:
     def prompt_for(self, first: int, latents: int) -> str:
         """The caption nearest to the middle of the section of `latents` latents that starts at latent `first`."""
         return prompt_at(self.captions, (self.seconds_at(first) + self.seconds_at(first + latents)) / 2)
+
+    def is_cut(self, latent: int) -> bool:
+        """Whether the captions say that a shot begins with a cut at a latent: in its middle another one is on than in
+        the middle of the latent before it."""
+        edges = [self.seconds_at(edge) for edge in (latent - 1, latent, latent + 1)] if latent else [0.0] * 3
+        return is_cut(self.captions, (edges[0] + edges[1]) / 2, (edges[1] + edges[2]) / 2)
 
     def seconds_at(self, latent: int) -> float:
         """When a latent begins: latent 0 is one frame, every other one `temporal` frames."""
