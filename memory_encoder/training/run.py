@@ -24,7 +24,7 @@ from .module import TrainingModule
 from .options import HostDefaults, TrainOptions
 from .presets import as_begun
 from .reconstruction import check_teacher, reconstruct
-from .run_files import HELD_OUT, MOST_TRAINED, TRAINED, begun_with, names_in_line
+from .run_files import HELD_OUT, MOST_TRAINED, TRAINED, begun_with, names_in_line, write_lists
 from .source import DatasetBatches
 from .streaming import streamed_blocks
 from .trainer import Trainer
@@ -98,10 +98,12 @@ def train(
             source.options = options
             trained_on = what_is_trained(dataset, options)
             plan_text = describe_plan(plan, options, len(source.splits["train"]), card)
-            said = [plan_text, trained_on.describe_plan(), held_out(dataset)]
+            said, lists = [plan_text, trained_on.describe_plan(), held_out(dataset)], clip_lists(dataset)
             if options.stage == "continuation" and not begun and any(e.untrained for e in (encoder, *others)):
                 said.append(UNTRAINED)
             if is_main():
+                if not (folder / HELD_OUT).exists():  # else of a run that may be another's, as the trainer will see
+                    write_lists(folder, lists)
                 listener.plan("\n".join(said))
             for block in host_blocks(diffusion_model) if options.compile_blocks else ():
                 block.compile()
@@ -112,7 +114,7 @@ def train(
                     clips = DatasetBatches(dataset, encoder.config, options, seen)
                     trainer.beginning = partial(reconstruct, source=clips, options=options, teacher=teacher)
                 trainer.trained_on = None if options.stage == "host" else trained_on
-                trainer.lists, trainer.sampling_shift = clip_lists(dataset), (defaults or HostDefaults()).shift
+                trainer.lists, trainer.sampling_shift = lists, (defaults or HostDefaults()).shift
                 losses = trainer.run(last_picture=True)
                 trainer.ema.assign()
             return losses

@@ -159,6 +159,12 @@ def names_in_line(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
+def write_lists(folder: Path, lists: Mapping[str, Sequence[str]]) -> None:
+    """Writes names, a line each, into files of a run's folder."""
+    for file, names in lists.items():
+        write_bytes(folder / file, "".join(f"{name}\n" for name in names).encode())
+
+
 def clips_trained_on(encoder: Path) -> set[str]:
     """Names of the clips that the run trained on in whose folder an encoder lies; empty where that is not known."""
     folder = encoder.parent.parent if encoder.parent.name == BEST else encoder.parent

@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast, set_seed
 from torch import Tensor, nn
 
-from ..files import remove_abandoned, write_bytes
+from ..files import remove_abandoned
 from ..injection.hosts.comfy_models import has_accelerator
 from ..phi.trained_on import TrainedOn
 from . import run_files as files
@@ -423,8 +423,7 @@ class Trainer:
             folder.mkdir(parents=True, exist_ok=True)
             remove_abandoned(folder)
         self.checkpoints.make_room(self._bytes())
-        for name, listed in self.lists.items():
-            write_bytes(self.folder / name, "".join(f"{line}\n" for line in listed).encode())
+        files.write_lists(self.folder, self.lists)
 
     def _bytes(self) -> int:
         """What is written when the run is saved, about: parameters, averages, moments, and the files of averages."""
