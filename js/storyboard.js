@@ -48,7 +48,7 @@ function attach(node) {
   });
   onOutput(node, (output) => editor.executed(output));
   after(node, "onRemoved", () => {
-    const view = { view: editor.view() };
+    const view = editor.view();
     removed.set(place, view);
     setTimeout(() => removed.get(place) === view && removed.delete(place), STAYS);
     api.removeEventListener("graphChanged", refresh);
@@ -73,7 +73,7 @@ function soon(run) {
 const placeOf = ({ graph, id }) => `${graph?.id}:${id}`;
 
 function adoptView(node, editor) {
-  const { view } = removed.get(placeOf(node)) ?? {};
+  const view = removed.get(placeOf(node));
   if (!view) return;
   removed.delete(placeOf(node));
   editor.adopt(view);

@@ -1,7 +1,7 @@
 /** Cast and look as a person writes them, a line each: "Mira: a girl with red hair", or words for the whole film. */
 
 const ALL = /^(style|look|film|风格|画风|整体|スタイル|画風|全体)$/i; // "Style: watercolour" is no one's name
-const LINE = /^([^:：]{1,100}?)(?::(?=\s)|：)\s*(.+)$/; // as the server reads it: "16:9 film grain" names no one
+const LINE = /^([^:：]{1,100}?)(?::(?=\s)|：)\s*(.+)$/; // "16:9 film grain" names no one, here and on the server; a wide colon needs no space
 
 /** The lines of a text as `[{ name, look }]`; empty lines are left out. A name that stands twice has both looks. */
 export function parseCast(text) {

@@ -156,9 +156,8 @@ def draw_together(
     """One draw for all rows, whose shapes, places and dropout are the same.
 
     asked: task, first latent and number of latents, which are drawn too otherwise. cut: the section begins with one, so
-    that no sliding window is shown. With a kind other than `train`
-    nothing is dropped. What is asked for on its own is retrieved from a clip of which nothing is masked, all other
-    retrieval masks as often as training does.
+    that no sliding window is shown. With a kind other than `train` nothing is dropped. What is asked for on its own is
+    retrieved from a clip of which nothing is masked, all other retrieval masks as often as training does.
     """
     first, length = asked[1:] if asked else target_of(options, stride, step, kind, batch.hr.shape[2])
     task = asked[0] if asked else task_of(options, step, kind)
