@@ -192,8 +192,8 @@ class Run:
         self.trainer = Trainer(
             module, setting.source(self.options), self.options, folder, cpu=self.device.type == "cpu"
         )
-        self.trainer.batches.ahead *= way.prefetch
-        stack.callback(self.trainer.batches.close)
+        self.trainer.losses.batches.ahead *= way.prefetch
+        stack.callback(self.trainer.losses.batches.close)
 
     def take(self, steps: int) -> None:
         for _ in range(steps):

@@ -29,7 +29,7 @@ HOW = "run `make test`, or `python tools/environment.py run -m pytest`"
 LONGEST = (
     "test_browser", "test_card_sampling", "test_card_training", "test_reproduction", "test_training",
     "test_training_sharded", "test_card_memory", "test_film", "test_tiny_family", "test_workflows",
-    "test_branching", "test_parity", "test_film_routes", "test_train_node", "test_saving", "test_training_workflows",
+    "test_branching", "test_parity", "test_film_routes", "test_train_command", "test_saving", "test_training_workflows",
     "test_nodes", "test_storyboard", "test_comfy_starts",
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast, set_seed
-from torch import Tensor, nn
+from torch import nn
 
 from ..files import remove_abandoned
 from ..injection.hosts.comfy_models import has_accelerator
@@ -24,18 +24,17 @@ from ..phi.trained_on import TrainedOn
 from . import run_files as files
 from .checkpoints import FULL, Checkpoints, floats, settings_of, weights_sample
 from .distributed.in_place import norm_inputs_kept
-from .distributed.sharding import in_forward, prepare_split, release, splits_weights
+from .distributed.sharding import in_forward, prepare_split, splits_weights
 from .distributed.shards import load_optimizer_state, optimizer_state, own_shard, put_whole, whole_value
-from .draws import TOGETHER, draw_rows, drawn_for, random_state_kept, target_of
+from .draws import TOGETHER, drawn_for, random_state_kept
 from .finite import NotFinite, Skips, StepResult
-from .heldout import heldout_parts
 from .interruption import Stopped, signals_noted
 from .listener import Listener, Phase
-from .module import Batch, TrainingModule
+from .losses import Losses
+from .module import TrainingModule
 from .optimizers import Ema, make_optimizers, set_rate
 from .options import HostDefaults, TrainOptions
 from .pace import Clock, Pace
-from .prefetch import Prefetch, pinned
 from .reconstruction import whole_copies
 from .source import BatchSource
 
@@ -94,11 +93,11 @@ class Trainer:
         self.prepared: Any = prepared[0]
         self.optimizers: list[Any] = list(prepared[1:])
         self.moments = [f"{type(one).__module__.split('.')[0]} {type(one).__name__}" for one in optimizers]
-        self.drawing = drawn_for(options, self.sharded)
-        if self.drawing != options and self.accelerator.is_main_process:
+        drawing = drawn_for(options, self.sharded)
+        if drawing != options and self.accelerator.is_main_process:
             _LOG.warning("%s", TOGETHER)
         self.ema = Ema(_trained(module), options.ema, options.ema_every)  # sharding has made other parameters
-        self.batches = Prefetch(partial(self._rows, kind="train"), options.steps * options.accumulate)
+        self.losses = Losses(self.accelerator, self.prepared, module, source, drawing, self.ema, self.sharded)
         self.checkpoints = Checkpoints(folder, options.keep_checkpoints)
         configs = [encoder.config for encoder in module.encoders]
         self.settings = settings_of(options, configs, getattr(source, "identity", None), sample)
@@ -131,7 +130,7 @@ class Trainer:
             try:
                 return self._run(last_picture)
             finally:
-                self.batches.close()
+                self.losses.batches.close()
 
     def _run(self, last_picture: bool) -> list[dict[str, Any]]:
         begun = self._restore()
@@ -251,9 +250,9 @@ class Trainer:
         for part in range(options.accumulate):
             with self.accelerator.accumulate(self.prepared):
                 with norm_inputs_kept(self.module.diffusion_model):
-                    loss = self._loss(step * options.accumulate + part, "train")
+                    loss = self.losses.trained(step * options.accumulate + part)
                     self.accelerator.backward(loss)
-                total += self._mean(loss.detach())
+                total += self.losses.mean(loss.detach())
                 if self.accelerator.sync_gradients:
                     norm = self.accelerator.clip_grad_norm_(self.ema.parameters.values(), options.clip)
                     result = StepResult(float(total) / options.accumulate, float(whole_value(norm)))
@@ -274,25 +273,6 @@ class Trainer:
             "learning_rate, or with mixed_precision bf16 or no",
         )  # fmt: skip
 
-    def _loss(self, index: int, kind: str) -> Tensor:
-        batch, drawn = self.batches(index) if kind == "train" else self._rows(index, kind)
-        with self.accelerator.autocast():  # Accelerate puts it around the module itself unless weights are split
-            return self.prepared(batch.to(self.accelerator.device), drawn).float()
-
-    def _rows(self, index: int, kind: str) -> tuple[Batch, Any]:
-        """This process's part of a batch and what is drawn for it, a pure function of the arguments."""
-        share = self.options.batch_size // self.accelerator.num_processes
-        first = share * self.accelerator.process_index
-        stride = self.module.stride
-        target = partial(target_of, self.drawing, stride, index, kind)
-        batch = self.source.rows(index, first, first + share, kind, target)
-        rows = batch, draw_rows(batch, self.drawing, stride, index, first, kind)
-        return pinned(rows) if self.accelerator.device.type == "cuda" else rows
-
-    def _mean(self, loss: Tensor) -> Tensor:
-        reduced: Any = self.accelerator.reduce(loss, reduction="mean")
-        return reduced
-
     def _report(self, step: int, log: files.LossLog | None) -> bool:
         """What is due after a step: held-out loss, checkpoint, picture; whether anything was."""
         options, number = self.options, step + 1
@@ -310,7 +290,7 @@ class Trainer:
         return bool(heldout or checkpoint or picture)
 
     def _report_heldout(self, step: int, log: files.LossLog | None) -> None:
-        value = self.heldout_loss()
+        value = self.losses.of_averages()
         if not math.isfinite(value):
             if log is not None:
                 _LOG.warning("step %d: the held-out loss is %s and is left out", step + 1, value)
@@ -328,24 +308,7 @@ class Trainer:
 
     def _report_parts(self, step: int, log: files.LossLog | None) -> None:
         """What the held-out loss is made of."""
-        share = self.options.batch_size // self.accelerator.num_processes
-        first = share * self.accelerator.process_index
-        device = self.accelerator.device
-
-        def loss(batch: Batch, drawn: Any) -> Tensor:
-            with self.accelerator.autocast():
-                return self.prepared(batch.to(device), drawn).float()
-
-        def parts_of(index: int) -> dict[str, Tensor]:
-            rows = partial(self.source.rows, index, first, first + share, "heldout")
-            return heldout_parts(self.options, self.module.stride, index, first, rows, loss)
-
-        with self.ema.applied():
-            batches = [parts_of(index) for index in range(self.options.accumulate)]
-            found = {name: torch.stack([batch[name] for batch in batches]).mean() for name in batches[0]}
-            parts = {name: float(self._mean(value.to(device))) for name, value in found.items()}
-            if self.sharded:
-                release(self.module)
+        parts = self.losses.parts_of_averages()
         if log is not None and all(math.isfinite(value) for value in parts.values()):
             self._tell(partial(log.add, step=step, parts=parts))
             self.accelerator.log({f"heldout {name}": value for name, value in parts.items()}, step=step)
@@ -363,19 +326,6 @@ class Trainer:
         draw = partial(self.listener.picture if main else self.listener.assist, step, self)
         with self.ema.applied():
             in_forward(self.module, draw) if self.sharded else self._tell(draw)
-
-    @torch.no_grad()
-    def heldout_loss(self, updates: int = 2) -> float:
-        """Mean loss of the averaged weights on held-out clips, with the same random numbers every time.
-
-        updates: how many times the clips of one; a batch that was cut to fit a card is measured on as many clips.
-        """
-        with self.ema.applied():
-            count = updates * self.options.accumulate
-            losses = [self._mean(self._loss(index, "heldout")) for index in range(count)]
-            if self.sharded:
-                release(self.module)
-        return float(torch.stack(losses).mean())
 
     def save(self) -> None:
         """Writes checkpoint, encoder and LoRA (averaged weights); all processes must call it, the main one writes.

@@ -25,7 +25,7 @@ from memory_encoder.objectives.retrieval import RetrievalDraw
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.phi.positions import cells_for, grid_for
-from memory_encoder.training import optimizers
+from memory_encoder.training import losses, optimizers
 from memory_encoder.training import trainer as loop
 from memory_encoder.training.card_plan import RESERVED, MemoryPlan, plan_memory
 from memory_encoder.training.lora import add_lora
@@ -270,7 +270,7 @@ def measure(card: Any, case: Case, folder: Path) -> Measured:
             optimizer.zero_grad()
             for value in [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]:
                 meter.label(value, "moments")
-        patch.setattr(loop, "draw_rows", lambda batch, *_: drawn(case, batch))
+        patch.setattr(losses, "draw_rows", lambda batch, *_: drawn(case, batch))
 
         def enter(phase: str, function: Any) -> Any:
             def call(*args: Any, **kwargs: Any) -> Any:
@@ -280,7 +280,7 @@ def measure(card: Any, case: Case, folder: Path) -> Measured:
             return call
 
         for owner, name, phase in (
-            (run, "_loss", "forward"),
+            (run.losses, "trained", "forward"),
             (run.accelerator, "backward", "backward"),
             (run.accelerator, "clip_grad_norm_", "optimizer"),
         ):

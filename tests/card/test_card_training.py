@@ -16,6 +16,7 @@ from accelerate import PartialState
 from memory_encoder.injection.hosts.comfy_models import training_mode
 from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.phi.positions import cells_for, grid_for
+from memory_encoder.training import losses
 from memory_encoder.training import trainer as loop
 from memory_encoder.training.evaluate_command import Judge
 from memory_encoder.training.lora import add_lora
@@ -53,10 +54,10 @@ def training(card: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The card as Accelerate finds it."""
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", str(CARD))
     monkeypatch.setattr(loop, "has_accelerator", lambda: True)
-    monkeypatch.setattr(loop, "draw_rows", on_real_tensors(loop.draw_rows))
+    monkeypatch.setattr(losses, "draw_rows", on_real_tensors(losses.draw_rows))
     # Fake tensors are those of one thread, and what a card reads by itself is of a card that is there.
-    monkeypatch.setattr(loop, "Prefetch", functools.partial(loop.Prefetch, ahead=0))
-    monkeypatch.setattr(loop, "pinned", lambda value: value)
+    monkeypatch.setattr(losses, "Prefetch", functools.partial(losses.Prefetch, ahead=0))
+    monkeypatch.setattr(losses, "pinned", lambda value: value)
     PartialState._reset_state()
     with card.on(), training_mode():
         yield card

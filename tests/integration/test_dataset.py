@@ -10,14 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from demo.tiny_family.make_host import HostConfig, write_host
-from demo.tiny_family.wan_vae import build_vae
 from memory_encoder.cli import main
 from memory_encoder.injection.hosts import find_host
 from memory_encoder.injection.hosts.comfy_models import (
@@ -31,52 +26,14 @@ from memory_encoder.injection.hosts.comfy_models import (
 )
 from memory_encoder.training.dataset.dataset import MemoryDataset
 
-TEXT_ENCODER = "demo.nodes.text_encoder:HashTextEncoder"
-WIDTH, HEIGHT, FPS, FRAMES = 64, 48, 16, 48
-
-
-@pytest.fixture(scope="module")
-def words(comfy: Any) -> ModuleType:
-    """The demo's text encoder, which lies beside its node and so needs ComfyUI."""
-    return importlib.import_module("demo.nodes.text_encoder")
-
-
-@pytest.fixture(scope="module")
-def files(comfy: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A host, a VAE and a folder with one captioned clip of three seconds and one broken one."""
-    folder = tmp_path_factory.mktemp("family")
-    torch.manual_seed(0)
-    save_file({k: v.contiguous() for k, v in build_vae(8).state_dict().items()}, folder / "vae.safetensors")
-    write_host(folder / "host.safetensors", HostConfig(dim=128, heads=2, layers=2, ffn_dim=128))
-    clips = folder / "clips"
-    clips.mkdir()
-    with av.open(str(clips / "clip.mp4"), "w") as out:
-        stream = out.add_stream("libx264", rate=FPS)
-        stream.width, stream.height, stream.pix_fmt = 100, 60, "yuv420p"
-        for i in range(FRAMES):
-            picture = np.full((60, 100, 3), 5 * i, np.uint8)
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
-        out.mux(stream.encode())
-    (clips / "clip.json").write_text(
-        '{"shots": [{"start": 0, "prompt": "Mira waves"}, {"start": 1.9, "prompt": "rain"}]}'
-    )
-    (clips / "empty.mp4").touch()
-    return {"host": folder / "host.safetensors", "vae": folder / "vae.safetensors", "clips": clips}
-
-
-def arguments(files: dict[str, Path], out: Path) -> list[str]:
-    return [
-        "cache", "--clips", str(files["clips"]), "--out", str(out), "--host", str(files["host"]),
-        "--vae", str(files["vae"]), "--text-encoder", TEXT_ENCODER, "--fps", str(FPS), "--width", str(WIDTH),
-        "--height", str(HEIGHT), "--window-seconds", "1.5", "--rates", "4x4x2,2x2x2", "--heldout", "0",
-    ]  # fmt: skip
+from .commands import FPS, HEIGHT, TEXT_ENCODER, WIDTH, cache_arguments
 
 
 def test_the_command_caches_a_clip_once_with_cores_vae_and_the_demos_text(
     files: dict[str, Path], words: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with torch.inference_mode():
-        assert main(arguments(files, tmp_path)) == 0
+        assert main(cache_arguments(files, tmp_path)) == 0
     said = capsys.readouterr().out
     assert "2 windows of 1 clips" in said and "left out: empty.mp4: is empty (0 bytes)" in said
     dataset = MemoryDataset.open(tmp_path)
@@ -91,18 +48,18 @@ def test_the_command_caches_a_clip_once_with_cores_vae_and_the_demos_text(
     assert (dataset[0].hr[:, 0] - expected[0, :, 0]).abs().max() < 0.05  # frame 0 alone, as good as black
 
     with torch.inference_mode():
-        assert main(arguments(files, tmp_path)) == 0
+        assert main(cache_arguments(files, tmp_path)) == 0
     assert "0 encoded now" in capsys.readouterr().out
 
 
 def test_a_command_that_cannot_work_says_why(
     files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*arguments(files, tmp_path), "--on-bad", "refuse"]) == 2
+    assert main([*cache_arguments(files, tmp_path), "--on-bad", "refuse"]) == 2
     assert "clip empty.mp4: is empty (0 bytes); repair or remove it" in capsys.readouterr().err
-    assert main([*arguments(files, tmp_path), "--vae", str(files["host"])]) == 2
+    assert main([*cache_arguments(files, tmp_path), "--vae", str(files["host"])]) == 2
     assert "vae" in capsys.readouterr().err
-    assert main([*arguments(files, tmp_path), "--host", "nowhere.safetensors"]) == 2
+    assert main([*cache_arguments(files, tmp_path), "--host", "nowhere.safetensors"]) == 2
     assert "host nowhere.safetensors does not exist" in capsys.readouterr().err
 
 
@@ -153,7 +110,7 @@ def test_the_node_gives_the_dataset_that_the_command_makes(
     dataset, report = output.args
     assert len(dataset) == 2 and "2 encoded now" in report and "empty.mp4" in report
     assert dataset.conditioning("Mira waves").cross_attn.shape == (1, 32, 64)
-    main([*arguments(files, tmp_path / "command"), "--rates", "2x2x2"])
+    main([*cache_arguments(files, tmp_path / "command"), "--rates", "2x2x2"])
     other = MemoryDataset.open(tmp_path / "command")
     assert all(torch.equal(ours.hr, theirs.hr) for ours, theirs in zip(dataset, other, strict=True))
     index = tmp_path / "video_memory_datasets" / "clips" / "index.json"

@@ -49,7 +49,7 @@ def in_training(comfy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mean_loss(trainer: Trainer, batches: int = 20) -> float:
     with torch.no_grad(), trainer.ema.applied():
-        return sum(float(trainer._loss(index, "heldout")) for index in range(batches)) / batches
+        return sum(float(trainer.losses.held_out(index)) for index in range(batches)) / batches
 
 
 @pytest.mark.parametrize(("changes", "share"), [({"train_host": True, "steps": 250}, 0.1), ({"steps": 250}, 0.35)])
@@ -200,7 +200,7 @@ def test_batches_made_ahead_give_the_losses_of_batches_made_in_turn(comfy: Any, 
     for ahead in (0, 2):
         options = tiny_options(stage=stage, steps=4, accumulate=2)
         trainer = Trainer(tiny_module(options), OneClip(8), options, tmp_path / str(ahead), cpu=True)
-        trainer.batches.ahead = ahead
+        trainer.losses.batches.ahead = ahead
         losses.append(trainer.run())
     assert losses[0] == losses[1]
 

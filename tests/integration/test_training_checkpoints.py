@@ -130,10 +130,10 @@ def test_the_sample_of_a_host_is_no_view_of_its_weights() -> None:
 
 def test_held_out_loss_is_of_the_averages_that_are_saved(tmp_path: Path) -> None:
     trainer = run(tmp_path, steps=4, learning_rate=1e-2, ema=0.9)
-    told = trainer.heldout_loss()
-    raw = float(sum(trainer._loss(index, "heldout").detach() for index in range(2)) / 2)
+    told = trainer.losses.of_averages()
+    raw = float(sum(trainer.losses.held_out(index).detach() for index in range(2)) / 2)
     trainer.ema.assign()
-    averaged = float(sum(trainer._loss(index, "heldout").detach() for index in range(2)) / 2)
+    averaged = float(sum(trainer.losses.held_out(index).detach() for index in range(2)) / 2)
     assert told == pytest.approx(averaged, rel=1e-6) and abs(told - raw) > 1e-4
 
 
@@ -145,7 +145,7 @@ class Told(Listener):
 
     def trainer(self, folder: Path, **changes: Any) -> Trainer:
         trainer = trainer_of(folder, **changes)
-        trainer.heldout_loss = lambda batches=2: self.losses.pop(0)  # type: ignore[method-assign]
+        trainer.losses.of_averages = lambda updates=2: self.losses.pop(0)  # type: ignore[method-assign]
         return trainer
 
 

@@ -152,7 +152,7 @@ def test_a_run_of_split_weights_says_that_clips_share_what_they_are_asked_for(
         run = trainer.Trainer(tiny_module(options), OneClip(), options, tmp_path, cpu=True)
         said = [record.getMessage() for record in caplog.records[before:]]
         assert any("as with per_clip off" in text for text in said) == (split and per_clip)
-        assert run.drawing.per_clip == (per_clip and not split)
+        assert run.losses.options.per_clip == (per_clip and not split)
 
 
 def test_blocks_are_the_units_unless_the_user_names_others(comfy: Any) -> None:
