@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,6 +12,7 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..memory_encoder.budget import Plan, describe, estimate, host_of_encoder, memory_fields
 from ..memory_encoder.injection.fit import check_encoder
@@ -98,8 +100,20 @@ def encoder_and_lora(model: Any, encoder: Path, lora: Path | None, strength: flo
     loaded.check_host(host_of(model))
     if lora is not None and strength != 0:
         weights = comfy.utils.load_torch_file(str(lora), safe_load=True)
-        model, _ = comfy.sd.load_lora_for_models(model, None, weights, strength, 0)
+        model = with_lora(model, weights, strength, lora.name)
     return loaded.attach(model), loaded
+
+
+def with_lora(model: Any, weights: Mapping[str, Tensor], strength: float, name: str) -> Any:
+    """The model with a LoRA in it. Raises ValueError that names the file when none of it fits, which core only logs."""
+    patched, _ = comfy.sd.load_lora_for_models(model, None, weights, strength, 0)
+    if sum(map(len, patched.patches.values())) == sum(map(len, model.patches.values())):
+        raise ValueError(
+            f"lora_name: none of the {len(weights)} weights of {name} fits this model; choose the LoRA that belongs "
+            "to the memory encoder, or convert it if its authors published it in other names (StoryMem, Memento: "
+            "python -m memory_encoder convert)"
+        )
+    return patched
 
 
 class VideoMemoryEncoderNew(io.ComfyNode):
@@ -179,7 +193,7 @@ class VideoMemoryEncoderNew(io.ComfyNode):
                     max=100,
                     optional=True,
                     tooltip="Only keyframes: distance of the pictures in time before the section, as the model sees "
-                    "it: 0 for StoryMem, 5 for Memento.",
+                    "it: 0 for StoryMem. Memento's converted file has the times of the film instead.",
                 ),
                 lr_vae_input(),
             ],

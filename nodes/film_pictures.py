@@ -23,13 +23,22 @@ from ..memory_encoder.storyboard import Section
 from .lead import resized
 
 AT_ONCE = 16  # pictures that CLIP vision sees in one batch
+SIDE = 224  # of a picture for a CLIP vision model that does not say its own
+NO_EMBEDDING = (
+    "clip_vision: {of} whose output is not one vector for each picture cannot tell the film's pictures apart; load a "
+    "CLIP model (clip_vision_h, or a CLIP ViT-L or ViT-B), or disconnect it"
+)
 
 
-def check_unused(memory: Memory, model: Any, settings: MemorySettings, low_noise_memory: bool) -> None:
+def check_unused(
+    memory: Memory, model: Any, model_low_noise: Any, settings: MemorySettings, low_noise_memory: bool
+) -> None:
     """Raises ValueError for what a film of pictures cannot use: a changed setting of tokens, context windows."""
     if not holds_pictures(memory):
         return
     refuse_context_windows(model.model_options)
+    if model_low_noise is not None:
+        refuse_context_windows(model_low_noise.model_options, "model_low_noise")
     usual = vars(MemorySettings(sliding_window=DEFAULT_WINDOW)) | {"low_noise_memory": True}
     for name, value in (vars(settings) | {"low_noise_memory": low_noise_memory}).items():
         if value != usual[name]:
@@ -73,12 +82,13 @@ def check_marks(choice: PictureChoice | None, memory: Memory, plan: Sequence[Sec
     if choice is None or not holds_pictures(memory):
         return
     most, pinned = memory.config.max_pictures, choice.marks.pinned
-    references = {f"0:{number}" for number in memory.reference_numbers()} - pinned
+    given = memory.reference_numbers()
+    references = {choice.marks.name(picture) for picture in memory.pictures if picture.number in given} - pinned
     for section in plan if choice.absent else plan[:1]:
-        given = references - choice.for_section(section.index).banned
-        if len(pinned) + len(given) > most:
-            beside = f" beside {len(given)} references" if given else ""
-            where = f"section {section.index + 1} sees {len(given)} references: " if choice.absent else ""
+        seen = references - choice.for_section(section.index).banned
+        if len(pinned) + len(seen) > most:
+            beside = f" beside {len(seen)} references" if seen else ""
+            where = f"section {section.index + 1} sees {len(seen)} references: " if choice.absent else ""
             raise ValueError(
                 f"pictures: {where}{len(pinned)} are pinned{beside}, and this memory keeps {most}; unpin some"
             )
@@ -104,12 +114,26 @@ def seen_pictures(choice: PictureChoice | None, memory: Memory, section: Section
 
 
 class ClipLook:
-    """Compares pictures by core's CLIP_VISION: the cosine of their embeddings."""
+    """Compares pictures by core's CLIP_VISION: the cosine of their embeddings.
+
+    Raises ValueError for a model that has no embedding of a whole picture, where it can be known before it is asked.
+    """
 
     def __init__(self, clip_vision: Any) -> None:
         self.clip_vision = clip_vision
+        self.side = getattr(clip_vision, "image_size", SIDE)
+        if "siglip" in getattr(clip_vision, "model_type", ""):
+            raise ValueError(NO_EMBEDDING.format(of="a SigLIP model"))
 
     def __call__(self, pictures_NHW3: Tensor) -> Tensor:
-        parts = [self.clip_vision.encode_image(as_pictures(part)) for part in pictures_NHW3.split(AT_ONCE)]
+        parts = [self.clip_vision.encode_image(self._whole(part)) for part in pictures_NHW3.split(AT_ONCE)]
         embeds = torch.cat([part["image_embeds"].detach().float().cpu() for part in parts])
+        if embeds.ndim != 2:
+            raise ValueError(NO_EMBEDDING.format(of="one"))
         return torch.nn.functional.normalize(embeds, dim=1)
+
+    def _whole(self, pictures_NHW3: Tensor) -> Tensor:
+        """The pictures in 0..1, stretched to a square as StoryMem's choice has them: core would cut off their sides."""
+        square = as_pictures(pictures_NHW3).movedim(-1, 1)
+        square = torch.nn.functional.interpolate(square, (self.side, self.side), mode="bicubic", antialias=True)
+        return square.clamp(0, 1).movedim(1, -1)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ..memory_encoder.frames import frames_in, latents_in
 from ..memory_encoder.injection.hosts import Host
-from ..memory_encoder.injection.section_times import times_before
 from ..memory_encoder.memory.keyframe_memory import KeyframeMemory, as_pictures
 from ..memory_encoder.memory.picture_choice import PictureChoice
+from ..memory_encoder.memory.picture_times import picture_times
 from ..memory_encoder.pictures.codec import Codec
 from ..memory_encoder.storyboard import Section
 from .lead import GREY, LeadPicture, SectionInputs, lead_picture
@@ -63,8 +63,7 @@ class KeyframeLead:
         mask[:, :, :known] = 0
         values = {"concat_latent_image": torch.cat([*seen, self.vae.encode(pixels)], dim=2), "concat_mask": mask}
         conds = (node_helpers.conditioning_set_values(cond, values) for cond in (positive, negative))
-        step = memory.config.picture_step
-        times = times_before(len(kept), step) if step else ()
+        times = picture_times(memory, kept, self.codec.temporal)
         return SectionInputs(latent, *conds, lead=len(kept), times=tuple(times))
 
     def _given(self, section: Section, memory: KeyframeMemory) -> Tensor | None:

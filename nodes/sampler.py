@@ -194,7 +194,7 @@ class VideoMemorySampler(io.ComfyNode):
         low_noise = None if model_low_noise is None else memory_encoder.attach(model_low_noise)
         start = memory_encoder.empty_memory(1) if memory is None else memory
         memory_encoder.check_memory(start)
-        check_unused(start, model, settings, low_noise_memory)
+        check_unused(start, model, model_low_noise, settings, low_noise_memory)
         seen = memory_codec(codec, model, memory_encoder)
         own = own_memory(seen, model, low_noise, start)
         experts = split_experts(memory_encoder.attach(model), low_noise, sigmas, boundary, low_noise_memory, own)
@@ -242,7 +242,7 @@ class VideoMemorySampler(io.ComfyNode):
             own.memory = append_opening(memory_encoder, own.codec, own.memory, model, opening, states=own.states)
         start = opened_memory(memory_encoder, seen, start, model, opening, size, clip_vision, choice, states)
         plan, steps = storyboard.plan(lattice, start.latents, **beginning.history(lattice)), len(sigmas) - 1
-        shown, choice = shown.planned(plan), shown.chosen(choice, plan)
+        shown, choice = shown.planned(plan), shown.chosen(choice, plan, start)
         lead = lead_of(choice, host, codec, vae, beginning.picture, clip_vision, shown.begins)
         shown.check_taken(plan, lead is not None)
         check_marks(choice, start, plan)

@@ -90,12 +90,14 @@ def stamps_of(storyboard: Storyboard) -> list[Any]:
 @dataclass(frozen=True)
 class ShotPictures:
     """A storyboard's pictures in one film, at its size. start: the film's first frame. cast: of each line that has a
-    picture, how the sampler's `pictures` calls it. begins: by a section's index, the picture that it begins with."""
+    picture, its number in the memory. added: those numbers that the cast has brought into it. begins: by a section's
+    index, the picture that it begins with."""
 
     storyboard: Storyboard
     loaded: Mapping[str, Tensor]
     start: Tensor | None
-    cast: Mapping[CastLine, str] = field(default_factory=dict)
+    cast: Mapping[CastLine, int] = field(default_factory=dict)
+    added: tuple[int, ...] = ()
     begins: Mapping[int, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -125,7 +127,8 @@ class ShotPictures:
 
         Raises ValueError for a memory that holds no pictures.
         """
-        cast: dict[CastLine, str] = {}
+        cast: dict[CastLine, int] = {}
+        known = len(memory.pictures) if holds_pictures(memory) else 0
         for line in self.storyboard.cast:
             if not line.picture:
                 continue
@@ -136,8 +139,9 @@ class ShotPictures:
             if number is None:
                 memory = memory.with_references(self.loaded[line.picture], (latents[0], latents[1]), at_once=False)
                 number = len(memory.pictures)
-            cast[line] = f"0:{number}"
-        return memory, replace(self, cast=cast)
+            cast[line] = number
+        added = tuple(sorted({number for number in cast.values() if number > known}))
+        return memory, replace(self, cast=cast, added=added)
 
     def planned(self, plan: Sequence[Section]) -> ShotPictures:
         """The same for the sections of a film."""
@@ -155,12 +159,21 @@ class ShotPictures:
         if self.begins and not taken:
             raise ValueError(NO_FIRST_FRAME.format(shots=_shots(plan[index].shot_index for index in self.begins)))
 
-    def chosen(self, choice: PictureChoice | None, plan: Sequence[Section]) -> PictureChoice | None:
-        """The choice, with what each section does not see: pictures of a cast that its prompt does not name."""
-        if choice is None or not self.cast:
+    def chosen(self, choice: PictureChoice | None, plan: Sequence[Section], memory: Memory) -> PictureChoice | None:
+        """The choice, with what each section does not see: pictures of a cast that its prompt does not name.
+
+        memory: with all that comes before the film.
+        """
+        if choice is None or not self.cast or not holds_pictures(memory):
             return choice
-        absent = {section.index: frozenset(self.cast.values()) - self._seen_by(section) for section in plan}
-        return replace(choice, absent={index: names for index, names in absent.items() if names})
+        before = [one for one in memory.pictures if one.section < choice.marks.before]
+        marks = replace(choice.marks, cast=self.added, others=len(before) - len(self.added))
+        names = {one.number: marks.name(one) for one in before}
+        absent = {
+            section.index: frozenset(names[number] for number in {*self.cast.values()} - self._seen_by(section))
+            for section in plan
+        }
+        return replace(choice, marks=marks, absent={index: found for index, found in absent.items() if found})
 
     def facts(self, section: Section) -> dict[str, Any]:
         """What a section's key says of them: nothing where it has none."""
@@ -169,8 +182,8 @@ class ShotPictures:
         facts = {} if begins is None else {"picture": section_key("", {"picture": begins})}
         return facts | ({"cast": [section_key("", {"picture": picture}) for picture in seen]} if seen else {})
 
-    def _seen_by(self, section: Section) -> frozenset[str]:
-        return frozenset(name for line, name in self.cast.items() if is_in(line, section.prompt))
+    def _seen_by(self, section: Section) -> frozenset[int]:
+        return frozenset(number for line, number in self.cast.items() if is_in(line, section.prompt))
 
 
 def _number_of(memory: KeyframeMemory, picture: Tensor) -> int | None:

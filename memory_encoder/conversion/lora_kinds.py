@@ -13,7 +13,8 @@ from ..phi.config import EncoderConfig
 class LoraKind:
     """A kind of published LoRA. trained: rank and scale of the released files, where they are known.
 
-    picture_step: of the memory encoder that belongs to it (EncoderConfig); None for a LoRA without a memory.
+    picture_step: of the memory encoder that belongs to it (EncoderConfig), above 0 with the times of the film; None for
+    a LoRA without a memory.
     """
 
     name: str
@@ -35,6 +36,7 @@ class LoraKind:
             clips="section",
             repeated_frames=5 if five_frames else 1,
             picture_step=self.picture_step,
+            film_times=self.picture_step > 0,
         )
 
 

@@ -78,11 +78,14 @@ def is_injected(model: Any) -> bool:
     return bool(model.get_wrappers(DIFFUSION_MODEL, KEY))
 
 
-def refuse_context_windows(model_options: dict[str, Any] | None) -> None:
-    """Raises HostError when core's context windows are on: they never tell the model where it is in the film."""
+def refuse_context_windows(model_options: dict[str, Any] | None, name: str = "model") -> None:
+    """Raises HostError when core's context windows are on: they never tell the model where it is in the film.
+
+    name: of the input that has the options.
+    """
     if model_options and model_options.get("context_handler") is not None:
         raise HostError(
-            "model has context windows, which slice the film without telling the memory where it is; "
+            f"{name} has context windows, which slice the film without telling the memory where it is; "
             "remove the Context Windows node, sections take its place"
         )
 

@@ -21,11 +21,6 @@ from .inject import DIFFUSION_MODEL, ON_CLEANUP, moved_section, with_patches
 KEY = "video_memory_times"
 
 
-def times_before(pictures: int, step: int) -> list[float]:
-    """Times of so many pictures in front of a section that begins at 0, the last one `step` before it."""
-    return [float(-step * place) for place in range(pictures, 0, -1)]
-
-
 def with_times(model: Any, times: Sequence[float]) -> Any:
     """A clone of a ModelPatcher for which the first latents stand at `times`, and those after them at 0, 1, ..."""
     patched = model.clone()

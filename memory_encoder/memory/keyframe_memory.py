@@ -86,6 +86,12 @@ class KeyframeMemory:
         """Numbers of the pictures that were given and are of no clip."""
         return frozenset(picture.number for clip in self.clips if not clip.record.latents for picture in clip.pictures)
 
+    def frame_of(self, picture: KeptPicture) -> int | None:
+        """How many frames of the film come before a picture of it; None for one that was given and is of no clip."""
+        if not self.clips[picture.section].record.latents:
+            return None
+        return sum(clip.frames for clip in self.clips[: picture.section]) + picture.frame
+
     def closing(self, count: int) -> Tensor | None:
         """The film's last `count` frames [count,H,W,3] uint8, its last one repeated where there are fewer; None of
         nothing."""

@@ -41,17 +41,21 @@ class PictureMarks:
     """What a person says of single pictures, by name: `pinned` always stay, `banned` never do.
 
     Names are SECTION:FRAME, section from 1 and frame from 0; 0:N is the N-th picture of what came before the film,
-    in the memory's first `before` records.
+    in the memory's first `before` records. cast: numbers of the pictures of a cast, which come after the `others` there
+    in these names, so that giving someone a picture renames none of those.
     """
 
     pinned: frozenset[str] = frozenset()
     banned: frozenset[str] = frozenset()
     before: int = 0
+    cast: tuple[int, ...] = ()
+    others: int = 0
 
     def name(self, picture: KeptPicture) -> str:
         """How a person calls a picture; it stays the same however the film goes on."""
         if picture.section < self.before:
-            return f"0:{picture.number}"
+            in_front = sum(number < picture.number for number in self.cast)
+            return f"0:{self.others + 1 + in_front if picture.number in self.cast else picture.number - in_front}"
         return f"{picture.section - self.before + 1}:{picture.frame}"
 
     def pinned_frames(self, section: int) -> list[int]:

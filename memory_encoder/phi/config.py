@@ -111,8 +111,9 @@ class EncoderConfig:
         show the end of the one before once more and are left out of the film; they fill whole latents.
     variant `keyframes` makes no tokens and has no weights: at most max_pictures whole pictures of the film stand before
         each section as latents, the first_kept and the newest. similarity: above it two pictures count as one.
-        picture_step: distance of the pictures in RoPE's time, the last one so far before the section (5 for Memento); 0
-        makes them the section's first latents (StoryMem).
+        picture_step: distance of the pictures in RoPE's time, the last one so far before the section; 0 makes them the
+        section's first latents (StoryMem). film_times: pictures of the film stand as far before the section as they
+        are in the film, in latents, and those from before it picture_step apart (Memento).
 
     The rest is how published models read their last latents (FramePack-F1, Helios), for variant `recent`:
     anchor: the film's first latent stays in sight, at full rate, before everything else. fill: a history that is
@@ -157,6 +158,7 @@ class EncoderConfig:
     first_kept: int = 3
     similarity: float = 0.9
     picture_step: int = 0
+    film_times: bool = False
     start_noise: tuple[float, ...] = ()
     guidance: float = 0.0
 
@@ -246,6 +248,8 @@ class EncoderConfig:
                 f"max_pictures is {self.max_pictures!r}, first_kept {self.first_kept!r}, picture_step "
                 f"{self.picture_step!r}; give whole numbers, max_pictures from 1 to {MOST_PICTURES}"
             )
+        if self.film_times and not self.picture_step:
+            raise ValueError("film_times needs a picture_step, the distance of pictures that are of no film")
         if self.first_kept > self.max_pictures:
             raise ValueError(f"first_kept {self.first_kept} are more than max_pictures {self.max_pictures}")
         if not 0 < self.similarity <= 1:

@@ -196,8 +196,10 @@ def test_what_is_about_tokens_is_refused(world: World, models: TinyModels) -> No
             film(world, model, "first", ("cut",), **{name: value})
     windows = model.clone()
     windows.model_options["context_handler"] = object()
-    with pytest.raises(ValueError, match="context windows"):
+    with pytest.raises(ValueError, match=r"^model has context windows"):
         film(world, windows, "first", ("cut",))
+    with pytest.raises(ValueError, match="model_low_noise has context windows"):
+        film(world, model, "first", ("cut",), model_low_noise=windows)
     with pytest.raises(ValueError, match="needs an image-to-video model"):
         encoder(world, world.inputs["model"])
     for name, value in (("references", faces()), ("pictures", "1:0")):
@@ -230,6 +232,56 @@ def test_clip_vision_tells_pictures_apart_when_it_is_connected(world: World, mod
 
     _, memory, _ = film(world, models["wan22_i2v"].patcher, "alike", clip_vision=Vision())
     assert len(memory.pictures) == 2  # the references
+
+
+def test_clip_vision_sees_whole_pictures(world: World, models: TinyModels) -> None:
+    """Core cuts the middle square out of what is shown to it; StoryMem's choice sees all of a wide picture."""
+    seen: list[Tensor] = []
+
+    class Vision:
+        image_size = 32
+
+        def encode_image(self, image: Tensor) -> dict[str, Tensor]:
+            seen.append(image)
+            return {"image_embeds": torch.ones(len(image), 4)}
+
+    wide = torch.zeros(1, 48, 64, 3)
+    wide[:, :, :4] = 1  # left of the middle square
+    film(world, models["wan22_i2v"].patcher, "wide", ("cut",), clip_vision=Vision(), references=wide)
+    assert all(image.shape[1:] == (32, 32, 3) for image in seen)
+    assert any(image[..., 0, :].min() > 0.9 for one in seen for image in one)
+
+
+def test_clip_vision_without_a_vector_of_a_picture_is_refused_before_anything_is_made(
+    world: World, models: TinyModels, comfy: Any, tmp_path: Path
+) -> None:
+    """SigLIP, as FramePack needs it: one vector for each patch."""
+    config = {
+        "num_channels": 3, "hidden_act": "gelu_pytorch_tanh", "hidden_size": 32, "image_size": 28, "patch_size": 14,
+        "intermediate_size": 32, "model_type": "siglip_vision_model", "num_attention_heads": 2, "num_hidden_layers": 1,
+    }  # fmt: skip
+    siglip = comfy.module("comfy.clip_vision").ClipVisionModel(config)
+    with pytest.raises(ValueError, match=r"clip_vision: a SigLIP model .* load a CLIP model"):
+        film(world, models["wan22_i2v"].patcher, "refused", clip_vision=siglip)
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_a_lora_of_which_nothing_fits_is_refused(world: World, models: TinyModels, comfy: Any) -> None:
+    """StoryMem's own file before `convert`: core would log each weight and go on without the LoRA."""
+    model = models["wan22_i2v"].patcher
+    places = {name: Path(comfy.folder_paths.models_dir) / name for name in ("memory_encoders", "loras")}
+    for folder in places.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    save_file({}, str(places["memory_encoders"] / "m.safetensors"), encoder(world, model).config.to_metadata())
+    pair = {"lora_A.weight": torch.randn(4, 128), "lora_B.weight": torch.randn(128, 4)}
+    for prefix in ("base_model.model", "diffusion_model"):
+        named = {f"{prefix}.blocks.0.self_attn.q.{name}": value for name, value in pair.items()}
+        save_file(named, str(places["loras"] / f"{prefix}.safetensors"))
+    load = ("VideoMemoryEncoderLoader", model, "m.safetensors")
+    with pytest.raises(ValueError, match=r"lora_name: none of the 2 weights of base_model\.model\.safetensors fits"):
+        world.call(*load, "base_model.model.safetensors", 1.0)
+    patched, _ = world.call(*load, "diffusion_model.safetensors", 1.0)
+    assert len(patched.patches) == 1
 
 
 def test_compress_history_makes_a_memory_of_pictures(world: World, models: TinyModels) -> None:

@@ -128,6 +128,25 @@ def test_who_is_named_is_seen_and_who_is_not_is_not(world: World, models: TinyMo
     assert given == [["0:1", "0:3"], ["0:1", "0:2"], ["0:1", "0:2", "0:3"], ["0:1"]], "one that is there is not added"
 
 
+def test_a_picture_for_someone_makes_no_section_anew_that_does_not_name_them(world: World, models: TinyModels) -> None:
+    model, plain = models["wan22_i2v"].patcher, {"name": "Mira", "look": "a girl"}
+    shots = [{"prompt": "a street"}, {"prompt": "rain"}, {"prompt": "Mira waves"}]
+
+    def made(**more: Any) -> tuple[Any, str]:
+        cast = (plain | more.pop("mira", {}),)
+        values = {"model": model, "cfg": 1.0, "memory_encoder": encoder(world, model), "start_image": faces(1)}
+        latent, _, report = world.film("film", "a", storyboard=board(world, *shots, cast=cast), **values | more)
+        return latent["samples"], report
+
+    without, _ = made()
+    given, report = made(mira={"picture": "red.png"})
+    assert "3 sections, 2 reused" in report and torch.equal(given[:, :, :6], without[:, :, :6])
+    assert not torch.equal(given, without)
+    banned, _ = made(pictures="-0:1")
+    same, report = made(pictures="-0:1", mira={"picture": "red.png"})
+    assert "3 sections, 2 reused" in report and torch.equal(same[:, :, :6], banned[:, :, :6]), "still the start image"
+
+
 def test_what_cannot_be_used_is_refused_before_anything_is_made(world: World, models: TinyModels) -> None:
     cast = ({"name": "Mira", "look": "a girl", "picture": "red.png"},)
     for shots, message in (

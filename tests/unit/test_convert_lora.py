@@ -137,6 +137,7 @@ def test_pair_of_a_known_kind_gets_its_own_scale_and_its_memory_encoder(
     config, weights = read_encoder(tmp_path / "out" / f"{name}_memory_encoder.safetensors")
     assert config.variant == "keyframes" and config.clips == "section" and not weights
     assert (config.width, config.repeated_frames, config.picture_step) == (WIDTH, repeated, step)
+    assert config.film_times == (name == "Memento")
     said = capsys.readouterr().out
     assert "scale 11.31 (rsLoRA: 128 / sqrt(128)" in said and licence in said
 

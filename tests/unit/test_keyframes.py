@@ -24,6 +24,7 @@ from memory_encoder.memory.picture_choice import (
     focus,
     stretches,
 )
+from memory_encoder.memory.picture_times import picture_times, times_in_film
 from memory_encoder.phi.config import EncoderConfig
 
 CONFIG = EncoderConfig(
@@ -177,11 +178,39 @@ def test_the_last_frames_are_kept_to_go_on_from() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [("max_pictures", 0, "max_pictures is 0"), ("first_kept", 9, "first_kept 9"), ("similarity", 0.0, "similarity 0.0"),
-     ("picture_step", -1, "picture_step -1"), ("clips", "film", "clips")],
+     ("picture_step", -1, "picture_step -1"), ("clips", "film", "clips"), ("film_times", True, "needs a picture_step")],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused(field: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **{field: value, **({"repeated_frames": 0} if field == "clips" else {})})
+
+
+def test_pictures_of_a_cast_are_named_after_all_others_before_the_film() -> None:
+    """Else giving someone a picture would rename what is pinned and make a finished film anew."""
+    before = film(1, 2)
+    known = [PictureMarks(before=2).name(one) for one in before.pictures]
+    cast = KeyframeMemory(CONFIG).with_references(scene(7, 1), SIZE).with_references(scene(8, 1), SIZE)
+    both = cast.followed_by(before).appended(scene(3), 2, SIZE)
+    marks = PictureMarks(before=4, cast=(1, 2), others=2)
+    assert known == ["0:1", "0:2"] and [marks.name(one) for one in both.pictures] == ["0:3", "0:4", *known, "1:2"]
+
+
+def test_pictures_stand_as_far_before_a_section_as_they_are_in_the_film() -> None:
+    """As Memento trains: frame // 4 of the picture less that of the section, 512 latents at most."""
+    memory = KeyframeMemory(replace(CONFIG, picture_step=5, film_times=True)).with_references(
+        torch.cat([scene(7, 1), scene(8, 1)]), SIZE
+    )
+    for number in range(1, 5):
+        memory = memory.appended(torch.cat([scene(number, 81)]), 21, SIZE)
+    assert [memory.frame_of(one) for one in memory.pictures[:2]] == [None, None]
+    frames = [81 * (one.section - 1) + one.frame for one in memory.pictures[2:]]
+    section = 4 * 81 // 4
+    expected = [-section - 10, -section - 5, *(frame // 4 - section for frame in frames)]
+    assert picture_times(memory, memory.pictures) == expected
+    steps = replace(memory, config=replace(memory.config, film_times=False))
+    assert picture_times(steps, steps.pictures) == [-30, -25, -20, -15, -10, -5]
+    assert times_in_film([0, 4 * 600], 4 * 600, 4, 5) == [-512, -1], "never older, never in the section"
+    assert times_in_film([0, None, 8], 16, 4, 5) == [-4, -9, -2], "each at its place"
 
 
 def same(one: Any, other: Any) -> bool:
