@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -157,10 +157,11 @@ def preset_named(name: str) -> Preset:
     return PRESETS[name]
 
 
-def as_begun(options: TrainOptions, begun: Mapping[str, Any]) -> TrainOptions:
-    """These options for a run that was begun by the same preset when it said something else: as it said then.
+def as_begun(options: TrainOptions, begun: Mapping[str, Any], given: Collection[str] = ()) -> TrainOptions:
+    """These options for a run that was begun by the same preset with something else than it says now: as it was then.
 
-    begun: what `that_shape_the_run` gave then; empty for a new run.
+    begun: what `that_shape_the_run` gave then; empty for a new run. given: options that were asked for by name, which
+    are as asked for.
     """
     if not options.preset or begun.get("preset") != options.preset:
         return options
@@ -169,7 +170,7 @@ def as_begun(options: TrainOptions, begun: Mapping[str, Any]) -> TrainOptions:
     if begun["batch_size"] * begun["accumulate"] == options.batch_size * options.accumulate:
         said = {name: now for name, now in said.items() if name not in ("batch_size", "accumulate")}  # only cut
     for name, now in said.items():
-        if getattr(options, name) == now != begun.get(name, now):
+        if name not in given and getattr(options, name) == now != begun.get(name, now):
             kept[name] = begun[name]
             _LOG.info("%s stays %s, as the run began; preset %s says %s now", name, begun[name], options.preset, now)
     return replace(options, **kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,7 @@ def train(
     others: Sequence[MemoryEncoder] = (),
     defaults: HostDefaults | None = None,
     teacher: MemoryEncoder | None = None,
+    given: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Trains and returns the losses; files are left in `folder`, and a run begun there is gone on with.
 
@@ -56,13 +57,14 @@ def train(
     others: further encoders of the same history, which share the host's LoRA (paper section 4.5).
     defaults: what automatic options become, unless the folder's run has begun with something else.
     teacher: a trained encoder of a finer rate, whose tokens new ones first learn to give (`options.reconstruction`).
+    given: names of the options that were asked for beside a preset, see `as_begun`.
     lora: what the host's LoRA begins with, of the same rank; by default a new one. The host's weights must be ordinary
     tensors (no inference mode) on the device of training. A LoRA is taken out again at the end, also after an error,
     and the global random states are then what they were.
     Raises ValueError for a dataset or a LoRA that does not fit, and for encoders that do not fit each other.
     """
     begun = begun_with(folder)
-    options = as_begun(options.going_on(begun), begun)
+    options = as_begun(options.going_on(begun), begun, given)
     automatic = options.section == 0
     options = options.resolved(defaults or HostDefaults(), dataset.fps, dataset.space.temporal, dataset.longest)
     if options.stage != "retrieval" and dataset.longest <= options.section:
@@ -85,11 +87,12 @@ def train(
                 encoder, diffusion_model, "zero", checkpointing, others, options.guidance, options.offload_inputs
             )
             card = card_bytes(card_gib, cpu)
-            shape = source.splits["train"].largest
+            shapes = source.splits["train"].shapes
 
             def planned(asked: TrainOptions) -> MemoryPlan:
                 asked = replace(asked, reconstruction=0) if begun else asked  # it was before the first step
-                return plan_memory(module, asked, shape, teacher)
+                plans = [plan_memory(module, asked, shape, teacher) for shape in shapes]
+                return max(plans, key=lambda plan: plan.need(1))
 
             if automatic:
                 options = with_room(options, card, planned)
@@ -124,13 +127,14 @@ def train(
 
 def what_is_trained(dataset: Data, options: TrainOptions) -> TrainedOn:
     """What the encoders of a run will have been trained on, for their files and for the plan."""
-    space, (_, latents, height, width) = dataset.space, dataset.split("train").largest
+    train = dataset.split("train")
+    space, (_, _, height, width) = dataset.space, train.largest
     section = 0 if options.stage == "retrieval" else options.section
     shortest = min(section, 1) if options.shorter_share else section
     seconds = space.temporal / dataset.fps
     return TrainedOn(
         stage=options.stage,
-        history_seconds=(latents - shortest) * seconds,
+        history_seconds=(train.longest - shortest) * seconds,
         section_seconds=section * seconds,
         fps=dataset.fps,
         window=options.window if section and options.window_share else 0,
@@ -139,7 +143,7 @@ def what_is_trained(dataset: Data, options: TrainOptions) -> TrainedOn:
         max_t=options.max_t,
         width=width * space.spatial,
         height=height * space.spatial,
-        clips=dataset.split("train").clips,
+        clips=train.clips,
     )
 
 

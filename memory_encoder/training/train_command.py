@@ -81,6 +81,7 @@ def run_train(args: argparse.Namespace) -> None:
             card_gib=args.card_gib,
             others=others,
             teacher=teacher,
+            given=given_on(args),
             defaults=HostDefaults(sampling_shift(patcher), "bf16" if computes_in_bf16(patcher.load_device) else "no"),
         )
 
@@ -159,10 +160,15 @@ def encoders_from(args: argparse.Namespace, host: Host, padding: Padding, seed: 
     return encoders
 
 
+def given_on(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that stand on the command line."""
+    values = {field.name: getattr(args, field.name, None) for field in fields(TrainOptions)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def options_from(args: argparse.Namespace) -> TrainOptions:
     """Options given on the command line over those of the preset, over the defaults. Raises ValueError."""
-    values = {field.name: getattr(args, field.name, None) for field in fields(TrainOptions)}
-    given = {name: value for name, value in values.items() if value is not None}
+    given = given_on(args)
     preset = preset_named(args.preset).options(args.stage, given.get("steps")) if args.preset else {}
     return TrainOptions(**preset | given)
 

@@ -37,6 +37,7 @@ from .options import HostDefaults, TrainOptions
 from .pace import Clock, Pace
 from .reconstruction import whole_copies
 from .source import BatchSource
+from .step_bytes import FLOAT
 
 _LOG = logging.getLogger("video_memory")
 Beginning = Callable[..., object]  # `reconstruct` with all but the module, its encoders, the device and whom it tells
@@ -303,8 +304,18 @@ class Trainer:
             self._report_parts(step, log)
         if value < self.best:
             self._check_finite()
-            self._write_files(self.folder / files.BEST, heldout=value)
-            self.best = value
+            self._write_best(value)
+
+    def _write_best(self, heldout: float) -> None:
+        """Files of the lowest held-out loss; a disk without room for them is named, and the run goes on."""
+        try:
+            self._in_main(lambda: self.checkpoints.make_room(FLOAT * self._values()))
+            self._write_files(self.folder / files.BEST, heldout=heldout)
+        except OSError as error:
+            if self.accelerator.is_main_process:
+                _LOG.warning("the files of the lowest held-out loss were not written: %s", error)
+            return
+        self.best = heldout
 
     def _report_parts(self, step: int, log: files.LossLog | None) -> None:
         """What the held-out loss is made of."""
@@ -377,8 +388,10 @@ class Trainer:
 
     def _bytes(self) -> int:
         """What is written when the run is saved, about: parameters, averages, moments, and the files of averages."""
-        values = sum(parameter.numel() for parameter in self.ema.parameters.values())
-        return 4 * values * (2 + 2 + 1)
+        return FLOAT * self._values() * (2 + 2 + 1)
+
+    def _values(self) -> int:
+        return sum(parameter.numel() for parameter in self.ema.parameters.values())
 
     def _in_main(self, work: Callable[[], object]) -> None:
         """Lets the main process work on the disk; an error there is raised in all processes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -125,7 +126,7 @@ class Windows(Spoilt):
     has_heldout, identity = False, None
 
     class Split(list[int]):
-        largest, clips, sources = (16, FRAMES, HEIGHT, WIDTH), 8, ()
+        shapes: Any = ((16, FRAMES, HEIGHT, WIDTH),)
 
     def __init__(self, *steps: int) -> None:
         super().__init__(*steps)
@@ -138,6 +139,7 @@ class Told(PictureListener):
     def __init__(self, folder: Path, number: int = 0, error: BaseException | None = None) -> None:
         super().__init__(folder)
         self.number, self.error, self.steps, self.texts = number, error, list[int](), list[str]()
+        self.plans: list[str] = []
 
     def reconstruction(self, step: int, steps: int, loss: float) -> None:
         self.steps.append(step)
@@ -149,6 +151,9 @@ class Told(PictureListener):
     def stopped(self, text: str) -> None:
         self.texts.append(text)
 
+    def plan(self, text: str) -> None:
+        self.plans.append(text)
+
 
 def begin(folder: Path, patch: pytest.MonkeyPatch, *spoilt: int, listener: Told | None = None, **more: Any) -> Told:
     """A run of two steps after six of reconstruction."""
@@ -156,10 +161,23 @@ def begin(folder: Path, patch: pytest.MonkeyPatch, *spoilt: int, listener: Told 
     windows, listener = Windows(*spoilt), listener or Told(folder)
     patch.setattr(run, "DatasetBatches", lambda *_: windows)
     space = SimpleNamespace(temporal=4, spatial=8)
-    split = SimpleNamespace(largest=Windows.Split.largest, clips=8, sources=())
+    split = SimpleNamespace(largest=Windows.Split.shapes[0], longest=FRAMES, clips=8, sources=())
     dataset: Any = SimpleNamespace(fps=16, space=space, longest=FRAMES, split=lambda name: split)
     run.train(tiny_host(), tiny_encoder(), dataset, options, folder, listener, cpu=True)
     return listener
+
+
+def test_a_run_is_planned_for_the_windows_of_most_tokens_whatever_their_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a section full tokens count, in a history few: long windows of a small picture have the larger volume."""
+    long, wide = (16, 200, 4, 4), (16, 12, 16, 16)
+    found = {}
+    for name, shapes in (("long", [long]), ("wide", [wide]), ("both", [long, wide]), ("turned", [wide, long])):
+        monkeypatch.setattr(Windows.Split, "shapes", shapes)
+        told = begin(tmp_path / name, monkeypatch, stage="continuation", section=4, reconstruction=0)
+        found[name] = re.findall(r"(\d+) tokens a clip|estimated memory (\S+)", told.plans[0])
+    assert found["wide"] != found["long"] and found["both"] == found["turned"] == found["wide"]
 
 
 def test_a_step_of_the_reconstruction_that_is_not_finite_is_left_out(

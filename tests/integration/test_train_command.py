@@ -219,6 +219,17 @@ def test_a_run_of_an_earlier_version_goes_on_by_the_same_command_as_it_was(
     assert "other settings" in capsys.readouterr().err
 
 
+def test_a_rate_that_is_asked_for_is_taken_though_the_preset_says_the_same(
+    files: dict[str, Path], cached_clip: Path, tmp_path: Path
+) -> None:
+    """A run that began with another one, and meets NaN, is to go on with a lower one."""
+    fixed = ["--stage", "continuation", "--from-scratch", "--preset", "tiny", "--mixed-precision", "no"]
+    said = PRESETS["tiny"].options("continuation")["learning_rate"]
+    for steps, rate in ((1, 2 * said), (2, said)):
+        assert train(files, cached_clip, tmp_path, *fixed, "--steps", str(steps), "--learning-rate", str(rate)) == 0
+        assert begun_with(tmp_path)["learning_rate"] == rate
+
+
 def test_a_portrait_clip_has_its_own_bucket_and_is_trained_on_beside_a_landscape_one(
     files: dict[str, Path],
     cached_clips: Path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 import signal
@@ -20,10 +21,10 @@ from memory_encoder.injection.hosts.comfy_models import training_mode
 from memory_encoder.locks import BusyError
 from memory_encoder.training.interruption import Stopped
 from memory_encoder.training.listener import Listener
-from memory_encoder.training.run_files import LOSSES, alone_in, checkpoint_name, checkpoints_in, read_losses
+from memory_encoder.training.run_files import BEST, LOSSES, alone_in, checkpoint_name, checkpoints_in, read_losses
 from tests.launching import launched
 
-from .runs import run, same, weights
+from .runs import run, same, trainer_of, weights
 from .test_training import variables
 from .training import OneClip
 
@@ -196,6 +197,23 @@ def test_older_checkpoints_are_given_for_the_next_one_and_the_newest_is_not(
         run(tmp_path, steps=6)
     assert [path.name for path in checkpoints_in(tmp_path)] == [checkpoint_name(4)]
     assert "checkpoint-000002.pt is given up" in caplog.text
+
+
+def test_a_disk_without_room_for_the_best_files_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its steps since the last checkpoint would be lost; the next save sees for itself."""
+    trainer = trainer_of(tmp_path, steps=4, heldout_every=1, checkpoint_every=4)
+    real = trainer._write_files
+
+    def write(folder: Path, **more: Any) -> None:
+        if folder.name == BEST:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(folder, **more)
+
+    monkeypatch.setattr(trainer, "_write_files", write)
+    assert [entry["step"] for entry in trainer.run() if "loss" in entry] == [0, 1, 2, 3]
+    assert "the files of the lowest held-out loss were not written: " in caplog.text and trainer.best == math.inf
 
 
 def test_a_full_disk_takes_a_damaged_checkpoint_and_leaves_the_sound_one(

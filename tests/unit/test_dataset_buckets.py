@@ -92,6 +92,11 @@ def test_batches_are_of_one_shape_and_every_window_is_drawn(clips: Path, tmp_pat
         assert len({dataset[i].hr.shape for i in batch}) == 1
     assert drawn == set(range(len(dataset)))
     assert dataset.largest == (3, LATENTS, 6, 8) and dataset.longest == LATENTS
+    longest = {
+        size: max(b.latents for b in dataset.buckets if (b.height, b.width) == size)
+        for size in ((b.height, b.width) for b in dataset.buckets)
+    }
+    assert {shape[2:]: shape[1] for shape in dataset.shapes} == longest and len(dataset.shapes) == len(longest) == 2
 
 
 def test_a_dataset_of_an_earlier_version_loads_and_is_drawn_from_in_the_same_order(clips: Path, tmp_path: Path) -> None:

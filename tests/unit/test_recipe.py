@@ -91,6 +91,8 @@ def test_a_run_goes_on_by_its_preset_when_a_later_version_has_changed_it(
     assert "clean_share stays 0.7, as the run began; preset 12gb-5b says 1.0 now" in caplog.text
     given = as_begun(parsed("--preset", "12gb-5b", "--clean-share", "0.9", stage=stage), begun)
     assert given.clean_share == 0.9 and given.learning_rate == 3e-5
+    same = parsed("--preset", "12gb-5b", "--learning-rate", str(now.learning_rate), stage=stage)
+    assert as_begun(same, begun, {"learning_rate"}).learning_rate == now.learning_rate, "asked for, though the preset's"
     cut = as_begun(now, begun | {"batch_size": 1, "accumulate": 4})  # for its card
     larger = as_begun(now, begun | {"batch_size": 4, "accumulate": 2})
     assert (cut.batch_size, cut.accumulate) == (4, 1) and (larger.batch_size, larger.accumulate) == (4, 2)

@@ -251,6 +251,15 @@ class MemoryDataset:
         return self.space.channels, bucket.latents, bucket.height, bucket.width
 
     @property
+    def shapes(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Shapes [C,T,H,W] of the longest windows of each size."""
+        longest: dict[tuple[int, int], int] = {}
+        for bucket in self.buckets:
+            size = bucket.height, bucket.width
+            longest[size] = max(bucket.latents, longest.get(size, 0))
+        return tuple((self.space.channels, latents, *size) for size, latents in longest.items())
+
+    @property
     def longest(self) -> int:
         """Latents of the longest window, 0 without any."""
         return max((bucket.latents for bucket in self.buckets), default=0)

@@ -62,6 +62,11 @@ class Mixture:
         return max((part.largest for part in self.parts), key=lambda shape: shape[1] * shape[2] * shape[3])
 
     @property
+    def shapes(self) -> tuple[tuple[int, int, int, int], ...]:
+        """See `MemoryDataset.shapes`; those of all."""
+        return tuple(dict.fromkeys(shape for part in self.parts for shape in part.shapes))
+
+    @property
     def identity(self) -> str:
         """See `MemoryDataset.identity`."""
         each = zip(self.parts, self.shares, strict=True)
