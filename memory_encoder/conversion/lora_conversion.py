@@ -97,8 +97,8 @@ def convert_loras(
     if not files:
         raise ConversionError(f"{inputs[0]} holds no LoRA file; give a .safetensors or .pth file")
     with contextlib.ExitStack() as stack:
-        adapters = [stack.enter_context(adapter_of(file)) for file in files]
         known = KINDS[kind] if kind != "auto" else kind_of(files[0])
+        adapters = [stack.enter_context(adapter_of(file, known)) for file in files]
         paths = [folder / f"{label}_lora.safetensors" for label in _labels(files, name)]
         _check_paths(paths, files)
         planned = [plan(one, known, scale, path) for one, path in zip(adapters, paths, strict=True)]
@@ -116,6 +116,11 @@ def convert_loras(
         lines.append(
             f"{path}: keeps whole pictures, and gives a shot that goes on the last {config.repeated_frames} before it; "
             "for models/memory_encoders and Load Memory Encoder"
+        )
+    if left_out := sum(one.left_out for one in adapters):
+        lines.append(
+            f"Left out: {left_out} tensors of {known.left_out.rstrip('.')}, with which {known.name} chooses pictures; "
+            "the memory encoder chooses them by its own rule"
         )
     return [*lines, f"Licence: {known.licence}."]
 

@@ -17,12 +17,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .lora_kinds import KINDS, LoraKind
 from .lora_settings import metadata_of, neighbour_of
 from .weights import Checkpoint, ConversionError, Entry, is_known, opened
 
+_EXPERTS = ("low_noise_model.", "high_noise_model.")
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
-_PREFIX = re.compile(r"(?:(?:base_model|model|module|transformer|diffusion_model)\.)*")
+_PREFIX = re.compile(r"(?:(?:base_model|model|module|transformer|diffusion_model|(?:low|high)_noise_model)\.)*")
 _PART = re.compile(r"(.+?)\.(?:lora_(A|B|down|up)(?:\.(?!weight$)[^.]+)?\.weight|(alpha))")
+_WRAPPERS = ("trainable_state_dict", "lora_state_dict", "state_dict", "model", "lora", "module")
+_OWN = "give the LoRA's own file as its authors publish it"
 _LAYER = re.compile(r"blocks\.\d+\.(?:self_attn|cross_attn|ffn)\..+")
 
 
@@ -37,12 +41,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Adapter:
-    """The LoRA of one file. settings: what an adapter_config.json or the file's metadata say of it."""
+    """The LoRA of one file. settings: what an adapter_config.json or the file's metadata say of it.
+
+    left_out: how many tensors of the file its kind does without.
+    """
 
     path: Path
     checkpoint: Checkpoint
     layers: Mapping[str, Layer]
     settings: Mapping[str, Any]
+    left_out: int = 0
 
     def rank(self, layer: Layer) -> int:
         return self.checkpoint.shape(layer.down)[0]
@@ -57,14 +65,20 @@ class Adapter:
 
 
 @contextlib.contextmanager
-def adapter_of(path: Path) -> Iterator[Adapter]:
-    """The LoRA in a file. Raises ConversionError for one that is damaged, not whole, or no LoRA of Wan's layers."""
+def adapter_of(path: Path, kind: LoraKind) -> Iterator[Adapter]:
+    """The LoRA in a file of a kind.
+
+    Raises ConversionError for a file that is damaged, not whole, or no LoRA of Wan's layers.
+    """
     with contextlib.ExitStack() as stack:
         if path.suffix in PICKLED:
             checkpoint, settings = _pickled(path), {}
         else:
             checkpoint, settings = stack.enter_context(opened([path])), metadata_of(path)
-        adapter = Adapter(path, checkpoint, _layers(checkpoint), settings or neighbour_of(path))
+        names = {key: _PREFIX.sub("", key, count=1) for key in checkpoint.names}
+        used = {key: name for key, name in names.items() if not (kind.left_out and name.startswith(kind.left_out))}
+        layers = _layers(checkpoint, used)
+        adapter = Adapter(path, checkpoint, layers, settings or neighbour_of(path), len(names) - len(used))
         if adapter.settings.get("use_dora"):
             raise ConversionError(f"{path.name} is a DoRA, which has magnitudes beside the LoRA; give a plain LoRA")
         _check_values(adapter)
@@ -90,16 +104,20 @@ def files_in(path: Path) -> list[Path]:
     return sorted(path.glob("*.safetensors")) or sorted(file for file in path.iterdir() if file.suffix in PICKLED)
 
 
-def _layers(checkpoint: Checkpoint) -> dict[str, Layer]:
-    """The pairs of a file by the layer's name in core's model; no key may be left over."""
+def _layers(checkpoint: Checkpoint, names: Mapping[str, str]) -> dict[str, Layer]:
+    """The pairs of a file by the layer's name in core's model. names: without prefix, by key; all must be of pairs."""
+    if not names:
+        raise ConversionError(f"{checkpoint.name} holds no LoRA; {_OWN}")
+    if all(any(expert in key for key in names) for expert in _EXPERTS):
+        raise ConversionError(
+            f"{checkpoint.name} holds the LoRAs of both experts; save the tensors whose names begin with {_EXPERTS[0]} "
+            f"and those with {_EXPERTS[1]} in a file each, and give both files"
+        )
     found: dict[str, dict[str, str]] = {}
-    for key in checkpoint.names:
-        match = _PART.fullmatch(key[_PREFIX.match(key).end() :])  # type: ignore[union-attr]
+    for key, name in names.items():
+        match = _PART.fullmatch(name)
         if match is None:
-            raise ConversionError(
-                f"{checkpoint.name} holds {key}, which is no part of a plain LoRA; give the LoRA's own file as its "
-                "authors publish it"
-            )
+            raise ConversionError(f"{checkpoint.name} holds {key}, which is no part of a plain LoRA; {_cure(name)}")
         part = match[3] or {"down": "A", "up": "B"}.get(match[2], match[2])
         if part in found.setdefault(match[1], {}):
             raise ConversionError(f"{checkpoint.name} holds more than one LoRA ({key}); give one at a time")
@@ -117,6 +135,12 @@ def _layers(checkpoint: Checkpoint) -> dict[str, Layer]:
                 "the file is not whole, download it again"
             )
     return {name: Layer(parts["A"], parts["B"], parts.get("alpha")) for name, parts in found.items()}
+
+
+def _cure(name: str) -> str:
+    """What to do about a tensor that is no part of a LoRA: it may be of a kind that was not said."""
+    owner = next((kind for kind in KINDS.values() if kind.left_out and name.startswith(kind.left_out)), None)
+    return _OWN if owner is None else f"if the file is of {owner.name}, say --kind {owner.name}"
 
 
 def _check_values(adapter: Adapter) -> None:
@@ -151,7 +175,7 @@ def _pickled(path: Path) -> Checkpoint:
         raise ConversionError(
             f"{path.name} cannot be read as weights alone ({reason}); download it again, or give a .safetensors file"
         ) from error
-    for name in ("state_dict", "model", "lora", "module"):
+    for name in _WRAPPERS:
         if isinstance(data, Mapping) and isinstance(data.get(name), Mapping):
             data = data[name]
     if not isinstance(data, Mapping) or not data or not all(isinstance(value, Tensor) for value in data.values()):

@@ -14,6 +14,7 @@ class LoraKind:
     """A kind of published LoRA. trained: rank and scale of the released files, where they are known.
 
     picture_step: of the memory encoder that belongs to it (EncoderConfig); None for a LoRA without a memory.
+    left_out: how the names of tensors begin that are in its files and no part of its LoRA.
     """
 
     name: str
@@ -21,6 +22,7 @@ class LoraKind:
     called: str = ""
     trained: tuple[int, float] | None = None
     picture_step: int | None = None
+    left_out: str = ""
 
     def encoder(self, width: int, five_frames: bool) -> EncoderConfig | None:
         """The memory encoder for a LoRA of a host of that width; five_frames: MM2V, a shot that goes on is given as
@@ -49,7 +51,14 @@ KINDS = {
             RSLORA_128,
             0,
         ),
-        LoraKind("memento", "Memento's weights: Apache-2.0, says its model card", r"memento", RSLORA_128, 5),
+        LoraKind(
+            "memento",
+            "Memento's weights: Apache-2.0, says its model card",
+            r"memento",
+            RSLORA_128,
+            5,
+            left_out="keyframe_query.",
+        ),
         LoraKind("lora", "that of the file's authors; its model card names it"),
     )
 }

@@ -141,6 +141,72 @@ def test_pair_of_a_known_kind_gets_its_own_scale_and_its_memory_encoder(
     assert "scale 11.31 (rsLoRA: 128 / sqrt(128)" in said and licence in said
 
 
+QUERY = {"keyframe_query.queries": torch.ones(3, WIDTH), "keyframe_query.layers.0.q.weight": torch.ones(4, 4)}
+
+
+def trained_by_memento(noise: str = "low", prefix: str = "{}_noise_model.base_model.model.") -> dict[str, Tensor]:
+    """All parameters that Memento trains, in the names that its training gives them."""
+    given = pairs(rank=128, blocks=1, ends=("lora_A.default.weight", "lora_B.default.weight"))
+    named = {key.removeprefix("base_model.model."): value for key, value in (given | QUERY).items()}
+    return {prefix.format(noise) + key: value for key, value in named.items()}
+
+
+@pytest.mark.parametrize("prefix", ["{}_noise_model.base_model.model.", "base_model.model."])
+@pytest.mark.parametrize("wrapper", ["", "trainable_state_dict", "lora_state_dict", ".safetensors"])
+def test_memento_is_converted_in_every_form_its_authors_describe_and_what_is_left_out_is_said(
+    tmp_path: Path, prefix: str, wrapper: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for noise in ("high", "low"):
+        given: Any = trained_by_memento(noise, prefix)
+        suffix = wrapper if wrapper == ".safetensors" else ".pth"
+        if wrapper and suffix == ".pth":
+            given = {"epoch": 1, wrapper: given, "optimizer_state_dict": {"state": {}}, "config": {"use_sp": True}}
+        put(tmp_path / "memento_lora" / f"backbone_{noise}_noise{suffix}", given)
+    assert convert(tmp_path / "out", tmp_path / "memento_lora") == 0
+    for noise in ("high", "low"):
+        made = tmp_path / "out" / f"memento_lora_{noise}_noise_lora.safetensors"
+        ends = ("lora_down.weight", "lora_up.weight", "alpha")
+        names = {f"diffusion_model.blocks.0.{layer}.{end}" for layer in LAYERS for end in ends}
+        assert set(load_file(made)) == names and scale_in(made) == {round(math.sqrt(128), 4)}
+    assert read_config(tmp_path / "out" / "memento_lora_memory_encoder.safetensors").picture_step == 5
+    assert "Left out: 4 tensors of keyframe_query" in capsys.readouterr().out
+
+
+def test_nothing_is_said_to_be_left_out_where_nothing_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = put(tmp_path / "memento" / "backbone_low_noise.pth", pairs(rank=128, blocks=1))
+    assert convert(tmp_path / "out", source) == 0
+    assert "Left out" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["auto", "lora", "storymem"])
+def test_keyframe_queries_are_left_out_for_their_own_kind_alone(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = put(tmp_path / "trainable_step100.pth", trained_by_memento())
+    assert convert(tmp_path / "out", source, kind=kind) == 2
+    said = capsys.readouterr().err
+    assert "keyframe_query.queries, which is no part of a plain LoRA" in said and "say --kind memento" in said
+    assert not (tmp_path / "out").exists()
+    assert convert(tmp_path / "out", source, kind="memento") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (trained_by_memento() | {"low_noise_model.patch.weight": torch.ones(2, 2)}, "no part of a plain LoRA"),
+        (trained_by_memento("low") | trained_by_memento("high"), "the LoRAs of both experts; save the tensors"),
+        (QUERY, "holds no LoRA; give the LoRA's own file"),
+    ],
+)
+def test_of_memento_too_what_is_no_lora_or_two_is_refused(
+    tmp_path: Path, given: dict[str, Tensor], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = put(tmp_path / "memento.pth", given)
+    assert convert(tmp_path / "out", source) == 2
+    assert words in (said := capsys.readouterr().err) and "memento.pth" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_pairs_of_both_modes_are_converted_one_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [tmp_path / "mm2v_and_mi2v" / f"Wan2.2-{mode}-A14B" for mode in ("MI2V", "MM2V")]
     for folder in folders:
