@@ -97,7 +97,7 @@ def convert_loras(
     if not files:
         raise ConversionError(f"{inputs[0]} holds no LoRA file; give a .safetensors or .pth file")
     with contextlib.ExitStack() as stack:
-        known = KINDS[kind] if kind != "auto" else kind_of(files[0])
+        known = KINDS[kind] if kind != "auto" else _kind(files)
         adapters = [stack.enter_context(adapter_of(file, known)) for file in files]
         paths = [folder / f"{label}_lora.safetensors" for label in _labels(files, name)]
         _check_paths(paths, files)
@@ -123,6 +123,18 @@ def convert_loras(
             "the memory encoder chooses them by its own rule"
         )
     return [*lines, f"Licence: {known.licence}."]
+
+
+def _kind(files: Sequence[Path]) -> LoraKind:
+    """The one kind of all files. Scale, licence and memory encoder hang on it, so that none may borrow another's."""
+    kinds = {kind_of(file).name: file for file in reversed(files)}
+    if len(kinds) > 1:
+        found = ", ".join(f"{file.name} of {name}" for name, file in kinds.items())
+        raise ConversionError(
+            f"these are LoRAs of more than one kind by their names ({found}); convert one kind at a time, or say with "
+            "--kind what all of them are"
+        )
+    return KINDS[next(iter(kinds))]
 
 
 def _gives_five_frames(files: Sequence[Path]) -> bool:

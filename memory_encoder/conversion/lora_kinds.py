@@ -65,7 +65,8 @@ KINDS = {
 
 
 def kind_of(path: Path) -> LoraKind:
-    """The kind that the names of a file and of the folders around it speak of, else a LoRA of no known kind."""
+    """The kind that the nearest name of a file and the folders around it speaks of, else a LoRA of no known kind."""
     names = [path.name, *(parent.name for parent in path.resolve().parents[:2])]
-    known = (kind for kind in KINDS.values() if kind.called)
-    return next((kind for kind in known if any(re.search(kind.called, name.lower()) for name in names)), KINDS["lora"])
+    known = [kind for kind in KINDS.values() if kind.called]
+    spoken = (kind for name in names for kind in known if re.search(kind.called, name.lower()))
+    return next(spoken, KINDS["lora"])

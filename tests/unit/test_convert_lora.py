@@ -217,6 +217,27 @@ def test_pairs_of_both_modes_are_converted_one_at_a_time(tmp_path: Path, capsys:
     assert read_config(tmp_path / "out" / "Wan2.2-MI2V-A14B_memory_encoder.safetensors").repeated_frames == 1
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("other", ["x/y/other/style.safetensors", "Memento/backbone_high_noise.pth"])
+def test_no_file_gets_the_scale_and_licence_of_another_kind(
+    tmp_path: Path, order: int, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = [tmp_path / "StoryMem" / "a" / "backbone_low_noise.pth", tmp_path / other]
+    for path in inputs:
+        put(path, pairs(rank=128, blocks=1))
+    assert convert(tmp_path / "out", *inputs[::order]) == 2
+    said = capsys.readouterr().err
+    assert "backbone_low_noise.pth of storymem" in said and f"{inputs[1].name} of " in said
+    assert "convert one kind at a time, or say with --kind" in said and not (tmp_path / "out").exists()
+    assert convert(tmp_path / "out", *inputs[::order], kind="storymem") == 0
+
+
+def test_kind_is_that_of_the_nearest_name(tmp_path: Path) -> None:
+    source = put(tmp_path / "storymem" / "Memento" / "backbone_low_noise.pth", pairs(rank=128, blocks=1))
+    assert convert(tmp_path / "out", source) == 0
+    assert read_config(tmp_path / "out" / "Memento_memory_encoder.safetensors").picture_step == 5
+
+
 def test_kind_can_be_said_where_no_name_tells_it(tmp_path: Path) -> None:
     source = put(tmp_path / "backbone_high_noise.safetensors", pairs(rank=128, blocks=1))
     assert convert(tmp_path / "out", source, kind="storymem", name="mine") == 0
