@@ -34,7 +34,7 @@ def scale_of(adapter: Adapter, name: str, kind: LoraKind, given: float | None) -
         return given, "as given"
     trained = kind.trained[1] if kind.trained is not None and kind.trained[0] == rank else None
     if layer.alpha is not None:
-        scale = float(adapter.checkpoint.tensor(layer.alpha)) / rank
+        scale = _alpha(adapter, name, layer.alpha) / rank
         if trained is not None and not math.isclose(scale, trained, rel_tol=1e-2):
             raise ConversionError(
                 f"{file} is in core's format with scale {scale:.4g}, but {kind.name} was trained with {trained:.4g}; "
@@ -54,6 +54,18 @@ def scale_of(adapter: Adapter, name: str, kind: LoraKind, given: float | None) -
     )
 
 
+def _alpha(adapter: Adapter, name: str, key: str) -> float:
+    """A layer's own alpha. Raises ConversionError for one that no LoRA can have been trained with."""
+    value = adapter.checkpoint.tensor(key)
+    if value.numel() == 1 and 0 < float(value) < math.inf:
+        return float(value)
+    found = f"{float(value):g}" if value.numel() == 1 else f"{value.numel()} values"
+    raise ConversionError(
+        f"{adapter.path.name}: {name} has an alpha of {found}, where one number above 0 belongs; say the scale with "
+        "--scale, or download the file again"
+    )
+
+
 @dataclass(frozen=True)
 class Planned:
     """A LoRA file to write, and what to say of it."""
@@ -65,7 +77,7 @@ class Planned:
 
 
 def plan(adapter: Adapter, kind: LoraKind, scale: float | None, path: Path) -> Planned:
-    """Raises ConversionError where the scale is not known."""
+    """Raises ConversionError where the scale is not known, or none that a file can hold."""
     made: list[Made] = []
     scales: dict[float, str] = {}
     for name, layer in adapter.layers.items():
@@ -77,6 +89,11 @@ def plan(adapter: Adapter, kind: LoraKind, scale: float | None, path: Path) -> P
             for end, key in (("lora_down", layer.down), ("lora_up", layer.up))
         ]
         alpha = torch.tensor(found * adapter.rank(layer), dtype=torch.float32)
+        if not 0 < float(alpha) < math.inf:
+            raise ConversionError(
+                f"{adapter.path.name}: {name} would have scale {found:g}, which 32 bits do not hold; say the scale "
+                "that it was trained with by --scale"
+            )
         made.append(Made(f"{core}.alpha", (), (), lambda _, alpha=alpha: alpha, torch.float32))
     ranks = sorted({adapter.rank(layer) for layer in adapter.layers.values()})
     said = ", ".join(f"{found:.4g} ({why})" for found, why in scales.items())

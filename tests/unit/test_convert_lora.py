@@ -280,6 +280,51 @@ def test_core_names_without_alpha_are_no_reason_to_guess(
     assert "multiplied the weights" in said
 
 
+@pytest.mark.parametrize(
+    ("alpha", "found"),
+    [
+        ([math.nan], "nan"),
+        ([math.inf], "inf"),
+        ([0.0], "0"),
+        ([-4.0], "-4"),
+        ([4.0, 4.0], "2 values"),
+        ([], "0 values"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_alpha_that_is_not_one_number_above_0_is_named_with_its_layer(
+    tmp_path: Path, alpha: list[float], found: str, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = pairs()
+    for name in {key.rsplit(".lora_", 1)[0] for key in given}:
+        given[f"{name}.alpha"] = torch.tensor(4.0)
+    given["base_model.model.blocks.1.ffn.0.alpha"] = torch.tensor(alpha)
+    source = put(tmp_path / f"mine{suffix}", given)
+    assert convert(tmp_path / "out", source) == 2
+    said = capsys.readouterr().err
+    assert f"mine{suffix}: blocks.1.ffn.0 has an alpha of {found}, where" in said and "--scale" in said
+    assert not (tmp_path / "out").exists()
+    assert convert(tmp_path / "out", source, scale=2) == 0
+    assert scale_in(tmp_path / "out" / "mine_lora.safetensors") == {2}
+
+
+@pytest.mark.parametrize("scale", ["1e39", "1e-60"])
+def test_scale_that_the_file_cannot_hold_is_refused(
+    tmp_path: Path, scale: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(tmp_path / "out", put(tmp_path / "mine.pth", pairs()), scale=scale) == 2
+    assert "mine.pth: blocks.0.self_attn.q would have scale 1e" in (said := capsys.readouterr().err)
+    assert "--scale" in said and not (tmp_path / "out").exists()
+
+
+def test_alpha_may_be_a_number_or_a_list_of_one(tmp_path: Path) -> None:
+    given = pairs()
+    for i, name in enumerate(sorted({key.rsplit(".lora_", 1)[0] for key in given})):
+        given[f"{name}.alpha"] = torch.tensor([8.0] if i % 2 else 8.0, dtype=torch.bfloat16)
+    assert convert(tmp_path / "out", put(tmp_path / "mine.safetensors", given)) == 0
+    assert scale_in(tmp_path / "out" / "mine_lora.safetensors") == {2}
+
+
 class Harmful:
     """What a pickle can do when it is read without care."""
 
