@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from ..files import save_tensors
+from ..phi.config import EncoderConfig
 from .lora_files import Adapter, adapter_of, files_in
 from .lora_kinds import KINDS, LoraKind, kind_of
 from .lora_settings import setting
@@ -119,7 +120,7 @@ def convert_loras(
         paths = [folder / f"{label}_lora.safetensors" for label in _labels(files, name)]
         _check_paths(paths, files)
         planned = [plan(one, known, scale, path) for one, path in zip(adapters, paths, strict=True)]
-        config = known.encoder(adapters[0].width, _gives_five_frames(files))
+        config = _encoder(known, adapters)
         for one in planned:
             write_streaming(one.made, one.adapter.checkpoint, one.path, {"format": "pt"})
         sizes = [size_of(one.made, one.adapter.checkpoint) / 2**30 for one in planned]
@@ -140,6 +141,13 @@ def convert_loras(
             "the memory encoder chooses them by its own rule"
         )
     return [*lines, f"Licence: {known.licence}."]
+
+
+def _encoder(kind: LoraKind, adapters: Sequence[Adapter]) -> EncoderConfig | None:
+    """The memory encoder of all files; a kind without one needs no width, and may be of both modes."""
+    if kind.picture_step is None:
+        return None
+    return kind.encoder(adapters[0].width, _gives_five_frames([one.path for one in adapters]))
 
 
 def _kind(files: Sequence[Path]) -> LoraKind:

@@ -57,10 +57,13 @@ class Adapter:
 
     @property
     def width(self) -> int:
-        """Width of the host: what its self-attention reads."""
+        """Width of the host: what its self-attention reads. Raises ConversionError without a LoRA for it."""
         layer = next((layer for name, layer in self.layers.items() if name.endswith("self_attn.q")), None)
         if layer is None:
-            raise ConversionError(f"{self.path.name} has no LoRA for self_attn.q, by which the model's width is known")
+            raise ConversionError(
+                f"{self.path.name} has no LoRA for self_attn.q, by which the model's width is known for the memory "
+                "encoder; give the file as its authors publish it, or say --kind lora for a LoRA without a memory"
+            )
         return self.checkpoint.shape(layer.down)[1]
 
 

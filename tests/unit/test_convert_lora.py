@@ -325,6 +325,27 @@ def test_alpha_may_be_a_number_or_a_list_of_one(tmp_path: Path) -> None:
     assert scale_in(tmp_path / "out" / "mine_lora.safetensors") == {2}
 
 
+@pytest.mark.parametrize("kind", ["lora", "storymem", "memento"])
+def test_width_is_asked_for_only_by_a_kind_with_a_memory_encoder(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {key: value for key, value in pairs(rank=128).items() if "self_attn" not in key}
+    source = put(tmp_path / "mine.safetensors", given)
+    if kind == "lora":
+        assert convert(tmp_path / "out", source, kind=kind, scale=1) == 0
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine_lora.safetensors"]
+        return
+    assert convert(tmp_path / "out", source, kind=kind) == 2
+    said = capsys.readouterr().err
+    assert "mine.safetensors has no LoRA for self_attn.q" in said and "say --kind lora" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_loras_without_a_memory_may_lie_in_folders_of_both_modes(tmp_path: Path) -> None:
+    files = [put(tmp_path / mode / f"{name}.pth", pairs()) for mode, name in (("MI2V", "a"), ("MM2V", "b"))]
+    assert convert(tmp_path / "out", *files, kind="lora", scale=1) == 0
+
+
 class Harmful:
     """What a pickle can do when it is read without care."""
 
