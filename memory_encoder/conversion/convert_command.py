@@ -8,7 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 from . import framepack, helios, lora_kinds
-from .lora_files import convert_loras, is_lora
+from .lora_conversion import convert_loras
+from .lora_files import is_lora
 from .weights import Checkpoint, ConversionError, opened
 
 KINDS: tuple[ModuleType, ...] = (framepack, helios)

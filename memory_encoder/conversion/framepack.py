@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ..phi.config import EncoderConfig
@@ -20,8 +21,9 @@ LICENCE = (
 )
 INVERTED = (
     "nothing in the file tells FramePack-F1 from the first FramePack (FramePackI2V_HY), which makes a film backwards "
-    "and gives nonsense here; this name has no F1 in it"
+    "and gives nonsense here"
 )
+F1 = r"(?:(?<![a-z\d])|(?<=framepack)|(?<=i2v))f1(?=i2v|[^a-z\d]|$)"  # not that of sdf1, bf16 or a hash
 
 _EMBEDDER = {"linear_1": "in_layer", "linear_2": "out_layer"}
 _QKV = ("attn.to_q", "attn.to_k", "attn.to_v")
@@ -125,5 +127,7 @@ def conversion(checkpoint: Checkpoint) -> Conversion:
         start="picture",
         guidance=GUIDANCE,
     )
-    notes = [] if checkpoint.called(r"(?<!b)f1(?!\d)") else [f"Check this is F1: {INVERTED}"]
+    name = checkpoint.nearest_name(f"{F1}|i2v")
+    says = f"{name} has no F1 in its name" if name else "no name of its file and folders says so"
+    notes = [] if re.search(F1, name.lower()) else [f"Check this is F1 ({says}): {INVERTED}"]
     return Conversion("framepack", "HunyuanVideo", core, encoder_tensors(encoder, checkpoint), config, LICENCE, notes)

@@ -18,9 +18,11 @@ START_NOISE = (0.111, 0.135)  # of a picture or clip that a film begins with
 MARK = "patch_short.weight"
 LICENCE = "Helios is published under the Apache License 2.0, as is Wan 2.1, on which it is built"
 DISTILLED = (
-    "Helios-Mid and Helios-Distilled have the same names, and need a sampler that makes a section in three sizes, "
-    "which is not here; use Helios-Base"
+    "the tensors of Helios-Mid and Helios-Distilled have the same names, but these two need a sampler that makes a "
+    "section in three sizes, which is not here; use Helios-Base"
 )
+BASE = r"helios.*base|(?<![a-z])base[-_ ]?helios"  # base alone is the name of many a folder
+OTHERS = r"distil|(?:(?<![a-z])|(?<=helios))mid(?![a-z])"
 
 _ATTENTION = (
     ("to_q", "q"),
@@ -96,5 +98,8 @@ def conversion(checkpoint: Checkpoint) -> Conversion:
         start="zeros",
         start_noise=START_NOISE,
     )
-    notes = [] if checkpoint.called("base") else [f"Check this is Helios-Base: {DISTILLED}"]
+    name = checkpoint.nearest_name(f"{OTHERS}|{BASE}")
+    says = f"{name} is the name of another" if name else "no name of its file and folders says so"
+    doubted = not name or re.search(OTHERS, name.lower())
+    notes = [f"Check this is Helios-Base ({says}): {DISTILLED}"] if doubted else []
     return Conversion("helios", "Wan 2.1", core, encoder_tensors(encoder, checkpoint), config, LICENCE, notes)

@@ -1,18 +1,14 @@
-"""LoRAs in peft's names, to files that core's LoRA loader reads with the scale that they were trained with.
+"""LoRAs in peft's names: what a file of one holds, and what of it is refused.
 
-peft multiplies B A by alpha / rank, or with rsLoRA by alpha / sqrt(rank), and writes neither into the weights' file.
-Core takes alpha / rank from the file, and 1 where it says nothing: the scale becomes alpha, the weights stay as they
-are.
+Of a pickled file nothing is run, and of a safetensors file headers alone are held.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import pickle
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +17,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..files import save_tensors
-from .lora_kinds import KINDS, LoraKind, kind_of
-from .weights import Checkpoint, ConversionError, Entry, Made, is_known, opened, size_of, write_streaming
+from .lora_kinds import KINDS, LoraKind
+from .lora_settings import metadata_of, neighbour_of
+from .weights import Checkpoint, ConversionError, Entry, is_known, opened
 
+_EXPERTS = ("low_noise_model.", "high_noise_model.")
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
-_PREFIX = re.compile(r"(?:(?:base_model|model|module|transformer|diffusion_model)\.)*")
+_PREFIX = re.compile(r"(?:(?:base_model|model|module|transformer|diffusion_model|(?:low|high)_noise_model)\.)*")
 _PART = re.compile(r"(.+?)\.(?:lora_(A|B|down|up)(?:\.(?!weight$)[^.]+)?\.weight|(alpha))")
+_WRAPPERS = ("trainable_state_dict", "lora_state_dict", "state_dict", "model", "lora", "module")
+_OWN = "give the LoRA's own file as its authors publish it"
 _LAYER = re.compile(r"blocks\.\d+\.(?:self_attn|cross_attn|ffn)\..+")
-_GENERIC = re.compile(r"backbone_|adapter_model|pytorch_lora_weights|pytorch_model|model$")
-_ASK = "give it with --scale: alpha / rank, with rsLoRA alpha / sqrt(rank)"
 
 
 @dataclass(frozen=True)
@@ -44,34 +41,47 @@ class Layer:
 
 @dataclass(frozen=True)
 class Adapter:
-    """The LoRA of one file. settings: what an adapter_config.json or the file's metadata say of it."""
+    """The LoRA of one file. settings: what an adapter_config.json or the file's metadata say of it.
+
+    left_out: how many tensors of the file its kind does without.
+    """
 
     path: Path
     checkpoint: Checkpoint
     layers: Mapping[str, Layer]
     settings: Mapping[str, Any]
+    left_out: int = 0
 
     def rank(self, layer: Layer) -> int:
         return self.checkpoint.shape(layer.down)[0]
 
     @property
     def width(self) -> int:
-        """Width of the host: what its self-attention reads."""
+        """Width of the host: what its self-attention reads. Raises ConversionError without a LoRA for it."""
         layer = next((layer for name, layer in self.layers.items() if name.endswith("self_attn.q")), None)
         if layer is None:
-            raise ConversionError(f"{self.path.name} has no LoRA for self_attn.q, by which the model's width is known")
+            raise ConversionError(
+                f"{self.path.name} has no LoRA for self_attn.q, by which the model's width is known for the memory "
+                "encoder; give the file as its authors publish it, or say --kind lora for a LoRA without a memory"
+            )
         return self.checkpoint.shape(layer.down)[1]
 
 
 @contextlib.contextmanager
-def adapter_of(path: Path) -> Iterator[Adapter]:
-    """The LoRA in a file. Raises ConversionError for one that is damaged, not whole, or no LoRA of Wan's layers."""
+def adapter_of(path: Path, kind: LoraKind) -> Iterator[Adapter]:
+    """The LoRA in a file of a kind.
+
+    Raises ConversionError for a file that is damaged, not whole, or no LoRA of Wan's layers.
+    """
     with contextlib.ExitStack() as stack:
         if path.suffix in PICKLED:
             checkpoint, settings = _pickled(path), {}
         else:
-            checkpoint, settings = stack.enter_context(opened([path])), _metadata(path)
-        adapter = Adapter(path, checkpoint, _layers(checkpoint), settings or _neighbour(path))
+            checkpoint, settings = stack.enter_context(opened([path])), metadata_of(path)
+        names = {key: _PREFIX.sub("", key, count=1) for key in checkpoint.names}
+        used = {key: name for key, name in names.items() if not (kind.left_out and name.startswith(kind.left_out))}
+        layers = _layers(checkpoint, used)
+        adapter = Adapter(path, checkpoint, layers, settings or neighbour_of(path), len(names) - len(used))
         if adapter.settings.get("use_dora"):
             raise ConversionError(f"{path.name} is a DoRA, which has magnitudes beside the LoRA; give a plain LoRA")
         _check_values(adapter)
@@ -97,155 +107,20 @@ def files_in(path: Path) -> list[Path]:
     return sorted(path.glob("*.safetensors")) or sorted(file for file in path.iterdir() if file.suffix in PICKLED)
 
 
-def scale_of(adapter: Adapter, name: str, kind: LoraKind, given: float | None) -> tuple[float, str]:
-    """What a layer's B A is to be multiplied by, and how that is known. Raises ConversionError where it is not."""
-    layer = adapter.layers[name]
-    rank, file = adapter.rank(layer), adapter.path.name
-    if given is not None:
-        return given, "as given"
-    trained = kind.trained[1] if kind.trained is not None and kind.trained[0] == rank else None
-    if layer.alpha is not None:
-        scale = float(adapter.checkpoint.tensor(layer.alpha)) / rank
-        if trained is not None and not math.isclose(scale, trained, rel_tol=1e-2):
-            raise ConversionError(
-                f"{file} is in core's format with scale {scale:.4g}, but {kind.name} was trained with {trained:.4g}; "
-                f"say with --scale which of the two it is to have"
-            )
-        return scale, "from its own alpha: it was in core's format already"
-    if (alpha := _setting(adapter.settings, "lora_alpha", "alpha_pattern", name)) is not None:
-        if adapter.settings.get("use_rslora"):
-            return alpha / math.sqrt(rank), f"rsLoRA: {alpha:g} / sqrt({rank}), from its settings"
-        return alpha / rank, f"{alpha:g} / {rank}, from its settings"
-    if trained is not None and "base_model." in layer.down:  # under another name the scale may lie in the weights
-        return trained, f"rsLoRA: {rank} / sqrt({rank}), as {kind.name} was trained"
-    raise ConversionError(
-        f"{file} does not say with which scale its LoRA of rank {rank} was trained, nor does an adapter_config.json "
-        f"beside it; {_ASK}, which are 1 and {math.sqrt(rank):.4g} where alpha is the rank, or 1 where somebody has "
-        "multiplied the weights by it already"
-    )
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A LoRA file to write, and what to say of it."""
-
-    adapter: Adapter
-    made: Sequence[Made]
-    path: Path
-    said: str
-
-
-def plan(adapter: Adapter, kind: LoraKind, scale: float | None, path: Path) -> Planned:
-    """Raises ConversionError where the scale is not known."""
-    made: list[Made] = []
-    scales: dict[float, str] = {}
-    for name, layer in adapter.layers.items():
-        found, why = scale_of(adapter, name, kind, scale)
-        scales.setdefault(found, why)
-        core = f"diffusion_model.{name}"
-        made += [
-            Made(f"{core}.{end}.weight", (key,), adapter.checkpoint.shape(key))
-            for end, key in (("lora_down", layer.down), ("lora_up", layer.up))
-        ]
-        alpha = torch.tensor(found * adapter.rank(layer), dtype=torch.float32)
-        made.append(Made(f"{core}.alpha", (), (), lambda _, alpha=alpha: alpha, torch.float32))
-    ranks = sorted({adapter.rank(layer) for layer in adapter.layers.values()})
-    said = ", ".join(f"{found:.4g} ({why})" for found, why in scales.items())
-    rank = " to ".join(str(one) for one in dict.fromkeys((ranks[0], ranks[-1])))
-    return Planned(adapter, made, path, f"LoRA of rank {rank} for {len(adapter.layers)} layers, scale {said}")
-
-
-def convert_loras(
-    inputs: Sequence[Path], folder: Path, name: str, kind: str = "auto", scale: float | None = None
-) -> list[str]:
-    """Writes a LoRA for core of each input, for known kinds the memory encoder beside them, and says what they are for.
-
-    Nothing is written when one of the inputs cannot be converted. Raises ConversionError, OSError that names a file.
-    """
-    if scale is not None and not 0 < scale < math.inf:
-        raise ConversionError(f"--scale is {scale}; give a number above 0")
-    files = [file for path in inputs for file in files_in(path)]
-    if not files:
-        raise ConversionError(f"{inputs[0]} holds no LoRA file; give a .safetensors or .pth file")
-    with contextlib.ExitStack() as stack:
-        adapters = [stack.enter_context(adapter_of(file)) for file in files]
-        known = KINDS[kind] if kind != "auto" else kind_of(files[0])
-        paths = [folder / f"{label}_lora.safetensors" for label in _labels(files, name)]
-        _check_paths(paths, files)
-        planned = [plan(one, known, scale, path) for one, path in zip(adapters, paths, strict=True)]
-        config = known.encoder(adapters[0].width, _gives_five_frames(files))
-        for one in planned:
-            write_streaming(one.made, one.adapter.checkpoint, one.path, {"format": "pt"})
-        sizes = [size_of(one.made, one.adapter.checkpoint) / 2**30 for one in planned]
-    lines = [
-        f"{one.path}  {size:.2f} GiB: {one.said}; for models/loras and Load LoRA at strength 1"
-        for one, size in zip(planned, sizes, strict=True)
-    ]
-    if config is not None:
-        path = folder / f"{_shared(files, name)}_memory_encoder.safetensors"
-        save_tensors({}, path, config.to_metadata())
-        lines.append(
-            f"{path}: keeps whole pictures, and gives a shot that goes on the last {config.repeated_frames} before it; "
-            "for models/memory_encoders and Load Memory Encoder"
-        )
-    return [*lines, f"Licence: {known.licence}."]
-
-
-def _gives_five_frames(files: Sequence[Path]) -> bool:
-    """Whether the files, by their names and the two folders around them, are of MM2V (five given frames), not MI2V."""
-    modes = set()
-    for file in files:
-        near = (file.name, *(parent.name for parent in file.resolve().parents[:2]))
-        found = (match[0] for name in near if (match := re.search(r"m[im]2v", name.lower())))
-        modes.add(next(found, "mi2v"))
-    if len(modes) > 1:
+def _layers(checkpoint: Checkpoint, names: Mapping[str, str]) -> dict[str, Layer]:
+    """The pairs of a file by the layer's name in core's model. names: without prefix, by key; all must be of pairs."""
+    if not names:
+        raise ConversionError(f"{checkpoint.name} holds no LoRA; {_OWN}")
+    if all(any(expert in key for key in names) for expert in _EXPERTS):
         raise ConversionError(
-            "these are LoRAs of MI2V and of MM2V, which need a memory encoder each; convert one pair at a time"
+            f"{checkpoint.name} holds the LoRAs of both experts; save the tensors whose names begin with {_EXPERTS[0]} "
+            f"and those with {_EXPERTS[1]} in a file each, and give both files"
         )
-    return modes == {"mm2v"}
-
-
-def _labels(files: Sequence[Path], name: str) -> list[str]:
-    """How the files to write are called: by `name` or their folder where their own names say little."""
-    labels = []
-    for file in files:
-        stem = file.stem.removesuffix("_lora")
-        own = stem.removeprefix("backbone_")
-        if name:
-            labels.append(name if len(files) == 1 and own == stem else f"{name}_{own}")
-        elif _GENERIC.match(stem):
-            folder = file.resolve().parent.name
-            labels.append(f"{folder}_{own}" if own != stem else folder)
-        else:
-            labels.append(stem)
-    return labels
-
-
-def _shared(files: Sequence[Path], name: str) -> str:
-    """One name for what belongs to all files."""
-    if name:
-        return name
-    labels = _labels(files, "")
-    return re.sub(r"[_-]?(high|low)[_-]?(noise)?$", "", labels[0], flags=re.IGNORECASE) or labels[0]
-
-
-def _check_paths(paths: Sequence[Path], files: Sequence[Path]) -> None:
-    if len(set(paths)) < len(paths):
-        raise ConversionError("two inputs would become one file; convert them one by one with --name")
-    if clash := {path.resolve() for path in paths} & {file.resolve() for file in files}:
-        raise ConversionError(f"{clash.pop()} would be written over itself; give another folder with --out")
-
-
-def _layers(checkpoint: Checkpoint) -> dict[str, Layer]:
-    """The pairs of a file by the layer's name in core's model; no key may be left over."""
     found: dict[str, dict[str, str]] = {}
-    for key in checkpoint.names:
-        match = _PART.fullmatch(key[_PREFIX.match(key).end() :])  # type: ignore[union-attr]
+    for key, name in names.items():
+        match = _PART.fullmatch(name)
         if match is None:
-            raise ConversionError(
-                f"{checkpoint.name} holds {key}, which is no part of a plain LoRA; give the LoRA's own file as its "
-                "authors publish it"
-            )
+            raise ConversionError(f"{checkpoint.name} holds {key}, which is no part of a plain LoRA; {_cure(name)}")
         part = match[3] or {"down": "A", "up": "B"}.get(match[2], match[2])
         if part in found.setdefault(match[1], {}):
             raise ConversionError(f"{checkpoint.name} holds more than one LoRA ({key}); give one at a time")
@@ -263,6 +138,12 @@ def _layers(checkpoint: Checkpoint) -> dict[str, Layer]:
                 "the file is not whole, download it again"
             )
     return {name: Layer(parts["A"], parts["B"], parts.get("alpha")) for name, parts in found.items()}
+
+
+def _cure(name: str) -> str:
+    """What to do about a tensor that is no part of a LoRA: it may be of a kind that was not said."""
+    owner = next((kind for kind in KINDS.values() if kind.left_out and name.startswith(kind.left_out)), None)
+    return _OWN if owner is None else f"if the file is of {owner.name}, say --kind {owner.name}"
 
 
 def _check_values(adapter: Adapter) -> None:
@@ -297,7 +178,7 @@ def _pickled(path: Path) -> Checkpoint:
         raise ConversionError(
             f"{path.name} cannot be read as weights alone ({reason}); download it again, or give a .safetensors file"
         ) from error
-    for name in ("state_dict", "model", "lora", "module"):
+    for name in _WRAPPERS:
         if isinstance(data, Mapping) and isinstance(data.get(name), Mapping):
             data = data[name]
     if not isinstance(data, Mapping) or not data or not all(isinstance(value, Tensor) for value in data.values()):
@@ -308,47 +189,3 @@ def _pickled(path: Path) -> Checkpoint:
             raise ConversionError(f"{path.name} holds {key} as {value.dtype}; give a file of floats")
     entries = {key: Entry(file, key, tuple(value.shape), value.dtype) for key, value in file.tensors.items()}
     return Checkpoint(entries, path)
-
-
-def _metadata(path: Path) -> dict[str, Any]:
-    """The adapter's settings in a safetensors file's metadata, as peft, diffusers and others write them."""
-    with safe_open(str(path), framework="pt") as file:
-        metadata: dict[str, Any] = file.metadata() or {}
-    for name in ("lora_adapter_metadata", "adapter_config"):
-        found = _settings(metadata.get(name, ""))
-        found = {key.removeprefix("transformer."): value for key, value in found.items()}
-        if "lora_alpha" in found:
-            return found
-    return {}
-
-
-def _neighbour(path: Path) -> dict[str, Any]:
-    """Those in an adapter_config.json beside the file."""
-    config = path.with_name("adapter_config.json")
-    try:
-        return _settings(config.read_text(encoding="utf-8"), config.name)
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConversionError(f"{config} cannot be read ({error}); download it again, or give --scale") from error
-
-
-def _settings(text: str, source: str = "") -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if source:
-            raise ConversionError(f"{source} is no JSON ({error}); download it again") from error
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _setting(settings: Mapping[str, Any], field: str, pattern: str, name: str) -> float | None:
-    """A number of peft's settings for a layer; patterns name layers that have one of their own."""
-    value = settings.get(field)
-    patterns = settings.get(pattern)
-    for ending, own in patterns.items() if isinstance(patterns, Mapping) else ():
-        if name == ending or name.endswith(f".{ending}"):
-            value = own
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if number and 0 < value < math.inf else None  # type: ignore[arg-type, operator]

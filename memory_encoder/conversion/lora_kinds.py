@@ -15,6 +15,7 @@ class LoraKind:
 
     picture_step: of the memory encoder that belongs to it (EncoderConfig), above 0 with the times of the film; None for
     a LoRA without a memory.
+    left_out: how the names of tensors begin that are in its files and no part of its LoRA.
     """
 
     name: str
@@ -22,6 +23,7 @@ class LoraKind:
     called: str = ""
     trained: tuple[int, float] | None = None
     picture_step: int | None = None
+    left_out: str = ""
 
     def encoder(self, width: int, five_frames: bool) -> EncoderConfig | None:
         """The memory encoder for a LoRA of a host of that width; five_frames: MM2V, a shot that goes on is given as
@@ -51,14 +53,22 @@ KINDS = {
             RSLORA_128,
             0,
         ),
-        LoraKind("memento", "Memento's weights: Apache-2.0, says its model card", r"memento", RSLORA_128, 5),
+        LoraKind(
+            "memento",
+            "Memento's weights: Apache-2.0, says its model card",
+            r"memento",
+            RSLORA_128,
+            5,
+            left_out="keyframe_query.",
+        ),
         LoraKind("lora", "that of the file's authors; its model card names it"),
     )
 }
 
 
 def kind_of(path: Path) -> LoraKind:
-    """The kind that the names of a file and of the folders around it speak of, else a LoRA of no known kind."""
+    """The kind that the nearest name of a file and the folders around it speaks of, else a LoRA of no known kind."""
     names = [path.name, *(parent.name for parent in path.resolve().parents[:2])]
-    known = (kind for kind in KINDS.values() if kind.called)
-    return next((kind for kind in known if any(re.search(kind.called, name.lower()) for name in names)), KINDS["lora"])
+    known = [kind for kind in KINDS.values() if kind.called]
+    spoken = (kind for name in names for kind in known if re.search(kind.called, name.lower()))
+    return next(spoken, KINDS["lora"])

@@ -55,15 +55,21 @@ class Entry:
 
 
 class Checkpoint:
-    """The tensors of a checkpoint by name, in one file or in shards; each is read when it is asked for."""
+    """The tensors of a checkpoint by name, in one file or in shards; each is read when it is asked for.
 
-    def __init__(self, entries: Mapping[str, Entry], path: Path) -> None:
-        self.entries, self.path, self.name = dict(entries), path, path.name
+    path: its file, or one of several. name: what errors call it; the file's name by default.
+    """
 
-    def called(self, pattern: str) -> bool:
-        """Whether the name of its file or of the folder around it holds a pattern, in lower case."""
-        path = self.path.resolve()
-        return any(re.search(pattern, name.lower()) for name in (path.name, path.parent.name))
+    def __init__(self, entries: Mapping[str, Entry], path: Path, name: str = "") -> None:
+        self.entries, self.path, self.name = dict(entries), path, name or path.name
+
+    def nearest_name(self, pattern: str) -> str:
+        """The nearest name, of its file and of three folders around it, whose lower case holds a pattern; or "".
+
+        Folders called `transformer` do not count: diffusers' layout has one in every model.
+        """
+        near = [name for name in reversed(self.path.resolve().parts) if name != "transformer"][:4]
+        return next((name for name in (self.path.name, *near) if re.search(pattern, name.lower())), "")
 
     def __contains__(self, key: str) -> bool:
         return key in self.entries
@@ -101,7 +107,8 @@ def opened(paths: Sequence[Path]) -> Iterator[Checkpoint]:
         if not entries:
             raise ConversionError("there is no tensor in what was given; give a checkpoint in .safetensors")
         _refuse_scales(entries, paths[0])
-        yield Checkpoint(_without_prefix(entries), paths[0])
+        path = files[0] if paths[0].is_dir() else paths[0]  # a file's name is nearer than its folder's
+        yield Checkpoint(_without_prefix(entries), path, paths[0].name)
 
 
 @dataclass(frozen=True)

@@ -118,14 +118,14 @@ def test_a_foreign_file_is_named_with_what_could_be_converted(tmp_path: Path, ca
     assert "cannot be read" in capsys.readouterr().err
 
 
-def shards(folder: Path, given: dict[str, Tensor]) -> None:
+def shards(folder: Path, given: dict[str, Tensor], stem: str = "m") -> None:
     folder.mkdir()
     keys = sorted(given)
-    parts = {f"m-0000{i + 1}-of-00003.safetensors": keys[i::3] for i in range(3)}
+    parts = {f"{stem}-0000{i + 1}-of-00003.safetensors": keys[i::3] for i in range(3)}
     for name, part in parts.items():
         save_file({key: given[key] for key in part}, folder / name)
     index = {"weight_map": {key: name for name, part in parts.items() for key in part}}
-    (folder / "m.safetensors.index.json").write_text(json.dumps(index))
+    (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index))
 
 
 @pytest.mark.parametrize("which", ["", "m.safetensors.index.json", "m-00002-of-00003.safetensors"])
@@ -212,6 +212,70 @@ def test_a_name_that_is_not_the_newer_models_is_pointed_at(
     assert convert(tmp_path, weights(), name) == 0
     printed = capsys.readouterr().out
     assert ("backwards" in printed) == warned and "South Korea" in printed
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("FramePackI2V_HY/model.safetensors", "FramePackI2V_HY has no F1"),
+        ("sdf1/FramePackI2V_HY/model.safetensors", "FramePackI2V_HY has no F1"),
+        ("f1/FramePackI2V_HY_bf16.safetensors", "FramePackI2V_HY_bf16.safetensors has no F1"),
+        ("FramePack_F1_I2V_HY_20250503/FramePackI2V_HY.safetensors", "FramePackI2V_HY.safetensors has no F1"),
+        ("FramePackI2V_HY/transformer/diffusion_pytorch_model.safetensors", "FramePackI2V_HY has no F1"),
+        ("sdf1/mine.safetensors", "no name"),
+        ("f1ab20/f1cd.safetensors", "no name"),
+        ("FramePack_F1_I2V_HY_20250503/diffusion_pytorch_model.safetensors", ""),
+        ("FramePack_F1_I2V_HY_20250503/transformer/diffusion_pytorch_model.safetensors", ""),
+        ("models--l--FramePack_F1_I2V_HY_20250503/snapshots/1a2b/model.safetensors", ""),
+        ("i2v/FramePackF1I2V_bf16.safetensors", ""),
+    ],
+)
+def test_first_framepack_is_told_by_the_nearest_name_that_tells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, told: str
+):
+    check_note(tmp_path, framepack, path, f"Check this is F1 ({told}" if told else "", capsys)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("base_models/Helios-Distilled/model.safetensors", "Helios-Distilled is the name of another"),
+        ("Helios-Base/helios_mid_bf16.safetensors", "helios_mid_bf16.safetensors is the name of another"),
+        ("base_models/HeliosMid/transformer/model.safetensors", "HeliosMid is the name of another"),
+        ("base_models/pyramid.safetensors", "no name"),
+        ("base/transformer/model.safetensors", "no name"),
+        ("Helios-Base/transformer/diffusion_pytorch_model.safetensors", ""),
+        ("models--b--Helios-Base/snapshots/1a2b/transformer/model.safetensors", ""),
+        ("mid/distilled/helios_base.safetensors", ""),
+    ],
+)
+def test_other_helios_are_told_by_the_nearest_name_that_tells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, told: str
+):
+    check_note(tmp_path, helios, path, f"Check this is Helios-Base ({told}" if told else "", capsys)
+
+
+def check_note(tmp_path: Path, kind: Any, path: str, note: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is said of a checkpoint at a path, given as the file and as its folder."""
+    file = tmp_path / path
+    file.parent.mkdir(parents=True)
+    save_file(weights(kind, blocks=1), file)
+    for given in (file, file.parent):
+        assert main(["convert", str(given), "--out", str(tmp_path / "out"), "--name", "x"]) == 0
+        printed = capsys.readouterr().out
+        assert note in printed and ("Check this is" in printed) == bool(note), given
+
+
+@pytest.mark.parametrize("end", ["", "-00001-of-00003.safetensors", ".safetensors.index.json"])
+def test_published_layout_is_known_as_helios_base_however_it_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], end: str
+):
+    folder = tmp_path / "Helios-Base" / "transformer"
+    folder.parent.mkdir()
+    shards(folder, weights(helios, blocks=1), "diffusion_pytorch_model")
+    given = folder / f"diffusion_pytorch_model{end}" if end else folder
+    assert main(["convert", str(given), "--out", str(tmp_path / "out")]) == 0
+    assert "Check this is" not in capsys.readouterr().out
 
 
 def test_helios_old_name_of_its_last_modulation_is_known(tmp_path: Path):

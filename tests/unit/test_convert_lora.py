@@ -142,6 +142,72 @@ def test_pair_of_a_known_kind_gets_its_own_scale_and_its_memory_encoder(
     assert "scale 11.31 (rsLoRA: 128 / sqrt(128)" in said and licence in said
 
 
+QUERY = {"keyframe_query.queries": torch.ones(3, WIDTH), "keyframe_query.layers.0.q.weight": torch.ones(4, 4)}
+
+
+def trained_by_memento(noise: str = "low", prefix: str = "{}_noise_model.base_model.model.") -> dict[str, Tensor]:
+    """All parameters that Memento trains, in the names that its training gives them."""
+    given = pairs(rank=128, blocks=1, ends=("lora_A.default.weight", "lora_B.default.weight"))
+    named = {key.removeprefix("base_model.model."): value for key, value in (given | QUERY).items()}
+    return {prefix.format(noise) + key: value for key, value in named.items()}
+
+
+@pytest.mark.parametrize("prefix", ["{}_noise_model.base_model.model.", "base_model.model."])
+@pytest.mark.parametrize("wrapper", ["", "trainable_state_dict", "lora_state_dict", ".safetensors"])
+def test_memento_is_converted_in_every_form_its_authors_describe_and_what_is_left_out_is_said(
+    tmp_path: Path, prefix: str, wrapper: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for noise in ("high", "low"):
+        given: Any = trained_by_memento(noise, prefix)
+        suffix = wrapper if wrapper == ".safetensors" else ".pth"
+        if wrapper and suffix == ".pth":
+            given = {"epoch": 1, wrapper: given, "optimizer_state_dict": {"state": {}}, "config": {"use_sp": True}}
+        put(tmp_path / "memento_lora" / f"backbone_{noise}_noise{suffix}", given)
+    assert convert(tmp_path / "out", tmp_path / "memento_lora") == 0
+    for noise in ("high", "low"):
+        made = tmp_path / "out" / f"memento_lora_{noise}_noise_lora.safetensors"
+        ends = ("lora_down.weight", "lora_up.weight", "alpha")
+        names = {f"diffusion_model.blocks.0.{layer}.{end}" for layer in LAYERS for end in ends}
+        assert set(load_file(made)) == names and scale_in(made) == {round(math.sqrt(128), 4)}
+    assert read_config(tmp_path / "out" / "memento_lora_memory_encoder.safetensors").picture_step == 5
+    assert "Left out: 4 tensors of keyframe_query" in capsys.readouterr().out
+
+
+def test_nothing_is_said_to_be_left_out_where_nothing_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = put(tmp_path / "memento" / "backbone_low_noise.pth", pairs(rank=128, blocks=1))
+    assert convert(tmp_path / "out", source) == 0
+    assert "Left out" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["auto", "lora", "storymem"])
+def test_keyframe_queries_are_left_out_for_their_own_kind_alone(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = put(tmp_path / "trainable_step100.pth", trained_by_memento())
+    assert convert(tmp_path / "out", source, kind=kind) == 2
+    said = capsys.readouterr().err
+    assert "keyframe_query.queries, which is no part of a plain LoRA" in said and "say --kind memento" in said
+    assert not (tmp_path / "out").exists()
+    assert convert(tmp_path / "out", source, kind="memento") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (trained_by_memento() | {"low_noise_model.patch.weight": torch.ones(2, 2)}, "no part of a plain LoRA"),
+        (trained_by_memento("low") | trained_by_memento("high"), "the LoRAs of both experts; save the tensors"),
+        (QUERY, "holds no LoRA; give the LoRA's own file"),
+    ],
+)
+def test_of_memento_too_what_is_no_lora_or_two_is_refused(
+    tmp_path: Path, given: dict[str, Tensor], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = put(tmp_path / "memento.pth", given)
+    assert convert(tmp_path / "out", source) == 2
+    assert words in (said := capsys.readouterr().err) and "memento.pth" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_pairs_of_both_modes_are_converted_one_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [tmp_path / "mm2v_and_mi2v" / f"Wan2.2-{mode}-A14B" for mode in ("MI2V", "MM2V")]
     for folder in folders:
@@ -150,6 +216,27 @@ def test_pairs_of_both_modes_are_converted_one_at_a_time(tmp_path: Path, capsys:
     assert "convert one pair at a time" in capsys.readouterr().err and not (tmp_path / "out").exists()
     assert convert(tmp_path / "out", folders[0]) == 0
     assert read_config(tmp_path / "out" / "Wan2.2-MI2V-A14B_memory_encoder.safetensors").repeated_frames == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("other", ["x/y/other/style.safetensors", "Memento/backbone_high_noise.pth"])
+def test_no_file_gets_the_scale_and_licence_of_another_kind(
+    tmp_path: Path, order: int, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = [tmp_path / "StoryMem" / "a" / "backbone_low_noise.pth", tmp_path / other]
+    for path in inputs:
+        put(path, pairs(rank=128, blocks=1))
+    assert convert(tmp_path / "out", *inputs[::order]) == 2
+    said = capsys.readouterr().err
+    assert "backbone_low_noise.pth of storymem" in said and f"{inputs[1].name} of " in said
+    assert "convert one kind at a time, or say with --kind" in said and not (tmp_path / "out").exists()
+    assert convert(tmp_path / "out", *inputs[::order], kind="storymem") == 0
+
+
+def test_kind_is_that_of_the_nearest_name(tmp_path: Path) -> None:
+    source = put(tmp_path / "storymem" / "Memento" / "backbone_low_noise.pth", pairs(rank=128, blocks=1))
+    assert convert(tmp_path / "out", source) == 0
+    assert read_config(tmp_path / "out" / "Memento_memory_encoder.safetensors").picture_step == 5
 
 
 def test_kind_can_be_said_where_no_name_tells_it(tmp_path: Path) -> None:
@@ -192,6 +279,72 @@ def test_core_names_without_alpha_are_no_reason_to_guess(
     assert convert(tmp_path / "out", put(tmp_path / name, plain)) == 2
     assert "does not say with which scale" in (said := capsys.readouterr().err) and "1 and 11.31" in said
     assert "multiplied the weights" in said
+
+
+@pytest.mark.parametrize(
+    ("alpha", "found"),
+    [
+        ([math.nan], "nan"),
+        ([math.inf], "inf"),
+        ([0.0], "0"),
+        ([-4.0], "-4"),
+        ([4.0, 4.0], "2 values"),
+        ([], "0 values"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_alpha_that_is_not_one_number_above_0_is_named_with_its_layer(
+    tmp_path: Path, alpha: list[float], found: str, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = pairs()
+    for name in {key.rsplit(".lora_", 1)[0] for key in given}:
+        given[f"{name}.alpha"] = torch.tensor(4.0)
+    given["base_model.model.blocks.1.ffn.0.alpha"] = torch.tensor(alpha)
+    source = put(tmp_path / f"mine{suffix}", given)
+    assert convert(tmp_path / "out", source) == 2
+    said = capsys.readouterr().err
+    assert f"mine{suffix}: blocks.1.ffn.0 has an alpha of {found}, where" in said and "--scale" in said
+    assert not (tmp_path / "out").exists()
+    assert convert(tmp_path / "out", source, scale=2) == 0
+    assert scale_in(tmp_path / "out" / "mine_lora.safetensors") == {2}
+
+
+@pytest.mark.parametrize("scale", ["1e39", "1e-60"])
+def test_scale_that_the_file_cannot_hold_is_refused(
+    tmp_path: Path, scale: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(tmp_path / "out", put(tmp_path / "mine.pth", pairs()), scale=scale) == 2
+    assert "mine.pth: blocks.0.self_attn.q would have scale 1e" in (said := capsys.readouterr().err)
+    assert "--scale" in said and not (tmp_path / "out").exists()
+
+
+def test_alpha_may_be_a_number_or_a_list_of_one(tmp_path: Path) -> None:
+    given = pairs()
+    for i, name in enumerate(sorted({key.rsplit(".lora_", 1)[0] for key in given})):
+        given[f"{name}.alpha"] = torch.tensor([8.0] if i % 2 else 8.0, dtype=torch.bfloat16)
+    assert convert(tmp_path / "out", put(tmp_path / "mine.safetensors", given)) == 0
+    assert scale_in(tmp_path / "out" / "mine_lora.safetensors") == {2}
+
+
+@pytest.mark.parametrize("kind", ["lora", "storymem", "memento"])
+def test_width_is_asked_for_only_by_a_kind_with_a_memory_encoder(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {key: value for key, value in pairs(rank=128).items() if "self_attn" not in key}
+    source = put(tmp_path / "mine.safetensors", given)
+    if kind == "lora":
+        assert convert(tmp_path / "out", source, kind=kind, scale=1) == 0
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine_lora.safetensors"]
+        return
+    assert convert(tmp_path / "out", source, kind=kind) == 2
+    said = capsys.readouterr().err
+    assert "mine.safetensors has no LoRA for self_attn.q" in said and "say --kind lora" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_loras_without_a_memory_may_lie_in_folders_of_both_modes(tmp_path: Path) -> None:
+    files = [put(tmp_path / mode / f"{name}.pth", pairs()) for mode, name in (("MI2V", "a"), ("MM2V", "b"))]
+    assert convert(tmp_path / "out", *files, kind="lora", scale=1) == 0
 
 
 class Harmful:
