@@ -35,7 +35,7 @@ from ..injection.hosts.comfy_models import (
 from ..injection.hosts.encoder_file import load_encoder, read_trained_on
 from ..injection.selection import MemorySettings
 from ..phi.encoder import MemoryEncoder
-from ..phi.trained_on import TrainedOn
+from ..phi.trained_on import TOLERANCE, TrainedOn
 from .dataset.cache import find_clips
 from .dataset.settings import BadClip, DatasetError
 from .dataset.text import Conditioning
@@ -49,6 +49,7 @@ TINY_FAMILY = Path(__file__).parents[2] / "demo" / "tiny_family" / "weights"
 TINY_TEXT = "demo.nodes.text_encoder:HashTextEncoder"
 TINY = {"host": "tiny_wan_host", "vae": "tiny_wan_vae", "lora": "tiny_memory_4x4x2_lora"}
 TINY_ENCODER = "tiny_memory_4x4x2"
+WHOLE = 0.7  # of a picture: 4:3 and 16:9 lose a quarter in each other
 SHEET_COLUMNS, REPORT, SHEET = 6, "report.json", "sheet.png"
 
 
@@ -74,7 +75,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
         text = None
         if args.text_encoder or not args.host:
             text = load_text_encoder(args.text_encoder or [TINY_TEXT], args.text_type or "wan")
-        shift = args.shift or drawing_shift([read_trained_on(path) for path in encoder_files], patcher)
+        trained = [read_trained_on(path) for path in encoder_files]
+        shift = args.shift or drawing_shift(trained, patcher)
+        print(what_is_measured(args, trained), flush=True)
         judge = Judge(patcher, vae, encoders, text, args, shift)
         remarks = remarks_on(args, encoder_files, files.get("lora"), clips)
         for remark in remarks:
@@ -111,6 +114,29 @@ def drawing_shift(trained: Sequence[TrainedOn | None], patcher: Any) -> float:
     the model's own. trained: what the encoders' files say."""
     shifts = [one.shift for one in trained if one is not None and one.stage == "continuation"]
     return shifts[0] if shifts else sampling_shift(patcher)
+
+
+def what_is_measured(args: argparse.Namespace, trained: Sequence[TrainedOn | None]) -> str:
+    """How much of each clip is measured, and beside it what each memory was trained on where that is something else."""
+    seconds = args.frames / args.fps
+    lines = [
+        f"of each clip the first {seconds:.1f} s ({args.frames} frames), {args.width}x{args.height}, {args.fps:g} fps"
+    ]
+    for one in trained:
+        if one is None:
+            continue
+        other = []
+        if one.history_seconds > seconds * TOLERANCE:
+            other.append(f"--frames {round(one.history_seconds * one.fps)} ({one.history_seconds:.1f} s)")
+        if abs(args.fps - one.fps) > 0.01 * one.fps:
+            other.append(f"--fps {one.fps:g}")
+        if one.width and (one.width, one.height) != (args.width, args.height):
+            other.append(f"--width {one.width} --height {one.height}")
+        if other:
+            lines.append(
+                f"note: the memory was trained for more or other: {', '.join(other)} would measure it as it is used"
+            )
+    return "\n".join(lines)
 
 
 def remarks_on(
@@ -154,6 +180,7 @@ class Evaluation:
         self.args, self.rates, self.remarks, self.about, self.lineup = args, rates, remarks, about, Lineup()
         self.scores: list[ClipScore] = []
         self.skipped: list[dict[str, str]] = []
+        self.cropped: dict[str, float] = {}  # the share of its pictures that a clip was measured on, where much is cut
 
     def clip(self, judge: Judge, name: str, path: Path, place: str) -> None:
         """One more clip; place: which of how many, for people."""
@@ -169,14 +196,19 @@ class Evaluation:
             self.skipped.append({"name": name, "reason": str(error)})
             print(f"{place}, {name}: left out: {error}", flush=True)
             return
+        cut = ""
+        if judge.uncropped < WHOLE:
+            self.cropped[name] = judge.uncropped
+            cut = f" (cropped to {judge.uncropped:.0%} of its pictures; --width and --height of its own show all)"
         self.lineup.add(score.pictures["original"], {kind: score.pictures[kind] for kind in score.psnr})
         kept = evenly(score.pictures["original"].shape[0], SHEET_COLUMNS)  # the others would fill the RAM
         self.scores.append(replace(score, pictures={kind: one[kept] for kind, one in score.pictures.items()}))
-        print(f"{place}, {name}: {in_decibels(score)}", flush=True)
+        print(f"{place}, {name}: {in_decibels(score)}{cut}", flush=True)
 
     def report(self) -> dict[str, Any]:
         args = self.args
         facts = {"skipped": self.skipped, "seed": args.seed, "steps": args.steps, "fps": args.fps}
+        facts |= {"seconds": args.frames / args.fps} | ({"cropped": self.cropped} if self.cropped else {})
         facts |= {"history_guidance": args.history_guidance, **self.about}
         facts |= {"horizon": args.horizon} if args.horizon else {}
         facts |= {"remarks": self.remarks} if self.remarks else {}
@@ -198,6 +230,7 @@ class Judge:
     ) -> None:
         """shift: of the sampler's timesteps."""
         model: Any = patcher.model
+        self.uncropped = 1.0  # of the last clip, the share of its pictures that is seen
         self.codec, self.args, self.patcher, self.shift = codec(patcher, vae), args, patcher, shift
         first, *others = encoders
         self.module = TrainingModule(
@@ -242,6 +275,7 @@ class Judge:
                 frames.append(picture.pixels)
                 if len(frames) == self.args.frames:
                     break
+        self.uncropped = reader.uncropped
         usable, least = (frames_in(n, self.codec.temporal) for n in (latents_in(len(frames), self.codec.temporal), 2))
         if usable < least:
             raise BadClip(f"it has {len(frames)} frames at {self.args.fps:g} fps, at least {least} are needed")

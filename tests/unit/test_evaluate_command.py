@@ -12,7 +12,7 @@ import torch
 from memory_encoder.evaluation.score import ClipScore
 from memory_encoder.phi.trained_on import TrainedOn
 from memory_encoder.training import evaluate_command
-from memory_encoder.training.evaluate_command import drawing_shift, remarks_on, sheet
+from memory_encoder.training.evaluate_command import drawing_shift, remarks_on, sheet, what_is_measured
 
 PATCHER = SimpleNamespace(get_model_object=lambda name: SimpleNamespace(shift=8.0))
 ASKED = Namespace(host="", text_encoder=[])
@@ -42,6 +42,20 @@ def test_a_memory_without_its_lora_and_one_of_half_the_timesteps_are_named(
     assert remarks_on(ASKED, [encoder], lora, ["a.mp4"]) == []
     monkeypatch.setattr(evaluate_command, "not_a_pair", lambda encoder, lora: "of two training runs")
     assert remarks_on(ASKED, [encoder], lora, ["a.mp4"]) == ["of two training runs"]
+
+
+def test_what_is_measured_is_said_and_what_the_memory_was_trained_for() -> None:
+    asked = Namespace(frames=81, fps=24.0, width=832, height=480)
+    long = trained(width=832, height=480)
+    said = what_is_measured(asked, [long])
+    assert (
+        said.startswith("of each clip the first 3.4 s (81 frames), 832x480, 24 fps\n")
+        and "--frames 480 (20.0 s)" in said
+    )
+    assert "--fps" not in said and "--width" not in said
+    other = what_is_measured(Namespace(frames=480, fps=16.0, width=128, height=96), [None, long])
+    assert "--frames" not in other and "--fps 24, --width 832 --height 480" in other
+    assert "note" not in what_is_measured(Namespace(frames=480, fps=24.0, width=832, height=480), [long])
 
 
 def test_a_memory_without_a_thumbnail_has_a_sheet_too() -> None:
