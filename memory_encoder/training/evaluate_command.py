@@ -133,9 +133,7 @@ def what_is_measured(args: argparse.Namespace, trained: Sequence[TrainedOn | Non
         if one.width and (one.width, one.height) != (args.width, args.height):
             other.append(f"--width {one.width} --height {one.height}")
         if other:
-            lines.append(
-                f"note: the memory was trained for more or other: {', '.join(other)} would measure it as it is used"
-            )
+            lines.append(f"note: the memory was trained for something else; {', '.join(other)} would measure it so")
     return "\n".join(lines)
 
 
