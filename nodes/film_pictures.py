@@ -5,7 +5,7 @@ Token memories have none of it, and their films refuse it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -46,6 +46,17 @@ def check_unused(
                 f"{name} {value}: it is about memory tokens, and a memory of variant {memory.config.variant} keeps "
                 f"whole pictures, which both models see; leave it at {usual[name]}"
             )
+
+
+def unread_pictures(memory: Memory, models: Mapping[str, Any]) -> list[str]:
+    """What a film's report says of models by their inputs that have no LoRA to read a memory of pictures by."""
+    plain = [name for name, model in models.items() if model is not None and not model.patches]
+    if not plain or not holds_pictures(memory):
+        return []
+    return [
+        f"no LoRA is loaded into {' and '.join(plain)}: unless its file was made with one, it was never taught to look "
+        "at the pictures in front of a section (StoryMem and Memento have a LoRA for each expert)"
+    ]
 
 
 def with_references(

@@ -29,7 +29,7 @@ from ..memory_encoder.storyboard import Lattice, Section
 from .film_beginning import BeginningRequest, append_opening, beginning_of, opening_report
 from .film_events import FilmEvents
 from .film_inputs import FilesOfFilms, describe_sampler, latent_size, models_of
-from .film_pictures import check_marks, check_unused, choice_of, seen_pictures, with_references
+from .film_pictures import check_marks, check_unused, choice_of, seen_pictures, unread_pictures, with_references
 from .film_states import KEPT_STATES, MemoryMaker, state_store
 from .keyframe_lead import lead_of
 from .runtime import folders
@@ -248,6 +248,7 @@ class VideoMemorySampler(io.ComfyNode):
         check_marks(choice, start, plan)
         asked = asked_of(plan, storyboard.fps, codec.temporal, sliding_window, sampling_shift(model))
         beyond = remarks([part.trained_on for part in memory_encoder.parts], asked)
+        beyond += unread_pictures(start, {"model": model, "model_low_noise": model_low_noise})
         for remark in beyond:
             log.warning("film %s: %s", film, remark)
         takes, locked = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))

@@ -266,6 +266,16 @@ def test_clip_vision_without_a_vector_of_a_picture_is_refused_before_anything_is
     assert not list(tmp_path.rglob("manifest.json"))
 
 
+def test_a_film_of_pictures_without_a_lora_says_so(world: World, models: TinyModels) -> None:
+    plain = models["wan22_i2v"].patcher
+    lora = plain.clone()
+    assert lora.add_patches({"diffusion_model.blocks.0.self_attn.q.weight": (torch.zeros(128, 128),)})
+    said = "no LoRA is loaded into "
+    assert f"{said}model and model_low_noise: " in film(world, plain, "plain", ("cut",))[2]
+    assert f"{said}model_low_noise: " in film(world, lora, "one", ("cut",), model_low_noise=plain)[2]
+    assert said not in film(world, lora, "both", ("cut",))[2]
+
+
 def test_a_lora_of_which_nothing_fits_is_refused(world: World, models: TinyModels, comfy: Any) -> None:
     """StoryMem's own file before `convert`: core would log each weight and go on without the LoRA."""
     model = models["wan22_i2v"].patcher
