@@ -11,19 +11,20 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...digests import section_key
 from ...files import remove_abandoned, write_bytes
 from ...frames import frames_in
 from ...pictures.codec import Codec
 from ...storyboard import Storyboard
 from .buckets import Buckets, plan_buckets
 from .captions import FolderCaptions, captions_of, read_folder_captions, within
-from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip
+from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip, clip_stamp
 from .disk_space import DiskSpace, disk_space, probed_of
 from .index import Findings
 from .scan import Looking, files_below
@@ -45,7 +46,8 @@ class CacheReport:
     is used, but perhaps not as meant.
 
     buckets: the shapes that windows have. missing: numbers of the shares that other processes have not finished; as
-    long as there are some, there is no index.
+    long as there are some, there is no index. strange: those of them that are there, but of other clips, captions or
+    settings.
     """
 
     folder: Path
@@ -58,14 +60,21 @@ class CacheReport:
     notes: tuple[str, ...] = ()
     buckets: tuple[str, ...] = ()
     missing: tuple[int, ...] | None = None
+    strange: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         if self.missing is not None:
-            others = ", ".join(str(number + 1) for number in self.missing)
-            return (
+            said = (
                 f"this process's share is done: {self.clips} clips, {self.encoded} windows encoded now; the last "
-                f"process to end writes the index in {self.folder} (not done yet: {others})"
+                f"process to end writes the index in {self.folder} (not done yet: {_numbered(self.missing)})"
             )
+            if self.strange:
+                said += (
+                    f"\nnot put together with this one: what process {_numbered(self.strange)} has found, which is of "
+                    "other clips, captions or settings; leave the folder of clips as it is, and start all processes "
+                    "again with the same options"
+                )
+            return said
         g = self.geometry
         lines = [
             f"{self.train + self.heldout} windows of {self.clips} clips ({self.train} to train, {self.heldout} held "
@@ -107,6 +116,8 @@ def build_cache(
     heldout = heldout_names(names, settings.heldout)
     folder_captions = read_folder_captions(clips, out, looking)
     _remove_leftovers(out)
+    share.begin(out)
+    contents = _contents(sources, folder_captions) if share.count > 1 else ""  # before any of it is read
     findings = Findings()
     bad = _BadClips(settings, findings)
     strangers = folder_captions.strangers(sources) if share.number == 0 else []
@@ -147,9 +158,10 @@ def build_cache(
         "space": asdict(space),
         "text_encoder": text.identity if text else NO_ENCODER,
     }
-    with share.gathered(findings, out, {"names": names, "head": head}) as missing:
+    with share.gathered(findings, out, {"names": names, "contents": contents, "head": head}) as missing:
         if missing is not None:
-            return _report(findings, out, plan, space, missing=missing)
+            done = _report(findings, out, plan, space)
+            return replace(done, missing=missing, strange=share.of_other_runs(out, missing))
         notes = _notes(findings, folder_captions.stray_files(sources), text is not None)
         report = _report(findings, out, plan, space, notes)
         if not report.clips:
@@ -177,7 +189,6 @@ def _report(
     plan: Buckets,
     space: LatentSpace,
     notes: tuple[str, ...] = (),
-    missing: tuple[int, ...] | None = None,
 ) -> CacheReport:
     [(clips, encoded)] = findings.rows("SELECT count(*), ifnull(sum(encoded), 0) FROM found_clips")
     windows = "SELECT {0}, count(*) FROM found_windows JOIN found_clips USING (clip) GROUP BY {0}"
@@ -189,9 +200,8 @@ def _report(
     )
     skipped = tuple(findings.rows("SELECT source, reason FROM found_skipped ORDER BY clip, rowid"))
     return CacheReport(
-        out, clips, count.get("train", 0), count.get("heldout", 0), encoded, plan.sizes[0], skipped, notes, buckets,
-        missing,
-    )  # fmt: skip
+        out, clips, count.get("train", 0), count.get("heldout", 0), encoded, plan.sizes[0], skipped, notes, buckets
+    )
 
 
 def find_clips(folder: Path, out: Path, looking: Looking = lambda: None) -> dict[str, Path]:
@@ -231,6 +241,18 @@ def _notes(findings: Findings, strays: list[str], encoder: bool) -> tuple[str, .
     [(least,)] = findings.rows("SELECT ifnull(min(kept), 1.0) FROM found_clips")
     note(f"cropped to less than {CROPPED:.0%} of the picture (least {least:.0%})", "kept < ?", CROPPED)
     return tuple(notes)
+
+
+def _contents(sources: dict[str, Path], captions: FolderCaptions) -> str:
+    """A hash of what clips and captions are now, by which shares of one dataset are told from those of another."""
+    return section_key(
+        "", {"clips": [clip_stamp(path) for path in sources.values()], "texts": captions.digest(sources)}
+    )
+
+
+def _numbered(numbers: Iterable[int]) -> str:
+    """Numbers of shares as people count them."""
+    return ", ".join(str(number + 1) for number in numbers)
 
 
 def _counted(count: int, names: list[str], noun: str, what: str) -> str:

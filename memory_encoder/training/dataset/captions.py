@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from ...storyboard import (
     parse_storyboard,
     read_storyboard,
 )
+from .clips import file_hash
 from .scan import Looking, files_below
 from .settings import BadClip, DatasetError
 
@@ -61,6 +63,18 @@ class FolderCaptions:
     def beside(self, name: str) -> tuple[Path, ...]:
         """The files of the same name as a clip."""
         return self.files.get(_stem(name), ())
+
+    def digest(self, names: Iterable[str]) -> str:
+        """A hash of all that these clips' captions are read from."""
+        paths = [path for name in names for path in self.beside(name)]
+        digest = hashlib.sha256()
+        for path in (*paths, *([self.path] if self.path else [])):
+            try:
+                content = file_hash(path)
+            except OSError:  # who reads it will say why
+                content = ""
+            digest.update(f"{path.name}\n{content}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
     def stray_files(self, names: Iterable[str]) -> list[str]:
         """Text files that are named like none of the clips."""

@@ -267,6 +267,16 @@ def _intact(out: Path, entry: dict[str, Any]) -> bool:
         return False
 
 
+def clip_stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a clip: other ones, another clip. Seconds alone, which all machines see alike: what a network
+    folder says of their fractions differs. (-1, 0) for a file that cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, 0
+    return status.st_size, int(status.st_mtime)
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
