@@ -25,7 +25,7 @@ from ...storyboard import Storyboard
 from .buckets import Buckets, plan_buckets
 from .captions import FolderCaptions, captions_of, read_folder_captions, within
 from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip, clip_stamp
-from .disk_space import DiskSpace, disk_space, probed_of
+from .disk_space import GB, DiskSpace, disk_space, probed_of
 from .index import Findings
 from .scan import Looking, files_below
 from .settings import INDEX, BadClip, CacheSettings, DatasetError, Geometry, LatentSpace, heldout_names
@@ -128,13 +128,18 @@ def build_cache(
     def task_of(number: int) -> ClipTask:
         return ClipTask(names[number], sources[names[number]], number, len(names), out, settings, plan, space)
 
-    tasks = [task_of(number) for number in captions]
+    tasks = {number: task_of(number) for number in captions}
+
+    def probed() -> Iterator[ClipTask]:
+        for number in probed_of(len(names)):
+            looking()
+            yield tasks.get(number) or task_of(number)  # what is learnt of it is not asked for again
+
     prompts = {shot.prompt for storyboard in captions.values() for shot in _shots(storyboard)} if text else set()
-    probed = [task_of(number) for number in probed_of(len(names))]
-    needed = disk_space(probed, len(names), prompts, out, share.count)
+    needed = disk_space(probed(), len(names), prompts, out, share.count)
     before(needed) if before else needed.check(out)
     prompts = set()
-    for task, record in _records(tasks, codec, jobs, watch):
+    for task, record in _records(list(tasks.values()), codec, jobs, watch):
         words = captions[task.number]
         kept = None if record.bad else _captions_within(task, words, record.seconds, bad)
         if record.bad or (words and kept is None):
@@ -162,7 +167,7 @@ def build_cache(
         if missing is not None:
             done = _report(findings, out, plan, space)
             return replace(done, missing=missing, strange=share.of_other_runs(out, missing))
-        notes = _notes(findings, folder_captions.stray_files(sources), text is not None)
+        notes = _notes(findings, folder_captions.stray_files(sources), text is not None, out)
         report = _report(findings, out, plan, space, notes)
         if not report.clips:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in report.skipped[:5])
@@ -217,7 +222,7 @@ def find_clips(folder: Path, out: Path, looking: Looking = lambda: None) -> dict
     return dict(sorted(found.items()))
 
 
-def _notes(findings: Findings, strays: list[str], encoder: bool) -> tuple[str, ...]:
+def _notes(findings: Findings, strays: list[str], encoder: bool, out: Path) -> tuple[str, ...]:
     """What a person may have meant otherwise: one line each, with how many clips and which."""
     notes = []
     if strays:
@@ -240,7 +245,20 @@ def _notes(findings: Findings, strays: list[str], encoder: bool) -> tuple[str, .
         note(f"whose {change}", "instr(changed, ?)", json.dumps(change))
     [(least,)] = findings.rows("SELECT ifnull(min(kept), 1.0) FROM found_clips")
     note(f"cropped to less than {CROPPED:.0%} of the picture (least {least:.0%})", "kept < ?", CROPPED)
+    if unread := _unread(findings, out):
+        size = sum((out / SHARDS / name).stat().st_size for name in unread)
+        what = f"in {out / SHARDS} that this dataset does not read, {size / GB:.1f} GB, of other settings or clips"
+        notes.append(_counted(len(unread), unread, "file", what))
     return tuple(notes)
+
+
+def _unread(findings: Findings, out: Path) -> list[str]:
+    """Files among the shards that belong to no window that was found."""
+    if not (out / SHARDS).is_dir():
+        return []
+    with os.scandir(out / SHARDS) as entries:
+        found = findings.without_window(f"{SHARDS}/{entry.name}" for entry in entries if entry.name[0] != ".")
+    return [name.removeprefix(f"{SHARDS}/") for name in found]
 
 
 def _contents(sources: dict[str, Path], captions: FolderCaptions) -> str:

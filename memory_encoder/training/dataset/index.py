@@ -219,6 +219,14 @@ class Findings:
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
         return self.connection.execute(query, values).fetchall()
 
+    def without_window(self, files: Iterable[str]) -> list[str]:
+        """Those of some files, sorted, that no window is in."""
+        self.connection.execute("CREATE TEMP TABLE files (file TEXT)")
+        self.connection.executemany("INSERT INTO files VALUES (?)", ((file,) for file in files))
+        found = self.rows("SELECT file FROM files WHERE file NOT IN (SELECT file FROM found_windows) ORDER BY file")
+        self.connection.execute("DROP TABLE files")
+        return [file for (file,) in found]
+
     def save(self, path: Path) -> None:
         """Writes what one of several processes has found, for `add`."""
         write_atomically(path, lambda temporary: self._into(temporary, "VACUUM INTO ?"))

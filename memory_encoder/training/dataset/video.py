@@ -151,13 +151,13 @@ def picture_ratio(path: Path) -> float | None:
 
 
 def declared_seconds(path: Path) -> float | None:
-    """The length that a file's header declares for its video, if any."""
+    """The length that a file's header declares for its video; None where it declares none, 0 for what is no video."""
     try:
         with av.open(str(path)) as container:
             stream = next(iter(container.streams.video), None)
-            return None if stream is None else _declared_length(container, stream)[0]
+            return 0.0 if stream is None else _declared_length(container, stream)[0]
     except FFmpegError:
-        return None
+        return 0.0
 
 
 def treatment(path: Path) -> str:
