@@ -259,7 +259,7 @@ class VideoMemoryDatasetCombine(io.ComfyNode):
             description="One run trains on both datasets, each batch on one of them. Use several for more.",
             inputs=[
                 MemoryDatasetSocket.Input("dataset", tooltip="From Cache Training Clips."),
-                MemoryDatasetSocket.Input("second_dataset", tooltip="Another one, of the same model and VAE."),
+                MemoryDatasetSocket.Input("second_dataset", tooltip="Another one, of the same model, VAE and fps."),
                 io.Float.Input(
                     "share",
                     default=0.0,
