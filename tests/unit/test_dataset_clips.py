@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -218,6 +221,60 @@ def bad_folder(folder: Path) -> dict[str, str]:
         "latin.mp4": r"latin\.txt is not UTF-8",
         "late.mp4": "no caption lies within the clip",
     }
+
+
+def test_a_name_that_is_no_text_leaves_out_its_clip_alone_and_says_so_before_it_is_encoded(tmp_path: Path) -> None:
+    """As archives of other systems leave them; an index holds text."""
+    clips, codec = tmp_path / "clips", CountingCodec()
+    counting(clips / "good.mp4")
+    odd = os.fsencode(clips) + b"/caf\xe9"
+    try:
+        os.rename(counting(clips / "a.mp4"), odd + b".mp4")
+    except OSError:
+        pytest.skip("this file system takes text alone")
+    Path(os.fsdecode(odd + b" 2.txt")).write_text("a stray one")
+    reason = "has a name that is not UTF-8 text, which no index holds; rename it"
+    for _ in range(2):
+        report = cache(clips, tmp_path / "out", codec)
+        assert report.skipped == (("caf\\udce9.mp4", reason),) and report.clips == 1
+        assert codec.encoded == 3  # one window
+        assert f"left out: caf\\udce9.mp4: {reason}".encode() in str(report).encode()
+        assert "1 text file that belongs to no clip: caf\\udce9 2.txt" in report.notes
+    with pytest.raises(DatasetError, match=r"clip caf\\udce9.mp4: has a name that is not UTF-8 text.*rename it"):
+        cache(clips, tmp_path / "out", on_bad="refuse")
+
+
+def test_a_caption_for_a_name_that_is_no_text_is_named_as_one_of_no_clip(tmp_path: Path) -> None:
+    counting(tmp_path / "clips" / "a.mp4")
+    (tmp_path / "clips" / "captions.json").write_text('{"a.mp4": "x", "b\\ud83d.mp4": "y"}')
+    [(name, reason)] = cache(tmp_path / "clips", tmp_path / "out", words=Words()).skipped
+    assert name == "b\\ud83d.mp4" and "not among the clips" in reason
+
+
+@pytest.mark.parametrize(("clip", "said"), [("NFD", "NFC"), ("NFC", "NFD")])
+@pytest.mark.parametrize("form", ["captions.json", "beside"])
+def test_a_clip_has_its_caption_however_the_accents_of_its_name_are_composed(
+    tmp_path: Path, clip: Literal["NFC", "NFD"], said: Literal["NFC", "NFD"], form: str
+) -> None:
+    """A Mac gives names in pieces that everybody types as one letter."""
+    name, typed = (unicodedata.normalize(kind, "café.mp4") for kind in (clip, said))
+    counting(tmp_path / "clips" / name)
+    if form == "beside":
+        (tmp_path / "clips" / typed).with_suffix(".txt").write_text("a cup")
+    else:
+        (tmp_path / "clips" / form).write_text(json.dumps({typed: "a cup"}))
+    report = cache(tmp_path / "clips", tmp_path / "out", words=Words(), heldout=(typed,))
+    assert (report.skipped, report.notes, report.heldout) == ((), (), 1)
+    [sample] = MemoryDataset.open(tmp_path / "out")
+    assert (sample.prompt, sample.source) == ("a cup", name)
+
+
+def test_two_captions_for_names_that_differ_in_their_accents_alone_are_refused(tmp_path: Path) -> None:
+    counting(tmp_path / "clips" / "café.mp4")
+    both = {unicodedata.normalize(kind, "café.mp4"): kind for kind in ("NFC", "NFD")}
+    (tmp_path / "clips" / "captions.json").write_text(json.dumps(both))
+    with pytest.raises(DatasetError, match=r"café\.mp4 is named twice, in two ways of writing it; keep one"):
+        cache(tmp_path / "clips", tmp_path / "out")
 
 
 def test_bad_clips_are_left_out_and_named_with_their_reason(tmp_path: Path) -> None:

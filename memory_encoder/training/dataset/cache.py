@@ -27,7 +27,7 @@ from .captions import FolderCaptions, captions_of, read_folder_captions, within
 from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip, clip_stamp
 from .disk_space import GB, DiskSpace, disk_space, probed_of
 from .index import Findings
-from .scan import Looking, files_below
+from .scan import Looking, files_below, is_text, readable
 from .settings import INDEX, BadClip, CacheSettings, DatasetError, Geometry, LatentSpace, heldout_names
 from .share import WHOLE, Share
 from .text import NO_ENCODER, TEXTS, TextEncoder, encode_prompts
@@ -74,7 +74,7 @@ class CacheReport:
                     "other clips, captions or settings; leave the folder of clips as it is, and start all processes "
                     "again with the same options"
                 )
-            return said
+            return readable(said)
         g = self.geometry
         lines = [
             f"{self.train + self.heldout} windows of {self.clips} clips ({self.train} to train, {self.heldout} held "
@@ -83,7 +83,8 @@ class CacheReport:
         ]
         if len(self.buckets) > 1:
             lines[1] = f"sizes and lengths: {'; '.join(self.buckets)}; in {self.folder}"
-        return "\n".join([*lines, *self.notes, *(f"left out: {name}: {reason}" for name, reason in self.skipped)])
+        lines += [*self.notes, *(f"left out: {name}: {reason}" for name, reason in self.skipped)]
+        return readable("\n".join(lines))
 
 
 def build_cache(
@@ -171,7 +172,7 @@ def build_cache(
         report = _report(findings, out, plan, space, notes)
         if not report.clips:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in report.skipped[:5])
-            raise DatasetError(f"no clip in {clips} can be used: {reasons}")
+            raise DatasetError(f"no clip in {readable(str(clips))} can be used: {reasons}")
         _write_index(findings, out, head, report)
     return report
 
@@ -277,7 +278,7 @@ def _counted(count: int, names: list[str], noun: str, what: str) -> str:
     """ "2 clips without a caption: a.mp4, b.mp4", with some of the names."""
     one = count == 1
     shown = ", ".join(names[:NAMED]) + (f" and {count - NAMED} more" if count > NAMED else "")
-    return f"{count} {noun}{'' if one else 's'} {what.replace('{s}', 's' if one else '')}: {shown}"
+    return readable(f"{count} {noun}{'' if one else 's'} {what.replace('{s}', 's' if one else '')}: {shown}")
 
 
 class _BadClips:
@@ -288,7 +289,7 @@ class _BadClips:
 
     def add(self, number: int, name: str, reason: str) -> None:
         if self.refuse:
-            raise DatasetError(f"clip {name}: {reason}; repair or remove it, or set on_bad to skip")
+            raise DatasetError(f"clip {readable(name)}: {readable(reason)}; repair or remove it, or set on_bad to skip")
         self.findings.skip(number, name, reason)
 
 
@@ -299,6 +300,8 @@ def _read_captions(
     captions: dict[int, Storyboard | None] = {}
     for number, name in names:
         try:
+            if not is_text(name):
+                raise BadClip("has a name that is not UTF-8 text, which no index holds; rename it")
             captions[number] = captions_of(name, folder, settings.window_seconds, settings.fps)
         except BadClip as error:
             bad.add(number, name, str(error))

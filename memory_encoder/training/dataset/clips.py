@@ -314,4 +314,4 @@ def file_hash(path: Path) -> str:
 def _slug(name: str) -> str:
     """A file name for a clip: readable, and its own even where names differ only in what had to be replaced."""
     readable = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[-60:]
-    return f"{readable}_{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+    return f"{readable}_{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,21 @@ def files_below(folder: Path, out: Path | None = None, looking: Looking = lambda
             path = Path(place, name)
             if name[0] != "." and _is_file(path):
                 yield path.relative_to(folder).as_posix(), path
+
+
+def composed(name: str) -> str:
+    """A name by which it is compared: the file systems of Macs and of others compose accents differently."""
+    return unicodedata.normalize("NFC", name)
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is text, which Linux and Windows do not ask of one."""
+    return name == readable(name)
+
+
+def readable(text: str) -> str:
+    """A text that may hold names of files, so that it can be shown and stored: what is no text becomes "\\udce9"."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def folder_stamp(folder: Path, looking: Looking = lambda: None) -> str:
