@@ -22,7 +22,7 @@ from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.training.dataset import clips as clips_module
 from memory_encoder.training.dataset.dataset import CorruptShard, MemoryDataset
 from memory_encoder.training.dataset.settings import BadClip, CacheSettings, DatasetError, plan_geometry
-from memory_encoder.training.dataset.video import Picture, VideoReader
+from memory_encoder.training.dataset.video import Picture, VideoReader, first_look
 from memory_encoder.training.dataset.windows import cut_windows, low_resolution_latents
 from tests.unit.dataset_clips import (
     FRAMES,
@@ -173,6 +173,40 @@ def test_turned_videos_are_shown_upright(tmp_path: Path, degrees: int, corner: t
     path = write_video(tmp_path / "turned.mp4", [40] * 3, rotation=degrees, marked=True, size=(64, 64))
     picture = next(iter(VideoReader(path, 8, 32, 32))).pixels.astype(int)
     assert picture[corner].min() > 200 and (picture > 150).all(-1).sum() < 40
+
+
+UPRIGHT = [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)]
+MIRRORED = [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)]
+
+
+def shown_by(directions: tuple[int, int, int, int], path: Path) -> Path:
+    """A marked video of which a step to the right is shown as (a, b), a step down as (c, d): right and down."""
+    a, b, c, d = directions
+    matrix = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30]
+    return write_video(path, [40] * 17, matrix=matrix, marked=True, size=(64, 32))
+
+
+@pytest.mark.parametrize("directions", [*UPRIGHT, *MIRRORED])
+def test_a_display_matrix_is_followed_to_each_corner(tmp_path: Path, directions: tuple[int, int, int, int]) -> None:
+    path = shown_by(directions, tmp_path / "shown.mp4")
+    a, b, c, d = directions
+    width, height = (64, 32) if a else (32, 64)
+    picture = next(iter(VideoReader(path, 8, width, height))).pixels.astype(int)
+    right, down = -a - c, -b - d  # from the middle to where the top left corner goes
+    corner = picture[height // 2 + down * (height // 2 - 2) - 1, width // 2 + right * (width // 2 - 2) - 1]
+    assert corner.min() > 200 and (picture > 150).all(-1).sum() < 100
+    assert first_look(path) == (width / height, directions in MIRRORED)
+
+
+def test_a_mirrored_clip_that_was_cached_upside_down_is_encoded_anew_and_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown_by((-1, 0, 0, 1), tmp_path / "clips" / "mirrored.mp4")
+    shown_by((-1, 0, 0, -1), tmp_path / "clips" / "turned.mp4")
+    with monkeypatch.context() as before:
+        before.setattr("memory_encoder.training.dataset.video.mirrored", lambda frame: False)
+        assert cache(tmp_path / "clips", tmp_path / "out").encoded == 2
+    assert cache(tmp_path / "clips", tmp_path / "out").encoded == 1
 
 
 @pytest.mark.parametrize(

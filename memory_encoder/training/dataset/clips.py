@@ -21,7 +21,7 @@ from ...frames import latents_in
 from ...pictures.codec import Codec
 from .buckets import Buckets
 from .settings import BadClip, CacheSettings, Geometry, LatentSpace
-from .video import VideoReader, picture_ratio, treatment
+from .video import VideoReader, first_look, treatment
 from .windows import Window, cut_windows, encode_window, scene_cuts
 
 SHARD_FORMAT = "video_memory_window"
@@ -65,8 +65,12 @@ class ClipTask:
     @cached_property
     def geometry(self) -> Geometry:
         """That of the bucket which keeps most of the clip's pictures."""
-        several = len(self.buckets.sizes) > 1
-        return self.buckets.for_ratio(picture_ratio(self.path) if several else None)
+        return self.buckets.for_ratio(self.look[0])
+
+    @cached_property
+    def look(self) -> tuple[float | None, bool]:
+        """See `first_look`."""
+        return first_look(self.path)
 
     @cached_property
     def decisive(self) -> dict[str, Any]:
@@ -85,6 +89,8 @@ class ClipTask:
         }
         if pixels := treatment(self.path):  # other clips keep the keys of before
             ingredients["pixels"] = pixels
+        if self.look[1]:
+            ingredients["mirrored"] = True
         return ingredients
 
     @property
