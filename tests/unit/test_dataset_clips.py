@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from memory_encoder.cli import main
 from memory_encoder.memory.compressor import _low_resolution, small_pictures
 from memory_encoder.memory.video_memory import VideoMemory
 from memory_encoder.training.dataset import clips as clips_module
@@ -255,6 +256,82 @@ def bad_folder(folder: Path) -> dict[str, str]:
         "latin.mp4": r"latin\.txt is not UTF-8",
         "late.mp4": "no caption lies within the clip",
     }
+
+
+@pytest.mark.parametrize(
+    ("suffix", "container", "codec"),
+    [
+        (".MTS", "mpegts", "libx264"),
+        (".m2ts", "mpegts", "libx264"),
+        (".3gp", "3gp", "libx264"),
+        (".wmv", "asf", "wmv2"),
+    ],
+)
+def test_clips_of_cameras_and_of_other_systems_are_seen_and_read_whole(
+    tmp_path: Path, suffix: str, container: str, codec: str
+) -> None:
+    (tmp_path / "clips").mkdir()
+    mode = {"mpegts_m2ts_mode": "1"} if suffix == ".m2ts" else {}
+    with av.open(str(tmp_path / "clips" / f"a{suffix}"), "w", format=container, options=mode) as out:
+        stream = out.add_stream(codec, rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for level in range(FRAMES):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 9 * level, np.uint8), "rgb24")))
+        out.mux(stream.encode())
+    report = cache(tmp_path / "clips", tmp_path / "out")
+    assert (report.train, report.skipped) == (1, ())
+
+
+def test_what_is_neither_clip_nor_caption_and_what_is_not_followed_is_counted_and_named(tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    counting(clips / "a.mp4")
+    counting(tmp_path / "elsewhere" / "b.mp4")
+    (clips / "captions.json").write_text('{"a.mp4": "x"}')
+    assert not [note for note in cache(clips, tmp_path / "out", words=Words()).notes]
+    for name in ("sound.wav", "film.xyz", ".hidden", "deep/notes.pdf"):
+        (clips / name).parent.mkdir(exist_ok=True)
+        (clips / name).touch()
+    try:
+        (clips / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    except OSError:
+        pytest.skip("links are not allowed here")
+    (clips / "gone.mp4").symlink_to(tmp_path / "gone.mp4")
+    (clips / "one.mp4").symlink_to(tmp_path / "elsewhere" / "b.mp4")
+    report = cache(clips, tmp_path / "out", words=Words())
+    assert report.clips == 2  # a link to a clip is one
+    assert report.notes[:3] == (
+        "3 files of another kind than clips and captions: deep/notes.pdf, film.xyz, sound.wav",
+        "1 linked folder not followed, whose clips are not seen: linked",
+        "1 path that cannot be looked at: gone.mp4",
+    )
+    for clip in clips.glob("*.mp4"):
+        clip.unlink()
+    with pytest.raises(DatasetError, match=r"holds no video .*\(1 linked folder not followed.*known are \.mp4"):
+        cache(clips, tmp_path / "out")
+
+
+@pytest.mark.parametrize("command", ["cache --host h", "evaluate --host h"])
+def test_a_second_folder_of_clips_is_refused_and_not_taken_in_place_of_the_first(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--vae", "v", "--out", "out", "--clips", "one", "--clips", "two"])
+    assert "argument --clips: one and two are two folders; put them below one" in capsys.readouterr().err
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing it fails, as for somebody without the right."""
+    counting(tmp_path / "clips" / "a.mp4")
+    counting(tmp_path / "clips" / "barred" / "b.mp4")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("barred"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    assert "1 path that cannot be looked at: barred" in cache(tmp_path / "clips", tmp_path / "out").notes
 
 
 def test_a_name_that_is_no_text_leaves_out_its_clip_alone_and_says_so_before_it_is_encoded(tmp_path: Path) -> None:

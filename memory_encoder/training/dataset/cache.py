@@ -23,11 +23,11 @@ from ...frames import frames_in
 from ...pictures.codec import Codec
 from ...storyboard import Storyboard
 from .buckets import Buckets, plan_buckets
-from .captions import FolderCaptions, captions_of, read_folder_captions, within
+from .captions import FOLDER_FILES, SUFFIXES, FolderCaptions, captions_of, read_folder_captions, within
 from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip, clip_stamp
 from .disk_space import GB, DiskSpace, disk_space, probed_of
 from .index import Findings
-from .scan import Looking, files_below, is_text, readable
+from .scan import Looking, files_below, is_text, readable, unseen_below
 from .settings import INDEX, BadClip, CacheSettings, DatasetError, Geometry, LatentSpace, heldout_names
 from .share import WHOLE, Share
 from .text import NO_ENCODER, TEXTS, TextEncoder, encode_prompts
@@ -168,7 +168,8 @@ def build_cache(
         if missing is not None:
             done = _report(findings, out, plan, space)
             return replace(done, missing=missing, strange=share.of_other_runs(out, missing))
-        notes = _notes(findings, folder_captions.stray_files(sources), text is not None, out)
+        unseen = _unseen(clips, out, looking)
+        notes = (*unseen, *_notes(findings, folder_captions.stray_files(sources), text is not None, out))
         report = _report(findings, out, plan, space, notes)
         if not report.clips:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in report.skipped[:5])
@@ -219,8 +220,23 @@ def find_clips(folder: Path, out: Path, looking: Looking = lambda: None) -> dict
         raise DatasetError(f"clips folder {folder} does not exist; give a folder of videos")
     found = {n: path for n, path in files_below(folder, out, looking) if path.suffix.lower() in EXTENSIONS}
     if not found:
-        raise DatasetError(f"clips folder {folder} holds no video; known are {', '.join(EXTENSIONS)}")
+        unseen = "".join(f" ({note})" for note in _unseen(folder, out, looking))
+        raise DatasetError(f"clips folder {folder} holds no video{unseen}; known are {', '.join(EXTENSIONS)}")
     return dict(sorted(found.items()))
+
+
+def _unseen(folder: Path, out: Path, looking: Looking) -> tuple[str, ...]:
+    """What lies among the clips and is neither clip nor caption: a line each for its kinds."""
+    known = (*EXTENSIONS, *SUFFIXES)
+    others = [name for name, path in files_below(folder, out, looking) if path.suffix.lower() not in known]
+    others = sorted(name for name in others if name not in FOLDER_FILES)
+    unseen = unseen_below(folder, out, looking)
+    kinds = (
+        (others, "file", "of another kind than clips and captions"),
+        (unseen["link"], "linked folder", "not followed, whose clips are not seen"),
+        (unseen["barred"], "path", "that cannot be looked at"),
+    )
+    return tuple(_counted(len(names), names, noun, what) for names, noun, what in kinds if names)
 
 
 def _notes(findings: Findings, strays: list[str], encoder: bool, out: Path) -> tuple[str, ...]:

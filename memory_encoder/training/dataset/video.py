@@ -19,7 +19,10 @@ from av.error import FFmpegError
 from .hdr import TRANSFERS, ToneMapping, colours_of
 from .settings import BadClip
 
-EXTENSIONS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".flv", ".ts", ".mpg", ".mpeg", ".gif")
+EXTENSIONS = (
+    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".flv", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp", ".wmv",
+    ".gif",
+)  # fmt: skip
 MAX_GAP_SECONDS = 60.0  # between two frames; more is a broken clock, not a slow picture
 MAX_BACKWARDS_SECONDS = 1.0
 _EARLY_END_SECONDS = 0.25  # containers round the length that they declare
