@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from memory_encoder.digests import section_key
+from memory_encoder.training.dataset.buckets import plan_buckets
 from memory_encoder.training.dataset.cache import build_cache
 from memory_encoder.training.dataset.dataset import MemoryDataset
-from memory_encoder.training.dataset.disk_space import DiskSpace
-from memory_encoder.training.dataset.settings import DatasetError
+from memory_encoder.training.dataset.disk_space import DiskSpace, window_bytes
+from memory_encoder.training.dataset.settings import CacheSettings, DatasetError
 from memory_encoder.training.dataset.text import TextEncoder, lengthened, shortened
 from tests.unit.dataset_clips import SETTINGS, SPACE, TEXT, CountingCodec, as_version_1, cache, counting, rows_of
 
@@ -113,6 +115,23 @@ def test_windows_of_other_lengths_count_with_their_own_size(clips: Path, tmp_pat
         build_cache(clips, tmp_path / f"out{least}", settings, SPACE, CountingCodec().codec, before=said.append)
     assert [needed.windows for needed in said] == [3, 4]
     assert 0 < said[1].latents - said[0].latents < said[0].latents / 3
+
+
+@pytest.mark.parametrize(
+    ("host", "fps", "channels", "spatial"), [("5B", 24, 48, 16), ("14B", 16, 16, 8), ("HunyuanVideo", 24, 16, 8)]
+)
+def test_the_training_page_says_what_a_window_takes_at_the_frame_rate_of_its_model(
+    host: str, fps: int, channels: int, spatial: int
+) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    space = dataclasses.replace(SPACE, channels=channels, spatial=spatial)
+    said = re.findall(rf"(\d+) MB for (?:Wan )?(?:2\.2 )?{host} at {fps} fps", page)
+    lengths = (25, 20)
+    assert len(said) == len(lengths)
+    for seconds, megabytes in zip(lengths, said, strict=True):
+        settings = CacheSettings(832, 480, fps, window_seconds=seconds)
+        buckets = plan_buckets(settings, space)
+        assert round(window_bytes(buckets.lengths[0], settings, buckets, space) / 1e6) == int(megabytes)
 
 
 def estimate(clips: Path, out: Path, **changes: Any) -> tuple[DiskSpace, int]:
