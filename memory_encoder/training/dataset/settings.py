@@ -206,9 +206,13 @@ def heldout_names(names: Iterable[str], heldout: tuple[str, ...] | float) -> set
     names = list(names)
     if not isinstance(heldout, tuple):
         return {name for name in names if _unit_hash(name) < heldout}
+    known: dict[str, set[str]] = {}
+    for name in names:
+        for called in {composed(name), composed(name.rsplit("/", 1)[-1])}:
+            known.setdefault(called, set()).add(name)
     chosen: set[str] = set()
     for wanted in heldout:
-        found = {name for name in names if composed(wanted) in (composed(name), composed(name.rsplit("/", 1)[-1]))}
+        found = known.get(composed(wanted), set())
         if not found:
             raise DatasetError(f"heldout names {wanted[:120]!r}, which is not among the clips; correct the name")
         chosen |= found
