@@ -9,7 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..memory_encoder.files import named_folder
+from ..memory_encoder.files import FolderNameError, named_folder
 from ..memory_encoder.training.dataset.cache import build_cache
 from ..memory_encoder.training.dataset.dataset import MemoryDataset
 from ..memory_encoder.training.dataset.disk_space import DiskSpace
@@ -26,6 +26,7 @@ from ..memory_encoder.training.dataset.settings import (
     parse_rates,
 )
 from ..memory_encoder.training.dataset.text import TextEncoder
+from .dataset_files import FilesOfDatasets
 from .events import show_text
 from .runtime import folders
 from .runtime.compress import codec_for, normalised_history
@@ -34,6 +35,7 @@ from .runtime.sampling import empty_conditioning, host_of
 from .sockets import CATEGORY, MemoryDatasetSocket, fps_input, model_input, size_inputs, vae_input, with_advanced
 
 log = logging.getLogger("video_memory")
+FILES = FilesOfDatasets()
 
 
 class VideoMemoryDataset(io.ComfyNode):
@@ -129,13 +131,15 @@ class VideoMemoryDataset(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, folder: Any, **_: Any) -> str:
-        """Changes with the files of the folder, so that new clips are seen."""
-        name = folder[0] if isinstance(folder, list) else folder
-        if not isinstance(name, str) or not name.strip():
+    def fingerprint_inputs(cls, folder: Any, name: Any = None, **_: Any) -> str:
+        """Changes with the files of the folder, so that new clips are seen, and when the dataset was deleted or changed
+        since it was made, so that the cache can be run again."""
+        folder, name = (value[0] if isinstance(value, list) and value else value for value in (folder, name))
+        if not isinstance(folder, str) or not folder.strip():
             return ""
         try:
-            return folder_stamp(folders.clips_folder(name), stop_searching)
+            clips = folder_stamp(folders.clips_folder(folder), stop_searching)
+            return f"{clips} {FILES.losses(_dataset_folder(name), stop_searching)}"
         except InterruptedError:
             return ""  # core would take it for an error of ours; the run that follows stops at once
 
@@ -193,7 +197,16 @@ class VideoMemoryDataset(io.ComfyNode):
                 looking=stop_if_interrupted,
             )
         )
+        FILES.record(out, stop_if_interrupted)
         return io.NodeOutput(MemoryDataset.open(out, settings.on_bad), report, ui={"text": [report]})
+
+
+def _dataset_folder(name: Any) -> Path | None:
+    """The folder of a dataset; None for a name that comes through a link, or that the run will refuse."""
+    try:
+        return named_folder(folders.dataset_root(), name, "name") if isinstance(name, str) else None
+    except FolderNameError:
+        return None
 
 
 def say_space(needed: DiskSpace, out: Path) -> None:
@@ -259,7 +272,7 @@ class VideoMemoryDatasetCombine(io.ComfyNode):
             description="One run trains on both datasets, each batch on one of them. Use several for more.",
             inputs=[
                 MemoryDatasetSocket.Input("dataset", tooltip="From Cache Training Clips."),
-                MemoryDatasetSocket.Input("second_dataset", tooltip="Another one, of the same model and VAE."),
+                MemoryDatasetSocket.Input("second_dataset", tooltip="Another one, of the same model, VAE and fps."),
                 io.Float.Input(
                     "share",
                     default=0.0,

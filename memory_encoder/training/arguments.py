@@ -105,6 +105,19 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
 
 
+class _OneFolder(argparse.Action):
+    """A folder that is given once: of two the first would be left out in silence."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        if getattr(namespace, self.dest, None) is not None:
+            raise argparse.ArgumentError(
+                self,
+                f"{getattr(namespace, self.dest)} and {values} are two folders; put them below one, or give a command "
+                "for each (train takes several datasets)",
+            )
+        setattr(namespace, self.dest, values)
+
+
 def _add_option(parser: argparse.ArgumentParser, name: str, default: Any, kind: Any) -> None:
     """One field of TrainOptions; what is not given stays None, so that a preset or the run's beginning decides."""
     settings: dict[str, Any] = {"help": f"{OPTIONS[name]} (default {default})"}
@@ -120,7 +133,7 @@ def _add_option(parser: argparse.ArgumentParser, name: str, default: Any, kind: 
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--clips", type=Path, required=True, help="folder of videos")
+    add("--clips", type=Path, required=True, action=_OneFolder, help="folder of videos")
     add("--out", type=Path, required=True, help="folder for report.json and sheet.png")
     for name in ("host", "vae", "lora"):
         add(f"--{name}", help=f"{name} file; by default that of the tiny family")
@@ -148,8 +161,9 @@ def add_history_guidance(parser: argparse.ArgumentParser) -> None:
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
-        "--clips", type=Path, required=True, help="folder of videos, with .txt or storyboard .json captions beside them"
-    )
+        "--clips", type=Path, required=True, action=_OneFolder,
+        help="folder of videos, with .txt or storyboard .json captions beside them",
+    )  # fmt: skip
     add("--out", type=Path, required=True, help="folder of the dataset; run the same command again to go on")
     add("--host", required=True, help="diffusion model file (Wan 2.1 or 2.2, HunyuanVideo); its weights are not loaded")
     add("--vae", required=True, help="VAE file that belongs to it")

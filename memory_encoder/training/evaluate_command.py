@@ -37,6 +37,7 @@ from ..injection.selection import MemorySettings
 from ..phi.encoder import MemoryEncoder
 from ..phi.trained_on import TOLERANCE, TrainedOn
 from .dataset.cache import find_clips
+from .dataset.scan import composed, readable
 from .dataset.settings import BadClip, DatasetError
 from .dataset.text import Conditioning
 from .dataset.video import VideoReader
@@ -88,7 +89,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
         evaluation = Evaluation(args, [encoder.config.rate for encoder in encoders], remarks, about)
         try:
             for number, (name, path) in enumerate(clips.items(), 1):
-                evaluation.clip(judge, name, path, f"clip {number} of {len(clips)}")
+                evaluation.clip(judge, readable(name), path, f"clip {number} of {len(clips)}")
         except KeyboardInterrupt:
             print(f"stopped; {len(evaluation.scores)} of {len(clips)} clips are in the report", flush=True)
             raise
@@ -160,7 +161,8 @@ def remarks_on(
             "without --text-encoder the model is told one token of zeros, where it was trained with the text of an "
             "empty prompt; give its text encoder for figures to compare"
         )
-    if seen := sorted(set(clips) & set().union(*map(clips_trained_on, encoders))):
+    trained_on = {composed(name) for encoder in encoders for name in clips_trained_on(encoder)}
+    if seen := sorted(readable(name) for name in clips if composed(name) in trained_on):
         remarks.append(
             f"{len(seen)} of {len(clips)} clips have the names of clips that were trained on ({names_in_line(seen)}): "
             f"what they score says nothing of new ones; those in {HELD_OUT} beside the encoder were held out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -164,6 +165,32 @@ def test_the_node_notices_new_clips(node: Any, files: dict[str, Path]) -> None:
     assert before != node.fingerprint_inputs(folder=str(files["clips"]))
     with pytest.raises(ValueError, match="not below ComfyUI's input folder"):
         node.fingerprint_inputs(folder="../elsewhere")
+
+
+def test_the_node_runs_again_when_its_dataset_was_deleted_or_damaged_and_not_otherwise(
+    node: Any, comfy: Any, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comfy.folder_paths, "output_directory", str(tmp_path))
+    out = tmp_path / "video_memory_datasets" / "clips"
+
+    def fingerprint(name: Any = "clips") -> str:
+        return node.fingerprint_inputs(folder=[str(files["clips"])], name=[name])
+
+    before = fingerprint()
+    run(node, files)
+    assert before == fingerprint() == fingerprint()  # the first run need not be checked by a second one
+    seen, others = {before}, (fingerprint("other"), fingerprint(None))
+
+    def cut_short() -> None:
+        next((out / "shards").iterdir()).write_bytes(b"")
+
+    for harm in (lambda: shutil.rmtree(out), cut_short, (out / "index.json").unlink):
+        harm()
+        assert fingerprint() not in seen and fingerprint() == fingerprint()
+        seen.add(fingerprint())
+        assert len(run(node, files).args[0]) == 2 and fingerprint() in seen
+    assert fingerprint("other") == others[0] and fingerprint(None) != others[1]  # one through a link may be any
+    assert fingerprint("no/name")
 
 
 def test_clips_are_read_below_input_and_where_the_owner_allows_and_nowhere_else(

@@ -84,6 +84,8 @@ def write_video(path: Path, levels: Iterable[int], times: Iterable[float] | None
         stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
         if rotation := options.get("rotation"):
             stream.set_display_rotation(rotation)
+        if matrix := options.get("matrix"):
+            stream.set_display_matrix(matrix)
         moments = list(times) if times is not None else [i / 8 for i in range(len(levels))]
         for level, moment, following in zip(levels, moments, [*moments[1:], moments[-1] + 1 / 8], strict=True):
             picture = np.full((height, width, 3), level, np.uint8)

@@ -87,6 +87,19 @@ def test_datasets_that_do_not_fit_are_refused_with_what_differs(folders: list[st
         open_datasets(folders).check_encoder(SPACE.encoder_config("4x4x2", "ceil"))
 
 
+@pytest.mark.parametrize("fps", [12.0, 7.992])
+def test_datasets_of_different_frame_rates_are_refused_with_both_and_the_cure(
+    folders: list[str], tmp_path: Path, fps: float
+) -> None:
+    """One encoder is trained for one clock: what a second is, how long a section, what its file says of it."""
+    counting(tmp_path / "c" / "clip.mp4", 40)
+    cache(tmp_path / "c", tmp_path / "fast", fps=fps)
+    with pytest.raises(
+        DatasetError, match=rf"data a and fast do not fit together: fps 8\.0 and {fps}; cache both.* fps$"
+    ):
+        open_datasets([folders[0], str(tmp_path / "fast")])
+
+
 def test_a_share_is_read_behind_the_folder_and_drives_and_odd_names_stay_folders(tmp_path: Path) -> None:
     (tmp_path / "clips:0.5").mkdir()
     assert parse_share("data/b:0.3") == ("data/b", 0.3)

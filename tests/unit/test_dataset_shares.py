@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 import pytest
@@ -77,6 +79,82 @@ def test_other_clips_or_settings_are_not_put_together_with_what_is_left(clips: P
     counting(clips / "new.mp4", 17)
     assert shared(clips, tmp_path / "out", Share(1, 2)).missing == (0,)
     assert shared(clips, tmp_path / "out", Share(0, 2)).clips == 6
+
+
+def captions(out: Path) -> dict[str, str | None]:
+    return {sample.source: sample.prompt for sample in MemoryDataset.open(out)}
+
+
+def shares_left(out: Path) -> list[Path]:
+    return list((out / "shares").glob("*.sqlite"))
+
+
+@pytest.mark.parametrize("form", ["text", "captions.json"])
+def test_what_a_process_found_before_captions_were_corrected_enters_no_index(
+    clips: Path, tmp_path: Path, form: str
+) -> None:
+    """Process 1 ended, process 2 was killed; captions are corrected and both started, and the second ends first."""
+    out = tmp_path / "out"
+
+    def say(word: str) -> None:
+        words = {path.name: f"{word} words" for path in clips.glob("?.mp4")}
+        for name, caption in words.items() if form == "text" else ():
+            (clips / name).with_suffix(".txt").write_text(caption)
+        if form == "captions.json":
+            for path in clips.glob("?.txt"):
+                path.unlink()
+            (clips / form).write_text(json.dumps(words))
+
+    say("old")
+    shared(clips, out, Share(0, 2))
+    say("new")
+    first = shared(clips, out, Share(1, 2))
+    assert first.missing == first.strange == (0,) and not (out / "index.json").exists()
+    assert "what process 1 has found, which is of other clips, captions or settings" in str(first)
+    assert shared(clips, out, Share(0, 2)).missing is None
+    assert set(captions(out).values()) == {"new words"} and not shares_left(out)
+
+
+def test_what_a_process_found_of_a_clip_that_was_replaced_enters_no_index(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shared(clips, out, Share(0, 2))
+    counting(clips / "0.mp4", 51)
+    assert shared(clips, out, Share(1, 2)).missing == (0,)
+    assert shared(clips, out, Share(0, 2)).train == 9  # three windows in place of one
+    shared(clips, out, Share(0, 2))
+    os.utime(clips / "0.mp4", (0, 0))  # of the same size
+    assert shared(clips, out, Share(1, 2)).strange == (0,)
+
+
+def test_a_clip_that_arrives_between_two_starts_is_said_by_the_one_that_ends_last(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "not put together" not in str(shared(clips, out, Share(0, 2)))
+    counting(clips / "new.mp4", 17)
+    assert "start all processes again" in str(shared(clips, out, Share(1, 2)))
+    assert shared(clips, out, Share(0, 2)).clips == 6 and not shares_left(out)
+
+
+def test_a_process_takes_away_what_it_left_before_as_soon_as_it_begins(clips: Path, tmp_path: Path) -> None:
+    """Otherwise one that ends sooner would put it together in place of what this run is about to find."""
+    out = tmp_path / "out"
+    shared(clips, out, Share(0, 2))
+    other: list[CacheReport] = []
+
+    def end_sooner(needed: object) -> None:
+        assert not shares_left(out)
+        other.append(shared(clips, out, Share(1, 2)))
+
+    assert shared(clips, out, Share(0, 2), before=end_sooner).missing is None
+    assert other[0].missing == (0,) and not other[0].strange and not shares_left(out)
+
+
+def test_no_share_is_left_beside_an_index_however_many_processes_there_were(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for number in range(2):
+        shared(clips, out, Share(number, 3))
+    assert len(shares_left(out)) == 2
+    shared(clips, out, Share())
+    assert not shares_left(out)
 
 
 def test_a_share_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

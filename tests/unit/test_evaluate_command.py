@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,17 @@ def test_frames_are_drawn_as_films_are_and_by_the_models_own_shift_where_no_film
     assert drawing_shift([trained("retrieval", shift=30.0)], PATCHER) == 8.0
     assert drawing_shift([None, trained(shift=3.0)], PATCHER) == 3.0
     assert drawing_shift([None], PATCHER) == 8.0
+
+
+def test_a_clip_that_was_trained_on_is_named_however_its_accents_are_composed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = [unicodedata.normalize(kind, "café.mp4") for kind in ("NFC", "NFD")]
+    monkeypatch.setattr(evaluate_command, "read_trained_on", lambda path: trained())
+    (tmp_path / "trained.txt").write_text(f"{names[1]}\n", encoding="utf-8")
+    for name in names:
+        [remark] = remarks_on(ASKED, [tmp_path / "encoder.safetensors"], tmp_path / "lora.safetensors", [name, "b.mp4"])
+        assert remark.startswith("1 of 2 clips have the names of clips that were trained on")
 
 
 def test_a_memory_without_its_lora_and_one_of_half_the_timesteps_are_named(

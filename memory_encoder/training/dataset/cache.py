@@ -11,22 +11,23 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...digests import section_key
 from ...files import remove_abandoned, write_bytes
 from ...frames import frames_in
 from ...pictures.codec import Codec
 from ...storyboard import Storyboard
 from .buckets import Buckets, plan_buckets
-from .captions import FolderCaptions, captions_of, read_folder_captions, within
-from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip
-from .disk_space import DiskSpace, disk_space, probed_of
+from .captions import FOLDER_FILES, SUFFIXES, FolderCaptions, captions_of, read_folder_captions, within
+from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip, clip_stamp
+from .disk_space import GB, DiskSpace, disk_space, probed_of
 from .index import Findings
-from .scan import Looking, files_below
+from .scan import Looking, files_below, is_text, readable, unseen_below
 from .settings import INDEX, BadClip, CacheSettings, DatasetError, Geometry, LatentSpace, heldout_names
 from .share import WHOLE, Share
 from .text import NO_ENCODER, TEXTS, TextEncoder, encode_prompts
@@ -45,7 +46,8 @@ class CacheReport:
     is used, but perhaps not as meant.
 
     buckets: the shapes that windows have. missing: numbers of the shares that other processes have not finished; as
-    long as there are some, there is no index.
+    long as there are some, there is no index. strange: those of them that are there, but of other clips, captions or
+    settings.
     """
 
     folder: Path
@@ -58,14 +60,21 @@ class CacheReport:
     notes: tuple[str, ...] = ()
     buckets: tuple[str, ...] = ()
     missing: tuple[int, ...] | None = None
+    strange: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         if self.missing is not None:
-            others = ", ".join(str(number + 1) for number in self.missing)
-            return (
+            said = (
                 f"this process's share is done: {self.clips} clips, {self.encoded} windows encoded now; the last "
-                f"process to end writes the index in {self.folder} (not done yet: {others})"
+                f"process to end writes the index in {self.folder} (not done yet: {_numbered(self.missing)})"
             )
+            if self.strange:
+                said += (
+                    f"\nnot put together with this one: what process {_numbered(self.strange)} has found, which is of "
+                    "other clips, captions or settings; leave the folder of clips as it is, and start all processes "
+                    "again with the same options"
+                )
+            return readable(said)
         g = self.geometry
         lines = [
             f"{self.train + self.heldout} windows of {self.clips} clips ({self.train} to train, {self.heldout} held "
@@ -74,7 +83,8 @@ class CacheReport:
         ]
         if len(self.buckets) > 1:
             lines[1] = f"sizes and lengths: {'; '.join(self.buckets)}; in {self.folder}"
-        return "\n".join([*lines, *self.notes, *(f"left out: {name}: {reason}" for name, reason in self.skipped)])
+        lines += [*self.notes, *(f"left out: {name}: {reason}" for name, reason in self.skipped)]
+        return readable("\n".join(lines))
 
 
 def build_cache(
@@ -107,6 +117,8 @@ def build_cache(
     heldout = heldout_names(names, settings.heldout)
     folder_captions = read_folder_captions(clips, out, looking)
     _remove_leftovers(out)
+    share.begin(out)
+    contents = _contents(sources, folder_captions) if share.count > 1 else ""  # before any of it is read
     findings = Findings()
     bad = _BadClips(settings, findings)
     strangers = folder_captions.strangers(sources) if share.number == 0 else []
@@ -117,13 +129,18 @@ def build_cache(
     def task_of(number: int) -> ClipTask:
         return ClipTask(names[number], sources[names[number]], number, len(names), out, settings, plan, space)
 
-    tasks = [task_of(number) for number in captions]
+    tasks = {number: task_of(number) for number in captions}
+
+    def probed() -> Iterator[ClipTask]:
+        for number in probed_of(len(names)):
+            looking()
+            yield tasks.get(number) or task_of(number)  # what is learnt of it is not asked for again
+
     prompts = {shot.prompt for storyboard in captions.values() for shot in _shots(storyboard)} if text else set()
-    probed = [task_of(number) for number in probed_of(len(names))]
-    needed = disk_space(probed, len(names), prompts, out, share.count)
+    needed = disk_space(probed(), len(names), prompts, out, share.count)
     before(needed) if before else needed.check(out)
     prompts = set()
-    for task, record in _records(tasks, codec, jobs, watch):
+    for task, record in _records(list(tasks.values()), codec, jobs, watch):
         words = captions[task.number]
         kept = None if record.bad else _captions_within(task, words, record.seconds, bad)
         if record.bad or (words and kept is None):
@@ -147,14 +164,16 @@ def build_cache(
         "space": asdict(space),
         "text_encoder": text.identity if text else NO_ENCODER,
     }
-    with share.gathered(findings, out, {"names": names, "head": head}) as missing:
+    with share.gathered(findings, out, {"names": names, "contents": contents, "head": head}) as missing:
         if missing is not None:
-            return _report(findings, out, plan, space, missing=missing)
-        notes = _notes(findings, folder_captions.stray_files(sources), text is not None)
+            done = _report(findings, out, plan, space)
+            return replace(done, missing=missing, strange=share.of_other_runs(out, missing))
+        unseen = _unseen(clips, out, looking)
+        notes = (*unseen, *_notes(findings, folder_captions.stray_files(sources), text is not None, out))
         report = _report(findings, out, plan, space, notes)
         if not report.clips:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in report.skipped[:5])
-            raise DatasetError(f"no clip in {clips} can be used: {reasons}")
+            raise DatasetError(f"no clip in {readable(str(clips))} can be used: {reasons}")
         _write_index(findings, out, head, report)
     return report
 
@@ -177,7 +196,6 @@ def _report(
     plan: Buckets,
     space: LatentSpace,
     notes: tuple[str, ...] = (),
-    missing: tuple[int, ...] | None = None,
 ) -> CacheReport:
     [(clips, encoded)] = findings.rows("SELECT count(*), ifnull(sum(encoded), 0) FROM found_clips")
     windows = "SELECT {0}, count(*) FROM found_windows JOIN found_clips USING (clip) GROUP BY {0}"
@@ -189,9 +207,8 @@ def _report(
     )
     skipped = tuple(findings.rows("SELECT source, reason FROM found_skipped ORDER BY clip, rowid"))
     return CacheReport(
-        out, clips, count.get("train", 0), count.get("heldout", 0), encoded, plan.sizes[0], skipped, notes, buckets,
-        missing,
-    )  # fmt: skip
+        out, clips, count.get("train", 0), count.get("heldout", 0), encoded, plan.sizes[0], skipped, notes, buckets
+    )
 
 
 def find_clips(folder: Path, out: Path, looking: Looking = lambda: None) -> dict[str, Path]:
@@ -203,11 +220,26 @@ def find_clips(folder: Path, out: Path, looking: Looking = lambda: None) -> dict
         raise DatasetError(f"clips folder {folder} does not exist; give a folder of videos")
     found = {n: path for n, path in files_below(folder, out, looking) if path.suffix.lower() in EXTENSIONS}
     if not found:
-        raise DatasetError(f"clips folder {folder} holds no video; known are {', '.join(EXTENSIONS)}")
+        unseen = "".join(f" ({note})" for note in _unseen(folder, out, looking))
+        raise DatasetError(f"clips folder {folder} holds no video{unseen}; known are {', '.join(EXTENSIONS)}")
     return dict(sorted(found.items()))
 
 
-def _notes(findings: Findings, strays: list[str], encoder: bool) -> tuple[str, ...]:
+def _unseen(folder: Path, out: Path, looking: Looking) -> tuple[str, ...]:
+    """What lies among the clips and is neither clip nor caption: a line each for its kinds."""
+    known = (*EXTENSIONS, *SUFFIXES)
+    others = [name for name, path in files_below(folder, out, looking) if path.suffix.lower() not in known]
+    others = sorted(name for name in others if name not in FOLDER_FILES)
+    unseen = unseen_below(folder, out, looking)
+    kinds = (
+        (others, "file", "of another kind than clips and captions"),
+        (unseen["link"], "linked folder", "not followed, whose clips are not seen"),
+        (unseen["barred"], "path", "that cannot be looked at"),
+    )
+    return tuple(_counted(len(names), names, noun, what) for names, noun, what in kinds if names)
+
+
+def _notes(findings: Findings, strays: list[str], encoder: bool, out: Path) -> tuple[str, ...]:
     """What a person may have meant otherwise: one line each, with how many clips and which."""
     notes = []
     if strays:
@@ -230,14 +262,39 @@ def _notes(findings: Findings, strays: list[str], encoder: bool) -> tuple[str, .
         note(f"whose {change}", "instr(changed, ?)", json.dumps(change))
     [(least,)] = findings.rows("SELECT ifnull(min(kept), 1.0) FROM found_clips")
     note(f"cropped to less than {CROPPED:.0%} of the picture (least {least:.0%})", "kept < ?", CROPPED)
+    if unread := _unread(findings, out):
+        size = sum((out / SHARDS / name).stat().st_size for name in unread)
+        what = f"in {out / SHARDS} that this dataset does not read, {size / GB:.1f} GB, of other settings or clips"
+        notes.append(_counted(len(unread), unread, "file", what))
     return tuple(notes)
+
+
+def _unread(findings: Findings, out: Path) -> list[str]:
+    """Files among the shards that belong to no window that was found."""
+    if not (out / SHARDS).is_dir():
+        return []
+    with os.scandir(out / SHARDS) as entries:
+        found = findings.without_window(f"{SHARDS}/{entry.name}" for entry in entries if entry.name[0] != ".")
+    return [name.removeprefix(f"{SHARDS}/") for name in found]
+
+
+def _contents(sources: dict[str, Path], captions: FolderCaptions) -> str:
+    """A hash of what clips and captions are now, by which shares of one dataset are told from those of another."""
+    return section_key(
+        "", {"clips": [clip_stamp(path) for path in sources.values()], "texts": captions.digest(sources)}
+    )
+
+
+def _numbered(numbers: Iterable[int]) -> str:
+    """Numbers of shares as people count them."""
+    return ", ".join(str(number + 1) for number in numbers)
 
 
 def _counted(count: int, names: list[str], noun: str, what: str) -> str:
     """ "2 clips without a caption: a.mp4, b.mp4", with some of the names."""
     one = count == 1
     shown = ", ".join(names[:NAMED]) + (f" and {count - NAMED} more" if count > NAMED else "")
-    return f"{count} {noun}{'' if one else 's'} {what.replace('{s}', 's' if one else '')}: {shown}"
+    return readable(f"{count} {noun}{'' if one else 's'} {what.replace('{s}', 's' if one else '')}: {shown}")
 
 
 class _BadClips:
@@ -248,7 +305,7 @@ class _BadClips:
 
     def add(self, number: int, name: str, reason: str) -> None:
         if self.refuse:
-            raise DatasetError(f"clip {name}: {reason}; repair or remove it, or set on_bad to skip")
+            raise DatasetError(f"clip {readable(name)}: {readable(reason)}; repair or remove it, or set on_bad to skip")
         self.findings.skip(number, name, reason)
 
 
@@ -259,6 +316,8 @@ def _read_captions(
     captions: dict[int, Storyboard | None] = {}
     for number, name in names:
         try:
+            if not is_text(name):
+                raise BadClip("has a name that is not UTF-8 text, which no index holds; rename it")
             captions[number] = captions_of(name, folder, settings.window_seconds, settings.fps)
         except BadClip as error:
             bad.add(number, name, str(error))

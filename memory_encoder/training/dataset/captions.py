@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,8 @@ from ...storyboard import (
     parse_storyboard,
     read_storyboard,
 )
-from .scan import Looking, files_below
+from .clips import file_hash
+from .scan import Looking, composed, files_below, readable
 from .settings import BadClip, DatasetError
 
 FOLDER_FILES = ("captions.json", "captions.jsonl")
@@ -39,7 +41,8 @@ _TIMED = re.compile(
 
 @dataclass(frozen=True)
 class FolderCaptions:
-    """What `captions.json` or `captions.jsonl` says of each clip, by its path below the folder or its file name.
+    """What `captions.json` or `captions.jsonl` says of each clip, by its path below the folder or its file name; all
+    names are `composed`.
 
     JSON: `{"clip.mp4": CAPTION, ...}`, or a list of `{"file": "clip.mp4", "caption": CAPTION}`. JSON lines: one such
     object per line. CAPTION is a text, a storyboard in any text format, or a storyboard as an object.
@@ -51,16 +54,29 @@ class FolderCaptions:
 
     def of(self, name: str) -> Any:
         """The raw caption of a clip, or None."""
+        name = composed(name)
         return self.entries.get(name, self.entries.get(name.rsplit("/", 1)[-1]))
 
     def strangers(self, names: Iterable[str]) -> list[str]:
         """Entries that belong to none of the clips."""
-        known = {part for name in names for part in (name, name.rsplit("/", 1)[-1])}
+        known = {part for name in map(composed, names) for part in (name, name.rsplit("/", 1)[-1])}
         return [name for name in self.entries if name not in known]
 
     def beside(self, name: str) -> tuple[Path, ...]:
         """The files of the same name as a clip."""
         return self.files.get(_stem(name), ())
+
+    def digest(self, names: Iterable[str]) -> str:
+        """A hash of all that these clips' captions are read from."""
+        paths = [path for name in names for path in self.beside(name)]
+        digest = hashlib.sha256()
+        for path in (*paths, *([self.path] if self.path else [])):
+            try:
+                content = file_hash(path)
+            except OSError:  # who reads it will say why
+                content = ""
+            digest.update(f"{path.name}\n{content}\n".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
 
     def stray_files(self, names: Iterable[str]) -> list[str]:
         """Text files that are named like none of the clips."""
@@ -89,7 +105,12 @@ def read_folder_captions(folder: Path, out: Path | None = None, looking: Looking
         data = _by_name(data, path)
     if not isinstance(data, dict):
         raise DatasetError(f'{path} is no object and no list; write {{"clip.mp4": "what is seen", ...}}')
-    entries = {name.replace("\\", "/").removeprefix("./"): value for name, value in data.items()}
+    entries: dict[str, Any] = {}
+    for name, value in data.items():
+        name = composed(name.replace("\\", "/").removeprefix("./"))
+        if name in entries:
+            raise DatasetError(f"{path}: {readable(name)} is named twice, in two ways of writing it; keep one")
+        entries[name] = value
     return FolderCaptions(path, entries, files)
 
 
@@ -145,7 +166,7 @@ def _text_files(folder: Path, out: Path | None, looking: Looking) -> dict[str, t
 
 
 def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
+    return composed(str(PurePosixPath(name).with_suffix("")))
 
 
 def _parse(text: str, is_json: bool, section_seconds: float, fps: float) -> Storyboard:

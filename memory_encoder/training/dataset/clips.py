@@ -21,7 +21,7 @@ from ...frames import latents_in
 from ...pictures.codec import Codec
 from .buckets import Buckets
 from .settings import BadClip, CacheSettings, Geometry, LatentSpace
-from .video import VideoReader, picture_ratio, treatment
+from .video import VideoReader, first_look, treatment
 from .windows import Window, cut_windows, encode_window, scene_cuts
 
 SHARD_FORMAT = "video_memory_window"
@@ -65,8 +65,38 @@ class ClipTask:
     @cached_property
     def geometry(self) -> Geometry:
         """That of the bucket which keeps most of the clip's pictures."""
-        several = len(self.buckets.sizes) > 1
-        return self.buckets.for_ratio(picture_ratio(self.path) if several else None)
+        return self.buckets.for_ratio(self.look[0])
+
+    @cached_property
+    def look(self) -> tuple[float | None, bool]:
+        """See `first_look`."""
+        return first_look(self.path)
+
+    @cached_property
+    def decisive(self) -> dict[str, Any]:
+        """All that decides on the latents beside the clip itself; captions and the text encoder do not."""
+        settings, space = self.settings, asdict(self.space)
+        for name in ("host", "text_width", "pooled_width"):
+            del space[name]
+        ingredients = {
+            "schema": SHARD_SCHEMA_VERSION,
+            "geometry": asdict(self.geometry),
+            "fps": float(settings.fps),
+            "rates": sorted(settings.rates),
+            "padding": settings.padding,
+            "scene_cuts": settings.scene_cuts,
+            "space": space,
+        }
+        if pixels := treatment(self.path):  # other clips keep the keys of before
+            ingredients["pixels"] = pixels
+        if self.look[1]:
+            ingredients["mirrored"] = True
+        return ingredients
+
+    @property
+    def seen(self) -> tuple[str, int, int]:
+        """What a record may be found to be of without reading the clip: all that is decisive, size and time."""
+        return section_key("", self.decisive), *clip_stamp(self.path)
 
 
 @dataclass(frozen=True)
@@ -75,7 +105,7 @@ class ClipRecord:
 
     windows: `{"file", "sha256", "bytes", "start_seconds", "frames"}` each. seconds: length of the clip. kept: share of
     its pictures that was not cropped. changed: what else was done to them, such as tone mapping. lengths: of windows in
-    frames that were tried.
+    frames that were tried. seen: `ClipTask.seen` then; empty in earlier records.
     """
 
     key: str
@@ -85,6 +115,7 @@ class ClipRecord:
     kept: float = 1.0
     changed: tuple[str, ...] = ()
     lengths: tuple[int, ...] = ()
+    seen: tuple[str | int, ...] = ()
     encoded: int = 0  # now, not stored
     geometry: Geometry | None = None  # not stored either: the key speaks for it
 
@@ -112,7 +143,7 @@ class ClipRecord:
             values = json.loads(read_plain(path))
             if values.pop("digest") != section_key("", values):
                 return None
-            lists = {name: tuple(values[name]) for name in ("windows", "changed", "lengths") if name in values}
+            lists = {name: tuple(values[name]) for name in ("windows", "changed", "lengths", "seen") if name in values}
             record = cls(**values | lists)
         except (OSError, *DAMAGE):
             return None
@@ -136,8 +167,10 @@ def cache_clip(task: ClipTask, codec: Callable[[], Codec], watch: Watch) -> Clip
     record = ClipRecord.load(path, key)
     known = record is not None and record.tried(task.buckets.lengths, task.settings.scene_cuts)
     if record is None or not known or not all(_intact(task.out, window) for window in record.windows):
-        record = replace(_go_through(task, key, codec, watch), lengths=task.buckets.lengths)
+        record = replace(_go_through(task, key, codec, watch), lengths=task.buckets.lengths, seen=task.seen)
         record.save(path)
+    elif record.seen != task.seen:
+        replace(record, seen=task.seen).save(path)
     return replace(record, geometry=task.geometry)
 
 
@@ -147,23 +180,21 @@ def record_path(task: ClipTask) -> Path:
 
 
 def clip_key(task: ClipTask) -> str:
-    """Hash of the file's bytes and of everything that decides on its latents; captions and the text encoder do not."""
-    settings, space = task.settings, asdict(task.space)
-    for name in ("host", "text_width", "pooled_width"):
-        del space[name]
-    ingredients = {
-        "schema": SHARD_SCHEMA_VERSION,
-        "clip": file_hash(task.path),
-        "geometry": asdict(task.geometry),
-        "fps": float(settings.fps),
-        "rates": sorted(settings.rates),
-        "padding": settings.padding,
-        "scene_cuts": settings.scene_cuts,
-        "space": space,
-    }
-    if pixels := treatment(task.path):  # other clips keep the keys of before
-        ingredients["pixels"] = pixels
-    return section_key("", ingredients)
+    """Hash of the file's bytes and of everything else that decides on its latents."""
+    return section_key("", task.decisive | {"clip": file_hash(task.path)})
+
+
+def bytes_there(task: ClipTask) -> int:
+    """Bytes of the clip's windows that an earlier run has made with these settings, and that are still there."""
+    try:
+        values: Any = json.loads(read_plain(record_path(task)))
+        known = values.get("seen") or task.seen[:1]  # an earlier record: the key alone can tell
+        if known[0] != task.seen[0] or (tuple(known) != task.seen and values["key"] != clip_key(task)):
+            return 0
+        files = {str(window["file"]) for window in values["windows"]}
+        return sum((task.out / file).stat().st_size for file in files if (task.out / file).is_file())
+    except (OSError, *DAMAGE):
+        return 0
 
 
 def _go_through(task: ClipTask, key: str, codec: Callable[[], Codec], watch: Watch) -> ClipRecord:
@@ -267,6 +298,16 @@ def _intact(out: Path, entry: dict[str, Any]) -> bool:
         return False
 
 
+def clip_stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a clip: other ones, another clip. Seconds alone, which all machines see alike: what a network
+    folder says of their fractions differs. (-1, 0) for a file that cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, 0
+    return status.st_size, int(status.st_mtime)
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
@@ -279,4 +320,4 @@ def file_hash(path: Path) -> str:
 def _slug(name: str) -> str:
     """A file name for a clip: readable, and its own even where names differ only in what had to be replaced."""
     readable = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[-60:]
-    return f"{readable}_{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+    return f"{readable}_{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ...damage import DAMAGE
-from ...files import read_plain
 from ...frames import evenly, latents_in
 from ...phi.positions import cells_for, grid_for
 from .buckets import Buckets
-from .clips import ClipTask, record_path
-from .settings import CacheSettings, DatasetError, LatentSpace
+from .clips import ClipTask, bytes_there
+from .settings import CacheSettings, DatasetError, Geometry, LatentSpace
 from .video import declared_seconds
 
 MOST_PROBED = 2000  # headers that are read; of more clips a part speaks for all
@@ -26,7 +22,11 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class DiskSpace:
-    """Bytes, estimated from the lengths that the clips' headers declare. there: of these windows, cached already."""
+    """Bytes, estimated from the lengths that the clips' headers declare.
+
+    there: of these windows, cached already. unknown: clips that do not declare their length; each counts as the others
+    do in the mean, and where there are no others, as nothing.
+    """
 
     clips: int
     seconds: float
@@ -35,6 +35,7 @@ class DiskSpace:
     text: float
     there: float
     free: float
+    unknown: int = 0
 
     @property
     def missing(self) -> float:
@@ -46,8 +47,19 @@ class DiskSpace:
         return (
             f"{self.clips} clips of {self.seconds / 60:.1f} minutes: about {self.windows} windows, "
             f"{self.latents / GB:.1f} GB of latents{there} and {self.text / GB:.1f} GB of text; "
-            f"{self.free / GB:.1f} GB are free"
+            f"{self.free / GB:.1f} GB are free{self._unknown()}"
         )
+
+    def _unknown(self) -> str:
+        if not self.unknown:
+            return ""
+        who = (
+            "1 clip does not say how long it is"
+            if self.unknown == 1
+            else f"{self.unknown} clips do not say how long they are"
+        )
+        counted = "not counted" if self.unknown >= self.clips else "counted as the others in the mean"
+        return f"; {who}: {counted}"
 
     def check(self, out: Path) -> None:
         """Raises DatasetError when it does not fit."""
@@ -63,27 +75,34 @@ def probed_of(clips: int) -> list[int]:
     return evenly(clips, min(clips, MOST_PROBED))
 
 
-def disk_space(probed: Sequence[ClipTask], clips: int, prompts: Iterable[str], out: Path, shares: int = 1) -> DiskSpace:
+def disk_space(probed: Iterable[ClipTask], clips: int, prompts: Iterable[str], out: Path, shares: int = 1) -> DiskSpace:
     """An estimate for `clips` clips, of which `probed` are looked at.
 
     prompts: distinct ones of one of `shares` processes that share the clips.
     """
-    seconds = windows = latents = there = 0.0
+    seconds = windows = latents = there = there_of_unknown = 0.0
+    known = unknown = width = 0
     for task in probed:
-        length = declared_seconds(task.path) or 0.0
+        width, length = task.space.text_width, declared_seconds(task.path)
+        if length is None:
+            unknown, there_of_unknown = unknown + 1, there_of_unknown + bytes_there(task)
+            continue
         lengths = _windows(length, task.settings, task.buckets)
-        size = [window_bytes(frames, task.settings, task.buckets, task.space) for frames in lengths]
-        seconds, windows, latents = seconds + length, windows + len(size), latents + sum(size)
-        there += min(sum(size), _cached(record_path(task)))
-    part = clips / max(1, len(probed))
-    width = probed[0].space.text_width if probed else 0
+        size = [window_bytes(frames, task.settings, task.buckets, task.space, task.geometry) for frames in lengths]
+        known, seconds, windows, latents = known + 1, seconds + length, windows + len(size), latents + sum(size)
+        there += min(sum(size), bytes_there(task))
+    there += min(there_of_unknown, latents * unknown / max(1, known))
+    each, all_of = clips / max(1, known), clips / max(1, known + unknown)
     text = shares * sum(1 + len(prompt) / CHARACTERS_A_TOKEN for prompt in prompts) * width * HALF
-    return DiskSpace(clips, seconds * part, round(windows * part), latents * part, text, there * part, _free(out))
+    counts = clips, seconds * each, round(windows * each), latents * each, text, there * all_of, _free(out)
+    return DiskSpace(*counts, unknown=round(unknown * all_of))
 
 
-def window_bytes(frames: int, settings: CacheSettings, buckets: Buckets, space: LatentSpace) -> int:
-    """Bytes of one window: its latents and, for each rate, those of the LR branch. All sizes have about one area."""
-    size, length = buckets.sizes[0], latents_in(frames, space.temporal)
+def window_bytes(
+    frames: int, settings: CacheSettings, buckets: Buckets, space: LatentSpace, size: Geometry | None = None
+) -> int:
+    """Bytes of one window: its latents and, for each rate, those of the LR branch. size: by default the dataset's."""
+    size, length = size or buckets.sizes[0], latents_in(frames, space.temporal)
     height, width = size.height // space.spatial, size.width // space.spatial
     values = length * height * width
     for rate in settings.rates:
@@ -100,15 +119,6 @@ def _windows(seconds: float, settings: CacheSettings, buckets: Buckets) -> list[
     if frames >= whole:
         return [whole] * (1 + (frames - whole) // stride)
     return [next(length for length in shorter if length <= frames)] if shorter and shorter[-1] <= frames else []
-
-
-def _cached(record: Path) -> int:
-    """Bytes of a clip's windows that an earlier run has made."""
-    try:
-        windows: Any = json.loads(read_plain(record))["windows"]
-        return sum(int(window["bytes"]) for window in windows)
-    except (OSError, *DAMAGE):
-        return 0
 
 
 def _free(folder: Path) -> float:

@@ -16,6 +16,7 @@ from ...damage import damage_named, shortened
 from ...files import NotPlainError, check_plain, write_atomically
 from ...storyboard import Storyboard
 from .clips import file_hash
+from .scan import readable
 from .settings import DatasetError, Split
 
 # What is found clip by clip, in any order and by any number of processes.
@@ -210,7 +211,7 @@ class Findings:
 
     def skip(self, clip: int, source: str, reason: str) -> None:
         """Adds what cannot be used. clip: the number of the clip it belongs to, -1 for none."""
-        self._insert("found_skipped", (clip, source, reason))
+        self._insert("found_skipped", (clip, readable(source), readable(reason)))
 
     def _insert(self, table: str, values: tuple[Any, ...]) -> None:
         places = ", ".join("?" * len(values))
@@ -218,6 +219,14 @@ class Findings:
 
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
         return self.connection.execute(query, values).fetchall()
+
+    def without_window(self, files: Iterable[str]) -> list[str]:
+        """Those of some files, sorted, that no window is in."""
+        self.connection.execute("CREATE TEMP TABLE files (file TEXT)")
+        self.connection.executemany("INSERT INTO files VALUES (?)", ((file,) for file in files))
+        found = self.rows("SELECT file FROM files WHERE file NOT IN (SELECT file FROM found_windows) ORDER BY file")
+        self.connection.execute("DROP TABLE files")
+        return [file for (file,) in found]
 
     def save(self, path: Path) -> None:
         """Writes what one of several processes has found, for `add`."""

@@ -161,13 +161,13 @@ def parse_share(text: str) -> tuple[str, float | None]:
 
 
 def _check_together(one: MemoryDataset, other: MemoryDataset) -> None:
-    mine = asdict(one.space) | {"padding": one.padding}
-    theirs = asdict(other.space) | {"padding": other.padding}
+    mine = asdict(one.space) | {"padding": one.padding, "fps": float(one.fps)}
+    theirs = asdict(other.space) | {"padding": other.padding, "fps": float(other.fps)}
     if may_be_one_vae(mine["vae"], theirs["vae"]):
         theirs["vae"] = mine["vae"]
     different = [f"{name} {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]]
     if different:
         raise DatasetError(
             f"datasets {one.name} and {other.name} do not fit together: {'; '.join(different)}; cache both with the "
-            "same model, VAE and padding"
+            "same model, VAE and padding, at the same fps"
         )

@@ -4,26 +4,62 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 Looking = Callable[[], None]  # called for each folder; may raise to stop
+Unseen = Literal["link", "barred"]
 
 
 def files_below(folder: Path, out: Path | None = None, looking: Looking = lambda: None) -> Iterator[tuple[str, Path]]:
     """Plain files by their path below the folder, with forward slashes, in no order.
 
     Left out: hidden files and folders, what lies below `out`, and what may not be looked at. Links to folders are not
-    followed.
+    followed: `unseen_below` names them.
     """
+    return ((name, path) for kind, name, path in _below(folder, out, looking) if kind == "file")
+
+
+def unseen_below(folder: Path, out: Path | None, looking: Looking = lambda: None) -> dict[Unseen, list[str]]:
+    """Names of what `files_below` passes over and somebody may have meant: links to folders, and what cannot be looked
+    at, such as a link whose file is gone or a folder without the right to read it."""
+    found: dict[Unseen, list[str]] = {"link": [], "barred": []}
+    for kind, name, _ in _below(folder, out, looking):
+        if kind != "file":
+            found[kind].append(name)
+    return {kind: sorted(names) for kind, names in found.items()}
+
+
+def _below(folder: Path, out: Path | None, looking: Looking) -> Iterator[tuple[Literal["file"] | Unseen, str, Path]]:
     left_out = None if out is None else str(out.absolute())
-    for place, folders, names in os.walk(folder):
+    barred: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=lambda error: barred.append(Path(error.filename))):
         looking()
         folders[:] = [name for name in folders if name[0] != "." and os.path.abspath(f"{place}/{name}") != left_out]
-        for name in names:
-            path = Path(place, name)
-            if name[0] != "." and _is_file(path):
-                yield path.relative_to(folder).as_posix(), path
+        for path in (Path(place, name) for name in folders):
+            if path.is_symlink():
+                yield "link", path.relative_to(folder).as_posix(), path
+        for path in (Path(place, name) for name in names if name[0] != "."):
+            yield "file" if _is_file(path) else "barred", path.relative_to(folder).as_posix(), path
+    for path in barred:
+        yield "barred", path.relative_to(folder).as_posix(), path
+
+
+def composed(name: str) -> str:
+    """A name by which it is compared: the file systems of Macs and of others compose accents differently."""
+    return unicodedata.normalize("NFC", name)
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is text, which Linux and Windows do not ask of one."""
+    return name == readable(name)
+
+
+def readable(text: str) -> str:
+    """A text that may hold names of files, so that it can be shown and stored: what is no text becomes "\\udce9"."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def folder_stamp(folder: Path, looking: Looking = lambda: None) -> str:

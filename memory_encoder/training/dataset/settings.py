@@ -14,6 +14,7 @@ from ...injection.hosts import Host
 from ...phi.config import EncoderConfig, Padding
 from ...phi.positions import grid_for
 from .same_vae import identity_in, is_vae, vae_identity
+from .scan import composed
 
 OnBad = Literal["skip", "refuse"]
 Split = Literal["train", "heldout"]
@@ -205,9 +206,13 @@ def heldout_names(names: Iterable[str], heldout: tuple[str, ...] | float) -> set
     names = list(names)
     if not isinstance(heldout, tuple):
         return {name for name in names if _unit_hash(name) < heldout}
+    known: dict[str, set[str]] = {}
+    for name in names:
+        for called in {composed(name), composed(name.rsplit("/", 1)[-1])}:
+            known.setdefault(called, set()).add(name)
     chosen: set[str] = set()
     for wanted in heldout:
-        found = {name for name in names if wanted in (name, name.rsplit("/", 1)[-1])}
+        found = known.get(composed(wanted), set())
         if not found:
             raise DatasetError(f"heldout names {wanted[:120]!r}, which is not among the clips; correct the name")
         chosen |= found
@@ -215,4 +220,4 @@ def heldout_names(names: Iterable[str], heldout: tuple[str, ...] | float) -> set
 
 
 def _unit_hash(name: str) -> float:
-    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64

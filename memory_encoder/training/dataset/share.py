@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,15 +49,24 @@ class Share:
         """(number, name) of the clips of this share: neighbours, which are often alike, go to different ones."""
         return ((number, names[number]) for number in range(self.number, len(names), self.count))
 
+    def begin(self, out: Path) -> None:
+        """Removes what an earlier run of this share has left: another process would take it for that of this run."""
+        if self.count > 1 and (out / SHARES).is_dir():
+            with _alone_at_last(out / LOCK):  # nobody puts it together meanwhile
+                for path in (out / SHARES).glob(f"*_{self.number}_of_*.sqlite"):
+                    path.unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def gathered(self, findings: Findings, out: Path, run: dict[str, Any]) -> Iterator[tuple[int, ...] | None]:
         """Adds what the other shares have found, and gives the numbers of those that are not done, one's own included
         where another process has put all together already; None when all is there.
 
-        run: all that the shares have in common. One process at a time is inside.
+        run: all that the shares have in common: what is different makes another dataset, and its shares are left alone.
+        One process at a time is inside.
         """
         if self.count == 1:
             yield None
+            _remove_all(out)
             return
         key = section_key("", run)[:12]
         paths = [out / SHARES / f"{key}_{number}_of_{self.count}.sqlite" for number in range(self.count)]
@@ -72,8 +81,11 @@ class Share:
                     findings.add(path)
             findings.texts_as_they_are(out)
             yield None
-            for path in paths:  # an error before this leaves them for the next run
-                path.unlink(missing_ok=True)
+            _remove_all(out)  # an error before this leaves them for the next run
+
+    def of_other_runs(self, out: Path, missing: Iterable[int]) -> tuple[int, ...]:
+        """Which of the missing shares are there, but of other clips, captions or settings."""
+        return tuple(n for n in missing if any((out / SHARES).glob(f"*_{n}_of_{self.count}.sqlite")))
 
 
 WHOLE = Share()
@@ -84,6 +96,12 @@ def use_own_device() -> None:
     number = int(os.environ.get("LOCAL_RANK", "0"))
     if number and torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
+
+
+def _remove_all(out: Path) -> None:
+    """Nothing that any share has found is newer than the index that has just been written."""
+    for path in (out / SHARES).glob("*.sqlite"):
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,12 +19,16 @@ from av.error import FFmpegError
 from .hdr import TRANSFERS, ToneMapping, colours_of
 from .settings import BadClip
 
-EXTENSIONS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".flv", ".ts", ".mpg", ".mpeg", ".gif")
+EXTENSIONS = (
+    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".flv", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp", ".wmv",
+    ".gif",
+)  # fmt: skip
 MAX_GAP_SECONDS = 60.0  # between two frames; more is a broken clock, not a slow picture
 MAX_BACKWARDS_SECONDS = 1.0
 _EARLY_END_SECONDS = 0.25  # containers round the length that they declare
 _EARLY_END_SHARED_SECONDS = 2.0  # where only the longest of several streams has declared it
 _MIXED_UP_FRAMES = 8  # how far apart; more than B-frames ever are in practice
+_MATRIX = struct.Struct("5i")  # of a display matrix: rows go along (a, b), columns along (c, d)
 _TIME_TOLERANCE = 1e-4  # seconds; time stamps are rounded to milliseconds and worse
 
 _LOG = logging.getLogger("video_memory")
@@ -41,10 +46,10 @@ class VideoReader:
     """Reads one clip as pictures of `width` x `height` at `fps`.
 
     Each picture is the last one that the video shows at that time, whatever its own frame rate and time stamps are.
-    The first frame is at 0 s. Pictures are turned upright, scaled to cover the size and cropped around their centre;
-    HDR is tone-mapped, wide gamuts are converted, transparent parts are black. After the last picture has been read,
-    `seconds` is the length of the video, `uncropped` the share of its pictures that was not cropped, and `changed` says
-    what else was done to them.
+    The first frame is at 0 s. Pictures are turned upright and mirrored as players do, scaled to cover the size and
+    cropped around their centre; HDR is tone-mapped, wide gamuts are converted, transparent parts are black. After the
+    last picture has been read, `seconds` is the length of the video, `uncropped` the share of its pictures that was not
+    cropped, and `changed` says what else was done to them.
     """
 
     def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
@@ -118,6 +123,8 @@ class VideoReader:
         pixels = self._pixels(frame, {"width": large_w, "height": large_h, "interpolation": method})
         left, top = (large_w - inner_w) // 2, (large_h - inner_h) // 2
         pixels = pixels[top : top + inner_h, left : left + inner_w]
+        if mirrored(frame):
+            pixels = pixels[::-1]
         return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
     def _pixels(self, frame: Any, scaled: dict[str, Any]) -> np.ndarray:
@@ -137,27 +144,40 @@ class VideoReader:
         return frame.to_ndarray(format="rgb24", **scaled)
 
 
-def picture_ratio(path: Path) -> float | None:
-    """Width to height of a file's pictures as they are shown; None for one that cannot be read: reading it says why."""
+def mirrored(frame: Any) -> bool:
+    """Whether a decoded frame is shown in a mirror, as front cameras write it: upside down before it is rotated.
+
+    `frame.rotation` follows from where the rows of the picture go; only the columns tell a mirror.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None or len(bytes(matrix)) < _MATRIX.size:
+        return False
+    a, b, _, c, d = _MATRIX.unpack_from(bytes(matrix))
+    return a * d - b * c < 0
+
+
+def first_look(path: Path) -> tuple[float | None, bool]:
+    """Width to height of a file's pictures as they are shown, and whether they are `mirrored`; (None, False) for one
+    that cannot be read: reading it says why."""
     try:
         with av.open(str(path)) as container:
             frame = next(iter(container.decode(video=0)), None)
             if frame is None:
-                return None
+                return None, False
             ratio = frame.width * float(container.streams.video[0].sample_aspect_ratio or 1) / frame.height
-            return 1 / ratio if frame.rotation % 180 == 90 else ratio
+            return (1 / ratio if frame.rotation % 180 == 90 else ratio), mirrored(frame)
     except (FFmpegError, IndexError):
-        return None
+        return None, False
 
 
 def declared_seconds(path: Path) -> float | None:
-    """The length that a file's header declares for its video, if any."""
+    """The length that a file's header declares for its video; None where it declares none, 0 for what is no video."""
     try:
         with av.open(str(path)) as container:
             stream = next(iter(container.streams.video), None)
-            return None if stream is None else _declared_length(container, stream)[0]
+            return 0.0 if stream is None else _declared_length(container, stream)[0]
     except FFmpegError:
-        return None
+        return 0.0
 
 
 def treatment(path: Path) -> str:
