@@ -28,6 +28,10 @@ GIB = 1024**3
 SAMPLED, SAMPLED_VALUES = 16, 256  # weights, and values of each, about
 ALIKE = 0.95
 ADAMW = {"adamw", "adamw8bit"}  # of these one may follow the other, with moments of its own
+OTHER_CONTENT = (
+    "the dataset holds other things than when this run last stopped (clips, captions, text encoder or VAE): from here "
+    "on its losses are of those, and not the ones that an unbroken run would have"
+)
 FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 # What may be otherwise when a run goes on: how long and how fast it learns, what it reports, how a step is computed.
 # All else says what is learned. Of batch_size and accumulate the product counts.
@@ -87,6 +91,8 @@ class Checkpoints:
             self.used = path
             if reasons:
                 _say(logging.WARNING, "; ".join([*reasons, f"going on from {path.name} instead, step {state['step']}"]))
+            if state.get("content") and settings["content"] not in (None, state["content"]):
+                _say(logging.WARNING, OTHER_CONTENT)
             _say(logging.INFO, f"going on from step {state['step']}" + "".join(f"; {each}" for each in changed))
             return state
         if reasons:
@@ -134,11 +140,15 @@ class Checkpoints:
 
 
 def settings_of(
-    options: TrainOptions, configs: Sequence[EncoderConfig], data: str | None, host: Mapping[str, Tensor]
+    options: TrainOptions,
+    configs: Sequence[EncoderConfig],
+    data: str | None,
+    host: Mapping[str, Tensor],
+    content: str | None = None,
 ) -> dict[str, Any]:
-    """What a state says of its run. data: what it trains on. host: see `weights_sample`."""
-    own = {"options": asdict(options), "config": asdict(configs[0])}
-    return {**own, "others": [asdict(config) for config in configs[1:]], "data": data, "host": dict(host)}
+    """What a state says of its run. data: what it trains on, content: what that holds. host: see `weights_sample`."""
+    own = {"options": asdict(options), "config": asdict(configs[0]), "others": [asdict(one) for one in configs[1:]]}
+    return {**own, "data": data, "content": content, "host": dict(host)}
 
 
 def weights_sample(model: nn.Module) -> dict[str, Tensor]:

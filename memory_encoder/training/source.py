@@ -51,6 +51,11 @@ class DatasetBatches:
         return self.splits["train"].identity
 
     @property
+    def content(self) -> str:
+        """What changes with what those windows hold, or with their captions."""
+        return self.splits["train"].content
+
+    @property
     def has_heldout(self) -> bool:
         return len(self.splits["heldout"]) > 0
 

@@ -101,7 +101,8 @@ class Trainer:
         self.losses = Losses(self.accelerator, self.prepared, module, source, drawing, self.ema, self.sharded)
         self.checkpoints = Checkpoints(folder, options.keep_checkpoints)
         configs = [encoder.config for encoder in module.encoders]
-        self.settings = settings_of(options, configs, getattr(source, "identity", None), sample)
+        data, content = (getattr(source, name, None) for name in ("identity", "content"))
+        self.settings = settings_of(options, configs, data, sample, content)
         self.first_step = self.done = self.saved = 0
         self.trained_on: TrainedOn | None = None  # for the files of the encoders
         self.sampling_shift = HostDefaults().shift  # of the timesteps that pictures are drawn with

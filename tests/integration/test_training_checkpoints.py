@@ -194,6 +194,20 @@ def test_a_run_goes_on_under_other_circumstances_and_says_what_changed(
     assert "steps 4 from here on, 2 before" in caplog.text and "training in one process" in caplog.text
 
 
+def test_a_dataset_that_holds_other_things_by_the_same_names_is_gone_on_with_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def clips(content: str) -> OneClip:
+        one: Any = OneClip(8)
+        one.content = content
+        return one
+
+    for steps, content in ((2, "a"), (3, "a"), (4, "b")):
+        assert "holds other things" not in caplog.text
+        trainer_of(tmp_path, clips=clips(content), steps=steps).run()
+    assert "the dataset holds other things than when this run last stopped" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("asked", "begun", "fitting", "processes", "expected"),
     [

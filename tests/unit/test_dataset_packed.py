@@ -117,6 +117,7 @@ def test_batches_are_those_of_the_dataset_that_was_packed(cached: Path, packed: 
     assert same(batches(str(cached)), batches(str(packed)))
     first, second = (MemoryDataset.open(name).split("train") for name in (cached, packed))
     assert first.identity == second.identity and first.sources == second.sources
+    assert first.content == second.content, "in other files"
 
 
 def test_from_object_storage_they_are_the_same_and_only_their_own_bytes_are_fetched(

@@ -15,7 +15,7 @@ from memory_encoder.training.dataset.index import Findings, address_of
 from memory_encoder.training.dataset.settings import DatasetError
 from memory_encoder.training.dataset.share import Share
 from memory_encoder.training.dataset.text import TextEncoder
-from tests.unit.dataset_clips import SETTINGS, SPACE, CountingCodec, Words, cache, counting
+from tests.unit.dataset_clips import SETTINGS, SPACE, CountingCodec, Words, cache, counting, write_video
 
 
 @pytest.fixture
@@ -52,6 +52,22 @@ def test_shares_in_any_order_make_the_index_of_one_process(clips: Path, tmp_path
     assert "not done yet: " in str(reports[0]) and "left out: empty.mp4" in str(reports[-1])
     assert not list((out / "shares").iterdir())  # all of it is in the index
     assert len(MemoryDataset.open(out)) == 7
+
+
+def test_what_a_dataset_holds_is_known_by_its_content_though_its_windows_are_called_the_same(
+    clips: Path, tmp_path: Path
+) -> None:
+    def content(name: str, words: bool = True) -> str:
+        cache(clips, tmp_path / name, words=Words() if words else None)
+        return MemoryDataset.open(tmp_path / name).split("train").content
+
+    before = content("before")
+    assert content("again") == before != content("without", words=False)
+    (clips / "0.txt").write_text("other words")
+    captions = content("captions")
+    write_video(clips / "0.mp4", range(200, 217))
+    assert len({before, captions, content("clip")}) == 3
+    assert MemoryDataset.open(tmp_path / "before").identity == MemoryDataset.open(tmp_path / "clip").identity
 
 
 class Killed(BaseException):

@@ -274,6 +274,11 @@ class MemoryDataset:
             digest.update(f"{window.source} {window.start_seconds}\n".encode("utf-8", "surrogateescape"))
         return f"{len(self)} windows ({digest.hexdigest()[:8]})"
 
+    @property
+    def content(self) -> str:
+        """What changes with any window, caption or encoded prompt of this part of the dataset; it reads the index."""
+        return " ".join(self.index.content(split) for split in self._splits)
+
     def split(self, name: Split) -> MemoryDataset:
         """The part of the dataset that is trained on, or the part held out; clips are never divided."""
         return replace(self, buckets=tuple(bucket for bucket in self.buckets if bucket.split == name))

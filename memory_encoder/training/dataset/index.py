@@ -112,6 +112,18 @@ class Index:
             said = Storyboard.from_json(captions) if captions else None
             return Window(str(source), float(start), said, str(file), sha256.hex())
 
+    def content(self, split: Split) -> str:
+        """A hash of the windows of a split, their clips' captions and all encoded prompts."""
+        digest = hashlib.sha256()
+        for query, values in (
+            ("SELECT sha256 FROM windows WHERE split = ? ORDER BY latents, height, width, place", (split,)),
+            ("SELECT captions FROM clips WHERE split = ? ORDER BY clip", (split,)),
+            ("SELECT sha256 FROM texts ORDER BY prompt", ()),
+        ):
+            for (value,) in self._rows(query, values):
+                digest.update(value if isinstance(value, bytes) else repr(value).encode())
+        return digest.hexdigest()[:16]
+
     def text(self, prompt: str) -> tuple[str, str] | None:
         """File and SHA-256 of an encoded prompt, or None."""
         found = self._rows("SELECT file, sha256 FROM texts WHERE prompt = ?", (_prompt_key(prompt),))

@@ -72,6 +72,11 @@ class Mixture:
         each = zip(self.parts, self.shares, strict=True)
         return " + ".join(f"{part.name} {share:.4g} of {part.identity}" for part, share in each)
 
+    @property
+    def content(self) -> str:
+        """See `MemoryDataset.content`."""
+        return " ".join(part.content for part in self.parts)
+
     def __str__(self) -> str:
         each = zip(self.parts, self.shares, strict=True)
         return ", ".join(f"{part.name}: {share:.1%} of the batches, {len(part)} windows" for part, share in each)
