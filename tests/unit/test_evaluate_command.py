@@ -12,8 +12,9 @@ import torch
 
 from memory_encoder.evaluation.score import ClipScore
 from memory_encoder.phi.trained_on import TrainedOn
-from memory_encoder.training import evaluate_command
-from memory_encoder.training.evaluate_command import drawing_shift, remarks_on, sheet, what_is_measured
+from memory_encoder.training import evaluate_notes
+from memory_encoder.training.evaluate_command import drawing_shift, sheet
+from memory_encoder.training.evaluate_notes import remarks_on, what_is_measured
 
 PATCHER = SimpleNamespace(get_model_object=lambda name: SimpleNamespace(shift=8.0))
 ASKED = Namespace(host="", text_encoder=[])
@@ -34,7 +35,7 @@ def test_a_clip_that_was_trained_on_is_named_however_its_accents_are_composed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     names = [unicodedata.normalize(kind, "café.mp4") for kind in ("NFC", "NFD")]
-    monkeypatch.setattr(evaluate_command, "read_trained_on", lambda path: trained())
+    monkeypatch.setattr(evaluate_notes, "read_trained_on", lambda path: trained())
     (tmp_path / "trained.txt").write_text(f"{names[1]}\n", encoding="utf-8")
     for name in names:
         [remark] = remarks_on(ASKED, [tmp_path / "encoder.safetensors"], tmp_path / "lora.safetensors", [name, "b.mp4"])
@@ -45,14 +46,14 @@ def test_a_memory_without_its_lora_and_one_of_half_the_timesteps_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     encoder, lora = tmp_path / "high.safetensors", tmp_path / "lora.safetensors"
-    monkeypatch.setattr(evaluate_command, "read_trained_on", lambda path: trained(min_t=0.875))
+    monkeypatch.setattr(evaluate_notes, "read_trained_on", lambda path: trained(min_t=0.875))
     without, _ = remarks_on(ASKED, [encoder], None, ["a.mp4"])
     assert without.startswith("without --lora")
     (half,) = remarks_on(ASKED, [encoder], lora, ["a.mp4"])
     assert half.startswith("high.safetensors was trained at timesteps 0.875 to 1 alone")
-    monkeypatch.setattr(evaluate_command, "read_trained_on", lambda path: trained())
+    monkeypatch.setattr(evaluate_notes, "read_trained_on", lambda path: trained())
     assert remarks_on(ASKED, [encoder], lora, ["a.mp4"]) == []
-    monkeypatch.setattr(evaluate_command, "not_a_pair", lambda encoder, lora: "of two training runs")
+    monkeypatch.setattr(evaluate_notes, "not_a_pair", lambda encoder, lora: "of two training runs")
     assert remarks_on(ASKED, [encoder], lora, ["a.mp4"]) == ["of two training runs"]
 
 

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ...digests import section_key
 from ...files import remove_abandoned, write_bytes
@@ -23,68 +15,21 @@ from ...frames import frames_in
 from ...pictures.codec import Codec
 from ...storyboard import Storyboard
 from .buckets import Buckets, plan_buckets
-from .captions import FOLDER_FILES, SUFFIXES, FolderCaptions, captions_of, read_folder_captions, within
-from .clips import RECORDS, SHARDS, ClipRecord, ClipTask, Progress, Watch, cache_clip, clip_stamp
-from .disk_space import GB, DiskSpace, disk_space, probed_of
+from .captions import FolderCaptions, captions_of, read_folder_captions, within
+from .clips import RECORDS, SHARDS, ClipTask, Progress, Watch, clip_stamp
+from .disk_space import DiskSpace, disk_space, probed_of
 from .index import Findings
-from .scan import Looking, files_below, is_text, readable, unseen_below
-from .settings import INDEX, BadClip, CacheSettings, DatasetError, Geometry, LatentSpace, heldout_names
+from .report import CacheReport, notes_on, unseen
+from .scan import Looking, files_below, is_text, readable
+from .settings import INDEX, BadClip, CacheSettings, DatasetError, LatentSpace, heldout_names
 from .share import WHOLE, Share
 from .text import NO_ENCODER, TEXTS, TextEncoder, encode_prompts
 from .video import EXTENSIONS
+from .workers import records
 
 WINDOWS = "index"
 FORMAT = "video_memory_dataset"
 SCHEMA_VERSION, PACKED_SCHEMA_VERSION = 2, 3  # 1: everything in index.json; packed: windows in large files
-CROPPED = 0.9  # of a picture: clips of which less is kept are named in the report
-NAMED = 5  # clips that one line of the report names
-
-
-@dataclass(frozen=True)
-class CacheReport:
-    """What came out: counts of clips and windows, `(name, reason)` of everything that was left out, and notes on what
-    is used, but perhaps not as meant.
-
-    buckets: the shapes that windows have. missing: numbers of the shares that other processes have not finished; as
-    long as there are some, there is no index. strange: those of them that are there, but of other clips, captions or
-    settings.
-    """
-
-    folder: Path
-    clips: int
-    train: int
-    heldout: int
-    encoded: int
-    geometry: Geometry
-    skipped: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...] = ()
-    buckets: tuple[str, ...] = ()
-    missing: tuple[int, ...] | None = None
-    strange: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        if self.missing is not None:
-            said = (
-                f"this process's share is done: {self.clips} clips, {self.encoded} windows encoded now; the last "
-                f"process to end writes the index in {self.folder} (not done yet: {_numbered(self.missing)})"
-            )
-            if self.strange:
-                said += (
-                    f"\nnot put together with this one: what process {_numbered(self.strange)} has found, which is of "
-                    "other clips, captions or settings; leave the folder of clips as it is, and start all processes "
-                    "again with the same options"
-                )
-            return readable(said)
-        g = self.geometry
-        lines = [
-            f"{self.train + self.heldout} windows of {self.clips} clips ({self.train} to train, {self.heldout} held "
-            f"out), {self.encoded} encoded now",
-            f"{g.width}x{g.height}, {g.frames} frames = {g.latents} latents each, in {self.folder}",
-        ]
-        if len(self.buckets) > 1:
-            lines[1] = f"sizes and lengths: {'; '.join(self.buckets)}; in {self.folder}"
-        lines += [*self.notes, *(f"left out: {name}: {reason}" for name, reason in self.skipped)]
-        return readable("\n".join(lines))
 
 
 def build_cache(
@@ -140,7 +85,7 @@ def build_cache(
     needed = disk_space(probed(), len(names), prompts, out, share.count)
     before(needed) if before else needed.check(out)
     prompts = set()
-    for task, record in _records(list(tasks.values()), codec, jobs, watch):
+    for task, record in records(list(tasks.values()), codec, jobs, watch):
         words = captions[task.number]
         kept = None if record.bad else _captions_within(task, words, record.seconds, bad)
         if record.bad or (words and kept is None):
@@ -168,8 +113,8 @@ def build_cache(
         if missing is not None:
             done = _report(findings, out, plan, space)
             return replace(done, missing=missing, strange=share.of_other_runs(out, missing))
-        unseen = _unseen(clips, out, looking)
-        notes = (*unseen, *_notes(findings, folder_captions.stray_files(sources), text is not None, out))
+        strays = folder_captions.stray_files(sources)
+        notes = (*unseen(clips, out, looking), *notes_on(findings, strays, text is not None, out))
         report = _report(findings, out, plan, space, notes)
         if not report.clips:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in report.skipped[:5])
@@ -220,62 +165,9 @@ def find_clips(folder: Path, out: Path, looking: Looking = lambda: None) -> dict
         raise DatasetError(f"clips folder {folder} does not exist; give a folder of videos")
     found = {n: path for n, path in files_below(folder, out, looking) if path.suffix.lower() in EXTENSIONS}
     if not found:
-        unseen = "".join(f" ({note})" for note in _unseen(folder, out, looking))
-        raise DatasetError(f"clips folder {folder} holds no video{unseen}; known are {', '.join(EXTENSIONS)}")
+        others = "".join(f" ({note})" for note in unseen(folder, out, looking))
+        raise DatasetError(f"clips folder {folder} holds no video{others}; known are {', '.join(EXTENSIONS)}")
     return dict(sorted(found.items()))
-
-
-def _unseen(folder: Path, out: Path, looking: Looking) -> tuple[str, ...]:
-    """What lies among the clips and is neither clip nor caption: a line each for its kinds."""
-    known = (*EXTENSIONS, *SUFFIXES)
-    others = [name for name, path in files_below(folder, out, looking) if path.suffix.lower() not in known]
-    others = sorted(name for name in others if name not in FOLDER_FILES)
-    unseen = unseen_below(folder, out, looking)
-    kinds = (
-        (others, "file", "of another kind than clips and captions"),
-        (unseen["link"], "linked folder", "not followed, whose clips are not seen"),
-        (unseen["barred"], "path", "that cannot be looked at"),
-    )
-    return tuple(_counted(len(names), names, noun, what) for names, noun, what in kinds if names)
-
-
-def _notes(findings: Findings, strays: list[str], encoder: bool, out: Path) -> tuple[str, ...]:
-    """What a person may have meant otherwise: one line each, with how many clips and which."""
-    notes = []
-    if strays:
-        notes.append(_counted(len(strays), strays, "text file", "that belong{s} to no clip"))
-
-    def note(what: str, where: str, *values: object) -> None:
-        [(count,)] = findings.rows(f"SELECT count(*) FROM found_clips WHERE {where}", values)
-        if count:
-            order = "kept, source" if "kept" in where else "clip"
-            named = f"SELECT source FROM found_clips WHERE {where} ORDER BY {order} LIMIT {NAMED}"
-            notes.append(_counted(count, [name for (name,) in findings.rows(named, values)], "clip", what))
-
-    if not encoder:
-        note("whose captions are lost, since no text encoder was given", "captions IS NOT NULL")
-    note("without a caption", "captions IS NULL")
-    changes = {
-        change for (row,) in findings.rows("SELECT DISTINCT changed FROM found_clips") for change in json.loads(row)
-    }
-    for change in sorted(changes):
-        note(f"whose {change}", "instr(changed, ?)", json.dumps(change))
-    [(least,)] = findings.rows("SELECT ifnull(min(kept), 1.0) FROM found_clips")
-    note(f"cropped to less than {CROPPED:.0%} of the picture (least {least:.0%})", "kept < ?", CROPPED)
-    if unread := _unread(findings, out):
-        size = sum((out / SHARDS / name).stat().st_size for name in unread)
-        what = f"in {out / SHARDS} that this dataset does not read, {size / GB:.1f} GB, of other settings or clips"
-        notes.append(_counted(len(unread), unread, "file", what))
-    return tuple(notes)
-
-
-def _unread(findings: Findings, out: Path) -> list[str]:
-    """Files among the shards that belong to no window that was found."""
-    if not (out / SHARDS).is_dir():
-        return []
-    with os.scandir(out / SHARDS) as entries:
-        found = findings.without_window(f"{SHARDS}/{entry.name}" for entry in entries if entry.name[0] != ".")
-    return [name.removeprefix(f"{SHARDS}/") for name in found]
 
 
 def _contents(sources: dict[str, Path], captions: FolderCaptions) -> str:
@@ -283,18 +175,6 @@ def _contents(sources: dict[str, Path], captions: FolderCaptions) -> str:
     return section_key(
         "", {"clips": [clip_stamp(path) for path in sources.values()], "texts": captions.digest(sources)}
     )
-
-
-def _numbered(numbers: Iterable[int]) -> str:
-    """Numbers of shares as people count them."""
-    return ", ".join(str(number + 1) for number in numbers)
-
-
-def _counted(count: int, names: list[str], noun: str, what: str) -> str:
-    """ "2 clips without a caption: a.mp4, b.mp4", with some of the names."""
-    one = count == 1
-    shown = ", ".join(names[:NAMED]) + (f" and {count - NAMED} more" if count > NAMED else "")
-    return readable(f"{count} {noun}{'' if one else 's'} {what.replace('{s}', 's' if one else '')}: {shown}")
 
 
 class _BadClips:
@@ -331,67 +211,6 @@ def _captions_within(task: ClipTask, captions: Storyboard | None, seconds: float
     for reason in reasons:
         bad.add(task.number, task.name, reason)
     return kept
-
-
-def _records(
-    tasks: list[ClipTask], codec: Callable[[], Codec], jobs: int, watch: Watch
-) -> Iterator[tuple[ClipTask, ClipRecord]]:
-    """Goes through the clips, in their order whatever the number of processes is."""
-    if jobs <= 1:
-        once = _Once(codec)
-        for task in tasks:
-            watch(Progress(task.name, task.number, task.total))
-            record = cache_clip(task, once, watch)
-            watch(_done(task, record))
-            yield task, record
-        return
-    context = multiprocessing.get_context("spawn")  # a fork would share the accelerator's and the VAE's locks
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (codec, jobs))
-    try:
-        for task, record in zip(tasks, pool.map(_work, tasks), strict=True):
-            watch(_done(task, record))
-            yield task, record
-    except BrokenProcessPool as error:
-        raise DatasetError(
-            f"one of the {jobs} processes ended early, most likely for want of memory; start again with fewer jobs"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Once:
-    """Makes the codec at the first call and keeps it."""
-
-    def __init__(self, make: Callable[[], Codec]) -> None:
-        self.make, self.made = make, None
-
-    def __call__(self) -> Codec:
-        self.made = self.made or self.make()
-        return self.made
-
-
-_worker_codec: _Once | None = None  # of a worker process: the way the standard library's pools hand something to it
-
-
-def _start_worker(codec: Callable[[], Codec], jobs: int) -> None:
-    global _worker_codec
-    _worker_codec = _Once(codec)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback; shards are written whole
-    parent = multiprocessing.parent_process()
-    if parent is not None:  # a killed parent leaves no worker behind
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-
-
-def _work(task: ClipTask) -> ClipRecord:
-    assert _worker_codec is not None  # set by _start_worker
-    return cache_clip(task, _worker_codec, lambda progress: None)
-
-
-def _done(task: ClipTask, record: ClipRecord) -> Progress:
-    return Progress(
-        task.name, task.number, task.total, record.seconds, record.seconds, len(record.windows), record.encoded, True
-    )
 
 
 def _text_progress(prompt: str, clips: int) -> Progress:
