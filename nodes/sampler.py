@@ -248,8 +248,8 @@ class VideoMemorySampler(io.ComfyNode):
         check_marks(choice, start, plan)
         asked = asked_of(plan, storyboard.fps, codec.temporal, sliding_window, sampling_shift(model))
         beyond = remarks([part.trained_on for part in memory_encoder.parts], asked)
-        beyond += unread_pictures(start, {"model": model, "model_low_noise": model_low_noise})
-        for remark in beyond:
+        unread = unread_pictures(start, {"model": model, "model_low_noise": model_low_noise})
+        for remark in (*beyond, *unread):
             log.warning("film %s: %s", film, remark)
         takes, locked = parse_takes(redo, len(plan)), parse_locks(locks, len(plan))
         progress = FilmProgress(model, len(plan), steps)
@@ -272,7 +272,7 @@ class VideoMemorySampler(io.ComfyNode):
             )  # fmt: skip
         kept = [] if maker.store is None else maker.store.files
         FILES.record(store.folder, [*files_of(result, store, opening), *kept])
-        reading = reading_report(memory_encoder.config, settings)
+        reading = [*unread, reading_report(memory_encoder.config, settings)]
         notes = [*beyond, *([UNKNOWN] if models is None else [])]
         report = "\n".join([film_report(result, storyboard.fps, opening, reading), *notes])
         latent = film_latent(result, storyboard.fps, opening)
@@ -296,10 +296,10 @@ def files_of(film: Film, store: SectionStore, opening: Opening | None) -> list[P
     return sections if opening is None else [*sections, opening.path(store)]
 
 
-def film_report(film: Film, fps: float, opening: Opening | None, reading: str = "") -> str:
+def film_report(film: Film, fps: float, opening: Opening | None, reading: Sequence[str] = ()) -> str:
     """One line per section in seconds, what comes before them, then the whole as Save Film writes it.
 
-    reading: what was not the user's to choose, if anything.
+    reading: how the models read the memory, where that is to be said.
     """
     lines = [
         f"{entry.section.index + 1:3d}  {entry.section.start_seconds:7.2f} s  {entry.section.seconds:5.2f} s  "
@@ -318,7 +318,7 @@ def film_report(film: Film, fps: float, opening: Opening | None, reading: str = 
     if opening is not None:
         lines += opening_report(opening, fps, film.sections[0].section.transition == "continue")
         frames += opening.frames
-    lines += [*clips_report(film, opening), *filter(None, [reading])]
+    lines += [*clips_report(film, opening), *filter(None, reading)]
     lines.append(
         f"{len(film.sections)} sections, {reused} reused, {frames} frames ({frames / fps:.2f} s) at {fps:g} fps"
     )
