@@ -15,11 +15,11 @@ from ...frames import frames_in
 from ...pictures.codec import Codec
 from ...storyboard import Storyboard
 from .buckets import Buckets, plan_buckets
+from .cache_report import CacheReport, notes_on, unseen
 from .captions import FolderCaptions, captions_of, read_folder_captions, within
 from .clips import RECORDS, SHARDS, ClipTask, Progress, Watch, clip_stamp
 from .disk_space import DiskSpace, disk_space, probed_of
 from .index import Findings
-from .report import CacheReport, notes_on, unseen
 from .scan import Looking, files_below, is_text, readable
 from .settings import INDEX, BadClip, CacheSettings, DatasetError, LatentSpace, heldout_names
 from .share import WHOLE, Share
