@@ -12,7 +12,7 @@ from .captions import FOLDER_FILES, SUFFIXES
 from .clips import SHARDS
 from .disk_space import GB
 from .index import Findings
-from .scan import Looking, files_below, readable, unseen_below
+from .scan import Looking, all_below, readable
 from .settings import Geometry
 from .video import EXTENSIONS
 
@@ -70,15 +70,16 @@ class CacheReport:
 def unseen(folder: Path, out: Path, looking: Looking) -> tuple[str, ...]:
     """What lies among the clips and is neither clip nor caption: a line each for its kinds."""
     known = (*EXTENSIONS, *SUFFIXES)
-    others = [name for name, path in files_below(folder, out, looking) if path.suffix.lower() not in known]
-    others = sorted(name for name in others if name not in FOLDER_FILES)
-    others_below = unseen_below(folder, out, looking)
-    kinds = (
-        (others, "file", "of another kind than clips and captions"),
-        (others_below["link"], "linked folder", "not followed, whose clips are not seen"),
-        (others_below["barred"], "path", "that cannot be looked at"),
-    )
-    return tuple(_counted(len(names), names, noun, what) for names, noun, what in kinds if names)
+    kinds = {
+        "file": ("file", "of another kind than clips and captions"),
+        "link": ("linked folder", "not followed, whose clips are not seen"),
+        "barred": ("path", "that cannot be looked at"),
+    }
+    found: dict[str, list[str]] = {kind: [] for kind in kinds}
+    for kind, name, path in all_below(folder, out, looking):
+        if kind != "file" or (path.suffix.lower() not in known and name not in FOLDER_FILES):
+            found[kind].append(name)
+    return tuple(_counted(len(names), sorted(names), *kinds[kind]) for kind, names in found.items() if names)
 
 
 def notes_on(findings: Findings, strays: list[str], encoder: bool, out: Path) -> tuple[str, ...]:

@@ -17,22 +17,17 @@ def files_below(folder: Path, out: Path | None = None, looking: Looking = lambda
     """Plain files by their path below the folder, with forward slashes, in no order.
 
     Left out: hidden files and folders, what lies below `out`, and what may not be looked at. Links to folders are not
-    followed: `unseen_below` names them.
+    followed: `all_below` names them.
     """
-    return ((name, path) for kind, name, path in _below(folder, out, looking) if kind == "file")
+    return ((name, path) for kind, name, path in all_below(folder, out, looking) if kind == "file")
 
 
-def unseen_below(folder: Path, out: Path | None, looking: Looking = lambda: None) -> dict[Unseen, list[str]]:
-    """Names of what `files_below` passes over and somebody may have meant: links to folders, and what cannot be looked
-    at, such as a link whose file is gone or a folder without the right to read it."""
-    found: dict[Unseen, list[str]] = {"link": [], "barred": []}
-    for kind, name, _ in _below(folder, out, looking):
-        if kind != "file":
-            found[kind].append(name)
-    return {kind: sorted(names) for kind, names in found.items()}
-
-
-def _below(folder: Path, out: Path | None, looking: Looking) -> Iterator[tuple[Literal["file"] | Unseen, str, Path]]:
+def all_below(
+    folder: Path, out: Path | None, looking: Looking = lambda: None
+) -> Iterator[tuple[Literal["file"] | Unseen, str, Path]]:
+    """(kind, name below the folder, path) of all files below a folder but `out`, and of what is no file to read and
+    somebody may have meant: links to folders, and what cannot be looked at, such as a link whose file is gone or a
+    folder without the right to read it."""
     left_out = None if out is None else str(out.absolute())
     barred: list[Path] = []
     for place, folders, names in os.walk(folder, onerror=lambda error: barred.append(Path(error.filename))):
