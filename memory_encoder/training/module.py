@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..injection.cached import KeyValueCache
+from ..injection.cached import OVERRIDE, KeyValueCache
 from ..injection.fit import check_together
 from ..injection.horizon import near_and_far
 from ..injection.hosts import find_host
@@ -26,6 +26,7 @@ from ..phi.cross_attention import CrossAttention, CrossMemory
 from ..phi.encoder import MemoryEncoder
 from ..phi.positions import cell_coordinates, cells_for, grid_for, lattice_coordinates
 from .dataset.rows import MASK, Rows, moved, passes
+from .gradient_attention import GradientAttention
 from .streaming import inputs_in_ram
 
 TIMESTEP_SCALE = 1000.0  # core hands flow models t * 1000
@@ -214,6 +215,9 @@ class TrainingModule(nn.Module):
         x = torch.nn.functional.pad(x, (0,) * 7 + (host.image_channels,))  # as core does where no image is given
         wrapper = DiffusionModelWrapper(memory, self.gradient_checkpointing)
         options: dict[str, Any] = {"wrappers": {DIFFUSION_MODEL: {KEY: [wrapper]}}}
+        attention = GradientAttention() if torch.is_grad_enabled() else None
+        if attention is not None:
+            options[OVERRIDE] = attention
         # Autocast would compute the host's norms and sums in float32, which core does not, and the backward pass keeps.
         # The LoRA casts by itself. Weights of the other half type cannot do without.
         other = weights_type(self.diffusion_model) in HALF and weights_type(self.diffusion_model) != half
@@ -222,7 +226,10 @@ class TrainingModule(nn.Module):
                 around.enter_context(torch.autocast(kind, half, other, cache_enabled=False))
             if self.offload_inputs:
                 around.enter_context(inputs_in_ram())
-            return self.diffusion_model(x, t * TIMESTEP_SCALE, transformer_options=options, **given).to(x_t.dtype)
+            out = self.diffusion_model(x, t * TIMESTEP_SCALE, transformer_options=options, **given)
+        if attention is not None:
+            attention.check(self.diffusion_model)
+        return out.to(x_t.dtype)
 
 
 def _part_at(
