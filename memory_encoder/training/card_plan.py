@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from .draws import drawn_for
 from .module import TrainingModule
 from .options import TrainOptions
 from .step_bytes import FLOAT, BeginningBytes, StepBytes, beginning_bytes, sequence, step_bytes
+from .streaming import weight_bytes
 
 GIB = 1024**3
 EIGHT_BIT = 2.06  # bytes of a trained value's two moments, with their scales
@@ -183,5 +183,4 @@ def card_bytes(gib: float | None, cpu: bool = False) -> float | None:
 
 
 def _bytes(parameters: Iterable[Tensor]) -> int:
-    found: Any = sum(p.numel() * p.element_size() for p in parameters)
-    return int(found)
+    return sum(weight_bytes(parameter) for parameter in parameters)

@@ -22,6 +22,7 @@ from ..phi.positions import cells_for, grid_for
 from ..phi.trunk import layer_strides
 from .module import HALF, weights_type
 from .options import TrainOptions
+from .streaming import weight_bytes
 
 FLOAT = 4  # bytes of a trained value, and of its gradient
 
@@ -117,7 +118,9 @@ def step_bytes(
     tokens = sequence(configs, options, latents) + (0 if inside.text else inside.words)
     one = size * tokens * host.width
     rank = 0 if options.train_host else options.rank
-    narrow = weights_type(model).itemsize < size
+    # A quantized weight says that it has the type in which it computes.
+    stored = (weight_bytes(layer.weight) / layer.weight.numel() for layer in layers if layer.weight.is_floating_point())
+    narrow = min((weights_type(model).itemsize, *stored)) < size
     return StepBytes(
         inputs=len(blocks) * one,
         input=one,
