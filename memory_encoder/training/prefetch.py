@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields, is_dataclass, replace
@@ -9,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
+_LOG = logging.getLogger("video_memory")
 Made = TypeVar("Made")
 AHEAD = 2  # batches; each worker makes one
 
@@ -47,9 +49,13 @@ class Prefetch(Generic[Made]):
 
 def pinned(value: Any) -> Any:
     """A batch, or what is drawn for it, in memory that a card reads by itself: tensors in dataclasses, mappings, lists
-    and tuples."""
+    and tuples. Where there is no such memory left, as they are: the copy takes longer."""
     if isinstance(value, Tensor):
-        return value.pin_memory()
+        try:
+            return value.pin_memory()
+        except RuntimeError as error:
+            _LOG.debug("a batch is not pinned: %s", error)
+            return value
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{field.name: pinned(getattr(value, field.name)) for field in fields(value)})
     if isinstance(value, Mapping):
