@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -18,6 +19,9 @@ BlockArgs = dict[str, Any]
 Block = Callable[[BlockArgs], BlockArgs]
 BlockPatch = Callable[[BlockArgs, Block], BlockArgs]
 Made = TypeVar("Made")
+Patched = Callable[[str], Tensor | None]
+"""A weight of the model by its name, with what patches it (a LoRA in MODEL), on the device where it waits; None where
+nothing does. What lies in the layer is patched or not, depending on what core has loaded just then."""
 
 
 class HostError(ValueError):
@@ -125,6 +129,7 @@ class Host(Protocol):
     image_optional: text-to-video checkpoints have these channels as well, and leave them empty.
     masks_text: whether its forward reads attention_mask, which core's takes for one row at a time.
     adds_in_place: whether its blocks add to their inputs.
+    patched: what patches the weights of its first projection, which the memory's tokens share with the video's.
     """
 
     name: str
@@ -139,6 +144,7 @@ class Host(Protocol):
     image_optional: bool
     masks_text: bool
     adds_in_place: bool
+    patched: Patched
 
     @classmethod
     def matches(cls, model: Any) -> bool:
@@ -196,20 +202,39 @@ def mean_of_points(rotary: Tensor, coordinates: Tensor, axis: int) -> Tensor:
     return rotary if coordinates.ndim == 2 else rotary.unflatten(axis, coordinates.shape[:2]).mean(axis + 1)
 
 
-def project(conv: nn.Module, latents: Tensor, patch: tuple[int, int, int]) -> Tensor:
-    """Runs a patchify convolution where its weights lie, whether the model is loaded or offloaded.
+def as_it_lies(name: str) -> None:
+    """What patches a model that no patcher has, or whose patches lie in its weights: nothing beside them."""
 
-    Channels that the convolution has beyond the latent's (mask and start image of I2V checkpoints) are zero, as in
-    core when no image is given. Odd sizes are padded to whole patches.
+
+class Projection:
+    """A host's patchify convolution, wherever its weights lie, with what patches them.
+
+    name: of its layer in the model.
     """
-    weight: Tensor = conv.weight  # type: ignore[assignment]
-    missing = weight.shape[1] - latents.shape[1]
-    pad_w, pad_h = -latents.shape[-1] % patch[2], -latents.shape[-2] % patch[1]
-    plain = weight.is_floating_point() and weight.element_size() > 1  # fp8 and packed weights are cast to the input
-    latents = latents.to(device=weight.device, dtype=weight.dtype if plain else latents.dtype)
-    latents = torch.nn.functional.pad(latents, (0, pad_w, 0, pad_h, 0, 0), mode="circular")  # as core pads
-    latents = torch.nn.functional.pad(latents, (0, 0, 0, 0, 0, 0, 0, missing))
-    return conv(latents)
+
+    def __init__(self, model: Any, name: str, patched: Patched) -> None:
+        self.conv: Any = attrgetter(name)(model)
+        self.weight, self.bias = (patched(f"{name}.{each}") for each in ("weight", "bias"))
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Weight [D,C,1,ph,pw] and bias [D]."""
+        weight = self.conv.weight if self.weight is None else self.weight
+        return weight, (self.conv.bias if self.bias is None else self.bias).to(weight.device)
+
+    def __call__(self, latents: Tensor, patch: tuple[int, int, int]) -> Tensor:
+        """Channels that the convolution has beyond the latent's (mask and start image of I2V checkpoints) are zero, as
+        in core when no image is given. Odd sizes are padded to whole patches.
+        """
+        weight, bias = self.weights()
+        missing = weight.shape[1] - latents.shape[1]
+        pad_w, pad_h = -latents.shape[-1] % patch[2], -latents.shape[-2] % patch[1]
+        plain = weight.is_floating_point() and weight.element_size() > 1  # fp8 and packed weights are cast to the input
+        latents = latents.to(device=weight.device, dtype=weight.dtype if plain else latents.dtype)
+        latents = torch.nn.functional.pad(latents, (0, pad_w, 0, pad_h, 0, 0), mode="circular")  # as core pads
+        latents = torch.nn.functional.pad(latents, (0, 0, 0, 0, 0, 0, 0, missing))
+        if self.weight is None and self.bias is None:
+            return self.conv(latents)
+        return self.conv._conv_forward(latents, weight.to(latents.dtype), bias.to(latents.dtype))
 
 
 def non_blocking(device: torch.device) -> bool:

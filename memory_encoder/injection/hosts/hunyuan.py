@@ -17,10 +17,14 @@ from .base import (
     MemoryPass,
     MemoryTokens,
     Once,
+    Patched,
+    Projection,
     Slot,
+    as_it_lies,
     mean_of_points,
-    project,
 )
+
+FIRST = "img_in.proj"
 
 Segments = list[tuple[int, int | None, int]]
 
@@ -32,8 +36,8 @@ class HunyuanHost:
     masks_text = True
     adds_in_place = True
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, patched: Patched = as_it_lies) -> None:
+        self.model, self.patched = model, patched
         self.width: int = model.hidden_size
         self.latent_channels: int = model.out_channels
         self.patch: tuple[int, int, int] = tuple(model.patch_size)
@@ -51,11 +55,11 @@ class HunyuanHost:
         return video and model.in_channels <= 2 * model.out_channels + 1
 
     def patchifier(self) -> tuple[Tensor, Tensor]:
-        conv = self.model.img_in.proj
-        return conv.weight[:, : self.latent_channels], conv.bias
+        weight, bias = Projection(self.model, FIRST, self.patched).weights()
+        return weight[:, : self.latent_channels], bias
 
     def embed(self, latents_BCTHW: Tensor) -> Tensor:
-        return project(self.model.img_in.proj, latents_BCTHW, self.patch)
+        return Projection(self.model, FIRST, self.patched)(latents_BCTHW, self.patch)
 
     def constants(self, guidance: float) -> dict[str, float]:
         return {"guidance": guidance} if self.model.params.guidance_embed else {}

@@ -20,10 +20,14 @@ from .base import (
     MemoryPass,
     MemoryTokens,
     Once,
+    Patched,
+    Projection,
     Slot,
+    as_it_lies,
     mean_of_points,
-    project,
 )
+
+FIRST = "patch_embedding"
 
 
 class WanHost:
@@ -33,8 +37,8 @@ class WanHost:
     masks_text = False
     adds_in_place = False
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, patched: Patched = as_it_lies) -> None:
+        self.model, self.patched = model, patched
         self.width: int = model.dim
         self.latent_channels: int = model.out_dim
         self.patch: tuple[int, int, int] = tuple(model.patch_size)
@@ -50,11 +54,11 @@ class WanHost:
         return type(model).__name__ == "WanModel" and not hasattr(model, "init_kv_caches")
 
     def patchifier(self) -> tuple[Tensor, Tensor]:
-        conv = self.model.patch_embedding
-        return conv.weight[:, : self.latent_channels], conv.bias
+        weight, bias = Projection(self.model, FIRST, self.patched).weights()
+        return weight[:, : self.latent_channels], bias
 
     def embed(self, latents_BCTHW: Tensor) -> Tensor:
-        return project(self.model.patch_embedding, latents_BCTHW, self.patch)
+        return Projection(self.model, FIRST, self.patched)(latents_BCTHW, self.patch)
 
     def constants(self, guidance: float) -> dict[str, float]:
         return {}
