@@ -8,10 +8,21 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..memory_encoder.evaluation.baselines import BEFORE, FLAT, LOW_RESOLUTION, THUMBNAIL, baselines, thumbnail_size
+from ..memory_encoder.evaluation.baselines import (
+    BEFORE,
+    EQUAL_NUMBERS,
+    FLAT,
+    LOW_RESOLUTION,
+    THUMBNAIL,
+    baselines,
+    equal_size,
+    thumbnail_size,
+)
+from ..memory_encoder.evaluation.counted import counted
 from ..memory_encoder.evaluation.identification import Lineup
 from ..memory_encoder.evaluation.metrics import MetricUnavailable, edges, lpips, psnr, ssim
 from ..memory_encoder.evaluation.recall import windows
+from ..memory_encoder.evaluation.score import EQUAL
 from ..memory_encoder.frames import evenly, latent_ranges
 from ..memory_encoder.injection.fit import check_memory, check_recall
 from ..memory_encoder.injection.selection import MemorySettings
@@ -141,39 +152,61 @@ class VideoMemoryRetrievalReport(io.ComfyNode):
 def quality_report(original: Tensor, retrieved: Tensor, memory: VideoMemory | None = None) -> str:
     """Mean and worst of each metric over frames [N,H,W,3], then the same of pictures that need no memory.
 
-    LPIPS when its weights are installed.
+    Of frames that tell something, see `counted`. LPIPS when its weights are installed.
     """
-    lines = [f"{original.shape[0]} frames"]
-    for metric, name in ((psnr, "PSNR"), (ssim, "SSIM"), (edges, "edges")):
-        values = metric(original, retrieved)
+    asked = counted(original)
+    measured = asked.frames or list(range(len(original)))
+    remark = f"; {asked} and are not measured" if asked.frames and str(asked) else ""
+    lines = [f"{len(measured)} of {len(original)} frames{remark}" if remark else f"{len(original)} frames"]
+    true = original[measured]
+    for name, values in _metrics(true, retrieved[measured]).items():
         lines.append(f"{name} {values.mean():.3f} (worst frame {values.min():.3f})")
     try:
-        lines.append(f"LPIPS {lpips(original, retrieved).mean():.3f}")
+        lines.append(f"LPIPS {lpips(true, retrieved[measured]).mean():.3f}")
     except (MetricUnavailable, ValueError) as reason:  # ValueError: frames too small for its network
         lines.append(f"LPIPS not measured: {reason}")
     shown = {"remembered": retrieved} | _without_memory(original, memory)
     lineup = Lineup()
     lineup.add(original, shown)
-    rates = lineup.rates()
-    lines.append(f"nearest to its own frame among these: {rates['remembered']:.2f} (a guess: {lineup.chance:.2f})")
+    if rates := lineup.rates():
+        lines.append(f"nearest to its own frame among these: {rates['remembered']:.2f} (a guess: {lineup.chance:.2f})")
     for kind, pictures in list(shown.items())[1:]:
-        values = [float(metric(original, pictures).mean()) for metric in (psnr, ssim, edges)]
-        lines.append(f"{kind}: PSNR {values[0]:.3f}, SSIM {values[1]:.3f}, edges {values[2]:.3f}")
+        means = (f"{name} {values.mean():.3f}" for name, values in _metrics(true, pictures[measured]).items())
+        known = f", nearest {rates[kind]:.2f}" if rates else ""
+        lines.append(f"{kind}: {', '.join(means)}{known}")
     return "\n".join(lines)
+
+
+def _metrics(original: Tensor, shown: Tensor) -> dict[str, Tensor]:
+    """Values [N] by the metric's name; equal pictures are EQUAL dB apart."""
+    return {
+        "PSNR": psnr(original, shown).clamp(max=EQUAL),
+        "SSIM": ssim(original, shown),
+        "edges": edges(original, shown),
+    }
 
 
 def _without_memory(original: Tensor, memory: VideoMemory | None) -> dict[str, Tensor]:
     """What a memory has to beat to have remembered anything."""
     named = {FLAT: "one flat colour", BEFORE: "the frame before", LOW_RESOLUTION: "the LR picture, blown up"}
     configs: list[EncoderConfig] = []
-    spatial, (height, width) = 1, original.shape[1:3]
+    spatial, numbers, (height, width) = 1, 0, original.shape[1:3]
     if memory is not None and memory.latents:
         configs = [part.config for part in memory.parts if part.config.variant != "recent"]
         spatial = height // memory.state.size[0]
+        numbers = _numbers_for(memory, len(original))
+        small = equal_size(numbers, original)
+        named[EQUAL_NUMBERS] = f"a thumbnail of {small[1]}x{small[0]} pixels, as many numbers as the memory has"
     if configs:
         size = thumbnail_size(configs, height, width, spatial)
         named[THUMBNAIL] = f"a thumbnail of {size[1]}x{size[0]} pixels"
-    return {named[kind]: pictures for kind, pictures in baselines(original, configs, spatial).items()}
+    made = baselines(original, configs, spatial, numbers)
+    return {named[kind]: baseline.pictures for kind, baseline in made.items()}
+
+
+def _numbers_for(memory: VideoMemory, frames: int) -> int:
+    """How many numbers a memory keeps for so many of its frames."""
+    return round(memory.token_count * memory.parts[0].config.width * min(1.0, frames / memory.frames))
 
 
 def side_by_side(original: Tensor, retrieved: Tensor) -> Tensor:

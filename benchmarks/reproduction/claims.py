@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,14 @@ from .settings import FINEST, PROPOSED, RATES, TABLE_1, UNTRAINED
 Verdict = Literal["shown", "open", "against"]
 Values = np.ndarray
 """[seeds, clips] of one row and measure."""
+
+
+class Measure(NamedTuple):
+    """rows: Values of each row. sources: what each clip is cut from; clips of one source are not independent."""
+
+    rows: Mapping[str, Values]
+    sources: Sequence[str]
+
 
 MEMORIES = [row.name for row in TABLE_1 if row.name != "Whole history"]
 FILM_MEMORIES = ("Memory 2x2x1", "Memory 2x2x2", "Memory 4x4x2")
@@ -34,14 +42,20 @@ class Claim:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Mean difference and its standard error."""
+    """Mean difference and its standard error, of so many seeds.
+
+    One seed shows nothing: how far two trainings of one row lie apart is not known from it.
+    """
 
     claim: Claim
     difference: float
     error: float
+    seeds: int
 
     @property
     def verdict(self) -> Verdict:
+        if self.seeds < 2:
+            return "open"
         if self.difference < -LIMIT * self.error:
             return "against"
         return "shown" if self.claim.or_equal or self.difference > LIMIT * self.error else "open"
@@ -71,28 +85,42 @@ CLAIMS = (
 )
 
 
-def difference(higher: Values, lower: Values) -> tuple[float, float]:
+def difference(higher: Values, lower: Values, sources: Sequence[str]) -> tuple[float, float]:
     """Mean of the paired values [seeds, clips] and the larger of the standard errors over clips and over seeds."""
     paired = higher - lower
-    return float(paired.mean()), larger_error(paired)
+    return float(paired.mean()), larger_error(paired, sources)
 
 
-def larger_error(values: Values) -> float:
+def larger_error(values: Values, sources: Sequence[str]) -> float:
     """Of values [seeds, clips]: the larger of the standard errors over clips and over seeds."""
-    return max(standard_error(values.mean(axis=axis)) for axis in (0, 1))
+    seeds = [str(seed) for seed in range(len(values))]
+    return max(standard_error(values.mean(axis=0), sources), standard_error(values.mean(axis=1), seeds))
 
 
-def standard_error(values: Values) -> float:
-    """Of the mean of independent values; 0 for a single one, which knows none."""
-    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+def standard_error(values: Values, sources: Sequence[str]) -> float:
+    """Of the mean of values, of which those of one source vary together; 0 for a single source, which knows none.
+
+    The cluster-robust one: with a source for each value it is the usual one.
+    """
+    names = np.array(sources)
+    sums = np.array([(values[names == name] - values.mean()).sum() for name in dict.fromkeys(sources)])
+    count = len(sums)
+    return float((count / (count - 1) * np.square(sums).sum()) ** 0.5 / len(values)) if count > 1 else 0.0
 
 
-def check(measures: Mapping[str, Mapping[str, Values]]) -> list[Outcome]:
-    """Outcomes of all claims; measures[measure][row] are values [seeds, clips]."""
-    return [
-        Outcome(claim, *difference(measures[claim.measure][claim.higher], measures[claim.measure][claim.lower]))
-        for claim in CLAIMS
-    ]
+def source_of(clip: str) -> str:
+    """The clip that a window is cut from ("CLIP from FRAME"), or what it is called itself."""
+    return clip.rsplit(" from ", 1)[0]
+
+
+def check(measures: Mapping[str, Measure]) -> list[Outcome]:
+    """Outcomes of all claims."""
+    outcomes = []
+    for claim in CLAIMS:
+        rows, sources = measures[claim.measure]
+        higher, lower = rows[claim.higher], rows[claim.lower]
+        outcomes.append(Outcome(claim, *difference(higher, lower, sources), len(higher)))
+    return outcomes
 
 
 def person(use: Mapping[str, Mapping[str, list[bool]]], seconds: tuple[int, ...]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,16 @@ import cv2
 import numpy as np
 import torch
 
+from demo.tiny_family.make_host import HostConfig
 from demo.tiny_family.prepare import TinyCodec, make_cache, make_videos
-from memory_encoder.evaluation.baselines import baselines
+from memory_encoder.evaluation.baselines import LR_LATENTS, baselines, lr_latents
 from memory_encoder.files import write_bytes
 from memory_encoder.phi.config import EncoderConfig
+from memory_encoder.phi.positions import cells_for, grid_for
+from memory_encoder.pictures.codec import Codec
 from memory_encoder.training.module import TrainingModule, untrained
 
-from .material import load_material, make_material
+from .material import Clips, load_material, make_material
 from .measure import Judge, decoded, scored
 from .origin import origin
 from .returns import PARTS
@@ -127,12 +131,26 @@ def measure_baselines(protocol: Protocol, workshop: Workshop) -> None:
     if all(path.exists() for path in results.values()):
         return
     clips, here = load_material(workshop.material)["retrieval"], origin(protocol)
+    codec = TinyCodec(None)()
     for row, (kind, rate) in BASELINE_ROWS.items():
-        config = EncoderConfig("wan", 1, clips.hr.shape[1], rate=rate)
-        made = [baselines(pictures.float() / 255, [config])[kind].numpy() for pictures in clips.pictures]
-        text = json.dumps(here | {"retrieval": scored(clips, np.stack(made))}).encode()
+        text = json.dumps(here | {"retrieval": scored(clips, baseline(clips, kind, rate, codec))}).encode()
         for seed in protocol.seeds:
             write_bytes(workshop.result(row, seed), text)
+
+
+def baseline(clips: Clips, kind: str, rate: str, codec: Codec) -> np.ndarray:
+    """Pictures [N,F,H,W,3] of a kind of `evaluation.baselines`, as a memory at this rate has them beside it."""
+    config = EncoderConfig("wan", HostConfig().dim, clips.hr.shape[1], rate=rate)
+    latents, height, width = clips.hr.shape[2:]
+    tokens = math.prod(grid_for(height, width, config)) * cells_for(latents, config.stride[0])[1]
+    made = []
+    for pictures, lr in zip(clips.pictures.float() / 255, clips.lr[rate], strict=True):
+        if kind == LR_LATENTS:
+            small = codec.decode(lr[None])[0].clamp(0, 1)
+            made.append(lr_latents(pictures, config, small, lr.numel()).pictures)
+        else:
+            made.append(baselines(pictures, [config], codec.spatial, tokens * config.width)[kind].pictures)
+    return torch.stack(made).numpy()
 
 
 def save_pictures(workshop: Workshop, job: Job, made: np.ndarray) -> None:

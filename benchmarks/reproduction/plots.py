@@ -10,7 +10,7 @@ import numpy as np
 
 from memory_encoder.files import write_bytes
 
-from .claims import larger_error
+from .claims import Measure, larger_error
 from .jobs import SHOWN
 from .material import load_material
 from .report import REPORTED, collected, measures, seeds_done
@@ -41,18 +41,18 @@ def write_plots(protocol: Protocol, workshop: Workshop, out: Path) -> None:
     write_bytes(out / f"reproduction_{protocol.name}_grid.jpg", picture.tobytes())
 
 
-def rate_figure(values: dict[str, dict[str, np.ndarray]]) -> Any:
+def rate_figure(values: dict[str, Measure]) -> Any:
     """PSNR of the variants over their compression, with the controls as lines."""
     figure, axes = _figure(1, (7.2, 4.2))
     axis = axes[0]
-    psnr = values["psnr"]
+    psnr = values["psnr"].rows
     for row in TABLE_1:
         if row.variant in ("only_lr", "without_lr", "large_patchifier"):
-            _point(axis, TOKENS[row.rate], psnr[row.name], marker="s", label=row.name)
+            _point(axis, TOKENS[row.rate], values["psnr"], row.name, marker="s", label=row.name)
     proposed = [row for row in TABLE_1 if row.variant == "proposed"]
     axis.plot([TOKENS[row.rate] for row in proposed], [psnr[row.name].mean() for row in proposed], color="C3")
     for row in proposed:
-        _point(axis, TOKENS[row.rate], psnr[row.name], marker="o", color="C3",
+        _point(axis, TOKENS[row.rate], values["psnr"], row.name, marker="o", color="C3",
                label="Proposed" if row.name == PROPOSED else None)  # fmt: skip
     for name, style in (("Whole history", "-"), ("VAE alone", "--"), ("Flat colour", "-."), ("No memory", ":")):
         axis.axhline(psnr[name].mean(), ls=style, color="0.45", lw=1, label=name)
@@ -64,17 +64,19 @@ def rate_figure(values: dict[str, dict[str, np.ndarray]]) -> Any:
     return figure
 
 
-def _point(axis: Any, x: float, values: np.ndarray, **style: Any) -> None:
-    axis.errorbar([x], [values.mean()], [larger_error(values)], capsize=3, ls="", **style)
+def _point(axis: Any, x: float, measure: Measure, row: str, **style: Any) -> None:
+    values = measure.rows[row]
+    axis.errorbar([x], [values.mean()], [larger_error(values, measure.sources)], capsize=3, ls="", **style)
 
 
-def recall_figure(values: dict[str, dict[str, np.ndarray]]) -> Any:
+def recall_figure(values: dict[str, Measure]) -> Any:
     """Share of films in which the part was recalled, over the length of the history."""
     figure, axes = _figure(len(PARTS), (10.5, 3.6))
     for axis, part in zip(axes, PARTS, strict=True):
         for name in LINES:
-            found = [values[f"{part} at {s} s"][name] for s in SECONDS]
-            axis.errorbar(SECONDS, [100 * v.mean() for v in found], [100 * larger_error(v) for v in found],
+            found = [values[f"{part} at {s} s"] for s in SECONDS]
+            errors = [100 * larger_error(one.rows[name], one.sources) for one in found]
+            axis.errorbar(SECONDS, [100 * one.rows[name].mean() for one in found], errors,
                           marker="o", ms=3, capsize=2, label=name)  # fmt: skip
         axis.axhline(100 / CHOICES, color="0.45", ls=":", lw=1)
         axis.set(title=part, xlabel="seconds of history", ylim=(0, 100))

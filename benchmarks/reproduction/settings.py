@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from memory_encoder.evaluation.baselines import BEFORE, FLAT, LOW_RESOLUTION, THUMBNAIL
+from memory_encoder.evaluation.baselines import BEFORE, EQUAL_NUMBERS, FLAT, LOW_RESOLUTION, LR_LATENTS, THUMBNAIL
 from memory_encoder.training.options import TrainOptions
 from memory_encoder.training.presets import PRESETS
 
@@ -114,5 +114,7 @@ BASELINE_ROWS = {
     "Flat colour": (FLAT, RATES[0]),
     "The frame before": (BEFORE, RATES[0]),
     **{f"Thumbnail {rate}": (THUMBNAIL, rate) for rate in RATES},
+    **{f"Equal thumbnail {rate}": (EQUAL_NUMBERS, rate) for rate in RATES},
     **{f"LR picture {rate}": (LOW_RESOLUTION, rate) for rate in RATES},
+    **{f"LR latents {rate}": (LR_LATENTS, rate) for rate in RATES},
 }

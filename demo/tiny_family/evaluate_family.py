@@ -5,8 +5,8 @@
 
 Measures what ``python -m memory_encoder evaluate`` measures, with a faster pass through the VAE: the family's memories
 by rate, or what `--encoder` and `--lora` name, several encoders together. Writes for each ``retrieval_NAME.json``
-(means with standard errors over seeds, and every clip), a sheet of pictures for the real clips and one for the films,
-and at the end prints a table. NAME is the rate unless said.
+(means with standard errors, every clip, and how far the memory lies above all else), a sheet of pictures for the real
+clips and one for the films, and at the end prints a table. NAME is the rate unless said.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from memory_encoder.evaluation.recall import draw_history, guided
-from memory_encoder.evaluation.score import LABELS, ClipScore, in_decibels, lineup_of, score_clip
+from memory_encoder.evaluation.score import LABELS, MEMORY, ClipScore, in_decibels, lineup_of, score_clip
 from memory_encoder.files import write_bytes
 from memory_encoder.injection.hosts.comfy_models import (
     PYTORCH_ATTENTION,
@@ -145,28 +145,44 @@ class Judge:
 
 
 def table(scores: dict[str, list[list[ClipScore]]]) -> dict[str, Any]:
-    """For `real` and `procedural`: mean and standard error over seeds of the mean over clips, and each clip's mean."""
+    """For `real` and `procedural`, clips of as many seeds each: by metric and kind the mean and its standard error, see
+    `over_clips`; each clip's own mean; and `above`, by how much the memory has more than each other kind, paired."""
     result: dict[str, Any] = {}
     for group, clips in scores.items():
-        result[group] = {"clips": {}}
         lineups = [lineup_of(of_seed) for of_seed in zip(*clips, strict=True)]
-        rates = [lineup.rates() for lineup in lineups]
-        result[group] |= {
-            "chance": lineups[0].chance,
-            "identified": {kind: over_seeds(np.array([rate[kind] for rate in rates])) for kind in rates[0]},
-            "numbers_per_pixel": clips[0][0].facts.get("numbers_per_pixel"),
+        rates = [lineup.rates_of_clips() for lineup in lineups]  # by seed and clip
+        facts = clips[0][0].facts
+        values = {
+            metric: {kind: np.array([[s.values[metric][kind] for s in clip] for clip in clips]) for kind in kinds}
+            for metric, kinds in clips[0][0].values.items()
         }
-        for metric, kinds in clips[0][0].values.items():
-            values = {kind: np.array([[s.values[metric][kind] for s in clip] for clip in clips]) for kind in kinds}
-            result[group][metric] = {kind: over_seeds(value.mean(0)) for kind, value in values.items()}
-            for number, clip in enumerate(clips):
-                found = {kind: float(value[number].mean()) for kind, value in values.items()}
-                result[group]["clips"].setdefault(clip[0].name, {})[metric] = found
+        values["identified"] = {kind: np.array([[of[kind] for of in seed] for seed in rates]).T for kind in rates[0][0]}
+        result[group] = {"chance": lineups[0].chance}
+        result[group] |= {fact: facts[fact] for fact in ("numbers_per_pixel", "numbers") if fact in facts}
+        for metric, kinds in values.items():
+            result[group][metric] = {kind: over_clips(value) for kind, value in kinds.items()}
+        result[group]["above"] = {
+            metric: {kind: over_clips(kinds[MEMORY] - value) for kind, value in kinds.items() if kind != MEMORY}
+            for metric, kinds in values.items()
+        }
+        result[group]["clips"] = {
+            clip[0].name: {
+                metric: {kind: float(value[number].mean()) for kind, value in kinds.items()}
+                for metric, kinds in values.items()
+            }
+            for number, clip in enumerate(clips)
+        }
     return result
 
 
+def over_clips(values: np.ndarray) -> dict[str, float]:
+    """Mean of values [clips, seeds], and the larger of its standard errors over clips and over seeds."""
+    both = [over_seeds(values.mean(axis=axis)) for axis in (0, 1)]
+    return {"mean": float(values.mean()), "standard_error": max(one["standard_error"] for one in both)}
+
+
 def over_seeds(means: np.ndarray) -> dict[str, float]:
-    """Mean and standard error of one value for each seed."""
+    """Mean and standard error of one value for each seed, or of independent ones of another kind."""
     error = means.std(ddof=1) / len(means) ** 0.5 if len(means) > 1 else 0.0
     return {"mean": float(means.mean()), "standard_error": float(error)}
 

@@ -31,7 +31,7 @@ from memory_encoder.files import write_bytes
 from memory_encoder.frames import TEMPORAL
 from tools.machine import processor
 
-from .evaluate_family import FIRST_FILM, Judge, add_sample_arguments, add_variant_arguments, variants
+from .evaluate_family import FIRST_FILM, Judge, add_sample_arguments, add_variant_arguments, over_seeds, variants
 from .prepare import SHORT_SHOT, SOLO_SEED, film_of
 from .procedural import Film
 
@@ -140,7 +140,7 @@ def row_of(film: Film, shown: dict[str, np.ndarray]) -> np.ndarray:
 def evaluate(
     judge: Judge, films: list[Film], seeds: int, guidance: float, window: int = 0
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """For each kind and measure mean and standard error over films, and a picture with a row for each film."""
+    """The table of `film_table`, and a picture with a row for each film."""
     pasts = [Past.of(judge, film) for film in films]
     values: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     rows = []
@@ -153,17 +153,24 @@ def evaluate(
             values[kind].append({name: float(np.mean([one[name] for one in found])) for name in MEASURES})
             shown[kind] = made[0]
         rows.append(row_of(film, shown))
-    table = {}
-    for kind, found in values.items():
-        columns = {name: np.array([one[name] for one in found]) for name in MEASURES}
-        table[kind] = {
-            name: {
-                "mean": float(v.mean()),
-                "standard_error": float(v.std(ddof=1) / len(v) ** 0.5) if len(v) > 1 else 0.0,
-            }
-            for name, v in columns.items()
-        }
-    return table, np.concatenate(rows, axis=0)
+    return film_table(values), np.concatenate(rows, axis=0)
+
+
+def film_table(values: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """For each kind and measure mean and standard error over films, and each film's own value; under `above` by how
+    much the memory has more than each other kind, paired by film. values: by kind, of each film."""
+    table: dict[str, Any] = {}
+    columns = {
+        kind: {name: np.array([one[name] for one in found]) for name in MEASURES} for kind, found in values.items()
+    }
+    for kind, of_kind in columns.items():
+        table[kind] = {name: over_seeds(v) | {"films": v.tolist()} for name, v in of_kind.items()}
+    table["above"] = {
+        kind: {name: over_seeds(columns["memory"][name] - v) for name, v in of_kind.items()}
+        for kind, of_kind in columns.items()
+        if kind != "memory"
+    }
+    return table
 
 
 @torch.no_grad()

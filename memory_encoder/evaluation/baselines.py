@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +14,16 @@ from ..phi.config import EncoderConfig
 from ..phi.low_resolution import downsample, lr_frame_indices
 from ..phi.positions import grid_for
 
-FLAT, BEFORE, THUMBNAIL, LOW_RESOLUTION = "flat", "frame_before", "thumbnail", "low_resolution"
-BASELINES = (FLAT, BEFORE, THUMBNAIL, LOW_RESOLUTION)
+FLAT, BEFORE, THUMBNAIL, EQUAL_NUMBERS = "flat", "frame_before", "thumbnail", "thumbnail_numbers"
+LOW_RESOLUTION, LR_LATENTS = "low_resolution", "lr_latents"
+BASELINES = (FLAT, BEFORE, THUMBNAIL, EQUAL_NUMBERS, LOW_RESOLUTION, LR_LATENTS)
+
+
+class Baseline(NamedTuple):
+    """Pictures [T,H,W,3] in 0..1, and how many numbers they were made of."""
+
+    pictures: Tensor
+    numbers: int
 
 
 def flat_colour(pictures: Tensor) -> Tensor:
@@ -23,8 +32,10 @@ def flat_colour(pictures: Tensor) -> Tensor:
 
 
 def frame_before(pictures: Tensor) -> Tensor:
-    """Each frame as the one before it, the first as the one after it: what a film knows without any memory."""
-    return torch.cat([pictures[:2][-1:], pictures[:-1]])
+    """Each frame as the one before it, the first as the next one that differs: what a film knows without a memory."""
+    changed = (pictures != pictures[:1]).flatten(1).any(dim=1).nonzero()
+    first = int(changed[0]) if len(changed) else 0
+    return torch.cat([pictures[first : first + 1], pictures[:-1]])
 
 
 def thumbnail(pictures: Tensor, size: tuple[int, int]) -> Tensor:
@@ -34,19 +45,24 @@ def thumbnail(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     return _enlarged(small, (height, width))
 
 
-def low_resolution(pictures: Tensor, configs: Sequence[EncoderConfig], spatial: int = 8) -> Tensor:
-    """What the LR branch is shown (paper section 3.1), blown up: fewer pixels, and of each cell in time one picture.
+def most_shown(configs: Sequence[EncoderConfig]) -> EncoderConfig:
+    """Of several encoders the one whose LR branch is shown the most."""
+    return min(configs, key=lambda one: math.prod(_rate(one)))
 
-    Of several encoders the one that is shown the most.
-    """
-    config = min(configs, key=lambda one: math.prod(_rate(one)))
-    time = config.stride[0]
-    kept = lr_frame_indices(0, len(pictures), time)
+
+def low_resolution(pictures: Tensor, configs: Sequence[EncoderConfig], spatial: int = 8) -> Baseline:
+    """The pictures that the LR branch's latents are made of (paper section 3.1), blown up: fewer pixels, and of each
+    cell in time one picture. The encoder itself is shown less, see `lr_latents`."""
+    config = most_shown(configs)
+    kept = lr_frame_indices(0, len(pictures), config.stride[0])
     grid = grid_for(pictures.shape[1] // spatial, pictures.shape[2] // spatial, config)
-    small = downsample(pictures[None, kept], grid, config, spatial)[0].movedim(-1, 1)
-    whole = _enlarged(small, (small.shape[2] * _rate(config)[0], small.shape[3] * _rate(config)[1]))
-    nearest = [min(round(frame / time), len(kept) - 1) for frame in range(len(pictures))]
-    return whole[nearest, : pictures.shape[1], : pictures.shape[2]]
+    small = downsample(pictures[None, kept], grid, config, spatial)[0]
+    return Baseline(_blown_up(small, config, pictures), small.numel())
+
+
+def lr_latents(pictures: Tensor, config: EncoderConfig, decoded: Tensor, numbers: int) -> Baseline:
+    """What the LR branch is shown, its latents, as the VAE shows them: [t,h,w,3] decoded, blown up like pictures."""
+    return Baseline(_blown_up(decoded, config, pictures), numbers)
 
 
 def thumbnail_size(configs: Sequence[EncoderConfig], height: int, width: int, spatial: int = 8) -> tuple[int, int]:
@@ -62,24 +78,53 @@ def thumbnail_size(configs: Sequence[EncoderConfig], height: int, width: int, sp
     return rows, max(1, round(tokens / rows))
 
 
-def baselines(pictures: Tensor, configs: Sequence[EncoderConfig], spatial: int = 8) -> dict[str, Tensor]:
-    """BASELINES for pictures [T,H,W,3] in 0..1, by name; encoders without cells of one size have only the first two."""
-    made = {FLAT: flat_colour(pictures), BEFORE: frame_before(pictures)}
+def equal_size(numbers: int, pictures: Tensor) -> tuple[int, int]:
+    """Height and width of thumbnails of all frames [T,H,W,3] that together have no more than `numbers` numbers."""
+    count, height, width, channels = pictures.shape
+    pixels = numbers / (count * channels)
+    rows = max(1, min(height, math.floor(pixels), math.floor(math.sqrt(pixels * height / width))))
+    return rows, min(width, max(1, math.floor(pixels / rows)))
+
+
+def baselines(
+    pictures: Tensor, configs: Sequence[EncoderConfig], spatial: int = 8, numbers: int = 0
+) -> dict[str, Baseline]:
+    """BASELINES for pictures [T,H,W,3] in 0..1, by name, but LR_LATENTS, which need a VAE.
+
+    numbers: that a memory keeps of them; without it EQUAL_NUMBERS is left out. Encoders without cells of one size have
+    no THUMBNAIL and no LOW_RESOLUTION.
+    """
+    made = {
+        FLAT: Baseline(flat_colour(pictures), 3 * len(pictures)),
+        BEFORE: Baseline(frame_before(pictures), pictures.numel()),
+    }
     in_cells = [config for config in configs if config.variant != "recent"]
+    height, width = pictures.shape[1:3]
+    sizes = {THUMBNAIL: thumbnail_size(in_cells, height, width, spatial)} if in_cells else {}
+    sizes |= {EQUAL_NUMBERS: equal_size(numbers, pictures)} if numbers else {}
+    for kind, size in sizes.items():
+        made[kind] = Baseline(thumbnail(pictures, size), len(pictures) * math.prod(size) * 3)
     if in_cells:
-        made[THUMBNAIL] = thumbnail(pictures, thumbnail_size(in_cells, pictures.shape[1], pictures.shape[2], spatial))
         made[LOW_RESOLUTION] = low_resolution(pictures, in_cells, spatial)
     return made
 
 
-def numbers_per_pixel(tokens: int, width: int, pictures: Tensor) -> float:
-    """Numbers that a memory keeps for each pixel of the pictures [T,H,W,3] that it remembers."""
-    return tokens * width / math.prod(pictures.shape[:3])
+def numbers_per_pixel(numbers: int, pictures: Tensor) -> float:
+    """Numbers that something keeps for each pixel of the pictures [T,H,W,3] that it shows."""
+    return numbers / math.prod(pictures.shape[:3])
 
 
 def _rate(config: EncoderConfig) -> tuple[int, int, int]:
     rate = config.compression
     return rate.height, rate.width, rate.time
+
+
+def _blown_up(small: Tensor, config: EncoderConfig, pictures: Tensor) -> Tensor:
+    """Pictures [t,h,w,3] of the low frame rate at the size and times of `pictures`, the nearest for each frame."""
+    rows, columns, _ = _rate(config)
+    whole = _enlarged(small.movedim(-1, 1), (small.shape[1] * rows, small.shape[2] * columns))
+    nearest = [min(round(frame / config.stride[0]), len(small) - 1) for frame in range(len(pictures))]
+    return whole[nearest, : pictures.shape[1], : pictures.shape[2]]
 
 
 def _enlarged(small: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,7 +1,9 @@
 """Is a recalled frame nearest to its own original, among frames of other times and other clips? Not from the paper.
 
 PSNR and SSIM cannot tell a memory of shapes from one of the right average colour. Here a frame's mean colour and its
-contrast are taken off, so that one flat colour knows nothing: it gets the chance of a guess.
+contrast are taken off, so that one flat colour knows nothing: it gets the chance of a guess. Nothing is asked that the
+true frames could not answer: a frame that shows nothing is not asked for, and one that looks like it, of whichever
+clip, is no choice beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from ..frames import evenly
 CANDIDATES = 16
 ASKED = 8  # frames of a clip that are asked for, evenly chosen
 SIDE = 64  # pixels of the wider side at which frames are compared
-ALIKE = 0.95  # correlation above which two frames of a clip are taken for one
+ALIKE = 0.95  # correlation above which two frames are taken for one
 FLAT = 1e-3  # contrast (root mean square, pictures 0..1) below which a frame shows nothing
 
 
@@ -44,13 +46,16 @@ class Lineup:
 
     def add(self, original: Tensor, shown: Mapping[str, Tensor]) -> None:
         """original: frames [T,H,W,3] in 0..1 of a clip. shown: what each kind gives for the same frames."""
-        asked = evenly(original.shape[0], min(ASKED, original.shape[0]))
-        self._originals.append(signature(original))
-        self._asked.append(list(asked))
+        signatures = signature(original)
+        visible = [frame for frame, one in enumerate(signatures) if bool(one.any())]
+        asked = [visible[place] for place in evenly(len(visible), min(ASKED, len(visible)))]
+        self._originals.append(signatures)
+        self._asked.append(asked)
         self._shown.append({kind: signature(pictures[asked]) for kind, pictures in shown.items()})
 
     def rates(self) -> dict[str, float]:
-        """For each kind the share of frames that are nearest to their own original; equals share a place."""
+        """For each kind the share of frames that are nearest to their own original; equals share a place. Empty where
+        no clip shows anything."""
         return _means([found for clip in range(len(self._asked)) for found in self._found(clip)])
 
     def rates_of_clips(self) -> list[dict[str, float]]:
@@ -67,9 +72,9 @@ class Lineup:
 
     @property
     def chance(self) -> float:
-        """What a guess gets."""
+        """What a guess gets; 1 where there is nothing to ask."""
         sizes = [len(self._rivals(clip, frame)) for clip, asked in enumerate(self._asked) for frame in asked]
-        return sum(1 / size for size in sizes) / len(sizes)
+        return sum(1 / size for size in sizes) / len(sizes) if sizes else 1.0
 
     def _rivals(self, clip: int, frame: int) -> Tensor:
         """Signatures [n,K] to choose from: the frame's own first, then frames that a person can tell from it.
@@ -78,12 +83,13 @@ class Lineup:
         """
         own = self._originals[clip][frame]
         others = self.candidates - 1
-        elsewhere = [one for number, one in enumerate(self._originals) if number != clip]
-        different = self._originals[clip][self._originals[clip] @ own < ALIKE]
+        different, *elsewhere = [
+            one[one @ own < ALIKE]
+            for one in (self._originals[clip], *self._originals[:clip], *self._originals[clip + 1 :])
+        ]
         here = different[evenly(len(different), min(len(different), others // 2 if elsewhere else others))]
-        needed = others - len(here)
-        there = _spread([different[:0], *elsewhere], needed)
-        if len(there) < needed and len(different) > len(here):
+        there = _spread([different[:0], *elsewhere], others - len(here))
+        if len(there) < others - len(here) and len(different) > len(here):
             here = different[evenly(len(different), min(len(different), others - len(there)))]
         return torch.cat([own[None], here, there])
 

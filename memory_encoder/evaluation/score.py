@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .baselines import BASELINES, BEFORE, FLAT, LOW_RESOLUTION, THUMBNAIL, baselines, numbers_per_pixel
+from .baselines import (
+    BASELINES,
+    BEFORE,
+    EQUAL_NUMBERS,
+    FLAT,
+    LOW_RESOLUTION,
+    LR_LATENTS,
+    THUMBNAIL,
+    Baseline,
+    baselines,
+    lr_latents,
+    most_shown,
+    numbers_per_pixel,
+)
+from .counted import counted
 from .identification import Lineup
 from .metrics import edges, lpips, lpips_available, psnr, ssim
 from .recall import draw_history, guided
@@ -19,8 +34,8 @@ MEMORY, UNGUIDED, UNTRAINED, NONE, FULL, VAE = "memory", "unguided", "untrained"
 KINDS = (MEMORY, UNGUIDED, UNTRAINED, NONE, *BASELINES, FULL, VAE)
 """memory: the encoder's tokens. unguided: the same without history guidance, where there is any. untrained: those of
 an encoder of the same form that learned nothing. none: a picture that the host makes up. flat, frame_before, thumbnail,
-low_resolution: pictures without a model, see `baselines`. full: every token of the history, a ceiling. vae: the hard
-ceiling."""
+thumbnail_numbers, low_resolution: pictures without a model, see `baselines`; lr_latents with the VAE alone. full: every
+token of the history, a ceiling. vae: the hard ceiling."""
 LABELS = {
     MEMORY: "memory",
     UNGUIDED: "memory, without history guidance",
@@ -28,12 +43,14 @@ LABELS = {
     NONE: "no memory (made up)",
     FLAT: "flat colour of each frame",
     BEFORE: "the frame before",
-    THUMBNAIL: "thumbnail, a pixel for each token",
+    THUMBNAIL: "thumbnail, a pixel for each token of a cell",
+    EQUAL_NUMBERS: "thumbnail of as many numbers",
     LOW_RESOLUTION: "LR picture blown up",
+    LR_LATENTS: "LR latents, decoded and blown up",
     FULL: "whole history",
     VAE: "VAE alone",
 }
-EQUAL = 100.0  # dB that equal pictures count as in a mean
+EQUAL = 10 * math.log10(12 * 255**2)  # 58.9 dB, what rounding to 8 bits leaves: no picture counts as nearer in a mean
 SMALLEST = 64  # pixels of the shorter side that LPIPS wants
 
 
@@ -41,7 +58,8 @@ SMALLEST = 64  # pixels of the shorter side that LPIPS wants
 class ClipScore:
     """One clip: means over its frames by metric and kind, and its pictures [T,H,W,3] in 0..1 by kind.
 
-    facts: of its memory, such as `tokens` and `numbers_per_pixel`.
+    facts: of its memory, such as `tokens` and `numbers_per_pixel`; `numbers` by kind, for each pixel; how many
+    `frames` were measured, and which were left out.
     """
 
     name: str
@@ -77,12 +95,15 @@ def score_clip(
 ) -> ClipScore:
     """Scores one clip.
 
-    pictures: [T,H,W,3] in 0..1. hr, lr: its normalised latents, and LR latents by rate. module: a TrainingModule (its
-    `compress`, `uncompressed` and `predict`) on the device of hr, lr and conditioning. untrained: one whose encoders
-    learned nothing; None leaves that kind out. horizon: the most memory tokens that the host sees, 0 for all.
-    history_guidance: weight of every memory, see `recall.guided`. shift: of the sampler's timesteps. decode: latents ->
-    pictures [B,T,H,W,3] in RAM. The same seed draws the same noise for every kind.
+    pictures: [T,H,W,3] in 0..1, of which `counted` are measured, all where none is. hr, lr: its normalised latents, and
+    LR latents by rate. module: a TrainingModule (its `compress`, `uncompressed` and `predict`) on the device of hr, lr
+    and conditioning. untrained: one whose encoders learned nothing; None leaves that kind out. horizon: the most memory
+    tokens that the host sees, 0 for all. history_guidance: weight of every memory, see `recall.guided`. shift: of the
+    sampler's timesteps. decode: latents -> pictures [B,T,H,W,3] in RAM. The same seed draws the same noise for every
+    kind.
     """
+    asked = counted(pictures)
+    measured = asked.frames or list(range(len(pictures)))
     memory = module.compress(hr, lr, horizon)
     memories = {MEMORY: memory, NONE: None, FULL: module.uncompressed(hr)}
     if untrained is not None:
@@ -95,16 +116,22 @@ def score_clip(
     for kind, (predict, seen) in ways.items():
         generator = torch.Generator().manual_seed(seed)
         drawn[kind] = draw_history(predict, seen, tuple(hr.shape), generator, steps, shift, hr.device)
-    shown = {kind: decode(made)[0].clamp(0, 1) for kind, made in (drawn | {VAE: hr}).items()}
-    configs = [encoder.config for encoder in module.encoders]
-    spatial = pictures.shape[1] // hr.shape[3]
-    shown |= baselines(pictures, configs, spatial)
     tokens, width = memory.tokens.shape[1:]
-    facts = {
-        "tokens": tokens,
-        "numbers_per_pixel": numbers_per_pixel(tokens, width, pictures),
-    }
-    return ClipScore(name, _values(pictures, shown), {"original": pictures} | shown, facts)
+    of_kinds = dict.fromkeys(drawn, tokens * width) | {NONE: 0, FULL: hr.numel(), VAE: hr.numel()}
+    shown = {kind: Baseline(decode(made)[0].clamp(0, 1), of_kinds[kind]) for kind, made in (drawn | {VAE: hr}).items()}
+    configs = [encoder.config for encoder in module.encoders]
+    shown |= baselines(pictures, configs, pictures.shape[1] // hr.shape[3], tokens * width)
+    if seeing := [config for config in configs if config.has_lr]:
+        config = most_shown(seeing)
+        small = lr[config.rate]
+        shown[LR_LATENTS] = lr_latents(pictures, config, decode(small)[0].clamp(0, 1), small.numel())
+    ordered = {kind: shown[kind] for kind in KINDS if kind in shown}
+    numbers = {kind: numbers_per_pixel(one.numbers, pictures) for kind, one in ordered.items()}
+    facts = {"tokens": tokens, "numbers_per_pixel": numbers[MEMORY], "numbers": numbers, "frames": len(measured)}
+    facts |= {"left_out": asked.left_out} if asked.left_out else {}
+    made = {kind: one.pictures for kind, one in ordered.items()}
+    values = _values(pictures[measured], {kind: one[measured] for kind, one in made.items()})
+    return ClipScore(name, values, {"original": pictures} | made, facts)
 
 
 def means_of(pictures: Tensor, shown: Tensor) -> dict[str, float]:
@@ -141,17 +168,27 @@ def summary(scores: Sequence[ClipScore], facts: dict[str, Any], lineup: Lineup |
         metric: {kind: sum(score.values[metric][kind] for score in scores) / len(scores) for kind in kinds}
         for metric, kinds in scores[0].values.items()
     }
-    clips = [{"name": s.name, **{m: dict(v) for m, v in s.values.items()}, **s.facts} for s in scores]
+    numbers = {kind: sum(s.facts["numbers"][kind] for s in scores) / len(scores) for kind in scores[0].facts["numbers"]}
+    clips = [
+        {"name": s.name, **{m: dict(v) for m, v in s.values.items()}, "identified": rates, **s.facts}
+        for s, rates in zip(scores, lineup.rates_of_clips(), strict=True)
+    ]
     found = {"identified": lineup.rates(), "chance": lineup.chance, "candidates": lineup.candidates}
-    return {**means, **found, "clips": clips, **facts}
+    return {**means, **found, "numbers": numbers, "clips": clips, **facts}
+
+
+COLUMNS = {"psnr": ("PSNR dB", 2), "ssim": ("SSIM", 3), "edges": ("edges", 3), "lpips": ("LPIPS", 3),
+           "identified": ("identified", 3), "numbers": ("numbers a pixel", 4)}  # fmt: skip
+"""Heads and digits of a report's table by metric."""
 
 
 def comparison(report: Mapping[str, Any]) -> str:
     """A report as a markdown table, a line for each kind."""
-    metrics = [metric for metric in ("psnr", "ssim", "edges", "lpips", "identified") if metric in report]
-    heads = {"psnr": "PSNR dB", "ssim": "SSIM", "edges": "edges", "lpips": "LPIPS", "identified": "identified"}
-    lines = ["| " + " | ".join(["", *(heads[metric] for metric in metrics)]) + " |", "|---" * (1 + len(metrics)) + "|"]
+    columns = {metric: column for metric, column in COLUMNS.items() if metric in report}
+    heads = ["", *(head for head, _ in columns.values())]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for kind in (kind for kind in KINDS if kind in report["psnr"]):
-        values = [f"{report[metric][kind]:.{2 if metric == 'psnr' else 3}f}" for metric in metrics]
-        lines.append("| " + " | ".join([LABELS[kind], *values]) + " |")
+        found = [(report[metric].get(kind), digits) for metric, (_, digits) in columns.items()]
+        cells = ["" if value is None else f"{value:.{digits}f}" for value, digits in found]
+        lines.append("| " + " | ".join([LABELS[kind], *cells]) + " |")
     return "\n".join([*lines, f"A guess identifies {report['chance']:.3f}."])

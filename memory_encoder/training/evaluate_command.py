@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation.baselines import THUMBNAIL
+from ..evaluation.baselines import EQUAL_NUMBERS, THUMBNAIL
+from ..evaluation.counted import counted
 from ..evaluation.identification import Lineup
 from ..evaluation.score import MEMORY, NONE, ClipScore, comparison, in_decibels, score_clip, summary
 from ..files import write_bytes
@@ -42,7 +43,7 @@ from .dataset.settings import BadClip, DatasetError
 from .dataset.text import Conditioning
 from .dataset.video import VideoReader
 from .dataset.windows import lr_by_rate
-from .evaluate_notes import remarks_on, what_is_measured
+from .evaluate_notes import lora_remarks, remarks_on, what_is_measured
 from .module import TrainingModule, untrained
 from .pictures import label, write_picture
 
@@ -64,6 +65,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
         if not path.is_file():
             raise DatasetError(f"{name} {path} does not exist; give --{name} FILE")
     check_asked(args)
+    check_folder(args.out)
     load_comfy(args.comfy, PYTORCH_ATTENTION)
     clips = find_clips(args.clips, args.out)
     if not clips:
@@ -80,12 +82,13 @@ def run_evaluate(args: argparse.Namespace) -> None:
         shift = args.shift or drawing_shift(trained, patcher)
         print(what_is_measured(args, trained), flush=True)
         judge = Judge(patcher, vae, encoders, text, args, shift)
-        remarks = remarks_on(args, encoder_files, files.get("lora"), clips)
+        lora = files.get("lora")
+        remarks = [*remarks_on(args, encoder_files, lora, clips), *lora_remarks(patcher, lora)]
         for remark in remarks:
             print(f"note: {remark}", flush=True)
         named = {"encoders": [path.name for path in encoder_files], "lora": None}
         named |= {name: path.name for name, path in files.items()}
-        about = {"shift": shift, "files": named}
+        about = {"shift": shift, "files": named, "clips_found": len(clips)}
         evaluation = Evaluation(args, [encoder.config.rate for encoder in encoders], remarks, about)
         try:
             for number, (name, path) in enumerate(clips.items(), 1):
@@ -110,6 +113,23 @@ def check_asked(args: argparse.Namespace) -> None:
         raise ValueError(f"--shift {args.shift:g} must be above 0, or 0 for what the memory was trained for")
 
 
+def check_folder(folder: Path) -> None:
+    """Raises OSError where no report can be written, before anything is drawn."""
+    probe = folder / f".{REPORT}"
+    write_bytes(probe, b"")
+    probe.unlink()
+
+
+def check_size(args: argparse.Namespace, spatial: int) -> None:
+    """Raises ValueError for pictures that the VAE would cut to whole latents. spatial: pixels of one."""
+    width, height = (max(1, round(side / spatial)) * spatial for side in (args.width, args.height))
+    if (width, height) != (args.width, args.height):
+        raise ValueError(
+            f"--width {args.width} --height {args.height} are no multiples of {spatial}, the pixels of one latent; "
+            f"--width {width} --height {height} are the nearest"
+        )
+
+
 def drawing_shift(trained: Sequence[TrainedOn | None], patcher: Any) -> float:
     """The shift of the timesteps that frames are drawn with: that of the training of sections, which is for films, else
     the model's own. trained: what the encoders' files say."""
@@ -123,7 +143,8 @@ class Evaluation:
     def __init__(
         self, args: argparse.Namespace, rates: Sequence[str], remarks: Sequence[str], about: dict[str, Any]
     ) -> None:
-        """remarks: of `remarks_on`. about: what else the report says of how it was measured."""
+        """remarks: of `remarks_on`. about: what else the report says of how it was measured; `clips_found` of it: how
+        many clips there are to measure."""
         self.args, self.rates, self.remarks, self.about, self.lineup = args, rates, remarks, about, Lineup()
         self.scores: list[ClipScore] = []
         self.skipped: list[dict[str, str]] = []
@@ -150,11 +171,15 @@ class Evaluation:
         self.lineup.add(score.pictures["original"], {kind: score.pictures[kind] for kind in score.psnr})
         kept = evenly(score.pictures["original"].shape[0], SHEET_COLUMNS)  # the others would fill the RAM
         self.scores.append(replace(score, pictures={kind: one[kept] for kind, one in score.pictures.items()}))
+        if left_out := str(counted(score.pictures["original"])):
+            cut += f" (not measured: frames of which {left_out})"
         print(f"{place}, {name}: {in_decibels(score)}{cut}", flush=True)
 
     def report(self) -> dict[str, Any]:
         args = self.args
-        facts = {"skipped": self.skipped, "seed": args.seed, "steps": args.steps, "fps": args.fps}
+        done = len(self.scores) + len(self.skipped)
+        facts = {"finished": done == self.about["clips_found"], "skipped": self.skipped}
+        facts |= {"seed": args.seed, "steps": args.steps, "fps": args.fps}
         facts |= {"seconds": args.frames / args.fps} | ({"cropped": self.cropped} if self.cropped else {})
         facts |= {"history_guidance": args.history_guidance, **self.about}
         facts |= {"horizon": args.horizon} if args.horizon else {}
@@ -179,6 +204,7 @@ class Judge:
         model: Any = patcher.model
         self.uncropped = 1.0  # of the last clip, the share of its pictures that is seen
         self.codec, self.args, self.patcher, self.shift = codec(patcher, vae), args, patcher, shift
+        check_size(args, self.codec.spatial)
         first, *others = encoders
         self.module = TrainingModule(
             first.requires_grad_(False), model.diffusion_model, others=others, guidance=args.guidance
@@ -196,8 +222,10 @@ class Judge:
         self.conditioning = conditioning.arguments()
 
     def score(self, name: str, path: Path) -> ClipScore:
-        """Scores the first frames of a clip; raises BadClip when it has too few or cannot be read."""
+        """Scores the first frames of a clip; raises BadClip when it has too few, shows nothing or cannot be read."""
         pictures = self._pictures(path)
+        if not counted(pictures).frames:
+            raise BadClip("it shows one flat colour, of which nothing can be remembered")
         latents = latents_in(pictures.shape[0], self.codec.temporal)
         hr = self.codec.encode(pictures[None]).float()
         lr = lr_by_rate(pictures[None], latents, (encoder.config for encoder in self.module.encoders), self.codec)
@@ -230,12 +258,12 @@ class Judge:
 
 
 def sheet(scores: Sequence[ClipScore]) -> np.ndarray:
-    """Original, recalled, a thumbnail of as many pixels as tokens where there is one, and without memory for each clip,
-    evenly chosen frames; [H,W,3] uint8 (BGR).
+    """Original, recalled, thumbnails of as many pixels as tokens and of as many numbers where there are any, and
+    without memory for each clip, evenly chosen frames; [H,W,3] uint8 (BGR).
     """
     rows = []
     for score in scores:
-        for kind in (kind for kind in ("original", MEMORY, THUMBNAIL, NONE) if kind in score.pictures):
+        for kind in (kind for kind in ("original", MEMORY, THUMBNAIL, EQUAL_NUMBERS, NONE) if kind in score.pictures):
             frames = score.pictures[kind]
             pixels = (
                 (frames[evenly(frames.shape[0], SHEET_COLUMNS)].clamp(0, 1) * 255).round().byte().numpy()[..., ::-1]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
+from ..injection.hosts.comfy_models import blocks_with_lora
 from ..injection.hosts.encoder_file import read_trained_on
 from ..phi.trained_on import TOLERANCE, TrainedOn
 from .dataset.scan import composed, readable
@@ -63,3 +65,13 @@ def remarks_on(
             f"what they score says nothing of new ones; those in {HELD_OUT} beside the encoder were held out"
         )
     return remarks
+
+
+def lora_remarks(patcher: Any, lora: Path | None) -> list[str]:
+    """What is to be said of a LoRA that is in the host's weights. patcher: core's ModelPatcher; lora: its file."""
+    if lora is None:
+        return []
+    touched, blocks = blocks_with_lora(patcher)
+    if touched == blocks:
+        return []
+    return [f"{lora.name} reaches {touched} of the host's {blocks} blocks: it is part of a LoRA, or of another model"]

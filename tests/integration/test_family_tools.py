@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from demo.clip import read_frames, write_frames
 from demo.tiny_family import install, prepare
 from demo.tiny_family.clips import Clip, list_clips
-from demo.tiny_family.evaluate_family import Variant, add_variant_arguments, markdown, table, variants
+from demo.tiny_family.evaluate_family import Variant, add_variant_arguments, markdown, over_clips, table, variants
+from demo.tiny_family.evaluate_film import MEASURES, film_table
 from demo.tiny_family.export import export
 from memory_encoder.evaluation.score import KINDS, ClipScore
 from memory_encoder.storyboard import Storyboard
@@ -110,18 +111,34 @@ def test_what_is_measured_is_the_family_by_rate_or_encoders_of_ones_own(capsys: 
         assert "belong together" in capsys.readouterr().err
 
 
-def test_the_table_shows_means_and_standard_errors_over_seeds() -> None:
+def test_the_table_shows_means_and_errors_over_clips_and_what_the_memory_has_more() -> None:
+    """Noise alone is not what a mean of few clips is uncertain by; beside another row their common part is gone."""
+
     def score(name: str, psnr: float) -> ClipScore:
         values = {"psnr": psnr, "ssim": 0.5, "edges": 0.25}
         seen = torch.rand(9, 12, 16, 3, generator=torch.Generator().manual_seed(ord(name)))
         shown = {kind: seen for kind in ("original", *KINDS)}
-        return ClipScore(name, {metric: dict.fromkeys(KINDS, value) for metric, value in values.items()}, shown, {})
+        of_kinds = {metric: dict.fromkeys(KINDS, value) for metric, value in values.items()}
+        of_kinds["psnr"]["none"] = psnr - (2 if name == "a" else 4)
+        return ClipScore(name, of_kinds, shown, {})
 
     scores = {
         "real": [[score("a", 10), score("a", 12), score("a", 14)], [score("b", 20), score("b", 20), score("b", 20)]]
     }
     made = table(scores)
-    assert made["real"]["psnr"]["memory"]["mean"] == pytest.approx(16)
-    assert made["real"]["psnr"]["memory"]["standard_error"] == pytest.approx(1 / 3**0.5)
-    assert made["real"]["clips"]["a"]["psnr"]["none"] == pytest.approx(12)
-    assert "| 4x4x2 | real | memory | 16.00 ± 0.58 | 0.500 | 0.250 | 1.000 |" in markdown({"4x4x2": made})
+    assert made["real"]["psnr"]["memory"] == pytest.approx({"mean": 16, "standard_error": 4})  # of 12 and 20
+    assert made["real"]["clips"]["a"]["psnr"]["none"] == pytest.approx(10)
+    assert made["real"]["clips"]["b"]["identified"]["memory"] == 1
+    above = made["real"]["above"]["psnr"]
+    assert above["none"] == pytest.approx({"mean": 3, "standard_error": 1}) and above["flat"]["mean"] == 0
+    assert "| 4x4x2 | real | memory | 16.00 ± 4.00 | 0.500 | 0.250 | 1.000 |" in markdown({"4x4x2": made})
+    of_seeds = over_clips(np.array([[10.0, 14.0], [10.0, 14.0]]))
+    assert of_seeds == pytest.approx({"mean": 12, "standard_error": 2}), "where clips are alike, that of the noise"
+
+
+def test_a_table_of_films_keeps_each_film_and_pairs_them() -> None:
+    values = {kind: [dict.fromkeys(MEASURES, base + step) for base in (10.0, 30.0)] for kind, step in
+              (("memory", 5.0), ("other", 0.0), ("none", 1.0), ("full", 2.0))}  # fmt: skip
+    made = film_table(values)
+    assert made["memory"]["clothes"] == {"mean": 25, "standard_error": pytest.approx(10), "films": [15, 35]}
+    assert made["above"]["none"]["clothes"] == pytest.approx({"mean": 4, "standard_error": 0})

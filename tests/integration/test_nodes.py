@@ -268,10 +268,17 @@ def test_a_report_lays_beside_what_is_remembered_all_that_needs_no_memory(nodes:
     assert [line.split(":")[0] for line in report(pictures, pictures)[-2:]] == always
     lines = report(pictures, pictures * 0.5, memory)
     size = "2x2"  # 2x2x2 of 8x6 latents in patches of 2
-    kinds = [*always, f"a thumbnail of {size} pixels", "the LR picture, blown up"]
-    assert [line.split(":")[0] for line in lines[-4:]] == kinds
-    flat, _, thumbnail, low_resolution = (float(line.split("PSNR ")[1].split(",")[0]) for line in lines[-4:])
-    assert low_resolution > thumbnail > flat > 0
+    as_many = next(line for line in lines if "as many numbers as the memory has" in line).split(":")[0]
+    kinds = [*always, f"a thumbnail of {size} pixels", as_many, "the LR picture, blown up"]
+    assert [line.split(":")[0] for line in lines[-5:]] == kinds
+    flat, _, thumbnail, equal, low_resolution = (float(line.split("PSNR ")[1].split(",")[0]) for line in lines[-5:])
+    assert low_resolution > equal > thumbnail > flat > 0
+    assert all("nearest" in line for line in lines[-5:])
+    repeated, black = pictures[[0, 0, *range(1, 16)]], torch.zeros_like(pictures)
+    said, decibels = report(repeated, repeated)[:2]
+    assert said == "16 of 17 frames; 1 repeat the one before and are not measured"
+    assert decibels.startswith("PSNR 58.9")  # what rounding to 8 bits leaves
+    assert report(black, black)[0] == "17 frames" and "inf" not in "".join(report(repeated, pictures))
     for other, fault in ((pictures[:, 1:], "compare frames of one size"), (pictures[1:], "pick the same frames")):
         with pytest.raises(ValueError, match=fault):
             report(pictures, other)

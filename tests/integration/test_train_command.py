@@ -98,7 +98,9 @@ def test_evaluation_of_a_run_writes_numbers_and_pictures_and_names_what_it_left_
         assert main([*given, "--out", str(tmp_path / "a")]) == 0
         assert main([*given, "--out", str(tmp_path / "b")]) == 0
     report = json.loads((tmp_path / "a" / "report.json").read_text())
-    assert all(set(report[metric]) == set(KINDS) for metric in ("psnr", "ssim", "edges", "identified"))
+    assert all(set(report[metric]) == set(KINDS) for metric in ("psnr", "ssim", "edges", "identified", "numbers"))
+    assert report["numbers"]["memory"] >= report["numbers"]["thumbnail_numbers"] > report["numbers"]["flat"]
+    assert report["finished"] and report["clips_found"] == 2 and report["clips"][0]["frames"] == 21
     assert report["chance"] >= 1 / 16 and report["clips"][0]["numbers_per_pixel"] > 0
     assert [clip["name"] for clip in report["clips"]] == ["clip.mp4"]
     assert report["skipped"][0]["name"] == "empty.mp4"
@@ -128,9 +130,16 @@ def test_evaluation_of_a_run_writes_numbers_and_pictures_and_names_what_it_left_
         ("steps", "0", "--steps 0 must be above 0"),
         ("frames", "-1", "--frames -1 must be above 0"),
         ("shift", "-3", "--shift -3 must be above 0, or 0 for what the memory was trained for"),
+        (
+            "height",
+            "50",
+            "--width 64 --height 50 are no multiples of 8, the pixels of one latent; --width 64 --height 48",
+        ),
     ):
-        assert main([*given, "--out", str(tmp_path / "d"), f"--{option}", value]) == 2 and not (tmp_path / "d").exists()
-        assert fault in capsys.readouterr().err
+        assert main([*given, "--out", str(tmp_path / "d"), f"--{option}", value]) == 2
+        assert not (tmp_path / "d" / "report.json").exists() and fault in capsys.readouterr().err
+    (tmp_path / "taken").write_text("a file where a folder is asked for")
+    assert main([*given, "--out", str(tmp_path / "taken")]) == 2 and "taken" in capsys.readouterr().err
     assert main(["evaluate", "--clips", str(tmp_path / "a"), "--out", str(tmp_path / "c"), *given[3:]]) == 2
     assert "no video" in capsys.readouterr().err
 
@@ -200,7 +209,32 @@ def test_an_interrupted_evaluation_keeps_the_clips_that_were_done(
     assert "stopped; 1 of 2 clips" in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [clip["name"] for clip in report["clips"]] == ["a.mp4"]
+    assert not report["finished"] and report["clips_found"] == 2, "a part does not look whole"
     assert (tmp_path / "out" / "sheet.png").is_file()
+
+
+def test_a_lora_of_other_sizes_or_of_a_part_of_the_host_is_not_measured_in_silence(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Core leaves such layers as they are and says so in its log alone."""
+    whole = load_file(evaluate_command.TINY_FAMILY / "tiny_memory_2x2x1_lora.safetensors")
+    narrow = {
+        name: value[:, :128] if "lora_down" in name or "lora_A" in name else value for name, value in whole.items()
+    }
+    part = {name: value for name, value in whole.items() if "blocks.0." in name}
+    for name, tensors in (("narrow", narrow), ("part", part)):
+        save_file({key: value.contiguous() for key, value in tensors.items()}, tmp_path / f"{name}.safetensors")
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    (clips / "clip.mp4").write_bytes((files["clips"] / "clip.mp4").read_bytes())
+    encoder = str(evaluate_command.TINY_FAMILY / "tiny_memory_2x2x1.safetensors")
+    given = ["evaluate", "--clips", str(clips), "--encoder", encoder, "--frames", "9", "--steps", "1"]
+    given += ["--width", "64", "--height", "48", "--out", str(tmp_path / "out")]
+    assert main([*given, "--lora", str(tmp_path / "narrow.safetensors")]) == 2
+    assert "of the 40 layers that it names have another size in this host" in capsys.readouterr().err
+    assert main([*given, "--lora", str(tmp_path / "part.safetensors")]) == 0
+    remarks = json.loads((tmp_path / "out" / "report.json").read_text())["remarks"]
+    assert any(remark.startswith("part.safetensors reaches 1 of the host's 4 blocks") for remark in remarks)
 
 
 def test_a_run_of_an_earlier_version_goes_on_by_the_same_command_as_it_was(

@@ -11,16 +11,25 @@ from hypothesis import strategies as st
 
 from memory_encoder.evaluation.baselines import (
     BASELINES,
+    BEFORE,
+    EQUAL_NUMBERS,
+    LOW_RESOLUTION,
+    LR_LATENTS,
+    THUMBNAIL,
     baselines,
+    equal_size,
     flat_colour,
     frame_before,
     low_resolution,
+    lr_latents,
     numbers_per_pixel,
     thumbnail,
     thumbnail_size,
 )
+from memory_encoder.evaluation.counted import Counted, counted
 from memory_encoder.evaluation.identification import CANDIDATES, Lineup, signature
 from memory_encoder.evaluation.metrics import edges, psnr
+from memory_encoder.evaluation.score import EQUAL, means_of
 from memory_encoder.phi.config import EncoderConfig
 from memory_encoder.phi.positions import grid_for
 
@@ -41,10 +50,35 @@ def config(rate: str) -> EncoderConfig:
 @given(st.integers(1, 12), st.integers(2, 12), st.integers(2, 16), RATES)
 def test_every_baseline_has_the_clips_own_shape_and_range(latents: int, rows: int, columns: int, rate: str) -> None:
     pictures = frames(1 + 4 * (latents - 1), 8 * rows, 8 * columns)
-    made = baselines(pictures, [config(rate)])
-    assert list(made) == list(BASELINES)
-    for picture in made.values():
-        assert picture.shape == pictures.shape and picture.min() >= 0 and picture.max() <= 1
+    made = baselines(pictures, [config(rate)], numbers=pictures.numel() // 7)
+    step = config(rate).compression.height
+    made[LR_LATENTS] = lr_latents(pictures, config(rate), pictures[:, ::step, ::step], 5)
+    assert {*made} == {*BASELINES}
+    for picture, numbers in made.values():
+        assert picture.shape == pictures.shape and picture.min() >= 0 and picture.max() <= 1 and numbers > 0
+    assert THUMBNAIL in baselines(pictures, [config(rate)]) and EQUAL_NUMBERS not in baselines(pictures, [config(rate)])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 60), st.integers(8, 200), st.integers(8, 200), st.integers(1, 100_000))
+def test_a_thumbnail_of_as_many_numbers_has_no_more_and_hardly_fewer(
+    count: int, height: int, width: int, numbers: int
+) -> None:
+    rows, columns = equal_size(numbers, torch.empty(count, height, width, 3))
+    kept = count * rows * columns * 3
+    assert kept <= max(numbers, 3 * count), "no more than the memory, or a pixel a frame"
+    if rows < height and columns < width:
+        assert count * (rows + 1) * (columns + 1) * 3 > numbers
+    assert rows <= height and columns <= width
+
+
+def test_each_baseline_says_of_how_many_numbers_it_is() -> None:
+    pictures = frames(17)
+    made = baselines(pictures, [config("4x4x2")], numbers=17 * 25 * 3)
+    assert made[BEFORE].numbers == pictures.numel()
+    assert made[THUMBNAIL].numbers == 17 * 2 * 2 * 3
+    assert made[EQUAL_NUMBERS].numbers == 17 * 4 * 6 * 3
+    assert made[LOW_RESOLUTION].numbers == 9 * 32 * 32 * 3  # every second frame, whole cells
 
 
 def test_flat_colour_is_the_best_single_colour_of_each_frame() -> None:
@@ -60,6 +94,9 @@ def test_the_frame_before_is_the_frame_before() -> None:
     assert torch.equal(frame_before(pictures)[1:], pictures[:-1])
     assert torch.equal(frame_before(pictures)[0], pictures[1]), "nothing is compared with itself"
     assert torch.equal(frame_before(pictures[:1]), pictures[:1])
+    repeated = pictures[[0, 0, 0, 1, 2]]
+    assert torch.equal(frame_before(repeated)[0], pictures[1]), "nor with its own repetition"
+    assert torch.equal(frame_before(repeated)[1:], repeated[:-1])
 
 
 def test_a_thumbnail_has_a_pixel_for_each_token_of_a_cell() -> None:
@@ -76,16 +113,18 @@ def test_a_thumbnail_has_a_pixel_for_each_token_of_a_cell() -> None:
 
 def test_what_the_lr_branch_is_shown_is_coarser_at_a_higher_rate_and_holds_each_cells_own_picture() -> None:
     pictures = frames(17)
-    by_rate = {rate: psnr(pictures, low_resolution(pictures, [config(rate)])) for rate in ("2x2x2", "4x4x2", "2x2x8")}
+    by_rate = {
+        rate: psnr(pictures, low_resolution(pictures, [config(rate)]).pictures) for rate in ("2x2x2", "4x4x2", "2x2x8")
+    }
     assert by_rate["2x2x2"].mean() > by_rate["4x4x2"].mean()
     assert by_rate["2x2x2"].mean() > by_rate["2x2x8"].mean()
     several = low_resolution(pictures, [config("4x4x2"), config("2x2x2")])
-    assert torch.equal(several, low_resolution(pictures, [config("2x2x2")]))
+    assert torch.equal(several.pictures, low_resolution(pictures, [config("2x2x2")]).pictures)
     assert by_rate["2x2x2"][0] > 25  # a frame that is kept
 
 
 def test_numbers_for_each_pixel() -> None:
-    assert numbers_per_pixel(100, 256, frames(5)) == pytest.approx(100 * 256 / (5 * 96 * 128))
+    assert numbers_per_pixel(100 * 256, frames(5)) == pytest.approx(100 * 256 / (5 * 96 * 128))
 
 
 def test_edges_reward_shape_and_punish_blur_noise_and_flat_colour() -> None:
@@ -128,6 +167,45 @@ def test_identification_counts_frames_that_look_the_same_once() -> None:
     lineup.add(other, {"true": other})
     assert lineup.rates()["true"] == 1
     assert lineup.chance == pytest.approx(1 / CANDIDATES, abs=0.01)
+
+
+def test_what_the_true_frames_could_not_answer_is_not_asked() -> None:
+    """Exact recall is told in all frames, whatever the clips are: twice the same, black, black at the beginning."""
+    clips = [frames(17, seed=seed) for seed in range(3)]
+    black = torch.zeros_like(clips[0])
+    late = clips[2].clone()
+    late[:6] = 0
+    lineup = Lineup()
+    for clip in (clips[0], clips[0].clone(), clips[1], black, late):
+        lineup.add(clip, {"true": clip})
+    of_clips = lineup.rates_of_clips()
+    assert [rates.get("true") for rates in of_clips] == [1, 1, 1, None, 1]
+    assert lineup.rates()["true"] == 1 and lineup.chance < 0.1
+    nothing = Lineup()
+    nothing.add(black, {"true": black})
+    assert nothing.rates() == {} and nothing.chance == 1
+
+
+def test_frames_that_tell_nothing_are_not_measured_and_said() -> None:
+    clip = frames(6)
+    assert counted(clip) == Counted([0, 1, 2, 3, 4, 5], 0, 0) and str(counted(clip)) == ""
+    mixed = torch.cat([torch.zeros_like(clip[:2]), clip[[0, 0, 1, 2, 2]], torch.full_like(clip[:1], 0.5)])
+    found = counted(mixed)
+    assert found.frames == [2, 4, 5] and found.left_out == {"repeated": 3, "flat": 2}
+    assert str(found) == "3 repeat the one before, 2 show one colour"
+    assert counted(torch.zeros_like(clip)).frames == []
+
+
+def test_a_repeated_frame_does_not_decide_a_mean() -> None:
+    """A clip of 15 frames a second that is read at 16: the frame before is the frame itself once a second."""
+    clip = frames(17, seed=3)
+    read = clip[[0, 0, *range(1, 17)]]
+    kept = counted(read).frames
+    for metric in ("psnr", "ssim"):
+        plain, again = (means_of(one, frame_before(one))[metric] for one in (clip, read))
+        measured = means_of(read[kept], frame_before(read)[kept])[metric]
+        assert measured == pytest.approx(plain, rel=0.02) and again > measured
+    assert means_of(clip, clip)["psnr"] == pytest.approx(EQUAL) == pytest.approx(58.92, abs=0.01)
 
 
 def test_brightness_and_tint_do_not_identify_a_frame() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.reproduce import main
-from benchmarks.reproduction.claims import CLAIMS, Claim, Outcome, difference, person
+from benchmarks.reproduction.claims import CLAIMS, Claim, Outcome, difference, person, source_of, standard_error
 from benchmarks.reproduction.jobs import FINISHED, Job, waiting
 from benchmarks.reproduction.material import Clips
 from benchmarks.reproduction.measure import scored
@@ -39,20 +39,32 @@ FILM = make_return(1_000_100)
 
 
 def test_the_larger_of_both_standard_errors_counts():
-    base = np.zeros((3, 4))
+    base, each = np.zeros((3, 4)), list("abcd")
     clips = base + np.array([0.0, 1.0, 2.0, 3.0])
     seeds = base + np.array([[0.0], [1.0], [2.0]])
-    assert difference(clips, base) == pytest.approx((1.5, np.std([0, 1, 2, 3], ddof=1) / 2))
-    assert difference(seeds, base) == pytest.approx((1.0, 1 / 3**0.5))
+    assert difference(clips, base, each) == pytest.approx((1.5, np.std([0, 1, 2, 3], ddof=1) / 2))
+    assert difference(seeds, base, each) == pytest.approx((1.0, 1 / 3**0.5))
+
+
+def test_windows_of_one_clip_are_not_taken_for_independent_ones():
+    """Four windows that say the same are one clip; where each is of its own, the error is the usual one."""
+    values = np.array([1.0, 1, 1, 1, 3, 3])
+    assert standard_error(values, list("aaaabb")) == pytest.approx((2 * 2 * (4 * 2 / 3) ** 2) ** 0.5 / 6)
+    assert standard_error(values, list("abcdef")) == pytest.approx(values.std(ddof=1) / 6**0.5)
+    assert standard_error(values, list("aaaaaa")) == 0
+    assert source_of("dog.mp4 from 102") == source_of("dog.mp4 from 0") == "dog.mp4"
+    assert source_of("film 1000100") != source_of("film 1000101")
 
 
 @pytest.mark.parametrize(
-    ("value", "error", "or_equal", "verdict"),
-    [(2.1, 1, False, "shown"), (1.9, 1, False, "open"), (-2.1, 1, False, "against"), (-1.9, 1, True, "shown"),
-     (-2.1, 1, True, "against")],
+    ("value", "error", "or_equal", "seeds", "verdict"),
+    [(2.1, 1, False, 2, "shown"), (1.9, 1, False, 3, "open"), (-2.1, 1, False, 3, "against"),
+     (-1.9, 1, True, 2, "shown"), (-2.1, 1, True, 2, "against"), (9, 1, False, 1, "open"), (-9, 1, False, 1, "open")],
 )  # fmt: skip
-def test_a_claim_is_shown_beyond_two_standard_errors(value: float, error: float, or_equal: bool, verdict: str):
-    assert Outcome(Claim("F", "psnr", "a", "b", or_equal=or_equal), value, error).verdict == verdict
+def test_a_claim_is_shown_beyond_two_standard_errors_and_never_by_one_seed(
+    value: float, error: float, or_equal: bool, seeds: int, verdict: str
+):
+    assert Outcome(Claim("F", "psnr", "a", "b", or_equal=or_equal), value, error, seeds).verdict == verdict
 
 
 def test_recall_of_the_person_is_the_mean_of_identity_and_clothes():

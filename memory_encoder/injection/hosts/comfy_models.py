@@ -10,7 +10,9 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +92,8 @@ def load_host(path: str | Path) -> Any:
 
 
 def load_lora(patcher: Any, path: str | Path) -> Any:
-    """A host with a LoRA in its weights, through core's LoRA loader. Raises CheckpointError."""
+    """A host with a LoRA in its weights, through core's LoRA loader. Raises CheckpointError for one that fits no layer,
+    and for one of other sizes."""
     name = _file(path, "lora")
     try:
         lora = _comfy("utils").load_torch_file(name, safe_load=True)
@@ -99,8 +102,40 @@ def load_lora(patcher: Any, path: str | Path) -> Any:
     patched, _ = _comfy("sd").load_lora_for_models(patcher, None, lora, 1.0, 0.0)
     if not patched.patches:
         raise CheckpointError(f"lora {name} fits no layer of the host; use the one trained with the encoder")
+    if unfit := _layers_of_other_sizes(patched):
+        raise CheckpointError(
+            f"lora {name} is of another model: {len(unfit)} of the {len(patched.patches)} layers that it names have "
+            f"another size in this host, such as {unfit[0]}, and would stay as they are; use the one trained with the "
+            "encoder"
+        )
     load_on_device(patched)
     return patched
+
+
+def _layers_of_other_sizes(patcher: Any) -> list[str]:
+    """Weights that core would leave as they are, since the product of their LoRA's two matrices has another size: it
+    says so in its log alone, once they are patched."""
+    unfit = []
+    for key, patches in patcher.patches.items():
+        shape = patcher.get_model_object(key).shape
+        for _, adapter, _, offset, _ in patches:
+            if getattr(adapter, "name", "") != "lora" or adapter.weights[5] is not None:
+                continue  # another kind of patch, or one that enlarges the layer
+            up, down = (matrix.flatten(1) for matrix in adapter.weights[:2])
+            places = math.prod(shape) if offset is None else math.prod(shape) // shape[offset[0]] * offset[2]
+            if up.shape[1] != down.shape[0] or up.shape[0] * down.shape[1] != places:
+                unfit.append(key)
+                break
+    return unfit
+
+
+def blocks_with_lora(patcher: Any) -> tuple[int, int]:
+    """How many of a host's blocks have a patched weight, and how many blocks there are."""
+    of_model, of_patches = (
+        {found.group() for key in keys if (found := re.match(r"diffusion_model\.\w*blocks\.\d+\.", key))}
+        for keys in (patcher.model.state_dict(), patcher.patches)
+    )
+    return len(of_patches), len(of_model)
 
 
 def load_on_device(patcher: Any) -> torch.device:
