@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -122,7 +124,8 @@ def recall_picture(trainer: Run, decode: Callable[[Tensor], Tensor]) -> np.ndarr
     if trainer.options.stage != "host":
         rows.append(("recalled", recall(*asked, True, trainer.options.seed, trainer.sampling_shift)))
     rows.append(("without memory", recall(*asked, False, trainer.options.seed, trainer.sampling_shift)))
-    shown = [(name, decode(latents.cpu().float())[0].clamp(0, 1)) for name, latents in rows]
+    with unloaded_after():
+        shown = [(name, decode(latents.cpu().float())[0].clamp(0, 1)) for name, latents in rows]
     configs = [encoder.config for encoder in trainer.module.encoders if encoder.config.variant != "recent"]
     original = shown[0][1].cpu()
     shown.append(("flat colour", flat_colour(original)))
@@ -131,6 +134,20 @@ def recall_picture(trainer: Run, decode: Callable[[Tensor], Tensor]) -> np.ndarr
         size = thumbnail_size(configs, original.shape[1], original.shape[2], spatial)
         shown.append(("thumbnail, a pixel for each token", thumbnail(original, size)))
     return np.concatenate([_strip(name, frames) for name, frames in shown], axis=0)
+
+
+@contextmanager
+def unloaded_after() -> Iterator[None]:
+    """What core has put on a device meanwhile, such as the VAE, leaves it again: no step of a run has room for it."""
+    management = sys.modules.get("comfy.model_management")  # there if core decodes
+    before = [] if management is None else list(management.current_loaded_models)
+    try:
+        yield
+    finally:
+        if management is not None:
+            devices = {loaded.device for loaded in management.current_loaded_models if loaded not in before}
+            for device in devices:
+                management.free_memory(1e30, device, before)
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -38,23 +39,45 @@ NOT_TRAINABLE = "load a bf16, fp16 or fp8 file with core's Load Diffusion Model 
 def model_for_training(model: Any, in_ram: bool = False) -> Any:
     """A deep copy of a MODEL, wholly on the device, whose tensors may have gradients; the original is left alone.
 
+    All that core has loaded leaves the device, which the plan of a run counts as free. Core does not know of the copy:
+    what is loaded beside it, such as the VAE for a picture, pushes no part of it out.
     in_ram: the copy lies in RAM, since not all of it will be on the device.
     Raises ValueError for a model that cannot be trained on, such as one of a GGUF file.
     """
     packed = [name for name, weight in host_of(model).model.named_parameters() if not weight.is_floating_point()]
     if packed:
         raise ValueError(f"model holds weights that are packed ({packed[0]}), as GGUF files do; {NOT_TRAINABLE}")
+    mm.free_memory(1e30, training_device())
     try:
-        copy = model.clone(force_deepcopy=True)
+        copy = model.clone(force_deepcopy=True, **_not_dynamic(model))
     except (RuntimeError, NotImplementedError, TypeError) as error:
         raise ValueError(
             f"model cannot be copied ({error}), as those of GGUF loaders cannot; {NOT_TRAINABLE}"
         ) from error
+    _as_chosen(copy.model)
     if in_ram:
         copy.load_device = copy.offload_device
-        copy.model.to(copy.offload_device)
-    mm.load_models_gpu([copy], force_full_load=True)
+    copy.patch_model(copy.load_device)
     return copy
+
+
+def _not_dynamic(model: Any) -> dict[str, bool]:
+    """What makes core copy a MODEL of its dynamic VRAM as an ordinary one: only there is a LoRA in the weights, and
+    only such weights stay where they are put. Versions without it know no other kind."""
+    known = inspect.signature(model.clone).parameters
+    return {"disable_dynamic": True} if "disable_dynamic" in known else {}
+
+
+def _as_chosen(model: torch.nn.Module) -> None:
+    """Casts weights to the types that core computes them from, such as the `weight_dtype` of Load Diffusion Model.
+
+    With dynamic VRAM core leaves them as they are in the file, and casts them when it moves them to the device.
+    """
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            chosen = getattr(module, f"{name}_comfy_model_dtype", None)
+            if chosen is not None and weight.is_floating_point() and not hasattr(weight, "_qdata"):
+                weight.data = weight.data.to(chosen)
 
 
 def plain_state(module: torch.nn.Module) -> dict[str, Tensor]:
