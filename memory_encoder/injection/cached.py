@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .hosts.base import HOOK, Block, BlockArgs, BlockPatch, MemoryPass
+from .hosts.base import HOOK, Block, BlockArgs, BlockPatch, MemoryPass, non_blocking
 
 OVERRIDE = "optimized_attention_override"
 NO_ATTENTION = (
@@ -165,7 +165,8 @@ class _Reader:
 
     def __call__(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         axis = _sequence(q, k, kwargs)
-        more_k, more_v = (t.to(device=k.device, dtype=k.dtype, non_blocking=True) for t in self.keys_values)
+        apart = non_blocking(k.device)
+        more_k, more_v = (t.to(device=k.device, dtype=k.dtype, non_blocking=apart) for t in self.keys_values)
         mask = kwargs.get("mask")
         if mask is not None:  # additive, zero where attention is allowed
             kwargs = {**kwargs, "mask": torch.nn.functional.pad(mask, (0, more_k.shape[axis]))}
