@@ -12,6 +12,8 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
+FAST_FP8 = "fp8_ops.Linear"  # in comfy.ops, for fp8_e4m3fn_fast and --fast
+
 
 class LoraLayer(Linear):
     """base(x) + B(A(x)), all in the type in which autocast computes; alpha is the rank and there is no dropout."""
@@ -25,7 +27,7 @@ class LoraLayer(Linear):
         a, b, layer = self.lora_A[adapter].weight, self.lora_B[adapter].weight, self.get_base_layer()
         weight = plain_weight(layer)
         with torch.set_grad_enabled(weight is None and torch.is_grad_enabled()):
-            base = layer(x)
+            base = layer(x.clone() if writes_its_input(layer) else x)
         return _Product.apply(x, a, b, base, weight)
 
 
@@ -35,6 +37,14 @@ def plain_weight(layer: Any) -> Tensor | None:
     changed = bool(getattr(layer, "weight_function", ())) or getattr(layer, "scale_weight", None) is not None
     packed = isinstance(weight, Tensor) and (not weight.is_floating_point() or hasattr(weight, "_qdata"))
     return weight if isinstance(weight, Tensor) and not (packed or changed or weight.requires_grad) else None
+
+
+def writes_its_input(layer: Any) -> bool:
+    """Whether a layer is core's fast one for fp8, which clamps what it gets in place.
+
+    Autograd keeps that for the backward pass, and the layers beside this one get it too.
+    """
+    return any(kind.__qualname__ == FAST_FP8 for kind in type(layer).__mro__)
 
 
 class _Product(torch.autograd.Function):
