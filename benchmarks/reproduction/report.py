@@ -174,7 +174,8 @@ def write_report(protocol: Protocol, workshop: Workshop, out: Path) -> str:
         *([] if "lpips" in values else ["", "LPIPS is not measured: its network's weights are not installed."]),
         "", "## Use in films: recalled, % (chance " + f"{100 / CHOICES:g})", "", *use_table(values),
         "", "## Return on real clips", "", *return_table(values),
-        "", "## Claims", "", *([ONE_SEED, ""] if len(seeds) == 1 and not trial else []), *(["A trial run claims nothing."] if trial else claim_table(outcomes)), "",
+        "", "## Claims", "", *([ONE_SEED, ""] if len(seeds) == 1 and not trial else []),
+        *(["A trial run claims nothing."] if trial else claim_table(outcomes)), "",
         *([] if trial else
           [f"Firm claims not shown: {', '.join(sorted({o.claim.number for o in against})) or 'none'}."]),
     ]  # fmt: skip

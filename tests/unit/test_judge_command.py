@@ -183,7 +183,8 @@ def test_pairs_of_shots_show_what_means_hide_and_only_equal_tools_compare() -> N
     ours = a_report([1.0, 5.0, 9.0, 13.0])
     paired = compare(ours, "without", [a_report([0.5, 4.4, 8.5, 12.4])])
     gap = paired.differences["clarity"]
-    assert gap.mean == pytest.approx(0.55) and 0.5 <= gap.low <= gap.high <= 0.6
+    reach = 3.182 * 0.0577 / 2  # Student's t of three degrees of freedom, the deviation of 0.5, 0.6, 0.5 and 0.6
+    assert (gap.mean, gap.low, gap.high) == pytest.approx((0.55, 0.55 - reach, 0.55 + reach), abs=1e-4)
     assert paired.values["clarity"].low < ours.means()["clarity"] < paired.values["clarity"].high
     other = compare(ours, "other story", [a_report([0.5, 4.4, 8.5], prompt="Tom")])
     assert other.differences == {} and "storyboards differ" in other.note
@@ -195,6 +196,13 @@ def test_pairs_of_shots_show_what_means_hide_and_only_equal_tools_compare() -> N
 def test_an_interval_holds_the_mean_and_narrows_with_more_values() -> None:
     few, many = (Estimate.of(np.random.default_rng(0).normal(3, 1, count).tolist()) for count in (5, 200))
     assert few.low < few.mean < few.high and many.high - many.low < 0.3 < few.high - few.low
-    # The normal approximation, which a bootstrap meets where there are many values.
+    # The normal approximation, which is met where there are many values.
     assert many.high - many.low == pytest.approx(2 * 1.96 / 200**0.5, rel=0.15)
     assert Estimate.of([2.0]) == Estimate(2.0, 2.0, 2.0, 1)
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_an_interval_of_few_shots_holds_their_mean_as_often_as_it_says(count: int) -> None:
+    draws = np.random.default_rng(count).normal(3, 1, (2000, count))
+    held = [one.low <= 3 <= one.high for one in map(Estimate.of, draws.tolist())]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import t
 
 from .report import SEAMS, FilmReport
 
-SAMPLES, SEED, CONFIDENCE = 2000, 0, 0.95
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,13 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Estimate:
-        """By scipy's bootstrap of percentiles over the values."""
+        """By Student's t, since shots are few: a bootstrap over six values holds their mean in 86 of 100 cases."""
         mean = float(np.mean(values))
-        if len(values) < 2 or np.ptp(values) == 0:
+        if len(values) < 2:
             return cls(mean, mean, mean, len(values))
-        found: Any = bootstrap(
-            (np.asarray(values, float),), np.mean, n_resamples=SAMPLES, confidence_level=CONFIDENCE,
-            method="percentile", rng=np.random.default_rng(SEED),
-        )  # fmt: skip
-        low, high = found.confidence_interval
-        return cls(mean, float(low), float(high), len(values))
+        error = np.std(values, ddof=1) / len(values) ** 0.5
+        reach = float(error * t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+        return cls(mean, mean - reach, mean + reach, len(values))
 
     def to_dict(self) -> dict[str, float]:
         return {"mean": round(self.mean, 4), "low": round(self.low, 4), "high": round(self.high, 4), "n": self.count}

@@ -83,7 +83,7 @@ def comparison_table(report: FilmReport, against: Sequence[Compared]) -> list[st
         gaps = [str(other.differences.get(name) or "-") for other in against]
         if any(gap != "-" for gap in gaps):
             lines.append(_row([f"{one.label}: this film minus the other, shot by shot", "", "", *gaps]))
-    lines += ["", "Mean [95 % of bootstrap samples]; n shots or films. A difference whose interval holds 0 is none."]
+    lines += ["", "Mean [95 % interval by Student's t]; n shots or films. A difference whose interval holds 0 is none."]
     return lines + [f"- {other.name}: {other.note}" for other in against if other.note]
 
 
