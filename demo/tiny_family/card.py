@@ -24,8 +24,10 @@ SHOWN = {  # how a row is called, by what was measured; what needs no memory sta
     "unguided": "its memory, without history guidance",
     "untrained": "an untrained encoder's, which is the LR picture alone",
     "flat": "one flat colour a frame",
-    "thumbnail": "thumbnail, a pixel for each token",
-    "low_resolution": "the LR picture itself, blown up",
+    "thumbnail": "thumbnail, a pixel for each token of a cell",
+    "thumbnail_numbers": "thumbnail of as many numbers as the memory",
+    "lr_latents": "the LR latents, an input of the encoder, decoded and blown up",
+    "low_resolution": "the LR picture that these are made of, blown up",
     "frame_before": "the frame before",
     "none": "nothing",
     "full": "the whole history",
@@ -52,15 +54,33 @@ def retrieval_table() -> str:
 
 
 def recall_table() -> str:
-    """The same of real clips alone, with the numbers of memory for each pixel."""
+    """The same of real clips alone, with the numbers that each row keeps for a pixel."""
     by_rate = [measured("retrieval", rate)["real"] for rate in RATES]
-    heads = [
-        f"{rate}, {found['numbers_per_pixel']:.3f} numbers a pixel" for rate, found in zip(RATES, by_rate, strict=True)
-    ]
-    lines = ["| shown | " + " | ".join(heads) + " |", "|---|" + "---|" * len(RATES)]
+    lines = ["| shown | " + " | ".join(RATES) + " | numbers a pixel |", "|---|" + "---|" * (len(RATES) + 1)]
     for kind, shown in SHOWN.items():
-        lines.append(f"| {shown} | " + " | ".join(_cell(found, kind) for found in by_rate) + " |")
+        kept = [f"{found['numbers'][kind]:.3f}" for found in by_rate]
+        cells = [*(_cell(found, kind) for found in by_rate), " / ".join(dict.fromkeys(kept))]
+        lines.append(f"| {shown} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def above_table() -> str:
+    """By how many dB, and by how many of 100 identified frames, a memory lies above what stands beside it: paired, with
+    the larger of the standard errors over clips and seeds."""
+    lines = ["| clips | above | " + " | ".join(RATES) + " |", "|---|---|" + "---|" * len(RATES)]
+    by_rate = [measured("retrieval", rate) for rate in RATES]
+    for group, called in GROUPS.items():
+        for kind in (kind for kind in SHOWN if kind in by_rate[0][group]["above"]["psnr"]):
+            cells = []
+            for found in by_rate:
+                decibels, told = (found[group]["above"][metric][kind] for metric in ("psnr", "identified"))
+                cells.append(f"{_signed(decibels, 1, 1)} dB, {_signed(told, 100, 0)}")
+            lines.append(f"| {called} | {SHOWN[kind]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _signed(found: Mapping[str, float], scale: int, digits: int) -> str:
+    return f"{scale * found['mean']:+.{digits}f} ± {scale * found['standard_error']:.{digits}f}"
 
 
 def _cell(found: Mapping[str, Any], kind: str) -> str:
@@ -89,7 +109,7 @@ def film_table() -> str:
 
 
 TABLES: dict[Path, dict[str, Callable[[], str]]] = {
-    Path(__file__).with_name("README.md"): {"retrieval": retrieval_table, "film": film_table},
+    Path(__file__).with_name("README.md"): {"retrieval": retrieval_table, "above": above_table, "film": film_table},
     ROOT / "README.md": {"recall": recall_table},
 }
 
