@@ -108,13 +108,14 @@ class _Held:
 class _Pinning:
     """What a run has pinned. After a first failure, which is said once, it pins no more.
 
-    By registering one buffer for each block: torch's own allocator rounds every tensor up to a power of two and keeps
-    what it has until the process ends.
+    Weights by registering one buffer for each block: torch's own allocator, which the inputs have, rounds every tensor
+    up to a power of two and keeps what it has until it is told.
     """
 
     def __init__(self) -> None:
         self.works = torch.cuda.is_available()
         self._registered: list[Tensor] = []
+        self._allocated = False
 
     def hold(self, weights: Sequence[Tensor]) -> list[_Held]:
         """Weights in RAM, in one pinned buffer where that works, else as they are."""
@@ -134,7 +135,9 @@ class _Pinning:
         """Room in RAM for a tensor of a card, from torch's allocator, which has what earlier steps gave back."""
         if self.works:
             try:
-                return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
+                kept = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
+                self._allocated = True
+                return kept
             except RuntimeError:
                 self._failed(tensor.nbytes)
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
@@ -163,14 +166,17 @@ class _Pinning:
         )
 
     def release(self) -> None:
-        """Unregisters what was pinned; it stays as RAM for whoever has it."""
-        if self._registered:
-            torch.cuda.synchronize()  # copies from it may be on their way
+        """Unregisters the weights' RAM, which stays as RAM for whoever has it, and gives back the inputs'."""
+        if self._registered or self._allocated:
+            torch.cuda.synchronize()  # copies may be on their way
         cudart: Any = torch.cuda.cudart() if self._registered else None
         for buffer in self._registered:
             if int(cudart.cudaHostUnregister(buffer.data_ptr())):
                 _forget_error()
         self._registered.clear()
+        give_back = getattr(getattr(torch, "accelerator", None), "empty_host_cache", None)  # not in older versions
+        if self._allocated and give_back is not None:
+            give_back()
 
 
 _PINNING: ContextVar[_Pinning | None] = ContextVar("pinning of the run", default=None)

@@ -115,6 +115,21 @@ def test_inputs_that_cannot_be_pinned_wait_in_plain_ram(
     assert len(caplog.records) == 1
 
 
+def test_the_ram_of_inputs_is_given_back_when_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    accelerator = pytest.importorskip("torch.accelerator")
+    registering(monkeypatch)
+    empty, given_back = torch.empty, []
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory=False, **kwargs: empty(*size, **kwargs))
+    monkeypatch.setattr(Tensor, "copy_", lambda self, source, non_blocking=False: self)
+    monkeypatch.setattr(accelerator, "empty_host_cache", lambda: given_back.append(1), raising=False)
+    for inputs in (0, 2):
+        with streamed_blocks(Host(), -1):
+            for _ in range(inputs):
+                assert_inputs_come_back()
+            assert not given_back
+    assert given_back == [1]
+
+
 def test_a_batch_that_cannot_be_pinned_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(self: Tensor) -> Tensor:
         raise RuntimeError("CUDA error: out of memory")
