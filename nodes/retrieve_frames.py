@@ -120,8 +120,8 @@ class VideoMemoryRetrievalReport(io.ComfyNode):
                 io.Image.Input("retrieved", tooltip="The remembered frames, as many and as large."),
                 memory_input(
                     optional=True,
-                    tooltip="Adds a thumbnail with as many pixels as this memory has tokens for a frame, one of as many "
-                    "numbers as it keeps, and the LR picture.",
+                    tooltip="Adds a thumbnail with as many pixels as this memory has tokens for a frame, one of as "
+                    "many numbers as it keeps, and the LR picture.",
                 ),
             ],
             outputs=[

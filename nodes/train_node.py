@@ -24,7 +24,6 @@ from ..memory_encoder.training.heldout import describe_parts
 from ..memory_encoder.training.listener import Phase, PictureListener
 from ..memory_encoder.training.options import NOT_LEARNED, TrainOptions
 from ..memory_encoder.training.pace import Pace
-from ..memory_encoder.training.pictures import recall_picture
 from ..memory_encoder.training.presets import PRESETS, preset_named
 from ..memory_encoder.training.run_files import LORA, encoder_name
 from .events import TrainingEvents
@@ -348,8 +347,7 @@ class NodeListener(PictureListener):
         super().picture(step, trainer)
         self.events.picture(step, self.decode is not None)
         if self.progress is not None:
-            shown = recall_picture(trainer, self.decode) if self.decode is not None else self.plot()
-            self.progress.show(step + 1, shown)
+            self.progress.show(step + 1, self.shown)
 
     def pace(self, step: int, pace: Pace) -> None:
         self.events.pace = pace.values()

@@ -33,9 +33,8 @@ def flat_colour(pictures: Tensor) -> Tensor:
 
 def frame_before(pictures: Tensor) -> Tensor:
     """Each frame as the one before it, the first as the next one that differs: what a film knows without a memory."""
-    changed = (pictures != pictures[:1]).flatten(1).any(dim=1).nonzero()
-    first = int(changed[0]) if len(changed) else 0
-    return torch.cat([pictures[first : first + 1], pictures[:-1]])
+    differs = (pictures != pictures[:1]).flatten(1).any(dim=1)
+    return torch.cat([pictures[differs.int().argmax()[None]], pictures[:-1]])
 
 
 def thumbnail(pictures: Tensor, size: tuple[int, int]) -> Tensor:

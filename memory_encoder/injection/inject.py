@@ -28,6 +28,8 @@ from .compiled import compile_by_blocks, drops_guards, is_compiled, refuse_late,
 from .fit import check_memory, needs_tokens
 from .hosts import Host, HostError, MemoryTokens, find_host
 from .hosts.base import Block, BlockArgs, BlockPatch, Constants, Slot, scaling_of
+from .hosts.comfy_models import host_of_patcher
+from .in_place import on_copies
 from .selection import InjectedMemory, MemorySettings, as_trained, cross_memories, reading_of, select_tokens
 
 # Names of wrapper types in comfy.patcher_extension.WrappersMP, and of a callback in CallbacksMP.
@@ -49,7 +51,7 @@ def inject(
     for kind in (DIFFUSION_MODEL, PREPARE_SAMPLING, CALC_COND_BATCH):
         patched.remove_wrappers_with_key(kind, KEY)
     patched.remove_callbacks_with_key(ON_CLEANUP, KEY)
-    host = find_host(patched.get_model_object("diffusion_model"))
+    host = host_of_patcher(patched)
     if memory is not None:
         needs_tokens(memory.config, "Apply Video Memory")
     if memory is None or memory.token_count == 0 or settings.strength == 0:
@@ -131,7 +133,9 @@ class DiffusionModelWrapper:
 
     def _run_block(self, host: Host) -> Callable[[Block], Block]:
         if self.gradient_checkpointing:
-            return partial(checkpointed, copies=host.adds_in_place)
+            return partial(checkpointed, adds_in_place=host.adds_in_place)
+        if torch.is_grad_enabled() and host.adds_in_place:
+            return lambda block: on_copies(_as_it_is(block))
         return (lambda block: uncompiled(_as_it_is(block))) if self.eager else _as_it_is
 
     def _patches(self, host: Host, state: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
@@ -296,23 +300,21 @@ def with_patches(
     return {**options, "patches_replace": {**replace, "dit": slots}}
 
 
-def checkpointed(block: Block, copies: bool) -> Block:
+def checkpointed(block: Block, adds_in_place: bool) -> Block:
     """A block that keeps only its inputs for the backward pass and is run again there (gradient checkpointing).
 
     All tensors among its arguments are inputs, so that hooks on saved tensors see them and nothing else holds them.
-    copies: the block adds to its inputs in place, which would spoil those of the second run.
+    adds_in_place: whether it is one of those that `on_copies` is for.
     """
     block = hooked(_bound_now(block))
+    block = on_copies(block) if adds_in_place else block
 
     def run(args: BlockArgs) -> BlockArgs:
         inputs = {name: value for name, value in args.items() if isinstance(value, Tensor)}
         names, others = list(inputs), {name: value for name, value in args.items() if name not in inputs}
 
         def forward(*values: Tensor) -> BlockArgs:
-            tensors = dict(zip(names, values, strict=True))
-            if copies:
-                tensors |= {name: tensors[name].clone() for name in ("img", "txt") if name in tensors}
-            return block({**others, **tensors})
+            return block({**others, **dict(zip(names, values, strict=True))})
 
         result: Any = torch.utils.checkpoint.checkpoint(forward, *inputs.values(), use_reentrant=False)
         return result

@@ -82,6 +82,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
         shift = args.shift or drawing_shift(trained, patcher)
         print(what_is_measured(args, trained), flush=True)
         judge = Judge(patcher, vae, encoders, text, args, shift)
+        check_size(args, judge.codec.spatial)
         lora = files.get("lora")
         remarks = [*remarks_on(args, encoder_files, lora, clips), *lora_remarks(patcher, lora)]
         for remark in remarks:
@@ -204,7 +205,6 @@ class Judge:
         model: Any = patcher.model
         self.uncropped = 1.0  # of the last clip, the share of its pictures that is seen
         self.codec, self.args, self.patcher, self.shift = codec(patcher, vae), args, patcher, shift
-        check_size(args, self.codec.spatial)
         first, *others = encoders
         self.module = TrainingModule(
             first.requires_grad_(False), model.diffusion_model, others=others, guidance=args.guidance
@@ -224,8 +224,6 @@ class Judge:
     def score(self, name: str, path: Path) -> ClipScore:
         """Scores the first frames of a clip; raises BadClip when it has too few, shows nothing or cannot be read."""
         pictures = self._pictures(path)
-        if not counted(pictures).frames:
-            raise BadClip("it shows one flat colour, of which nothing can be remembered")
         latents = latents_in(pictures.shape[0], self.codec.temporal)
         hr = self.codec.encode(pictures[None]).float()
         lr = lr_by_rate(pictures[None], latents, (encoder.config for encoder in self.module.encoders), self.codec)
@@ -254,7 +252,10 @@ class Judge:
         usable, least = (frames_in(n, self.codec.temporal) for n in (latents_in(len(frames), self.codec.temporal), 2))
         if usable < least:
             raise BadClip(f"it has {len(frames)} frames at {self.args.fps:g} fps, at least {least} are needed")
-        return torch.from_numpy(np.stack(frames[:usable])).float() / 255
+        pictures = torch.from_numpy(np.stack(frames[:usable])).float() / 255
+        if not counted(pictures).frames:
+            raise BadClip("it shows one flat colour, of which nothing can be remembered")
+        return pictures
 
 
 def sheet(scores: Sequence[ClipScore]) -> np.ndarray:

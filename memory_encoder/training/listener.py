@@ -62,6 +62,9 @@ class PictureListener(Listener):
         self.heldout_losses: list[tuple[int, float]] = []
         self.without_memory: list[tuple[int, float]] = []
         self.nothing: float | None = None  # loss of predicting nothing
+        self.shown: np.ndarray | None = (
+            None  # the last picture of recalled frames, or of the losses where there is none
+        )
 
     def plan(self, text: str) -> None:
         """Told what will be trained, before it starts."""
@@ -93,9 +96,11 @@ class PictureListener(Listener):
         return loss_plot(self.losses, self.heldout_losses, self.without_memory, self.nothing)
 
     def picture(self, step: int, trainer: Run) -> None:
-        write_picture(self.folder / LOSS_PICTURE, self.plot())
+        self.shown = self.plot()
+        write_picture(self.folder / LOSS_PICTURE, self.shown)
         if self.decode is not None:
-            write_picture(self.folder / RECALL_PICTURE, recall_picture(trainer, self.decode))
+            self.shown = recall_picture(trainer, self.decode)
+            write_picture(self.folder / RECALL_PICTURE, self.shown)
 
     def assist(self, step: int, trainer: Run) -> None:
         if self.decode is not None:

@@ -16,7 +16,7 @@ from ..injection.cached import OVERRIDE, KeyValueCache
 from ..injection.fit import check_together
 from ..injection.horizon import near_and_far
 from ..injection.hosts import find_host
-from ..injection.hosts.base import Constants, HistoryTimestep, host_blocks
+from ..injection.hosts.base import Constants, HistoryTimestep, host_blocks, non_blocking
 from ..injection.hosts.encoder_file import new_encoder
 from ..injection.inject import DIFFUSION_MODEL, KEY, DiffusionModelWrapper
 from ..injection.selection import InjectedMemory
@@ -54,8 +54,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         conditioning = {name: moved(value, device) for name, value in self.conditioning.items()}
-        lr = {rate: value.to(device, non_blocking=True) for rate, value in self.lr.items()}  # waits unless it is pinned
-        return replace(self, hr=self.hr.to(device, non_blocking=True), lr=lr, conditioning=conditioning)
+        apart = non_blocking(device)  # waits unless it is pinned
+        lr = {rate: value.to(device, non_blocking=apart) for rate, value in self.lr.items()}
+        return replace(self, hr=self.hr.to(device, non_blocking=apart), lr=lr, conditioning=conditioning)
 
 
 class TrainingModule(nn.Module):

@@ -14,7 +14,8 @@ from torch import Tensor
 from ...memory_encoder.budget import cache_bytes
 from ...memory_encoder.evaluation.recall import WINDOW, windows
 from ...memory_encoder.injection.guidance import guide
-from ...memory_encoder.injection.hosts import Host, find_host
+from ...memory_encoder.injection.hosts import Host
+from ...memory_encoder.injection.hosts.comfy_models import host_of_patcher
 from ...memory_encoder.injection.inject import inject, is_injected
 from ...memory_encoder.injection.selection import MemorySettings, attention_mode
 from ...memory_encoder.memory.video_memory import VideoMemory
@@ -23,7 +24,7 @@ from .progress import FilmProgress
 
 def host_of(model: Any) -> Host:
     """The host behind a MODEL socket; raises HostError when it cannot carry a memory."""
-    return find_host(model.get_model_object("diffusion_model"))
+    return host_of_patcher(model)
 
 
 def empty_conditioning(model: Any) -> Any:

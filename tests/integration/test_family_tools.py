@@ -118,7 +118,9 @@ def test_the_table_shows_means_and_errors_over_clips_and_what_the_memory_has_mor
         values = {"psnr": psnr, "ssim": 0.5, "edges": 0.25}
         seen = torch.rand(9, 12, 16, 3, generator=torch.Generator().manual_seed(ord(name)))
         shown = {kind: seen for kind in ("original", *KINDS)}
-        of_kinds = {metric: dict.fromkeys(KINDS, value) for metric, value in values.items()}
+        of_kinds: dict[str, dict[str, float]] = {
+            metric: dict.fromkeys(map(str, KINDS), value) for metric, value in values.items()
+        }
         of_kinds["psnr"]["none"] = psnr - (2 if name == "a" else 4)
         return ClipScore(name, of_kinds, shown, {})
 

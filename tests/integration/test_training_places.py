@@ -68,7 +68,7 @@ def test_evaluation_runs_where_the_host_lies(comfy: Any, monkeypatch: pytest.Mon
     judge = Judge(model.patcher, None, [encoder_for(model)], None, args)
     monkeypatch.setattr(judge, "_pictures", lambda path: torch.zeros(9, 64, 96, 3))
     score = judge.score("clip", Path("clip.mp4"))
-    assert set(score.psnr) == set(KINDS) and decoded == ["cpu"] * 6
+    assert set(score.psnr) == set(KINDS) and decoded == ["cpu"] * 7
 
 
 def make_run(folder: Path, run: str | None, encoders: int = 1, steps: int = 0) -> Path:

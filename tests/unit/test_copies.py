@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from memory_encoder.injection.cached import _Reader
+from memory_encoder.training.module import Batch
 from memory_encoder.training.streaming import inputs_in_ram, streamed_blocks
 
 OTHER = torch.device("meta")  # stands for a device that is not CUDA
@@ -47,3 +48,9 @@ def test_weights_and_inputs_that_wait_in_ram_are_there_when_they_are_read(copies
     with streamed_blocks(host, 0), inputs_in_ram():
         host.blocks[0](2 * x).sin().sum().backward()
     assert len(copies) > 4 and not any(copies)
+
+
+def test_a_batch_is_there_when_it_is_read(copies: list[bool]) -> None:
+    one = torch.zeros(1)
+    Batch(one, {"4x4x2": one}, {"context": one, "rows": (one, None)}).to(OTHER)
+    assert copies == [False] * 4

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from torch import nn
 
-from .base import Host, HostError, MemoryTokens
+from .base import Host, HostError, MemoryTokens, Patched, as_it_lies
 from .hunyuan import HunyuanHost
 from .wan import WanHost
 
 __all__ = ["Host", "HostError", "HunyuanHost", "MemoryTokens", "WanHost", "find_host"]
 
 
-def find_host(diffusion_model: nn.Module) -> Host:
-    """Wraps a diffusion model; raises HostError for models whose blocks a memory cannot enter."""
+def find_host(diffusion_model: nn.Module, patched: Patched = as_it_lies) -> Host:
+    """Wraps a diffusion model; raises HostError for models whose blocks a memory cannot enter.
+
+    patched: of the ModelPatcher that has the model (`comfy_models.host_of_patcher`).
+    """
     for host in (WanHost, HunyuanHost):
         if host.matches(diffusion_model):
-            return host(diffusion_model)
+            return host(diffusion_model, patched)
     name = type(diffusion_model).__name__
     if hasattr(diffusion_model, "init_kv_caches"):
         raise HostError(

@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...pictures.codec import Codec, codec_of
-from . import find_host
+from . import Host, find_host
 
 COMFYUI_PATH = "COMFYUI_PATH"
 TEXT_TYPES = {"wan": "wan", "hunyuan": "hunyuan_video"}  # core's names, by host
@@ -316,16 +317,44 @@ def latent_format_named(name: str) -> Any:
     return getattr(_comfy("latent_formats"), name)()
 
 
+def host_of_patcher(patcher: Any) -> Host:
+    """The host of a ModelPatcher, with what patches its first projection. Raises HostError."""
+    return find_host(patcher.get_model_object("diffusion_model"), partial(_patched_weight, patcher))
+
+
+def _patched_weight(patcher: Any, name: str) -> Tensor | None:
+    """A weight below the diffusion model as the patcher's patches make it, computed where it waits; None where it has
+    none. With dynamic VRAM core never lays the result into the layer; without, only while this patcher is loaded."""
+    key = f"diffusion_model.{name}"
+    patches = getattr(patcher, "patches", {}).get(key)
+    wrappers = getattr(patcher, "weight_wrapper_patches", {}).get(key, ())
+    loaded = getattr(getattr(patcher, "model", None), "current_weight_patches_uuid", None)
+    of_another = key in getattr(patcher, "backup", ()) and loaded not in (None, patcher.patches_uuid)
+    if not (patches or wrappers or of_another):
+        return None
+    (weight, convert), *patches = patcher.get_key_patches(key)[key]  # as it was before any patch
+    weight = weight.detach()
+    if patches:
+        utils, patching = _comfy("utils"), _comfy("model_patcher")
+        seed = getattr(utils, "string_to_seed", None) or patching.string_to_seed
+        whole = convert(weight.to(torch.float32, copy=True), inplace=True)
+        made = _comfy("lora").calculate_weight(patches, whole, key)
+        weight = _comfy("float").stochastic_rounding(made, weight.dtype, seed=seed(key))  # as core rounds it
+    for wrapper in wrappers:
+        weight = wrapper(weight)
+    return weight
+
+
 def codec(model: Any, vae: Any) -> Codec:
     """VAE and host as the compressor sees them; model is a ModelPatcher, or what `load_host_shape` gives.
 
     Raises ValueError when the VAE is not the model's, HostError when the model cannot carry a memory.
     """
     if hasattr(model, "get_model_object"):
-        diffusion_model, latent_format = (model.get_model_object(name) for name in ("diffusion_model", "latent_format"))
+        host, latent_format = host_of_patcher(model), model.get_model_object("latent_format")
     else:
-        diffusion_model, latent_format = model.diffusion_model, model.latent_format
-    return codec_of(vae, latent_format, find_host(diffusion_model).embed)
+        host, latent_format = find_host(model.diffusion_model), model.latent_format
+    return codec_of(vae, latent_format, host.embed)
 
 
 def compile_parts(patcher: Any, names: Sequence[str], **settings: Any) -> None:

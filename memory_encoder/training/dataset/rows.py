@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ...injection.hosts.base import non_blocking
+
 MASK = "attention_mask"
 Rows = Tensor | Sequence[Tensor | None]
 """A tensor [B,...] or, where rows differ in length, one [1,...] for each row, None where a row has none."""
@@ -20,9 +22,10 @@ def together(values: Sequence[Tensor | None]) -> Rows:
 
 
 def moved(rows: Rows, device: torch.device) -> Rows:
+    apart = non_blocking(device)
     if isinstance(rows, Tensor):
-        return rows.to(device, non_blocking=True)
-    return tuple(row if row is None else row.to(device, non_blocking=True) for row in rows)
+        return rows.to(device, non_blocking=apart)
+    return tuple(row if row is None else row.to(device, non_blocking=apart) for row in rows)
 
 
 Pass = tuple[list[int], dict[str, Tensor]]
