@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from memory_encoder.injection.hosts import find_host
+from memory_encoder.injection.hosts.base import host_blocks
 from memory_encoder.injection.hosts.comfy_models import training_mode
+from memory_encoder.injection.hosts.encoder_file import with_paths
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.module import TrainingModule
 
@@ -25,12 +28,18 @@ def as_in_training(comfy: Any) -> Iterator[None]:
         yield
 
 
-def module_for(host: str) -> TrainingModule:
+def module_for(host: str, way: str = "joint") -> TrainingModule:
     """A module whose blocks change much: what a gate of nearly 0 lets through spoils nothing."""
     module = MODULES[host][0](tiny_options(batch_size=1, rank=4), True)
+    if way != "joint":
+        settings: Any = {
+            "cross_attention": way == "cross",
+            "memory_attention": "cached" if way == "cached" else "joint",
+        }
+        module.encoder = with_paths(module.encoder, find_host(module.diffusion_model), seed=1, **settings)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in module.named_parameters():
-        if ".lora_B." in name or name.startswith("encoder.out"):
+        if ".lora_B." in name or name.startswith("encoder.out") or (".cross." in name and ".out" in name):
             parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
         elif "mod" in name and "lora" not in name:
             parameter.data = 5 * parameter.data
@@ -53,12 +62,14 @@ def gradients(module: TrainingModule, host: str, checkpointing: bool) -> dict[st
 
 
 @pytest.mark.parametrize(
-    ("host", "kind"),
-    [("wan", "encoder."), ("wan", ".lora_"), ("hunyuan", "encoder."), ("hunyuan", ".txt_mod."), ("hunyuan", ".lora_")],
-)
-def test_gradients_are_those_of_the_loss(comfy: Any, host: str, kind: str) -> None:
+    ("host", "way", "kind"),
+    [("wan", "joint", "encoder."), ("wan", "joint", ".lora_"), ("hunyuan", "joint", "encoder."),
+     ("hunyuan", "joint", ".txt_mod."), ("hunyuan", "joint", ".lora_"), ("hunyuan", "cached", "encoder."),
+     ("wan", "cross", "encoder.")],
+)  # fmt: skip
+def test_gradients_are_those_of_the_loss(comfy: Any, host: str, way: str, kind: str) -> None:
     """Against the loss itself a little further along the gradient, of a kind of weights."""
-    module, given = module_for(host), asked(host)
+    module, given = module_for(host, way), asked(host)
     found = gradients(module, host, True)
     weights = {name: p for name, p in module.named_parameters() if name in found and kind in name}
     norm = sum(float(found[name].square().sum()) for name in weights) ** 0.5
@@ -73,11 +84,27 @@ def test_gradients_are_those_of_the_loss(comfy: Any, host: str, kind: str) -> No
     assert (losses[0] - losses[1]) / (2 * reach) == pytest.approx(norm, rel=0.01)
 
 
-@pytest.mark.parametrize("host", MODULES)
-def test_checkpointed_blocks_have_the_gradients_of_plain_ones(comfy: Any, host: str) -> None:
+@pytest.mark.parametrize(
+    ("host", "way"),
+    [("wan", "joint"), ("wan", "cached"), ("wan", "cross"), ("hunyuan", "joint"), ("hunyuan", "cached")],
+)
+def test_checkpointed_blocks_have_the_gradients_of_plain_ones(comfy: Any, host: str, way: str) -> None:
     """Core's Hunyuan blocks add to what their norms have saved: run again, autograd does not notice."""
-    module = module_for(host)
+    module = module_for(host, way)
     plain, again = (gradients(module, host, checkpointing) for checkpointing in (False, True))
     assert plain.keys() == again.keys()
     for name, gradient in plain.items():
         torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_compiled_blocks_have_them_too(comfy: Any) -> None:
+    module = module_for("hunyuan")
+    plain = gradients(module, "hunyuan", True)
+    for block in host_blocks(module.diffusion_model):
+        block.compile(backend="aot_eager")
+    try:
+        compiled = gradients(module, "hunyuan", True)
+    finally:
+        torch.compiler.reset()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(compiled[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
