@@ -73,7 +73,7 @@ def files(comfy: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
         stream.width, stream.height, stream.pix_fmt = 100, 60, "yuv420p"
         for i in range(FRAMES):
             picture = np.full((60, 100, 3), 5 * i, np.uint8)
-            picture[20:40, i : i + 40] = 255 - 5 * i
+            picture[20:40, i : i + 40] = 255 - 5 * i if i else 0  # it begins with a black frame
             out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         out.mux(stream.encode())
     (clips / "clip.json").write_text(

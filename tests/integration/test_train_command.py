@@ -100,7 +100,8 @@ def test_evaluation_of_a_run_writes_numbers_and_pictures_and_names_what_it_left_
     report = json.loads((tmp_path / "a" / "report.json").read_text())
     assert all(set(report[metric]) == set(KINDS) for metric in ("psnr", "ssim", "edges", "identified", "numbers"))
     assert report["numbers"]["memory"] >= report["numbers"]["thumbnail_numbers"] > report["numbers"]["flat"]
-    assert report["finished"] and report["clips_found"] == 2 and report["clips"][0]["frames"] == 21
+    assert report["finished"] and report["clips_found"] == 2 and report["clips"][0]["frames"] == 20
+    assert report["clips"][0]["left_out"] == {"flat": 1}  # its first frame is black
     assert report["chance"] >= 1 / 16 and report["clips"][0]["numbers_per_pixel"] > 0
     assert [clip["name"] for clip in report["clips"]] == ["clip.mp4"]
     assert report["skipped"][0]["name"] == "empty.mp4"
