@@ -29,7 +29,7 @@ from .fit import check_memory, needs_tokens
 from .hosts import Host, HostError, MemoryTokens, find_host
 from .hosts.base import Block, BlockArgs, BlockPatch, Constants, Slot, scaling_of
 from .hosts.comfy_models import host_of_patcher
-from .in_place import on_copies
+from .saved_inputs import on_copies
 from .selection import InjectedMemory, MemorySettings, as_trained, cross_memories, reading_of, select_tokens
 
 # Names of wrapper types in comfy.patcher_extension.WrappersMP, and of a callback in CallbacksMP.
