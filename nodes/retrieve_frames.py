@@ -155,7 +155,7 @@ def quality_report(original: Tensor, retrieved: Tensor, memory: VideoMemory | No
     Of frames that tell something, see `counted`. LPIPS when its weights are installed.
     """
     asked = counted(original)
-    measured = asked.frames or list(range(len(original)))
+    measured = asked.measured
     remark = f"; {asked} and are not measured" if asked.frames and str(asked) else ""
     lines = [f"{len(measured)} of {len(original)} frames{remark}" if remark else f"{len(original)} frames"]
     true = original[measured]

@@ -12,11 +12,16 @@ from .identification import signature
 
 @dataclass(frozen=True)
 class Counted:
-    """frames: indices of those that are measured. repeated, flat: how many are left out, and why."""
+    """frames: indices of those that tell something. repeated, flat: how many do not, and why."""
 
     frames: list[int]
     repeated: int
     flat: int
+
+    @property
+    def measured(self) -> list[int]:
+        """Indices of the frames that are measured: all, where none tells anything."""
+        return self.frames or list(range(self.repeated + self.flat))
 
     @property
     def left_out(self) -> dict[str, int]:

@@ -103,7 +103,7 @@ def score_clip(
     kind.
     """
     asked = counted(pictures)
-    measured = asked.frames or list(range(len(pictures)))
+    measured = asked.measured
     memory = module.compress(hr, lr, horizon)
     memories = {MEMORY: memory, NONE: None, FULL: module.uncompressed(hr)}
     if untrained is not None:
