@@ -205,14 +205,14 @@ class Found:
 
 def cards_table(found: Found) -> str:
     """For docs/training.md too."""
-    lines = ["| card | model | options | clips a step | GiB of a step | plan | |", "|---|---|---|---|---|---|---|"]
+    lines = ["| card | model | options | clips a step | GiB of a step | plan | | of system RAM |", "|---" * 8 + "|"]
     for name, card, case in CARDS:
         entry, room = found.of(case), (ROOM[card] * GIB - RESERVED) / GIB
         if entry is not None:
             kind = f"{HOSTS[case['host']]}, {'fp8' if case.get('fp8') else 'bf16'}"
             fits = "fits" if entry["peak"] / GIB <= room else f"more than {room:.1f}"
             figures = f"{case.get('clips', 1)} | {entry['peak'] / GIB:.1f} | {entry['plan'] / GIB:.1f}"
-            lines.append(f"| {card} GB | {kind} | {name} | {figures} | {fits} |")
+            lines.append(f"| {card} GB | {kind} | {name} | {figures} | {fits} | {entry['ram'] / GIB:.1f} |")
     return "\n".join(lines)
 
 

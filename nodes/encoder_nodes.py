@@ -18,6 +18,7 @@ from ..memory_encoder.budget import Plan, describe, estimate, host_of_encoder, m
 from ..memory_encoder.injection.fit import check_encoder
 from ..memory_encoder.injection.hosts import Host
 from ..memory_encoder.injection.hosts.encoder_file import cross_settings, new_encoder
+from ..memory_encoder.memory.picture_choice import check_opencv
 from ..memory_encoder.phi.config import DEFAULT_WINDOW, MOST_PICTURES, EncoderConfig, Variant
 from ..memory_encoder.phi.trained_on import Asked, remarks
 from .runtime.folders import ENCODERS
@@ -98,6 +99,8 @@ def encoder_and_lora(model: Any, encoder: Path, lora: Path | None, strength: flo
     """The model with the LoRA in it and the encoder attached, and the encoder. Raises ValueError for another host's."""
     loaded = load_encoder(encoder)
     loaded.check_host(host_of(model))
+    if loaded.config.variant == "keyframes":
+        check_opencv()
     if lora is not None and strength != 0:
         weights = comfy.utils.load_torch_file(str(lora), safe_load=True)
         model = with_lora(model, weights, strength, lora.name)
@@ -256,6 +259,7 @@ def keyframes_for(host: Host, max_pictures: int, repeated_frames: int, picture_s
         picture_step=picture_step,
     )
     check_encoder(config, host)
+    check_opencv()
     return ManagedEncoder(config, {}, torch.float32)
 
 

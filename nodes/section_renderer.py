@@ -116,7 +116,8 @@ class SectionRenderer:
             stop_if_interrupted()
             seen = memory if expert.own is None else expert.own.memory
             seen = seen if expert.sees_memory and self.choice is None else None
-            model = sampling.with_memory(expert.model, seen, self._settings(section), shift)
+            model = sampling.settled(expert.model, inputs.positive, inputs.negative)
+            model = sampling.with_memory(model, seen, self._settings(section), shift)
             model = with_times(model, inputs.times) if inputs.times else model
             latent = sampling.sample(
                 model,

@@ -114,7 +114,7 @@ class VideoMemoryTrain(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "window_share", default=0.25, min=0.0, max=1.0, step=0.01, optional=True,
-                    tooltip="Share of continuation steps that also show the last 3 latents, for sliding_window.",
+                    tooltip="Share of continuation steps that also show the last `window` latents, for sliding_window.",
                 ),
                 io.Float.Input(
                     "guidance", default=6.0, min=0.0, max=100.0, step=0.1, optional=True,

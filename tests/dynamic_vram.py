@@ -21,9 +21,11 @@ class _Buffer:
 
 
 class _Pages:
-    """comfy_aimdo's pages of a card, which hold nothing."""
+    """comfy_aimdo's pages of a card, which hold nothing; the driver reserves no room of no bytes."""
 
-    def __init__(self, *_: Any, **__: Any) -> None: ...
+    def __init__(self, size: int, *_: Any, **__: Any) -> None:
+        if not size:
+            raise MemoryError("VBAR allocation failed")
 
     def prioritize(self) -> None: ...
 

@@ -43,5 +43,5 @@ def registering(monkeypatch: pytest.MonkeyPatch, limit: float = float("inf")) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "cudart", lambda: found)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
-    monkeypatch.setattr("memory_encoder.training.streaming._forget_error", lambda: None)
+    monkeypatch.setattr("memory_encoder.training.pinned._forget_error", lambda: None)
     return found

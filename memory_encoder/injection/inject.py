@@ -145,7 +145,8 @@ class DiffusionModelWrapper:
             patches = host.block_patches(state, call)
         else:
             slots = host.slots()
-            entries = cache.of(call, len(slots))
+            # Hooks change the weights from step to step, under the very same prompts.
+            entries = {} if self.memory.changing_weights else cache.of(call, len(slots))
             # With all keys and values there the memory has no pass of its own, nor what one would compute beforehand.
             memory = None if len(entries) == len(slots) else host.memory_pass(state, call)
             patches = cached_patches(slots, memory, entries, cache.keep_on)

@@ -7,6 +7,7 @@ a measure of focus in the place of its quality model. Not from the paper.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -126,6 +127,15 @@ def stretches(features_TF: Tensor, threshold: float, most: int = MOST) -> list[t
         if len(starts) <= most:
             return list(zip(starts, [*starts[1:], len(features_TF)], strict=True))
         threshold -= STEP
+
+
+def check_opencv() -> None:
+    """Raises ValueError where pictures cannot be compared, which a film would find out after its first section."""
+    if importlib.util.find_spec("cv2") is None:
+        raise ValueError(
+            "a memory of pictures compares them with OpenCV, which is missing; install one, for example "
+            "opencv-python-headless, and restart ComfyUI"
+        )
 
 
 def focus(pictures_THW3: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class MemoryAttention(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, earlier: int) -> Tensor:
         """q [B,heads,t,n,d]; k and v [B,heads,earlier+t,n,d]."""
         if self.scope == "frame":
-            return F.scaled_dot_product_attention(q, k[:, :, earlier:], v[:, :, earlier:])
+            return _within_steps(q, k[:, :, earlier:], v[:, :, earlier:])
         if self.scope == "full":
             return F.scaled_dot_product_attention(q.flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3)).view_as(q)
         # One step at a time needs no mask, and a stream computes the very same sums as the whole clip.
@@ -64,3 +64,13 @@ class MemoryAttention(nn.Module):
             for i in range(q.shape[2])
         ]
         return torch.stack(steps, dim=2)
+
+
+def _within_steps(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of [B,heads,t,n,d] within each step. Fused kernels take four dimensions; with five, all scores are laid
+    out in float32: gigabytes for a long film at a fine rate."""
+    if torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q, k, v)
+    batch = q.shape[0]
+    q, k, v = (part.transpose(1, 2).flatten(0, 1) for part in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).unflatten(0, (batch, -1)).transpose(1, 2)

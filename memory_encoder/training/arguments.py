@@ -70,7 +70,10 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--host", type=Path, required=True, help="diffusion model file")
     add("--out", type=Path, required=True, help="folder of the run; run the same command again to go on")
-    add("--stage", choices=get_args(Stage), required=True, help="see docs/training.md")
+    add(
+        "--stage", choices=get_args(Stage), required=True,
+        help="retrieval: Stage I; continuation: Stage II; host: a small host itself without memory, with --train-host",
+    )  # fmt: skip
     add("--preset", choices=tuple(PRESETS), help="a whole recipe; what is given beside it comes first")
     add(
         "--encoder", type=Path, action="append", default=[],
@@ -145,7 +148,12 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fps", type=float, default=16.0, help="frames a second that clips are read at (default 16)")
     add("--frames", type=int, default=81, help="of each clip, from its beginning (default 81)")
     add("--steps", type=int, default=12, help="of the sampler (default 12)")
-    add("--shift", type=float, default=0.0, help="of its timesteps; 0: of the memory's training, else the model's own")
+    add(
+        "--shift",
+        type=float,
+        default=0.0,
+        help="of its timesteps; 0, the default: of the memory's training, else the model's own",
+    )
     add("--seed", type=int, default=0, help="of the noise (default 0)")
     add("--horizon", type=int, default=0, help="most memory tokens that are seen, 0 for all (default 0)")
     add("--guidance", type=float, default=6.0, help="told to a guidance-distilled model, HunyuanVideo (default 6)")

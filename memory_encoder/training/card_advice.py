@@ -13,8 +13,10 @@ Change = Callable[[MemoryPlan], MemoryPlan]
 REFUSED = "does not fit by this estimate"
 
 
-def describe_plan(plan: MemoryPlan, options: TrainOptions, clips: int, card: float | None) -> str:
-    """The plan for people, with what to change when it does not fit."""
+def describe_plan(
+    plan: MemoryPlan, options: TrainOptions, clips: int, card: float | None, ram: float | None = None
+) -> str:
+    """The plan for people, with what to change when it does not fit a card or its machine's ram, both in bytes."""
     host = "trained" if options.train_host else f"frozen; LoRA rank {options.rank} {plan.lora_values / 1e6:.1f} M"
     share = options.batch_size // plan.sharing.processes
     need = plan.need(share, options.accumulate > 1)
@@ -34,6 +36,8 @@ def describe_plan(plan: MemoryPlan, options: TrainOptions, clips: int, card: flo
         )
     if card is not None:
         lines.append(f"card {card / GIB:.1f} GiB: " + ("fits" if need <= card else remedies(plan, options, card)))
+        if ram is not None:
+            lines.append(plan.ram(share).describe(ram))
     return "\n".join(lines)
 
 

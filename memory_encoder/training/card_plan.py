@@ -14,10 +14,10 @@ from ..phi.encoder import MemoryEncoder
 from .draws import drawn_for
 from .module import TrainingModule
 from .options import TrainOptions
+from .ram_plan import GIB, RamPlan, pinned
 from .step_bytes import FLOAT, BeginningBytes, StepBytes, beginning_bytes, sequence, step_bytes
-from .streaming import weight_bytes
+from .weight_parts import weight_bytes
 
-GIB = 1024**3
 EIGHT_BIT = 2.06  # bytes of a trained value's two moments, with their scales
 MOMENTS = {"adamw": 8.0, "muon": 8.0, "adamw8bit": EIGHT_BIT}  # bytes of a trained value's
 MOST_CLIPS = 4096  # on one card
@@ -26,16 +26,18 @@ RESERVED = 1.2 * GIB  # context of the driver, workspaces, fragmentation
 
 @dataclass(frozen=True)
 class Sharing:
-    """How many processes share the batches, and whether they also split the weights (FSDP)."""
+    """How many processes share the batches, and whether they also split the weights (FSDP). here: on this machine."""
 
     processes: int = 1
     split: bool = False
+    here: int = 1
 
     @classmethod
     def of_this_run(cls) -> Sharing:
         """What `accelerate launch` has said; known before the processes have met."""
         processes = int(os.environ.get("WORLD_SIZE", "1"))
-        return cls(processes, processes > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true")
+        split = processes > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+        return cls(processes, split, int(os.environ.get("LOCAL_WORLD_SIZE", processes)))
 
     @property
     def holders(self) -> int:
@@ -45,7 +47,7 @@ class Sharing:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes of a run on each device that trains; an estimate. Averages of the weights lie in system RAM.
+    """Bytes of a run on each device that trains; an estimate. What lies in system RAM says `ram`.
 
     step: activations and gradients on their way. beginning: of the reconstruction before the first step. moments: bytes
     of a trained value's. blocks: bytes of each block's frozen weights. resident: so many of the blocks stay on the
@@ -72,15 +74,16 @@ class MemoryPlan:
 
         Of blocks that wait in RAM the largest, while it runs.
         """
-        return self.between + max(self._waiting, default=0) + (2 * self.unit if self.sharing.split else 0)
+        return self.between + max(self.waiting, default=0) + (2 * self.unit if self.sharing.split else 0)
 
     @property
     def between(self) -> float:
         """The host's weights on one device while no block runs."""
-        return (self.host - sum(self._waiting)) / self.sharing.holders
+        return (self.host - sum(self.waiting)) / self.sharing.holders
 
     @property
-    def _waiting(self) -> tuple[int, ...]:
+    def waiting(self) -> tuple[int, ...]:
+        """Bytes of each block that waits in system RAM."""
         return self.blocks[self.resident :] if self.resident >= 0 else ()
 
     @property
@@ -114,9 +117,22 @@ class MemoryPlan:
         last += self.gradients * (1 if complete else 1 - 1 / self.step.blocks)
         return self.held + self.trained - self.gradients + max(first, last, self.gradients) + RESERVED
 
-    def clips_that_fit(self, card: float, accumulate: bool = False) -> int:
-        """Clips of one step of one process on a card of so many bytes, 0 when not even one fits."""
-        return max((n for n in range(1, MOST_CLIPS + 1) if self.need(n, accumulate) <= card), default=0)
+    def ram(self, clips: int) -> RamPlan:
+        """System RAM of the processes of one machine, in steps of so many clips on each card."""
+        here, trained, step = self.sharing.here, self.trained_values, self.step
+        offloaded = step.offloaded and step.checkpointed
+        gathered = FLOAT + self.moments + (FLOAT if self.sharing.split else 0)  # by the main process, whole
+        return RamPlan(
+            blocks=here * sum(self.waiting),
+            inputs=here * clips * (step.blocks + 1) * pinned(step.input) if offloaded else 0,  # and of the last layers
+            averages=here * FLOAT * trained / self.sharing.holders,
+            saving=gathered * trained,
+        )
+
+    def clips_that_fit(self, card: float, accumulate: bool = False, ram: float | None = None) -> int:
+        """Clips of one step of one process on a card, and a machine, of so many bytes, 0 when not even one fits."""
+        counts = range(1, MOST_CLIPS + 1)
+        return max((n for n in counts if self.need(n, accumulate) <= card and self.ram(n).fits(ram)), default=0)
 
 
 def plan_memory(
@@ -154,15 +170,18 @@ def plan_memory(
     )
 
 
-def fit_to_card(options: TrainOptions, plan: MemoryPlan, card: float | None) -> TrainOptions:
+def fit_to_card(options: TrainOptions, plan: MemoryPlan, card: float | None, ram: float | None = None) -> TrainOptions:
     """The same clips in an update, in steps of as many as fit cards of `card` bytes; at least one clip on each.
 
-    None leaves the options alone, and so does a batch that fits.
+    ram: bytes of the machine, where that is known, which a step has to fit too.
+
+    No card leaves the options alone, and so does a batch that fits.
     """
     processes = plan.sharing.processes
-    if card is None or plan.need(options.batch_size // processes, options.accumulate > 1) <= card:
+    share = options.batch_size // processes
+    if card is None or (plan.need(share, options.accumulate > 1) <= card and plan.ram(share).fits(ram)):
         return options
-    fits = processes * max(1, plan.clips_that_fit(card, accumulate=True))
+    fits = processes * max(1, plan.clips_that_fit(card, accumulate=True, ram=ram))
     shares = [n for n in range(processes, fits + 1, processes) if options.batch_size % n == 0]
     share = max(shares, default=options.batch_size)  # what cannot be shared evenly is refused later
     return replace(options, batch_size=share, accumulate=options.accumulate * options.batch_size // share)

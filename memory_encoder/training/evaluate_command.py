@@ -17,7 +17,7 @@ from torch import Tensor
 from ..evaluation.baselines import EQUAL_NUMBERS, THUMBNAIL
 from ..evaluation.counted import counted
 from ..evaluation.identification import Lineup
-from ..evaluation.score import MEMORY, NONE, ClipScore, comparison, in_decibels, score_clip, summary
+from ..evaluation.score import LABELS, MEMORY, NONE, ClipScore, comparison, in_decibels, score_clip, summary
 from ..files import write_bytes
 from ..frames import evenly, frames_in, latents_in
 from ..injection.fit import check_encoder
@@ -269,8 +269,12 @@ def sheet(scores: Sequence[ClipScore]) -> np.ndarray:
             pixels = (
                 (frames[evenly(frames.shape[0], SHEET_COLUMNS)].clamp(0, 1) * 255).round().byte().numpy()[..., ::-1]
             )
-            value = "" if kind == "original" else f"  {score.psnr[kind]:.2f} dB"
             band = np.full((20, pixels.shape[2] * SHEET_COLUMNS, 3), 27, np.uint8)
-            label(band, f"{score.name}  {kind}{value}", (6, 14), (230, 230, 230))
+            label(band, caption(score, kind), (6, 14), (230, 230, 230))
             rows += [band, np.concatenate(list(pixels), axis=1)]
     return np.concatenate(rows, axis=0)
+
+
+def caption(score: ClipScore, kind: str) -> str:
+    """What a row of the sheet shows, in the words of the tables."""
+    return f"{score.name}  " + (f"{LABELS[kind]}  {score.psnr[kind]:.2f} dB" if kind in LABELS else kind)

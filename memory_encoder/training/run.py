@@ -23,6 +23,7 @@ from .lora import add_lora, load_lora_state, remove_lora
 from .module import TrainingModule
 from .options import HostDefaults, TrainOptions
 from .presets import as_begun
+from .ram_plan import machine_ram
 from .reconstruction import check_teacher, reconstruct
 from .run_files import HELD_OUT, MOST_TRAINED, TRAINED, begun_with, names_in_line, write_lists
 from .source import DatasetBatches
@@ -86,7 +87,7 @@ def train(
             module = TrainingModule(
                 encoder, diffusion_model, "zero", checkpointing, others, options.guidance, options.offload_inputs
             )
-            card = card_bytes(card_gib, cpu)
+            card, ram = card_bytes(card_gib, cpu), machine_ram()
             shapes = source.splits["train"].shapes
 
             def planned(asked: TrainOptions) -> MemoryPlan:
@@ -97,10 +98,10 @@ def train(
             if automatic:
                 options = with_room(options, card, planned)
             plan = planned(options)
-            options = split_as_begun(options, begun, plan, card)
+            options = split_as_begun(options, begun, plan, card, ram)
             source.options = options
             trained_on = what_is_trained(dataset, options)
-            plan_text = describe_plan(plan, options, len(source.splits["train"]), card)
+            plan_text = describe_plan(plan, options, len(source.splits["train"]), card, ram)
             said, lists = [plan_text, trained_on.describe_plan(), held_out(dataset)], clip_lists(dataset)
             if options.stage == "continuation" and not begun and any(e.untrained for e in (encoder, *others)):
                 said.append(UNTRAINED)
@@ -171,15 +172,15 @@ def with_room(options: TrainOptions, card: float | None, plan: Callable[[TrainOp
 
 
 def split_as_begun(
-    options: TrainOptions, begun: Mapping[str, Any], plan: MemoryPlan, card: float | None
+    options: TrainOptions, begun: Mapping[str, Any], plan: MemoryPlan, card: float | None, ram: float | None = None
 ) -> TrainOptions:
-    """The options with updates in steps that fit the card: in those of the run in the folder where they do.
+    """The options with updates in steps that fit card and RAM: in those of the run in the folder where they do.
 
     Which clips are drawn together depends on them. begun: the options of that run, empty where there is none. Steps are
     never larger than asked for, since a person may know better than the plan what fits.
     """
     split = {name: begun[name] for name in ("batch_size", "accumulate") if name in begun}
     same = replace(options, **split)
-    fits = same.batch_size % plan.sharing.processes == 0 and fit_to_card(same, plan, card) == same
+    fits = same.batch_size % plan.sharing.processes == 0 and fit_to_card(same, plan, card, ram) == same
     whole = same.batch_size * same.accumulate == options.batch_size * options.accumulate
-    return same if whole and fits and same.batch_size <= options.batch_size else fit_to_card(options, plan, card)
+    return same if whole and fits and same.batch_size <= options.batch_size else fit_to_card(options, plan, card, ram)

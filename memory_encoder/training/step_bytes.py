@@ -22,7 +22,7 @@ from ..phi.positions import cells_for, grid_for
 from ..phi.trunk import layer_strides
 from .module import HALF, weights_type
 from .options import TrainOptions
-from .streaming import weight_bytes
+from .weight_parts import weight_bytes
 
 FLOAT = 4  # bytes of a trained value, and of its gradient
 

@@ -65,6 +65,11 @@ class ManagedEncoder:
         one.lr_vae = lr_vae
         return one
 
+    @property
+    def _with_weights(self) -> list[ManagedEncoder]:
+        """Dynamic VRAM reserves no room for a model of no bytes, and fails at it: those of only_lr, and of pictures."""
+        return [part for part in self.parts if next(part.model.parameters(), None) is not None]
+
     def beside(self, other: ManagedEncoder) -> ManagedEncoder:
         """Both encoders in one; raises ValueError when they are not for one model."""
         for part in (*self.parts, *other.parts):
@@ -98,12 +103,13 @@ class ManagedEncoder:
 
     def load(self) -> None:
         """Asks ComfyUI to bring the weights to the device."""
-        mm.load_models_gpu([part.patcher for part in self.parts])
+        if patchers := [part.patcher for part in self._with_weights]:
+            mm.load_models_gpu(patchers)
 
     def attach(self, model: Any) -> Any:
         """A clone of MODEL that takes the encoders along when ComfyUI loads and frees it."""
         model = model.clone()
-        for part in (part for part in self.parts if part.config.has_tokens):  # others have no weights
+        for part in self._with_weights:
             model.set_additional_models(encoder_key(part.identity), [part.patcher])
         return model
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import comfy.model_management as mm
 import comfy.sample
+import comfy.sampler_helpers
 import comfy.samplers
 import torch
 from torch import Tensor
@@ -67,6 +68,16 @@ def with_memory(
     return guide(patched, settings.history_guidance if is_injected(patched) else 0.0, comfy.samplers.calc_cond_batch)
 
 
+def settled(model: Any, *conditionings: Any) -> Any:
+    """MODEL, or where hooks will change its weights the ordinary model that core has then in place of one with dynamic
+    VRAM. Core makes that from the files anew for each clone that it samples; of one MODEL it is made once."""
+    dynamic = getattr(model, "is_dynamic", None)  # not in older versions
+    if dynamic is None or not dynamic():
+        return model
+    hooks = any(comfy.sampler_helpers.cond_has_hooks(one) for one in conditionings)
+    return model.get_non_dynamic_delegate() if hooks else model
+
+
 CACHE_SHARE = 0.2  # of the free VRAM that keys and values of a cached memory may take; not from the paper
 
 
@@ -101,6 +112,7 @@ def retrieve(
 
     A start image in `positive` is left out: it is the first frame of another clip.
     """
+    model = settled(model, positive)
     host = host_of(model)
     positive = [[text, {k: v for k, v in extra.items() if k not in START_IMAGE}] for text, extra in positive]
     count, parts = min(WINDOW, memory.latents), []

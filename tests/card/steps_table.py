@@ -28,11 +28,11 @@ def test_fill(training: Any, tmp_path: Path) -> None:  # noqa: F811
         phases: dict[str, int] = {}
         for name, size in places.items():
             phases[name.split(" ")[0]] = max(size, phases.get(name.split(" ")[0], 0))
-        entry = asked | {"peak": max(phases.values()), "plan": plan(case), "phases": phases}
+        entry = asked | {"peak": max(phases.values()), "phases": phases, **plan.both(case)}
         entries[key(asked)] = entry
         with results.open("a") as file:
             file.write(json.dumps(entry) + "\n")
-    done = [entry | {"plan": plan(Case(**entry["case"]))} for entry in entries.values()]
+    done = [entry | plan.both(Case(**entry["case"])) for entry in entries.values()]
     results.write_text("".join(json.dumps(entry) + "\n" for entry in done))
 
 
@@ -44,10 +44,15 @@ class Plans:
         self.made: dict[Any, Any] = {}
 
     def __call__(self, case: Case) -> int:
+        return self.both(case)["plan"]
+
+    def both(self, case: Case) -> dict[str, int]:
+        """Of the card, and of system RAM."""
         kind = (case.host, case.fp8, case.train_options().rank)
         self.made[kind] = self.made.get(kind) or module_of(self.card, case)
         model, module = self.made[kind]
-        return needed(plan_of(model, module, case), case)
+        plan = plan_of(model, module, case)
+        return {"plan": needed(plan, case), "ram": round(plan.ram(case.clips).all)}
 
 
 def key(entry: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -63,6 +64,14 @@ def faces(count: int = 2, seed: int = 0) -> Tensor:
 
 def encoder(world: World, model: Any, **settings: Any) -> Any:
     return world.call("VideoMemoryEncoderNew", model, "4x4x2", "keyframes", "frame", False, 0, **settings)[0]
+
+
+def test_pictures_that_could_not_be_compared_are_refused_before_anything_is_made(
+    world: World, models: TinyModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ValueError, match="OpenCV, which is missing; install one, for example opencv-python-headless"):
+        encoder(world, models["wan22_i2v"].patcher)
 
 
 def film(world: World, model: Any, name: str, transitions: tuple[str, ...] = CUTS, **changes: Any) -> Any:

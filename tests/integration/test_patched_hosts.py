@@ -108,3 +108,37 @@ def test_window_codec_and_nodes_read_the_patched_projection(
         wrapper = inject(model, memory, MemorySettings(sliding_window=2)).get_wrappers(DIFFUSION_MODEL, KEY)[0]
         seen[name] = wrapper.memory.tokens
     assert not torch.equal(seen["plain"], seen["patched"])  # of the sliding window
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
+@pytest.mark.parametrize("patched", [False, True])
+@torch.inference_mode()
+def test_a_projection_that_waits_in_ram_is_none_of_cudnns(
+    comfy: Any, plain: Any, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, near: float, patched: bool
+) -> None:
+    """With some versions of torch core gives Conv3d of half types to cuDNN, which knows no RAM."""
+    weight = plain.get_model_object(FIRST)
+    model = with_lora(comfy, plain, changes(plain)) if patched else plain
+    weight.weight.data, weight.bias.data = weight.weight.data.to(dtype), weight.bias.data.to(dtype)
+    monkeypatch.setattr(comfy.module("comfy.ops"), "NVIDIA_MEMORY_CONV_BUG_WORKAROUND", True)
+    found = host_of_patcher(model).embed(latents())
+    bias, exact = weight.bias.float(), weight.weight.float()
+    if patched:
+        exact, bias = exact + changes(plain)[f"{FIRST}.diff"], bias + changes(plain)[f"{FIRST}.diff_b"]
+    right = torch.nn.functional.conv3d(latents(), exact, bias, stride=weight.stride)
+    assert (found.float() - right).abs().max() <= near * right.abs().max()
+
+
+@pytest.mark.parametrize("variant", ["proposed", "only_lr"])
+@torch.inference_mode()
+def test_an_encoder_without_weights_takes_no_room_of_the_card(
+    comfy: Any, load_pack: Callable[..., ModuleType], plain: Any, variant: str
+) -> None:
+    """Dynamic VRAM fails at a model of no bytes."""
+    load_pack(PACK)
+    nodes = importlib.import_module(f"{PACK}.nodes.encoder_nodes")
+    managed = nodes.VideoMemoryEncoderNew.execute(plain, "2x2x2", variant, "frame", False, 0).args[0]
+    managed.load()
+    model = managed.attach(plain)
+    comfy.model_management.load_models_gpu([model, *model.get_nested_additional_models()])
+    assert len(model.get_nested_additional_models()) == (variant == "proposed")

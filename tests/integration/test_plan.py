@@ -215,3 +215,46 @@ def test_the_card_that_trains_is_planned_for_though_the_host_still_lies_in_ram(m
 def test_a_card_without_size_is_refused() -> None:
     with pytest.raises(ValueError, match="card_gib"):
         card_bytes(0.0)
+
+
+def test_system_ram_is_planned_beside_the_card() -> None:
+    """Blocks that wait, inputs in torch's powers of two for every clip of a step, averages, and what a save gathers."""
+    step = StepBytes(inputs=10 * 3 * GIB, input=3 * GIB, blocks=10, offloaded=True)
+    plan = MemoryPlan(0, 0, 0, 0, GIB, 1, step, blocks=(GIB, GIB, GIB), resident=1)
+    ram = plan.ram(2)
+    assert (ram.blocks, ram.inputs) == (2 * GIB, 2 * 11 * 4 * GIB)
+    assert (ram.averages, ram.saving) == (4 * GIB, 12 * GIB) and ram.all == 106 * GIB
+    assert replace(plan, step=replace(step, offloaded=False)).ram(2).inputs == 0
+    assert replace(plan, step=replace(step, checkpointed=False)).ram(2).inputs == 0
+    assert replace(plan, resident=-1).ram(2).blocks == 0
+    assert replace(plan, moments=2.0).ram(2).saving == 6 * GIB
+
+
+def test_processes_of_one_machine_share_its_ram(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    plan = MemoryPlan(0, 0, 0, 0, GIB, 1, StepBytes(), blocks=(GIB,), resident=0, sharing=Sharing.of_this_run())
+    assert (plan.ram(1).blocks, plan.ram(1).averages) == (8 * GIB, 32 * GIB)
+    split = replace(plan, resident=-1, sharing=Sharing(16, True, 8))
+    assert (split.ram(1).averages, split.ram(1).saving) == (2 * GIB, 16 * GIB)
+
+
+def test_a_batch_whose_inputs_fill_the_ram_is_cut_too() -> None:
+    """A card has room for twelve clips; a machine of 20 GiB, 4 of them for all else, for the inputs of four."""
+    step = StepBytes(input=2 * GIB, blocks=1, offloaded=True)
+    plan, options = MemoryPlan(0, 0, 0, 0, 0, 1, step), tiny_options(batch_size=12)
+    assert fit_to_card(options, plan, 100 * GIB, 52 * GIB) == options == fit_to_card(options, plan, 100 * GIB)
+    cut = fit_to_card(options, plan, 100 * GIB, 20 * GIB)
+    assert (cut.batch_size, cut.accumulate) == (4, 3)
+    assert fit_to_card(options, plan, None, 20 * GIB) == options  # what trains on a processor waits nowhere
+
+
+def test_ram_that_the_machine_has_not_is_said_with_what_takes_less() -> None:
+    plan = MemoryPlan(0, 0, 0, 0, 0, 1, StepBytes(), blocks=(20 * GIB,), resident=0)
+    options = tiny_options(batch_size=1)
+    fits = describe_plan(plan, options, 7, 24 * GIB, 32 * GIB)
+    assert fits.endswith(
+        "system RAM 20.00 of 32.0 GiB: blocks that wait 20.00, inputs that wait 0.00, averages 0.00, saving 0.00"
+    )
+    assert "--resident-blocks" in describe_plan(plan, options, 7, 24 * GIB, 22 * GIB).splitlines()[-1]
+    assert "system RAM" not in describe_plan(plan, options, 7, None, 16 * GIB)

@@ -19,6 +19,7 @@ from memory_encoder.training import optimizers
 from memory_encoder.training.card_plan import Sharing
 from memory_encoder.training.checkpoints import Checkpoints, _same_weights, floats, weights_sample
 from memory_encoder.training.listener import Listener
+from memory_encoder.training.ram_plan import RamPlan
 from memory_encoder.training.run import split_as_begun
 from memory_encoder.training.run_files import (
     BEST,
@@ -226,7 +227,8 @@ def test_a_batch_goes_on_being_split_as_it_was_where_that_fits(
     plan: Any = SimpleNamespace(
         sharing=Sharing(processes),
         need=lambda clips, accumulate=False: clips,
-        clips_that_fit=lambda card, accumulate=False: card,
+        ram=lambda clips: RamPlan(0, 0, 0, 0),
+        clips_that_fit=lambda card, accumulate=False, ram=None: card,
     )
     options = options_of(batch_size=asked[0], accumulate=asked[1])
     run_options: dict[str, Any] = dict(zip(("batch_size", "accumulate"), begun, strict=False))

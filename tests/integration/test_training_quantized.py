@@ -14,7 +14,8 @@ from memory_encoder.training.card_plan import plan_memory
 from memory_encoder.training.draws import draw_rows
 from memory_encoder.training.lora import add_lora
 from memory_encoder.training.module import TrainingModule
-from memory_encoder.training.streaming import streamed_blocks, taken_apart, weight_bytes
+from memory_encoder.training.streaming import streamed_blocks
+from memory_encoder.training.weight_parts import taken_apart, weight_bytes
 from tests.pinning import registering
 
 from .models import TEXT, WAN_HEADS, random_weights, wan_skeleton

@@ -108,6 +108,23 @@ def test_every_variant_and_rate_gives_one_token_per_cell(variant, rate):
     assert build(config)(latents, lr).shape == (2, cells * grid[0] * grid[1], 24)
 
 
+def test_attention_within_steps_is_fused_where_nothing_is_trained(monkeypatch):
+    """Fused kernels take four dimensions; with five, all scores of a film are laid out at once."""
+    config, seen = small(rate="2x2x2"), []
+    encoder, attend = build(config), torch.nn.functional.scaled_dot_product_attention
+
+    def spy(q, *rest):
+        seen.append(q.ndim)
+        return attend(q, *rest)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    latents, lr = clip(config, 7, 8, 12, batch=2)
+    with torch.no_grad():
+        found = encoder(latents, lr)
+    assert seen == [4]
+    torch.testing.assert_close(found, encoder(latents, lr))
+
+
 def test_untrained_encoder_equals_only_lr_and_its_output_layer_receives_gradient():
     config = small()
     encoder = MemoryEncoder(config)

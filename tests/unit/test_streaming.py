@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from memory_encoder.injection.hosts.base import non_blocking
 from memory_encoder.training.prefetch import pinned
-from memory_encoder.training.streaming import inputs_in_ram, streamed_blocks, taken_apart
+from memory_encoder.training.streaming import inputs_in_ram, streamed_blocks
+from memory_encoder.training.weight_parts import taken_apart
 from tests.pinning import Registrations, registering
 
 WIDTH, BLOCKS = 72, 4  # a matrix of 20 KB: a power of two would be 32

@@ -204,7 +204,7 @@ Decode clip and continuation together: decoded alone, the first new latent would
 
 The **Autoregressive Sampler** does all this for every section by itself; take this way for your own sampling graphs.
 """
-    intro = workflow.note("A memory for any sampler", "\n\n".join((texts.UNTRAINED_FIRST, CLIP, how)))
+    intro = workflow.note("A memory for any sampler", "\n\n".join((texts.UNTRAINED_ALONE, CLIP, how)))
     about = workflow.note("About the memory", texts.UNTRAINED)
     workflow.group("Read me", [intro, about], color=BROWN)
     workflow.group("1  Models", [*loaded.nodes(), shift, encoder])

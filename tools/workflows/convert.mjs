@@ -11,7 +11,9 @@ const VIEW = { scale: 0.8, offset: [110, 110] };
 const plans = JSON.parse(await readFile(plansFile, "utf8"));
 await mkdir(join(out, "api"), { recursive: true });
 const definitions = await (await fetch(`${SERVER}/object_info`)).json();
-for (const plan of plans) Object.values(plan.prompt).forEach(withDefaults);
+for (const plan of plans) {
+  plan.linked = Object.fromEntries(Object.entries(plan.prompt).map(([id, entry]) => [id, withDefaults(entry)]));
+}
 const browser = await openBrowser();
 try {
   await measure();
@@ -22,15 +24,19 @@ try {
 
 /**
  * Writes the default of every widget that the description leaves out. Without it the frontend may take the value that a
- * node of the same number had in the workflow before.
+ * node of the same number had in the workflow before. Gives those that a link leads to, which keep theirs beside it.
  */
 function withDefaults({ class_type: type, inputs }) {
   const { required, optional } = definitions[type].input;
+  const linked = {};
   for (const [name, [kind, options]] of Object.entries({ ...required, ...optional })) {
     const first = Array.isArray(kind) ? kind[0] : options?.options?.[0];
     const value = options?.default ?? (kind === "COMBO" || Array.isArray(kind) ? first : undefined);
-    if (!(name in inputs) && ["string", "number", "boolean"].includes(typeof value)) inputs[name] = value;
+    if (!["string", "number", "boolean"].includes(typeof value)) continue;
+    if (Array.isArray(inputs[name])) linked[name] = value;
+    else inputs[name] ??= value;
   }
+  return linked;
 }
 
 /**
@@ -59,7 +65,8 @@ function numberedFrom(plan, by) {
   const inputs = (entry) => Object.fromEntries(Object.entries(entry.inputs).map(([name, value]) => [name, link(value)]));
   const prompt = Object.entries(plan.prompt).map(([id, entry]) => [id, { ...entry, inputs: inputs(entry) }]);
   const notes = plan.notes.map((note) => ({ ...note, id: note.id + by }));
-  return { ...plan, prompt: moved(Object.fromEntries(prompt)), nodes: moved(plan.nodes), notes };
+  const [nodes, linked] = [moved(plan.nodes), moved(plan.linked)];
+  return { ...plan, prompt: moved(Object.fromEntries(prompt)), nodes, linked, notes };
 }
 
 /** Writes both files of each plan from the classic canvas, whose files both renderers read. */
@@ -96,6 +103,7 @@ function build(plan) {
     Object.assign(node.properties, plan.packs[node.type.startsWith("VideoMemory") ? "ours" : "core"]);
     for (const widget of node.widgets ?? []) {
       if (widget.name === "control_after_generate") widget.value = "fixed"; // another seed is another film
+      if (widget.name in plan.linked[id]) widget.value = plan.linked[id][widget.name];
     }
   }
   for (const { id, title, text, size } of plan.notes) {

@@ -58,6 +58,11 @@ UNTRAINED_FIRST = """
 kept on disk, but people and places will **not** look the same when they come back.
 """
 
+UNTRAINED_ALONE = """
+**Know this first.** There is no trained memory for this model to download: people and places will **not** look the same
+when they come back.
+"""
+
 UNTRAINED = """
 **New Memory Encoder** makes an untrained memory: it hands the model a small copy of the film so far, which the model
 has never learned to read.

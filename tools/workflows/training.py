@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from memory_encoder.training.arguments import GUIDANCE
 from memory_encoder.training.options import Stage
 from memory_encoder.training.presets import preset_named
 
@@ -12,8 +13,6 @@ from .films import BROWN, GREEN
 from .graph import Node, Workflow
 
 PRESET = "12gb-5b"
-PRESET_ALONE = ("offload_inputs", "resident_blocks")  # no inputs of the node
-
 SIZE: dict[str, Any] = {"width": 832, "height": 480}
 PRETRAIN_FIRST = """
 **Know this first.** Nobody has trained a memory of this size with the pack yet. By our estimates the two stages take
@@ -40,10 +39,10 @@ A run can be cancelled and goes on from its last checkpoint when the workflow is
 """
 HARDWARE = """
 **Hardware.** Before the first step the node prints what it trains and an estimate of the memory that takes; it cuts a
-batch that does not fit into smaller steps, and makes sections as long as the card has room for. The values are those of
-the preset *12gb-5b*; lower `width`, `height` and `rank` for a smaller card, or choose another `preset`. Speed and
-memory of full-size runs have not been measured; what a run costs by our estimates is in `docs/training.md`. With a
-`preset` its values count, whatever stands beside them; choose *none* to change them one by one.
+batch that does not fit card and system RAM into smaller steps, and makes sections as long as the card has room for. The
+values are those of the preset *12gb-5b*; lower `width` and `height` for a smaller card, or choose another `preset`.
+Speed and memory of full-size runs have not been measured; what a run costs by our estimates is in `docs/training.md`.
+With a `preset` its values count, whatever stands beside them; choose *none* to change them one by one, such as `rank`.
 """
 
 
@@ -60,7 +59,6 @@ def _trainer(
     )  # fmt: skip
     report = add("PreviewAny", "What was encoded and what was left out", id=6, source=dataset[1])
     recipe = preset_named(PRESET).options(stage) | {"mixed_precision": "auto", "preset": PRESET}
-    recipe = {name: value for name, value in recipe.items() if name not in PRESET_ALONE}
     train = add(
         "VideoMemoryTrain", f"Train: {stage}", id=7, model=loaded.unet[0], memory_encoder=encoder[output],
         dataset=dataset[0], stage=stage, seed=0, vae=loaded.vae[0], **recipe, **settings,
@@ -120,7 +118,7 @@ def retrieval_check() -> Workflow:
         "VideoMemoryEncoderLoader", "Load encoder and LoRA", id=3, size=(400, 170), model=loaded.unet[0],
         encoder_name="my_memory.safetensors", lora_name="my_memory.safetensors", lora_strength=1.0,
     )  # fmt: skip
-    shift = add("ModelSamplingSD3", "Shift of the noise schedule", id=4, model=encoder[0], shift=3.0)
+    shift = add("ModelSamplingSD3", "Shift of the noise schedule", id=4, model=encoder[0], shift=families.WAN5.shift)
     video = add("VideoMemoryDemoClip", "Put a clip here that was not trained on", id=5)
     parts = add("GetVideoComponents", "Its frames", id=6, video=video[0])
     first = add("ImageFromBatch", "The first 33", id=7, image=parts[0], batch_index=0, length=33)
@@ -140,10 +138,16 @@ def retrieval_check() -> Workflow:
         retrieved = add(
             "VideoMemoryRetrieve", f"Every frame, {what}", id=start, size=(360, 220), model=shift[0], memory=memory[0],
             frame_indices="0-32", sampler=sampler[0], sigmas=sigmas[0], seed=0, strength=strength,
+            history_guidance=GUIDANCE if strength else 0.0,
         )  # fmt: skip
         frames = add("VAEDecode", f"Frames {what}", id=start + 1, samples=retrieved[0], vae=loaded.vae[0])
         report = add(
-            "VideoMemoryRetrievalReport", f"Compare, {what}", id=start + 2, original=scaled[0], retrieved=frames[0]
+            "VideoMemoryRetrievalReport",
+            f"Compare, {what}",
+            id=start + 2,
+            original=scaled[0],
+            retrieved=frames[0],
+            memory=memory[0],
         )
         saved = add(
             "SaveImage", f"Original and {what}", id=start + 3, images=report[0], filename_prefix=f"evaluate/{prefix}"
@@ -160,7 +164,8 @@ The same once more without memory, which shows what the model would guess.
 1. Choose encoder and LoRA: what *Pretrain* left.
 2. **Demo Clip** holds the place of your clip. Drop a video on the canvas, which makes a *Load Video*, and connect it in
 its place: one that was not trained on.
-3. Press **Run**, and compare the two sheets and their PSNR and SSIM. The difference is what the memory knows.
+3. Press **Run**, and compare the two sheets, and the numbers with those of the flat colour and the thumbnails in the
+same report: *without memory* is a made-up picture, and to be better than that alone proves little.
 """,
     )
     workflow.group("Read me", workflow.notes, color=BROWN)

@@ -229,12 +229,15 @@ class Projection:
         missing = weight.shape[1] - latents.shape[1]
         pad_w, pad_h = -latents.shape[-1] % patch[2], -latents.shape[-2] % patch[1]
         plain = weight.is_floating_point() and weight.element_size() > 1  # fp8 and packed weights are cast to the input
-        latents = latents.to(device=weight.device, dtype=weight.dtype if plain else latents.dtype)
+        in_ram = weight.device.type == "cpu"
+        latents = latents.to(weight.device, weight.dtype if plain else torch.float32 if in_ram else latents.dtype)
         latents = torch.nn.functional.pad(latents, (0, pad_w, 0, pad_h, 0, 0), mode="circular")  # as core pads
         latents = torch.nn.functional.pad(latents, (0, 0, 0, 0, 0, 0, 0, missing))
-        if self.weight is None and self.bias is None:
+        if self.weight is None and self.bias is None and not (in_ram and plain):
             return self.conv(latents)
-        return self.conv._conv_forward(latents, weight.to(latents.dtype), bias.to(latents.dtype))
+        # Around a fault of cuDNN core hands it half types whatever the device is, RAM too, where weights often wait.
+        kind = nn.Conv3d if in_ram else type(self.conv)
+        return kind._conv_forward(self.conv, latents, weight.to(latents.dtype), bias.to(latents.dtype))
 
 
 def non_blocking(device: torch.device) -> bool:
