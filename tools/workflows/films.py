@@ -167,7 +167,7 @@ def wan_14b() -> Workflow:
 def hunyuan() -> Workflow:
     workflow = Workflow("hunyuan_film", "HunyuanVideo", "Four shots from a storyboard, 832 x 480, 24 fps")
     size = """832x480 at 24 fps in sections of 3 seconds, beside 20 seconds of history in 6,240 memory tokens: about
-4.4 GiB on a 12 GB card, with the weights streamed from system RAM."""
+4.3 GiB on a 12 GB card, with the weights streamed from system RAM."""
     parts = FilmParts(workflow, HUNYUAN_VIDEO, families.load_hunyuan(workflow), texts.STORY)
     return story_film(workflow, "A film with HunyuanVideo", parts, texts.sizes(size))
 
