@@ -200,7 +200,7 @@ def _without_memory(original: Tensor, memory: VideoMemory | None) -> dict[str, T
     if configs:
         size = thumbnail_size(configs, height, width, spatial)
         named[THUMBNAIL] = f"a thumbnail of {size[1]}x{size[0]} pixels"
-    made = baselines(original, configs, spatial, numbers)
+    made = dict(baselines(original, configs, spatial, numbers))
     return {named[kind]: baseline.pictures for kind, baseline in made.items()}
 
 

@@ -149,7 +149,7 @@ def baseline(clips: Clips, kind: str, rate: str, codec: Codec) -> np.ndarray:
             small = codec.decode(lr[None])[0].clamp(0, 1)
             made.append(lr_latents(pictures, config, small, lr.numel()).pictures)
         else:
-            made.append(baselines(pictures, [config], codec.spatial, tokens * config.width)[kind].pictures)
+            made.append(dict(baselines(pictures, [config], codec.spatial, tokens * config.width))[kind].pictures)
     return torch.stack(made).numpy()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -87,25 +87,23 @@ def equal_size(numbers: int, pictures: Tensor) -> tuple[int, int]:
 
 def baselines(
     pictures: Tensor, configs: Sequence[EncoderConfig], spatial: int = 8, numbers: int = 0
-) -> dict[str, Baseline]:
-    """BASELINES for pictures [T,H,W,3] in 0..1, by name, but LR_LATENTS, which need a VAE.
+) -> Iterator[tuple[str, Baseline]]:
+    """BASELINES for pictures [T,H,W,3] in 0..1 with their names, one after the other, since each is as large as the
+    pictures; but LR_LATENTS, which need a VAE.
 
     numbers: that a memory keeps of them; without it EQUAL_NUMBERS is left out. Encoders without cells of one size have
     no THUMBNAIL and no LOW_RESOLUTION.
     """
-    made = {
-        FLAT: Baseline(flat_colour(pictures), 3 * len(pictures)),
-        BEFORE: Baseline(frame_before(pictures), pictures.numel()),
-    }
+    yield FLAT, Baseline(flat_colour(pictures), 3 * len(pictures))
+    yield BEFORE, Baseline(frame_before(pictures), pictures.numel())
     in_cells = [config for config in configs if config.variant != "recent"]
     height, width = pictures.shape[1:3]
     sizes = {THUMBNAIL: thumbnail_size(in_cells, height, width, spatial)} if in_cells else {}
     sizes |= {EQUAL_NUMBERS: equal_size(numbers, pictures)} if numbers else {}
     for kind, size in sizes.items():
-        made[kind] = Baseline(thumbnail(pictures, size), len(pictures) * math.prod(size) * 3)
+        yield kind, Baseline(thumbnail(pictures, size), len(pictures) * math.prod(size) * 3)
     if in_cells:
-        made[LOW_RESOLUTION] = low_resolution(pictures, in_cells, spatial)
-    return made
+        yield LOW_RESOLUTION, low_resolution(pictures, in_cells, spatial)
 
 
 def numbers_per_pixel(numbers: int, pictures: Tensor) -> float:

@@ -29,10 +29,23 @@ def signature(pictures: Tensor) -> Tensor:
     height, width = pictures.shape[1:3]
     scale = min(1.0, SIDE / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    small = F.interpolate(pictures.detach().cpu().float().movedim(-1, 1), size=size, mode="area")
+    shrunk = [
+        F.interpolate(one[None].movedim(-1, 1).cpu().float(), size=size, mode="area") for one in pictures.detach()
+    ]
+    small = torch.cat(shrunk) if shrunk else torch.zeros(0, 3, *size)
     x = (small - small.mean(dim=(2, 3), keepdim=True)).flatten(1)
     contrast = x.square().mean(dim=1, keepdim=True).sqrt()
     return torch.where(contrast > FLAT, F.normalize(x, dim=1), torch.zeros_like(x))
+
+
+def asked(original: Tensor) -> list[int]:
+    """Which frames of a clip [T,H,W,3] are asked for: at most ASKED of those that show something, evenly chosen."""
+    return _asked(signature(original))
+
+
+def _asked(signatures: Tensor) -> list[int]:
+    visible = [frame for frame, one in enumerate(signatures) if bool(one.any())]
+    return [visible[place] for place in evenly(len(visible), min(ASKED, len(visible)))]
 
 
 @dataclass
@@ -44,14 +57,15 @@ class Lineup:
     _asked: list[list[int]] = field(default_factory=list)
     _shown: list[Mapping[str, Tensor]] = field(default_factory=list)  # [asked,K] by kind
 
-    def add(self, original: Tensor, shown: Mapping[str, Tensor]) -> None:
-        """original: frames [T,H,W,3] in 0..1 of a clip. shown: what each kind gives for the same frames."""
+    def add(self, original: Tensor, shown: Mapping[str, Tensor], frames: Sequence[int] | None = None) -> None:
+        """original: frames [T,H,W,3] in 0..1 of a clip. shown: what each kind gives for the same frames, or for those
+        `frames` of them, among which are all that `asked` names."""
         signatures = signature(original)
-        visible = [frame for frame, one in enumerate(signatures) if bool(one.any())]
-        asked = [visible[place] for place in evenly(len(visible), min(ASKED, len(visible)))]
+        wanted = _asked(signatures)
+        places = wanted if frames is None else [list(frames).index(frame) for frame in wanted]
         self._originals.append(signatures)
-        self._asked.append(asked)
-        self._shown.append({kind: signature(pictures[asked]) for kind, pictures in shown.items()})
+        self._asked.append(wanted)
+        self._shown.append({kind: signature(pictures[places]) for kind, pictures in shown.items()})
 
     def rates(self) -> dict[str, float]:
         """For each kind the share of frames that are nearest to their own original; equals share a place. Empty where

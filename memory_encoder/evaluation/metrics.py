@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -29,9 +30,8 @@ def psnr(a: Tensor, b: Tensor, max_value: float = 1.0) -> Tensor:
 
     Images are [N,H,W,C] in 0..max_value, as in ComfyUI. Raises ValueError for other or unequal shapes and integers.
     """
-    a, b = _pair(a, b, max_value)
-    error = (a - b).square().mean(dim=(1, 2, 3))
-    return 10 * torch.log10(max_value**2 / error)
+    errors = [(x - y).square().mean() for x, y in _pairs(a, b, max_value)]
+    return 10 * torch.log10(max_value**2 / torch.stack(errors))
 
 
 def ssim(a: Tensor, b: Tensor, max_value: float = 1.0) -> Tensor:
@@ -41,9 +41,7 @@ def ssim(a: Tensor, b: Tensor, max_value: float = 1.0) -> Tensor:
     11 gets the largest odd window that fits (not from that paper). Images are [N,H,W,C] in 0..max_value. Raises
     ValueError for other or unequal shapes and integers.
     """
-    a, b = _pair(a, b, max_value)
-    # One image at a time: the five filtered pictures of a long film would not fit into memory.
-    return torch.stack([_ssim_of_image(x, y, max_value) for x, y in zip(a, b, strict=True)])
+    return torch.stack([_ssim_of_image(x, y, max_value) for x, y in _pairs(a, b, max_value)])
 
 
 def edges(a: Tensor, b: Tensor, max_value: float = 1.0) -> Tensor:
@@ -53,11 +51,14 @@ def edges(a: Tensor, b: Tensor, max_value: float = 1.0) -> Tensor:
     gets 0 against one that is not, a blurred one less than a sharp one, noise 0, equal pictures 1. Images are [N,H,W,C]
     in 0..max_value. Raises ValueError for other or unequal shapes and integers.
     """
-    a, b = _pair(a, b, max_value)
-    pairs = [(a.diff(dim=axis).flatten(1), b.diff(dim=axis).flatten(1)) for axis in (1, 2)]
-    shared = sum((x * y).sum(dim=1) for x, y in pairs)
-    energy = sum((x * x + y * y).sum(dim=1) for x, y in pairs)
-    return torch.where(torch.as_tensor(energy) > 0, 2 * shared / energy, torch.ones_like(torch.as_tensor(energy)))
+    return torch.stack([_edges_of_image(x, y) for x, y in _pairs(a, b, max_value)])
+
+
+def _edges_of_image(a: Tensor, b: Tensor) -> Tensor:
+    pairs = [(a.diff(dim=axis).flatten(), b.diff(dim=axis).flatten()) for axis in (0, 1)]
+    shared = torch.stack([(x * y).sum() for x, y in pairs]).sum()
+    energy = torch.stack([(x * x + y * y).sum() for x, y in pairs]).sum()
+    return torch.where(energy > 0, 2 * shared / energy, torch.ones_like(energy))
 
 
 def lpips_available() -> bool:
@@ -75,7 +76,7 @@ def lpips(a: Tensor, b: Tensor, network: str = "alex") -> Tensor:
     Images are [N,H,W,3] in 0..1, at least 64 x 64. Raises MetricUnavailable when torchmetrics, torchvision or the
     network's weights are not installed (they are never fetched from here), ValueError for other shapes.
     """
-    a, b = _pair(a, b, 1.0)
+    pairs = _pairs(a, b, 1.0)
     if a.shape[-1] != 3 or min(a.shape[1:3]) < 64:
         raise ValueError(
             f"LPIPS needs images [N,H,W,3] of at least 64 x 64, got {tuple(a.shape)}; convert or enlarge them"
@@ -88,7 +89,7 @@ def lpips(a: Tensor, b: Tensor, network: str = "alex") -> Tensor:
             f"LPIPS: {network} cannot be built ({error}); repair torchvision or its weights"
         ) from error
     with torch.no_grad():
-        return torch.stack([metric(_network_input(x), _network_input(y)) for x, y in zip(a, b, strict=True)])
+        return torch.stack([metric(_network_input(x), _network_input(y)) for x, y in pairs])
 
 
 # File names of torchvision's own weights, without their hashes.
@@ -125,8 +126,9 @@ def _network_input(image: Tensor) -> Tensor:
     return image.movedim(-1, 0)[None].float().clamp(0, 1)
 
 
-def _pair(a: Tensor, b: Tensor, max_value: float) -> tuple[Tensor, Tensor]:
-    """Both batches, checked, in float64 where the device has it: float32 loses the variance of flat pictures."""
+def _pairs(a: Tensor, b: Tensor, max_value: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images of both batches, checked, in float64 where the device has it: float32 loses the variance of flat
+    pictures. One pair at a time: all of a long film, and what is made of them, would not fit into memory."""
     if a.shape != b.shape:
         raise ValueError(
             f"the images differ in shape: {tuple(a.shape)} and {tuple(b.shape)}; crop or resize one of them"
@@ -140,7 +142,7 @@ def _pair(a: Tensor, b: Tensor, max_value: float) -> tuple[Tensor, Tensor]:
     if not max_value > 0:
         raise ValueError(f"max_value is {max_value}; give the largest possible value, 1 for ComfyUI's images")
     dtype = torch.float32 if a.device.type == "mps" else torch.float64
-    return a.detach().to(dtype), b.detach().to(a.device, dtype)
+    return ((x.detach().to(dtype), y.detach().to(a.device, dtype)) for x, y in zip(a, b, strict=True))
 
 
 def _ssim_of_image(a: Tensor, b: Tensor, max_value: float) -> Tensor:

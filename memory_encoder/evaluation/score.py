@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -52,12 +52,14 @@ LABELS = {
 }
 EQUAL = 10 * math.log10(12 * 255**2)  # 58.9 dB, what rounding to 8 bits leaves: no picture counts as nearer in a mean
 SMALLEST = 64  # pixels of the shorter side that LPIPS wants
+AT_ONCE = 4  # frames that are copied and measured together
 
 
 @dataclass(frozen=True)
 class ClipScore:
     """One clip: means over its frames by metric and kind, and its pictures [T,H,W,3] in 0..1 by kind.
 
+    kept: which frames of the original the other pictures are, None for all.
     facts: of its memory, such as `tokens` and `numbers_per_pixel`; `numbers` by kind, for each pixel; how many
     `frames` were measured, and which were left out.
     """
@@ -66,6 +68,7 @@ class ClipScore:
     values: Mapping[str, Mapping[str, float]]
     pictures: Mapping[str, Tensor]
     facts: Mapping[str, Any]
+    kept: Sequence[int] | None = None
 
     @property
     def psnr(self) -> Mapping[str, float]:
@@ -92,22 +95,26 @@ def score_clip(
     horizon: int = 0,
     history_guidance: float = 1.0,
     shift: float = 3.0,
+    keep: Sequence[int] | None = None,
+    whole_history: bool = True,
 ) -> ClipScore:
-    """Scores one clip.
+    """Scores one clip. Beside its pictures those of one kind at a time are in RAM, and of each the frames to `keep`.
 
     pictures: [T,H,W,3] in 0..1, of which `counted` are measured, all where none is. hr, lr: its normalised latents, and
     LR latents by rate. module: a TrainingModule (its `compress`, `uncompressed` and `predict`) on the device of hr, lr
     and conditioning. untrained: one whose encoders learned nothing; None leaves that kind out. horizon: the most memory
     tokens that the host sees, 0 for all. history_guidance: weight of every memory, see `recall.guided`. shift: of the
-    sampler's timesteps. decode: latents -> pictures [B,T,H,W,3] in RAM. The same seed draws the same noise for every
-    kind.
+    sampler's timesteps. decode: latents -> pictures [B,T,H,W,3] in RAM. whole_history: whether FULL is drawn, which has
+    a token for each of the host's patches; without room for it on the card it is left out. The same seed draws the same
+    noise for every kind.
     """
     asked = counted(pictures)
-    measured = asked.measured
     memory = module.compress(hr, lr, horizon)
-    memories = {MEMORY: memory, NONE: None, FULL: module.uncompressed(hr)}
+    memories = {MEMORY: memory, NONE: None}
     if untrained is not None:
         memories[UNTRAINED] = untrained.compress(hr, lr, horizon)
+    if whole_history:
+        memories[FULL] = module.uncompressed(hr)
     plain = partial(module.predict, conditioning=conditioning)
     ways = {kind: (guided(plain, history_guidance), seen) for kind, seen in memories.items()}
     if ways[MEMORY][0] is not plain:
@@ -115,36 +122,51 @@ def score_clip(
     drawn = {}  # all before the first is decoded, since a VAE may push the host out of the card's memory
     for kind, (predict, seen) in ways.items():
         generator = torch.Generator().manual_seed(seed)
-        drawn[kind] = draw_history(predict, seen, tuple(hr.shape), generator, steps, shift, hr.device)
+        try:
+            drawn[kind] = draw_history(predict, seen, tuple(hr.shape), generator, steps, shift, hr.device)
+        except torch.cuda.OutOfMemoryError:
+            if kind != FULL:
+                raise
     tokens, width = memory.tokens.shape[1:]
     of_kinds = dict.fromkeys(drawn, tokens * width) | {NONE: 0, FULL: hr.numel(), VAE: hr.numel()}
-    shown = {kind: Baseline(decode(made)[0].clamp(0, 1), of_kinds[kind]) for kind, made in (drawn | {VAE: hr}).items()}
     configs = [encoder.config for encoder in module.encoders]
-    shown |= baselines(pictures, configs, pictures.shape[1] // hr.shape[3], tokens * width)
-    if seeing := [config for config in configs if config.has_lr]:
-        config = most_shown(seeing)
-        small = lr[config.rate]
-        shown[LR_LATENTS] = lr_latents(pictures, config, decode(small)[0].clamp(0, 1), small.numel())
-    ordered = {kind: shown[kind] for kind in KINDS if kind in shown}
-    numbers = {kind: numbers_per_pixel(one.numbers, pictures) for kind, one in ordered.items()}
-    facts = {"tokens": tokens, "numbers_per_pixel": numbers[MEMORY], "numbers": numbers, "frames": len(measured)}
-    facts |= {"left_out": asked.left_out} if asked.left_out else {}
-    made = {kind: one.pictures for kind, one in ordered.items()}
-    values = _values(pictures[measured], {kind: one[measured] for kind, one in made.items()})
-    return ClipScore(name, values, {"original": pictures} | made, facts)
+
+    def shown() -> Iterator[tuple[str, Baseline]]:
+        for kind, made in (drawn | {VAE: hr}).items():
+            yield kind, Baseline(decode(made)[0].clamp(0, 1), of_kinds[kind])
+        yield from baselines(pictures, configs, pictures.shape[1] // hr.shape[3], tokens * width)
+        if seeing := [config for config in configs if config.has_lr]:
+            config = most_shown(seeing)
+            small = lr[config.rate]
+            yield LR_LATENTS, lr_latents(pictures, config, decode(small)[0].clamp(0, 1), small.numel())
+
+    device = hr.device if hr.device.type == "cuda" else None  # others have no float64, or are the processor
+    means, numbers, kept = {}, {}, {}
+    for kind, one in shown():
+        means[kind] = means_of(pictures, one.pictures, asked.measured, device)
+        numbers[kind] = numbers_per_pixel(one.numbers, pictures)
+        kept[kind] = one.pictures if keep is None else one.pictures[list(keep)]
+    kinds = [kind for kind in KINDS if kind in means]
+    facts = {"tokens": tokens, "numbers_per_pixel": numbers[MEMORY], "numbers": {kind: numbers[kind] for kind in kinds}}
+    facts |= {"frames": len(asked.measured)} | ({"left_out": asked.left_out} if asked.left_out else {})
+    values = {metric: {kind: means[kind][metric] for kind in kinds} for metric in means[VAE]}
+    return ClipScore(name, values, {"original": pictures} | {kind: kept[kind] for kind in kinds}, facts, keep)
 
 
-def means_of(pictures: Tensor, shown: Tensor) -> dict[str, float]:
-    """Means over frames [T,H,W,3] in 0..1 by metric; LPIPS where it can be had."""
-    metrics: list[Callable[..., Tensor]] = [psnr, ssim, edges]
+def means_of(
+    pictures: Tensor, shown: Tensor, frames: Sequence[int] | None = None, device: torch.device | None = None
+) -> dict[str, float]:
+    """Means over frames [T,H,W,3] in 0..1 by metric; LPIPS where it can be had. frames: some of them alone. device:
+    where they are measured, which is many times faster on a card; LPIPS stays where the pictures are."""
+    frames = range(len(pictures)) if frames is None else frames
+    parts = [list(frames[first : first + AT_ONCE]) for first in range(0, len(frames), AT_ONCE)]
+    means = {}
+    for metric in (psnr, ssim, edges):
+        values = [metric(pictures[part].to(device), shown[part].to(device)).cpu() for part in parts]
+        means[metric.__name__] = float(torch.cat(values).clamp(max=EQUAL).mean())
     if min(pictures.shape[1:3]) >= SMALLEST and lpips_available():
-        metrics.append(lpips)
-    return {metric.__name__: float(metric(pictures, shown).clamp(max=EQUAL).mean()) for metric in metrics}
-
-
-def _values(pictures: Tensor, shown: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
-    of_kinds = {kind: means_of(pictures, shown[kind]) for kind in KINDS if kind in shown}
-    return {metric: {kind: means[metric] for kind, means in of_kinds.items()} for metric in of_kinds[VAE]}
+        means["lpips"] = float(lpips(pictures[list(frames)], shown[list(frames)]).mean())
+    return means
 
 
 def in_decibels(score: ClipScore) -> str:
@@ -157,23 +179,26 @@ def lineup_of(scores: Sequence[ClipScore]) -> Lineup:
     lineup = Lineup()
     for score in scores:
         shown = {kind: pictures for kind, pictures in score.pictures.items() if kind in KINDS}
-        lineup.add(score.pictures["original"], shown)
+        lineup.add(score.pictures["original"], shown, score.kept)
     return lineup
 
 
 def summary(scores: Sequence[ClipScore], facts: dict[str, Any], lineup: Lineup | None = None) -> dict[str, Any]:
-    """What `report.json` holds: means over clips by metric and kind, each clip, and how it was measured."""
+    """What `report.json` holds: means over clips by metric and kind, each clip, and how it was measured. Kinds that not
+    every clip has, since there was no room for them, are in the clips alone."""
     lineup = lineup or lineup_of(scores)
+    kinds = [kind for kind in scores[0].facts["numbers"] if all(kind in score.facts["numbers"] for score in scores)]
     means = {
         metric: {kind: sum(score.values[metric][kind] for score in scores) / len(scores) for kind in kinds}
-        for metric, kinds in scores[0].values.items()
+        for metric in scores[0].values
     }
-    numbers = {kind: sum(s.facts["numbers"][kind] for s in scores) / len(scores) for kind in scores[0].facts["numbers"]}
+    numbers = {kind: sum(score.facts["numbers"][kind] for score in scores) / len(scores) for kind in kinds}
     clips = [
         {"name": s.name, **{m: dict(v) for m, v in s.values.items()}, "identified": rates, **s.facts}
         for s, rates in zip(scores, lineup.rates_of_clips(), strict=True)
     ]
-    found = {"identified": lineup.rates(), "chance": lineup.chance, "candidates": lineup.candidates}
+    identified = {kind: rate for kind, rate in lineup.rates().items() if kind in kinds}
+    found = {"identified": identified, "chance": lineup.chance, "candidates": lineup.candidates}
     return {**means, **found, "numbers": numbers, "clips": clips, **facts}
 
 

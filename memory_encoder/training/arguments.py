@@ -158,6 +158,11 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--horizon", type=int, default=0, help="most memory tokens that are seen, 0 for all (default 0)")
     add("--guidance", type=float, default=6.0, help="told to a guidance-distilled model, HunyuanVideo (default 6)")
     add_history_guidance(parser)
+    add(
+        "--whole-history",
+        action="store_true",
+        help="also draw from the whole history where that is more than 10,000 tokens: hours a clip, and much of a card",
+    )
     add("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
 
 
@@ -184,7 +189,12 @@ def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
     add("--stride-seconds", type=float, default=0.0, help="from one piece to the next; 0: end to end (default 0)")
     add("--rates", default="4x4x2", help="compression rates of the encoders to train, with commas (default 4x4x2)")
     add("--padding", choices=("ceil", "floor"), default="ceil", help="as in the encoder (default ceil)")
-    add("--jobs", type=int, default=1, help="processes, each with its own VAE; 1 is right for one GPU (default 1)")
+    add(
+        "--jobs",
+        type=int,
+        default=1,
+        help="processes, each with its own VAE, that share the cards; 1 for each card (default 1)",
+    )
     add("--on-bad", choices=("skip", "refuse"), default="skip", help="clips that cannot be used (default skip)")
     add("--heldout", default="0.1", help="clips never trained on: file names with commas, or a share (default 0.1)")
     add("--scene-cuts", action="store_true", help="no window over a cut (needs PySceneDetect)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from ..evaluation.baselines import EQUAL_NUMBERS, THUMBNAIL
 from ..evaluation.counted import counted
-from ..evaluation.identification import Lineup
-from ..evaluation.score import LABELS, MEMORY, NONE, ClipScore, comparison, in_decibels, score_clip, summary
+from ..evaluation.identification import Lineup, asked
+from ..evaluation.score import FULL, LABELS, MEMORY, NONE, ClipScore, comparison, in_decibels, score_clip, summary
 from ..files import write_bytes
 from ..frames import evenly, frames_in, latents_in
 from ..injection.fit import check_encoder
@@ -32,6 +33,7 @@ from ..injection.hosts.comfy_models import (
     load_text_encoder,
     load_vae,
     sampling_shift,
+    text_type_of,
 )
 from ..injection.hosts.encoder_file import load_encoder, read_trained_on
 from ..injection.selection import MemorySettings
@@ -53,6 +55,7 @@ TINY = {"host": "tiny_wan_host", "vae": "tiny_wan_vae", "lora": "tiny_memory_4x4
 TINY_ENCODER = "tiny_memory_4x4x2"
 WHOLE = 0.7  # of a picture: 4:3 and 16:9 lose a quarter in each other
 SHEET_COLUMNS, REPORT, SHEET = 6, "report.json", "sheet.png"
+MOST_OF_HISTORY = 10_000  # tokens beside each window of four latents that are drawn unasked
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
@@ -77,7 +80,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
         encoders = [load_encoder(path) for path in encoder_files]
         text = None
         if args.text_encoder or not args.host:
-            text = load_text_encoder(args.text_encoder or [TINY_TEXT], args.text_type or "wan")
+            host = find_host(patcher.get_model_object("diffusion_model"))
+            text = load_text_encoder(args.text_encoder or [TINY_TEXT], args.text_type or text_type_of(host))
         trained = [read_trained_on(path) for path in encoder_files]
         shift = args.shift or drawing_shift(trained, patcher)
         print(what_is_measured(args, trained), flush=True)
@@ -169,11 +173,16 @@ class Evaluation:
         if judge.uncropped < WHOLE:
             self.cropped[name] = judge.uncropped
             cut = f" (cropped to {judge.uncropped:.0%} of its pictures; --width and --height of its own show all)"
-        self.lineup.add(score.pictures["original"], {kind: score.pictures[kind] for kind in score.psnr})
-        kept = evenly(score.pictures["original"].shape[0], SHEET_COLUMNS)  # the others would fill the RAM
-        self.scores.append(replace(score, pictures={kind: one[kept] for kind, one in score.pictures.items()}))
-        if left_out := str(counted(score.pictures["original"])):
+        original, kept = score.pictures["original"], score.kept or ()
+        self.lineup.add(original, {kind: score.pictures[kind] for kind in score.psnr}, kept)
+        seen = evenly(len(original), SHEET_COLUMNS)  # the others would fill the RAM
+        places = [kept.index(frame) for frame in seen]
+        pictures = {kind: one[places] for kind, one in score.pictures.items() if kind != "original"}
+        self.scores.append(replace(score, pictures={"original": original[seen]} | pictures, kept=None))
+        if left_out := str(counted(original)):
             cut += f" (not measured: frames of which {left_out})"
+        if FULL not in score.psnr:
+            cut += " (the whole history was not drawn)"
         print(f"{place}, {name}: {in_decibels(score)}{cut}", flush=True)
 
     def report(self) -> dict[str, Any]:
@@ -210,12 +219,14 @@ class Judge:
             first.requires_grad_(False), model.diffusion_model, others=others, guidance=args.guidance
         )
         self.module.others.requires_grad_(False)
+        self.module.cast = getattr(model, "manual_cast_dtype", None)
         host = find_host(model.diffusion_model)
         self.untrained = untrained(self.module, args.seed)
         for encoder in encoders:
             check_encoder(encoder.config, host)
         if text is not None:
             conditioning = Conditioning.from_core(text.encode_from_tokens_scheduled(text.tokenize(""))[0])
+            conditioning.check(host.name, host.text_width, host.pooled_width)
         else:
             extras = {} if host.pooled_width is None else {"pooled_output": torch.zeros(1, host.pooled_width)}
             conditioning = Conditioning(torch.zeros(1, 1, host.text_width), extras)
@@ -232,10 +243,19 @@ class Judge:
             encoder.to(device)
         lr = {rate: value.to(device) for rate, value in lr.items()}
         conditioning = {name: value.to(device) for name, value in self.conditioning.items()}
-        return score_clip(
-            name, pictures, hr.to(device), lr, self.module, conditioning, self._decode, self.args.seed,
-            self.args.steps, self.untrained, self.args.horizon, self.args.history_guidance, self.shift,
-        )  # fmt: skip
+        tokens = math.prod(hr.shape[2:]) // math.prod(find_host(self.module.diffusion_model).patch)
+        try:
+            return score_clip(
+                name, pictures, hr.to(device), lr, self.module, conditioning, self._decode, self.args.seed,
+                self.args.steps, self.untrained, self.args.horizon, self.args.history_guidance, self.shift,
+                sorted({*asked(pictures), *evenly(len(pictures), SHEET_COLUMNS)}),
+                self.args.whole_history or tokens <= MOST_OF_HISTORY,
+            )  # fmt: skip
+        except torch.cuda.OutOfMemoryError as error:
+            raise DatasetError(
+                f"{name}: the card has no room to draw from its memory ({error}); give a host in fp8, fewer --frames, a "
+                "smaller --width and --height or a --horizon. The report has the clips before"
+            ) from error
 
     def _decode(self, latents: Tensor) -> Tensor:
         return self.codec.decode(latents.cpu().float()).cpu()

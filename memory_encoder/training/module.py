@@ -88,6 +88,8 @@ class TrainingModule(nn.Module):
         self.guidance, self.offload_inputs = guidance, offload_inputs
         # Whether any process says so: where weights are split, all must make as many passes of the host.
         self.agreed: Callable[[bool], bool] = bool
+        # The half type in which core computes with narrower weights where no autocast says it; None leaves the inputs'.
+        self.cast: torch.dtype | None = None
 
     @property
     def encoders(self) -> tuple[MemoryEncoder, ...]:
@@ -208,7 +210,7 @@ class TrainingModule(nn.Module):
     def _run(self, x_t: Tensor, t: Tensor, memory: InjectedMemory, arguments: dict[str, Tensor]) -> Tensor:
         """One pass of the host over rows whose arguments have equal shapes."""
         host, kind = find_host(self.diffusion_model), x_t.device.type
-        half = computing_type(self.diffusion_model, kind)
+        half = computing_type(self.diffusion_model, kind, self.cast)
         x = x_t if half is None else x_t.to(half)
         constants = {name: x.new_full((x.shape[0],), value) for name, value in host.constants(self.guidance).items()}
         # Masks of whole numbers are for core to read.
@@ -266,11 +268,12 @@ class _OwnTypes:
 HALF = (torch.bfloat16, torch.float16)
 
 
-def computing_type(model: nn.Module, device: str) -> torch.dtype | None:
+def computing_type(model: nn.Module, device: str, cast: torch.dtype | None = None) -> torch.dtype | None:
     """The half type in which a host runs on a kind of device, or None where its inputs stay as they are.
 
     A host of half weights takes no other inputs, as core loads it on a card that computes in the file's type; one of
-    narrower weights (fp8) computes in the type of its inputs. An autocast that is on, such as Accelerate's, decides.
+    narrower weights (fp8) computes in `cast`, else in the type of its inputs. An autocast that is on, such as
+    Accelerate's, decides.
     """
     weights = weights_type(model)
     if weights.itemsize > 2:
@@ -278,7 +281,7 @@ def computing_type(model: nn.Module, device: str) -> torch.dtype | None:
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     if weights not in HALF:
-        return None
+        return cast if cast in HALF else None
     # Gradients would vanish in fp16, whose smallest numbers are too large for them; bf16 has float32's range.
     return torch.bfloat16 if torch.is_grad_enabled() else weights
 

@@ -131,5 +131,7 @@ def test_the_type_that_a_host_computes_in() -> None:
         if ".lora_" not in name:
             parameter.data = parameter.data.to(torch.float8_e4m3fn)
     assert computing_type(full, "cpu") is None
+    assert computing_type(full, "cpu", torch.bfloat16) == torch.bfloat16  # what core casts to, where nothing else says
+    assert computing_type(full, "cpu", torch.float32) is None
     with torch.autocast("cpu", torch.bfloat16):
         assert computing_type(full, "cpu") == torch.bfloat16

@@ -29,7 +29,6 @@ from ...pictures.codec import Codec, codec_of
 from . import Host, find_host
 
 COMFYUI_PATH = "COMFYUI_PATH"
-TEXT_TYPES = {"wan": "wan", "hunyuan": "hunyuan_video"}  # core's names, by host
 PYTORCH_ATTENTION = ("--use-pytorch-cross-attention",)  # fastest on the CPU too, and it has gradients everywhere
 _HASHED_BYTES = 1 << 20
 _HEAD = 64  # numbers of a head of attention in every CLIP
@@ -188,6 +187,13 @@ def load_vae(path: str | Path) -> Any:
     return vae
 
 
+def text_type_of(host: Host) -> str:
+    """Core's name of the kind of text encoder that a host was trained with."""
+    if host.name == "wan":
+        return "wan"
+    return "hunyuan_video_15" if host.image_optional else "hunyuan_video"
+
+
 def load_text_encoder(paths: Sequence[str], text_type: str) -> Any:
     """Core's CLIP of one or more files, or what `module:attribute` makes when it is called.
 
@@ -197,6 +203,9 @@ def load_text_encoder(paths: Sequence[str], text_type: str) -> Any:
     if plugin is not None:
         return plugin()
     names = [_file(path, "text encoder") for path in paths]
+    if text_type.startswith("hunyuan_video") and len(names) < 2:  # core would take it for another model's
+        both = "qwen_2.5_vl and byt5" if text_type.endswith("15") else "llava_llama3 and clip_l"
+        raise CheckpointError(f"text encoder {names[0]}: HunyuanVideo takes two, {both}; give both files")
     sd = _comfy("sd")
     kind = getattr(sd.CLIPType, text_type.upper(), None)
     if kind is None:

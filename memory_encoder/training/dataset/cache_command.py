@@ -42,7 +42,7 @@ def run_cache(args: argparse.Namespace) -> None:
     models.codec_of(vae, model.latent_format)  # refuses a VAE of another model
     text = None
     if args.text_encoder:
-        kind = args.text_type or models.TEXT_TYPES[host.name]
+        kind = args.text_type or models.text_type_of(host)
         identity = models.text_encoder_identity(args.text_encoder, kind)
         text = TextEncoder(identity, lambda: models.load_text_encoder(args.text_encoder, kind))
     try:

@@ -21,6 +21,7 @@ from ...frames import latents_in
 from ...pictures.codec import Codec
 from .buckets import Buckets
 from .settings import BadClip, CacheSettings, Geometry, LatentSpace
+from .tiles import TilesWatched
 from .video import VideoReader, first_look, treatment
 from .windows import Window, cut_windows, encode_window, scene_cuts
 
@@ -211,7 +212,9 @@ def _go_through(task: ClipTask, key: str, codec: Callable[[], Codec], watch: Wat
             path = task.out / SHARDS / f"{_slug(task.name)}_{key[:16]}_{_place(window, geometry)}.safetensors"
             shard_key = _shard_key(key, window, geometry)
             if not _is_shard(path, shard_key):
-                _write_shard(path, shard_key, window, task, codec())
+                with TilesWatched() as tiles:
+                    _write_shard(path, shard_key, window, task, codec())
+                reader.changed |= tiles.found
                 encoded += 1
             windows.append(_entry(task.out, path, window, fps))
         if not windows:

@@ -55,7 +55,7 @@ def dataset_from_latents(
             )
         prompt = f"conditioning {number}"
         made = Conditioning.from_core(text, f"conditioning: entry {number}")
-        made.check(space)
+        made.check(space.host, space.text_width, space.pooled_width)
         memory.texts[prompt] = made
         findings.text(prompt, prompt, "")
         memory.windows[name] = _encoded(row, space, codec, rates, padding)

@@ -91,9 +91,12 @@ class Share:
 WHOLE = Share()
 
 
-def use_own_device() -> None:
-    """Makes each process of a machine compute on a card of its own, as `accelerate launch` numbers them."""
-    number = int(os.environ.get("LOCAL_RANK", "0"))
+def use_own_device(worker: int = 0) -> None:
+    """Makes each process of a machine compute on a card of its own, as `accelerate launch` numbers them.
+
+    worker: number of a process that such a one, or a single one, has started: those of a single one share all cards.
+    """
+    number = int(os.environ.get("LOCAL_RANK", worker))
     if number and torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
 

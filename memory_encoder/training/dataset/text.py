@@ -66,16 +66,16 @@ class Conditioning:
         extras = {} if space.pooled_width is None else {"pooled_output": torch.zeros(1, space.pooled_width)}
         return cls(torch.zeros(1, 1, space.text_width), extras)
 
-    def check(self, space: LatentSpace) -> None:
-        """Raises DatasetError when this text does not fit the host."""
+    def check(self, host: str, text_width: int, pooled_width: int | None) -> None:
+        """Raises DatasetError when this text does not fit the host of that name, which reads texts of these widths."""
         pooled = self.extras.get("pooled_output")
-        found = [(self.cross_attn.shape[-1], space.text_width)]
-        if space.pooled_width is not None:
-            found.append((0 if pooled is None else pooled.shape[-1], space.pooled_width))
+        found = [(self.cross_attn.shape[-1], text_width)]
+        if pooled_width is not None:
+            found.append((0 if pooled is None else pooled.shape[-1], pooled_width))
         for width, wanted in found:
             if width != wanted:
                 raise DatasetError(
-                    f"the text encoder writes texts of width {width}, but {space.host} reads {wanted}; "
+                    f"the text encoder writes texts of width {width}, but {host} reads {wanted}; "
                     "load the text encoder that belongs to the model"
                 )
 
@@ -109,7 +109,7 @@ def encode_prompts(
                 clip = clip or encoder.load()
                 with torch.no_grad():
                     made = _encoded(clip, prompt)
-            made.check(space)
+            made.check(space.host, space.text_width, space.pooled_width)
             _save(made, path, key, prompt)
         entries.append(
             {

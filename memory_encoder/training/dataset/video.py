@@ -94,6 +94,8 @@ class VideoReader:
                 start = time - first
                 if frame.is_corrupt:
                     raise BadClip(f"is damaged at {start:.2f} s")
+                if getattr(frame, "interlaced_frame", False):  # not in older versions
+                    self.changed.add("interlaced lines stay as they are, combed where something moves")
                 if start < last - MAX_BACKWARDS_SECONDS or start > max(last, 0.0) + MAX_GAP_SECONDS:
                     raise BadClip(f"has broken time stamps: {last:.2f} s is followed by {start:.2f} s; remux the file")
                 if start <= last:

@@ -87,7 +87,7 @@ def encode_window(
     `hr` [C,T,H,W] and for each rate `lr.RATE` [C,t,h,w], float16, in the host's normalised space. Raises DatasetError
     when they are not what the VAE promised.
     """
-    pictures = torch.from_numpy(window.pixels).float()[None] / 255
+    pictures = torch.from_numpy(window.pixels).float()[None].div_(255)
     tensors = {"hr": codec.encode(pictures)[0]}
     latents = latents_in(len(window.pixels), space.temporal)
     expected = (space.channels, latents, geometry.height // space.spatial, geometry.width // space.spatial)

@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 import torch
 
 from ...pictures.codec import Codec
 from .clips import ClipRecord, ClipTask, Progress, Watch, cache_clip
 from .settings import DatasetError
+from .share import use_own_device
 
 
 def records(
@@ -30,7 +32,7 @@ def records(
             yield task, record
         return
     context = multiprocessing.get_context("spawn")  # a fork would share the accelerator's and the VAE's locks
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (codec, jobs))
+    pool = ProcessPoolExecutor(jobs, context, _start_worker, (codec, jobs, context.Value("i", 0)))
     try:
         for task, record in zip(tasks, pool.map(_work, tasks), strict=True):
             watch(_done(task, record))
@@ -57,9 +59,13 @@ class _Once:
 _worker_codec: _Once | None = None  # of a worker process: the way the standard library's pools hand something to it
 
 
-def _start_worker(codec: Callable[[], Codec], jobs: int) -> None:
+def _start_worker(codec: Callable[[], Codec], jobs: int, started: Any) -> None:
+    """started: how many of the workers are, counted by themselves, so that each knows its number."""
     global _worker_codec
     _worker_codec = _Once(codec)
+    with started.get_lock():
+        number, started.value = started.value, started.value + 1
+    use_own_device(number)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback; shards are written whole
     parent = multiprocessing.parent_process()
