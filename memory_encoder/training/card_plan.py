@@ -110,7 +110,9 @@ class MemoryPlan:
         return self.between + weights + beginning + RESERVED if beginning else 0.0
 
     def _need_of_steps(self, clips: int, accumulate: bool) -> float:
-        """As the backward pass begins, in its last block, or in the optimizer."""
+        """As the backward pass begins, in its last block, or in the optimizer. What DDP exchanges lies in its buckets
+        from the start."""
+        accumulate = accumulate or (self.sharing.processes > 1 and not self.sharing.split)
         first, last = self.step.activations(clips)
         first += self.gradients if accumulate else 0
         complete = accumulate or (self.step.apart and clips > 1)  # before the last block of the last clip
@@ -138,7 +140,7 @@ class MemoryPlan:
 def plan_memory(
     module: TrainingModule, options: TrainOptions, latents: tuple[int, ...], teacher: MemoryEncoder | None = None
 ) -> MemoryPlan:
-    """Estimates a run on clips of `latents` (C, T, H, W). Raises ValueError for streamed blocks of split weights.
+    """Estimates a run on clips of `latents` (C, T, H, W). Raises ValueError for what split weights rule out.
 
     teacher: from which the encoders learn before the first step (`options.reconstruction`).
     """
@@ -146,6 +148,11 @@ def plan_memory(
     if sharing.split and options.resident_blocks >= 0:
         raise ValueError(
             "resident_blocks cannot be used with FSDP, which splits the weights itself; leave one of them out"
+        )
+    if sharing.split and options.optimizer == "adamw8bit":
+        raise ValueError(
+            "optimizer adamw8bit cannot be used with FSDP, which cannot split its moments; take adamw, whose moments "
+            "FSDP splits"
         )
     model, configs = module.diffusion_model, [encoder.config for encoder in module.encoders]
     values = {name: parameter.numel() for name, parameter in module.named_parameters()}

@@ -253,8 +253,8 @@ class Judge:
             )  # fmt: skip
         except torch.cuda.OutOfMemoryError as error:
             raise DatasetError(
-                f"{name}: the card has no room to draw from its memory ({error}); give a host in fp8, fewer --frames, a "
-                "smaller --width and --height or a --horizon. The report has the clips before"
+                f"{name}: the card has no room to draw from its memory ({error}); give a host in fp8, fewer --frames, "
+                "a smaller --width and --height or a --horizon. The report has the clips before"
             ) from error
 
     def _decode(self, latents: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .heldout import NOTHING, WITHOUT_MEMORY
 from .pace import Pace
-from .pictures import Run, loss_plot, recall_picture, write_picture
+from .pictures import Run, loss_plot, recall_picture, recalled_rows, write_picture
 from .run_files import LOSS_PICTURE, LOSSES, RECALL_PICTURE, read_losses
 
 Phase = Literal["heldout", "saving", "pictures"]
@@ -96,12 +96,14 @@ class PictureListener(Listener):
         return loss_plot(self.losses, self.heldout_losses, self.without_memory, self.nothing)
 
     def picture(self, step: int, trainer: Run) -> None:
+        # First what other processes help with, since they would wait for one that has failed before.
+        recalled = None if self.decode is None else recall_picture(trainer, self.decode)
         self.shown = self.plot()
         write_picture(self.folder / LOSS_PICTURE, self.shown)
-        if self.decode is not None:
-            self.shown = recall_picture(trainer, self.decode)
+        if recalled is not None:
+            self.shown = recalled
             write_picture(self.folder / RECALL_PICTURE, self.shown)
 
     def assist(self, step: int, trainer: Run) -> None:
         if self.decode is not None:
-            recall_picture(trainer, self.decode)
+            recalled_rows(trainer)

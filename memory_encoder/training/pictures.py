@@ -110,10 +110,10 @@ class Run(Protocol):
 
 
 @torch.no_grad()
-def recall_picture(trainer: Run, decode: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """Rows of pictures [H,W,3] uint8 (BGR): original, recalled, without memory, and what anyone could make of as few
-    numbers: one flat colour a frame, and a thumbnail of as many pixels as a cell has tokens. Held out where there are
-    such clips.
+def recalled_rows(trainer: Run) -> list[tuple[str, Tensor]]:
+    """Latents of a clip by name: original, recalled, without memory. Held out where there are such clips.
+
+    Processes that hold the weights together must all make these passes of the host, though one alone shows them.
     """
     kind = "heldout" if trainer.options.heldout_every else "train"
     batch = trainer.source.rows(0, 0, 1, kind, lambda frames, row: (0, frames)).to(trainer.accelerator.device)
@@ -124,13 +124,22 @@ def recall_picture(trainer: Run, decode: Callable[[Tensor], Tensor]) -> np.ndarr
     if trainer.options.stage != "host":
         rows.append(("recalled", recall(*asked, True, trainer.options.seed, trainer.sampling_shift)))
     rows.append(("without memory", recall(*asked, False, trainer.options.seed, trainer.sampling_shift)))
+    return rows
+
+
+@torch.no_grad()
+def recall_picture(trainer: Run, decode: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """Rows of pictures [H,W,3] uint8 (BGR): those of `recalled_rows`, and what anyone could make of as few numbers: one
+    flat colour a frame, and a thumbnail of as many pixels as a cell has tokens.
+    """
+    rows = recalled_rows(trainer)
     with unloaded_after():
         shown = [(name, decode(latents.cpu().float())[0].clamp(0, 1)) for name, latents in rows]
     configs = [encoder.config for encoder in trainer.module.encoders if encoder.config.variant != "recent"]
     original = shown[0][1].cpu()
     shown.append(("flat colour", flat_colour(original)))
     if configs:
-        spatial = original.shape[1] // batch.hr.shape[3]
+        spatial = original.shape[1] // rows[0][1].shape[3]
         size = thumbnail_size(configs, original.shape[1], original.shape[2], spatial)
         shown.append(("thumbnail, a pixel for each token", thumbnail(original, size)))
     return np.concatenate([_strip(name, frames) for name, frames in shown], axis=0)

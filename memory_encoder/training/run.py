@@ -11,11 +11,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..injection.hosts.base import host_blocks
+from ..injection.hosts.comfy_models import has_accelerator
 from ..phi.encoder import MemoryEncoder
 from ..phi.trained_on import TrainedOn
 from .card_advice import describe_plan
-from .card_plan import MemoryPlan, card_bytes, fit_to_card, plan_memory
+from .card_plan import MemoryPlan, Sharing, card_bytes, fit_to_card, plan_memory
 from .dataset.mixture import Data
+from .distributed.meeting import least
 from .distributed.shards import is_main
 from .draws import random_state_kept
 from .listener import PictureListener
@@ -87,7 +89,8 @@ def train(
             module = TrainingModule(
                 encoder, diffusion_model, "zero", checkpointing, others, options.guidance, options.offload_inputs
             )
-            card, ram = card_bytes(card_gib, cpu), machine_ram()
+            limits = card_bytes(card_gib, cpu), machine_ram()
+            card, ram = least(limits, Sharing.of_this_run().processes, cpu or not has_accelerator())
             shapes = source.splits["train"].shapes
 
             def planned(asked: TrainOptions) -> MemoryPlan:

@@ -27,6 +27,7 @@ from ..phi.config import EncoderConfig, Padding
 from ..phi.encoder import MemoryEncoder
 from .dataset.mixture import Mixture, open_datasets
 from .dataset.settings import of_another_vae, parse_rates
+from .dataset.share import use_own_device
 from .distributed.shards import is_main
 from .heldout import describe_parts
 from .listener import PictureListener
@@ -49,6 +50,7 @@ def run_train(args: argparse.Namespace) -> None:
             "stage continuation goes on with the encoder of stage retrieval, and none is given: add "
             f"--encoder RUN/{ENCODER} of that run, or --from-scratch to train a new one without it"
         )
+    use_own_device()  # before core looks at one
     load_comfy(args.comfy, PYTORCH_ATTENTION)
     options = options_from(args)
     dataset = open_datasets(args.dataset)

@@ -15,15 +15,23 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast, set_seed
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    broadcast,
+    set_seed,
+)
 from torch import nn
 
 from ..files import remove_abandoned
 from ..injection.hosts.comfy_models import has_accelerator
 from ..phi.trained_on import TrainedOn
 from . import run_files as files
+from .card_plan import Sharing
 from .checkpoints import FULL, Checkpoints, floats, settings_of, weights_sample
 from .distributed.in_place import norm_inputs_kept
+from .distributed.meeting import PATIENCE, not_exchanged
 from .distributed.sharding import in_forward, prepare_split, splits_weights
 from .distributed.shards import load_optimizer_state, optimizer_state, own_shard, put_whole, whole_value
 from .draws import TOGETHER, drawn_for, random_state_kept
@@ -67,12 +75,20 @@ class Trainer:
         AcceleratorState._reset_state()  # else a later run of this process could not have another precision
         self.accelerator = Accelerator(
             mixed_precision=options.mixed_precision,
-            gradient_accumulation_steps=options.accumulate,
+            # Split weights keep whole gradients on every card between steps that are not exchanged.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(
+                num_steps=options.accumulate, sync_each_batch=Sharing.of_this_run().split
+            ),
             cpu=cpu or not has_accelerator(),  # else several processes on CPUs would not find each other
             log_with="tensorboard" if _has_tensorboard() else None,
             project_dir=str(folder),
-            # A step without memory leaves the encoder without gradients.
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=options.stage != "retrieval")],
+            kwargs_handlers=[
+                # A step without memory leaves the encoder without gradients.
+                DistributedDataParallelKwargs(
+                    find_unused_parameters=options.stage != "retrieval", gradient_as_bucket_view=True
+                ),
+                InitProcessGroupKwargs(timeout=PATIENCE),
+            ],
         )
         self.module = module
         self.sharded = splits_weights(self.accelerator)
@@ -90,6 +106,8 @@ class Trainer:
             prepared: Any = prepare_split(self.accelerator, module, optimizers)
             module.agreed = self._anywhere
         else:
+            if self.accelerator.num_processes > 1:
+                not_exchanged(module)
             prepared = self.accelerator.prepare(module, *optimizers)
         self.prepared: Any = prepared[0]
         self.optimizers: list[Any] = list(prepared[1:])
@@ -337,7 +355,7 @@ class Trainer:
             return
         draw = partial(self.listener.picture if main else self.listener.assist, step, self)
         with self.ema.applied():
-            in_forward(self.module, draw) if self.sharded else self._tell(draw)
+            in_forward(self.module, partial(self._tell, draw)) if self.sharded else self._tell(draw)
 
     def save(self) -> None:
         """Writes checkpoint, encoder and LoRA (averaged weights); all processes must call it, the main one writes.

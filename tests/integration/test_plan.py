@@ -181,6 +181,16 @@ def test_processes_that_split_the_weights_need_less_on_each_card(comfy: Any, mon
     assert split.trained == whole.trained / 4
     assert split.held == whole.held / 4 + 2 * split.unit and 0 < split.unit < whole.held
     assert "on each of 4 devices" in describe_plan(split, options, 7, None)
+    with pytest.raises(ValueError, match="adamw8bit cannot be used with FSDP"):
+        plan_memory(tiny_module(options), replace(options, optimizer="adamw8bit"), (16, 5, 6, 8))
+
+
+def test_what_ddp_exchanges_is_there_from_the_start() -> None:
+    """Its buckets are the gradients, as between the steps of an update that is accumulated."""
+    one = MemoryPlan(0, 0, 0, 0, GIB, 1, StepBytes(input=4 * GIB, kept=GIB))
+    several = replace(one, sharing=Sharing(2))
+    assert several.need(1) == several.need(1, True) == one.need(1, True) > one.need(1)
+    assert replace(one, sharing=Sharing(2, split=True)).need(1) < several.need(1)
 
 
 def test_a_batch_is_cut_for_each_card_of_those_that_share_it() -> None:
