@@ -19,7 +19,8 @@ from memory_encoder.training.listener import LOSS_PICTURE, PictureListener
 
 @pytest.fixture
 def group() -> Iterator[None]:
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    store: Any = getattr(torch.distributed, "HashStore")  # noqa: B009 - not exported by name
+    torch.distributed.init_process_group("gloo", store=store(), rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
 
