@@ -73,3 +73,5 @@ def test_a_memory_without_a_thumbnail_has_a_sheet_too() -> None:
     shown = {kind: torch.rand(5, 24, 32, 3) for kind in ("original", "memory", "none")}
     score = ClipScore("clip", {"psnr": {"memory": 20.0, "none": 9.0}}, shown, {})
     assert sheet([score]).shape == (3 * (24 + 20), 6 * 32, 3)
+    said = [caption(score, kind) for kind in shown]
+    assert said == ["clip  original", "clip  memory  20.00 dB", "clip  no memory (made up)  9.00 dB"]
