@@ -13,7 +13,7 @@ import torch
 from memory_encoder.evaluation.score import ClipScore
 from memory_encoder.phi.trained_on import TrainedOn
 from memory_encoder.training import evaluate_notes
-from memory_encoder.training.evaluate_command import drawing_shift, sheet
+from memory_encoder.training.evaluate_command import caption, drawing_shift, sheet
 from memory_encoder.training.evaluate_notes import remarks_on, what_is_measured
 
 PATCHER = SimpleNamespace(get_model_object=lambda name: SimpleNamespace(shift=8.0))
