@@ -18,7 +18,7 @@ from memory_encoder.evaluation.counted import Counted
 from memory_encoder.injection.hosts.comfy_models import training_mode
 from memory_encoder.phi.encoder import MemoryEncoder
 from memory_encoder.phi.positions import cells_for, grid_for
-from memory_encoder.training import losses
+from memory_encoder.training import evaluate_command, losses
 from memory_encoder.training import trainer as loop
 from memory_encoder.training.evaluate_command import Judge
 from memory_encoder.training.lora import add_lora
@@ -146,7 +146,8 @@ def test_an_evaluation_runs_on_the_card(training: Any, name: str, monkeypatch: p
     monkeypatch.setattr(Judge, "_pictures", lambda self, path: clip)
     # Which frames tell something follows from values, and there are none on this card.
     monkeypatch.setattr(score, "counted", lambda pictures: Counted([*range(len(pictures))], 0, 0))
-    args = argparse.Namespace(seed=0, steps=1, guidance=6.0, horizon=0, history_guidance=2.5)
+    monkeypatch.setattr(evaluate_command, "asked", lambda pictures: [0, 2])
+    args = argparse.Namespace(seed=0, steps=1, guidance=6.0, horizon=0, history_guidance=2.5, whole_history=True)
     judge = Judge(model.patcher, vae, [encoder], None, args)
     with torch.no_grad():
         found = judge.score("clip", Path("clip.mp4"))
