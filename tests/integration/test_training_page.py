@@ -180,7 +180,7 @@ def test_of_several_processes_the_first_one_says_the_plan(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Before they have met, as the launcher starts each."""
+    """Before they share a step, as the launcher starts each; what they agree on before is left as it is."""
 
     class Met(Exception):
         pass
@@ -191,6 +191,7 @@ def test_of_several_processes_the_first_one_says_the_plan(
     monkeypatch.chdir(trained)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", str(number))
+    monkeypatch.setattr("memory_encoder.training.run.least", lambda limits, *_: limits)
     monkeypatch.setattr("memory_encoder.training.run.Trainer", meet)
     given = f"--dataset DATA --dataset DATA --host wan2.2_5b.safetensors --stage retrieval {SMALLER['train']}"
     with pytest.raises(Met):

@@ -64,7 +64,7 @@ def test_evaluation_runs_where_the_host_lies(comfy: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(evaluate_command, "load_on_device", load_on_device, raising=False)
     monkeypatch.setattr(evaluate_command, "codec", lambda patcher, vae: codec)
     monkeypatch.setattr(Tensor, "cpu", lambda self: torch.zeros(self.shape))  # nothing comes back from `meta`
-    args = argparse.Namespace(seed=0, steps=2, guidance=6.0, horizon=0, history_guidance=2.5)
+    args = argparse.Namespace(seed=0, steps=2, guidance=6.0, horizon=0, history_guidance=2.5, whole_history=True)
     judge = Judge(model.patcher, None, [encoder_for(model)], None, args)
     monkeypatch.setattr(judge, "_pictures", lambda path: torch.zeros(9, 64, 96, 3))
     score = judge.score("clip", Path("clip.mp4"))
