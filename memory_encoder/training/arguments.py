@@ -11,6 +11,7 @@ from ..phi.config import AttentionScope, Variant
 from .options import Stage, TrainOptions
 from .presets import PRESETS
 
+MOST_OF_HISTORY = 10_000  # tokens beside each window of four latents that are drawn unasked
 GUIDANCE = 2.5  # what recall is measured with, see benchmarks/results/recall_guidance.md
 OPTIONS = {
     "steps": "steps of the whole run",
@@ -161,7 +162,8 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--whole-history",
         action="store_true",
-        help="also draw from the whole history where that is more than 10,000 tokens: hours a clip, and much of a card",
+        help=f"also draw from the whole history where that is more than {MOST_OF_HISTORY:,} tokens: hours a clip, and "
+        "much of a card",
     )
     add("--comfy", help="ComfyUI's folder; by default the environment variable COMFYUI_PATH")
 

@@ -39,6 +39,7 @@ from ..injection.hosts.encoder_file import load_encoder, read_trained_on
 from ..injection.selection import MemorySettings
 from ..phi.encoder import MemoryEncoder
 from ..phi.trained_on import TrainedOn
+from .arguments import MOST_OF_HISTORY
 from .dataset.cache import find_clips
 from .dataset.scan import readable
 from .dataset.settings import BadClip, DatasetError
@@ -55,7 +56,6 @@ TINY = {"host": "tiny_wan_host", "vae": "tiny_wan_vae", "lora": "tiny_memory_4x4
 TINY_ENCODER = "tiny_memory_4x4x2"
 WHOLE = 0.7  # of a picture: 4:3 and 16:9 lose a quarter in each other
 SHEET_COLUMNS, REPORT, SHEET = 6, "report.json", "sheet.png"
-MOST_OF_HISTORY = 10_000  # tokens beside each window of four latents that are drawn unasked
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
