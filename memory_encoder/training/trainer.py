@@ -30,7 +30,6 @@ from ..phi.trained_on import TrainedOn
 from . import run_files as files
 from .card_plan import Sharing
 from .checkpoints import FULL, Checkpoints, floats, settings_of, weights_sample
-from .distributed.in_place import norm_inputs_kept
 from .distributed.meeting import PATIENCE, not_exchanged
 from .distributed.sharding import in_forward, prepare_split, splits_weights
 from .distributed.shards import load_optimizer_state, optimizer_state, own_shard, put_whole, whole_value
@@ -269,9 +268,8 @@ class Trainer:
         total, result = torch.zeros((), device=self.accelerator.device), StepResult(0.0, 0.0)
         for part in range(options.accumulate):
             with self.accelerator.accumulate(self.prepared):
-                with norm_inputs_kept(self.module.diffusion_model):
-                    loss = self.losses.trained(step * options.accumulate + part)
-                    self.accelerator.backward(loss)
+                loss = self.losses.trained(step * options.accumulate + part)
+                self.accelerator.backward(loss)
                 total += self.losses.mean(loss.detach())
                 if self.accelerator.sync_gradients:
                     norm = self.accelerator.clip_grad_norm_(self.ema.parameters.values(), options.clip)

@@ -12,13 +12,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from ...injection.cached import beside_output
+from ...injection.hosts import HunyuanHost
 from ...injection.hosts.base import host_blocks
 from ...phi.cross_attention import CrossBlock
-from .in_place import copy_block_inputs
 
 # Every process holds all weights.
 DATA_PARALLEL = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
@@ -92,7 +93,9 @@ def prepare_split(accelerator: Any, module: nn.Module, optimizers: Sequence[Any]
     prepared = list(accelerator.prepare(module, *optimizers))
     for unit in units:
         unit.register_forward_hook(_hide_beside)
-    copy_block_inputs(_host(module))
+    # HunyuanVideo adds to its inputs: what FSDP hands on, to find the backward pass by, must stay as it is.
+    for block in host_blocks(_host(module)) if HunyuanHost.matches(_host(module)) else []:
+        block.register_forward_pre_hook(_copy_inputs, with_kwargs=True)
     # It warns of units that give a view, to which something might be added in place; here nothing is.
     warnings.filterwarnings("ignore", message=".*returned a view tensor", category=UserWarning)
     setattr(module, IN_FORWARD, lambda work: work())
@@ -131,3 +134,12 @@ def _blocks(module: nn.Module) -> list[nn.Module]:
 def _host(module: nn.Module) -> nn.Module:
     """The diffusion model of a training module."""
     return module.get_submodule("diffusion_model")
+
+
+def _copy_inputs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return tuple(_copy(value) for value in args), {name: _copy(value) for name, value in kwargs.items()}
+
+
+def _copy(value: Any) -> Any:
+    trained = isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled()
+    return value.clone() if trained else value
