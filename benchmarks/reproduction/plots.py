@@ -19,15 +19,8 @@ from .runs import Workshop
 from .settings import PROPOSED, SECONDS, TABLE_1, Protocol
 
 TOKENS = {"4x4x2": 32, "2x2x4": 16, "2x2x2": 8, "2x2x1": 4}  # uncompressed tokens in one token of memory
-LINES = (
-    "Memory 2x2x1",
-    "Memory 2x2x2",
-    "Memory 4x4x2",
-    "Two rates",
-    "FramePack's schedule",
-    "Sliding window",
-    "Nothing",
-)
+REMEMBER = ("Memory 2x2x1", "Memory 2x2x2", "Memory 4x4x2", "Two rates")
+LINES = (*REMEMBER, "FramePack's schedule", "Sliding window", "Nothing")  # dashed: no memory that was trained
 GRID = ("Large Patchifier 4x4x2", "Only LR 4x4x2", "Without LR 4x4x2", "Proposed 4x4x2", "Proposed 2x2x2",
         "Proposed 2x2x1", "Whole history")  # fmt: skip
 
@@ -46,9 +39,9 @@ def rate_figure(values: dict[str, Measure]) -> Any:
     figure, axes = _figure(1, (7.2, 4.2))
     axis = axes[0]
     psnr = values["psnr"].rows
-    for row in TABLE_1:
-        if row.variant in ("only_lr", "without_lr", "large_patchifier"):
-            _point(axis, TOKENS[row.rate], values["psnr"], row.name, marker="s", label=row.name)
+    others = [row for row in TABLE_1 if row.variant in ("only_lr", "without_lr", "large_patchifier")]
+    for index, row in enumerate(others, 1):  # a little to the left of each other: they share a rate
+        _point(axis, TOKENS[row.rate] * 0.93**index, values["psnr"], row.name, marker="s", label=row.name)
     proposed = [row for row in TABLE_1 if row.variant == "proposed"]
     axis.plot([TOKENS[row.rate] for row in proposed], [psnr[row.name].mean() for row in proposed], color="C3")
     for row in proposed:
@@ -60,7 +53,7 @@ def rate_figure(values: dict[str, Measure]) -> Any:
     axis.set_xticks(list(TOKENS.values()), [f"{rate}\n1 : {n}" for rate, n in TOKENS.items()])
     axis.margins(y=0.08)
     axis.set(xlabel="compression beyond the token grid", ylabel="PSNR of recalled frames (dB)")
-    axis.legend(fontsize=7, ncols=2)
+    axis.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 
 
@@ -73,15 +66,17 @@ def recall_figure(values: dict[str, Measure]) -> Any:
     """Share of films in which the part was recalled, over the length of the history."""
     figure, axes = _figure(len(PARTS), (10.5, 3.6))
     for axis, part in zip(axes, PARTS, strict=True):
-        for name in LINES:
+        for index, name in enumerate(LINES):
+            at = [s + (index - len(LINES) // 2) * 0.08 for s in SECONDS]  # beside each other, to tell them apart
             found = [values[f"{part} at {s} s"] for s in SECONDS]
             errors = [100 * larger_error(one.rows[name], one.sources) for one in found]
-            axis.errorbar(SECONDS, [100 * one.rows[name].mean() for one in found], errors,
-                          marker="o", ms=3, capsize=2, label=name)  # fmt: skip
+            axis.errorbar(at, [100 * one.rows[name].mean() for one in found], errors, marker="o", ms=3, capsize=2,
+                          ls="-" if name in REMEMBER else "--", label=name)  # fmt: skip
         axis.axhline(100 / CHOICES, color="0.45", ls=":", lw=1)
+        axis.set_xticks(SECONDS)
         axis.set(title=part, xlabel="seconds of history", ylim=(0, 100))
     axes[0].set_ylabel("recalled (%)")
-    axes[-1].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, ncols=len(LINES), loc="outside upper center")
     return figure
 
 
