@@ -1,7 +1,8 @@
 """The pictures of a keyframe memory in front of a section: leading latents that an image-to-video model is told of.
 
-They are given in the channels beside the latent's, made with noise as the section is, and cut off: StoryMem's and
-Memento's way. A section that goes on is given its first frames, the end of the one before, which the film leaves out.
+They are given in the channels beside the latent's, and as noise in front of the section's, which is cut off: StoryMem's
+and Memento's way; what Memento does beside it is in `injection.leading_pictures`. A section that goes on is given its
+first frames, the end of the one before, which the film leaves out.
 """
 
 from __future__ import annotations

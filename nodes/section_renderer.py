@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..memory_encoder.film.states import KeptStates, appended_section
-from ..memory_encoder.injection.section_times import with_times
+from ..memory_encoder.injection.leading_pictures import with_leading_pictures
 from ..memory_encoder.injection.selection import MemorySettings
 from ..memory_encoder.memory.compressor import decode_again
 from ..memory_encoder.memory.picture_choice import PictureChoice
@@ -118,7 +118,7 @@ class SectionRenderer:
             seen = seen if expert.sees_memory and self.choice is None else None
             model = sampling.settled(expert.model, inputs.positive, inputs.negative)
             model = sampling.with_memory(model, seen, self._settings(section), shift)
-            model = with_times(model, inputs.times) if inputs.times else model
+            model = with_leading_pictures(model, inputs.times, noise) if inputs.times else model
             latent = sampling.sample(
                 model,
                 noise if number == 0 else torch.zeros_like(noise),

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..digests import section_key
 from ..memory.memory_file import Memory
 from ..storyboard import Section
-from .locked import fits, records_of
+from .locked import Made, fits
 from .sections import SectionStore, StoredSection, is_finite
 from .takes import apply_takes
 
@@ -160,8 +160,8 @@ class _Loop:
 
     def expected(self, memory: Memory, chain: str, seeds: Sequence[int]) -> list[ExpectedSection]:
         """What `run` will do, without reading or making a section."""
-        earlier = {record["index"]: record for record in self.store.manifest()}
-        own = records_of(self.plan, earlier)
+        earlier, made = self._made_before()
+        own = made.for_sections(self.plan)
         found: list[ExpectedSection] = []
         for section, seed in zip(self.plan, seeds, strict=True):
             record, seen = earlier.get(section.index), self.seen(memory, section)
@@ -179,8 +179,8 @@ class _Loop:
         return found
 
     def run(self, memory: Memory, chain: str, seeds: Sequence[int]) -> Film:
-        earlier = {record["index"]: record for record in self.store.manifest()}
-        own = records_of(self.plan, earlier)
+        earlier, before = self._made_before()
+        own = before.for_sections(self.plan)
         done: list[RenderedSection] = []
         for section, seed in zip(self.plan, seeds, strict=True):
             seen = self.seen(memory, section)
@@ -198,9 +198,16 @@ class _Loop:
             memory = self.renderer.append(memory, made, section, seed)
             done.append(RenderedSection(section, seed, key, status, memory.token_count, take, previous, chain, seen))
             later = [earlier[i] for i in range(len(done), len(self.plan)) if i in earlier]
-            self.store.write_manifest([*(_manifest_entry(entry) | self.about for entry in done), *later])
+            records = [*(_manifest_entry(entry) | self.about for entry in done), *later]
+            ended = len(done) == len(self.plan)
+            self.store.write_manifest(records, before.left_over(self.plan) if ended else before.to_keep(records))
             self.renderer.section_done(section, made, status != "stored")
         return Film(StoredLatents(self.store, done), memory, tuple(done))
+
+    def _made_before(self) -> tuple[dict[int, Mapping[str, Any]], Made]:
+        """The records of the manifest by index, and what is known of the film."""
+        records = self.store.manifest()
+        return {record["index"]: record for record in records}, Made(records, self.store.earlier())
 
     def _key(self, chain: str, section: Section, seed: int, seen: Mapping[str, Any]) -> str:
         """The hash of a section and all before it; conditioning is large and read once."""

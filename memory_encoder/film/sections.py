@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,13 +169,20 @@ class SectionStore:
 
         Raises OSError that names the file when it exists and cannot be read, NewerFileError for one of a later version.
         """
+        return self._records("sections")
+
+    def earlier(self) -> list[dict[str, Any]]:
+        """The records that were last written beside those of the film's sections."""
+        return self._records("earlier")
+
+    def _records(self, name: str) -> list[dict[str, Any]]:
         path = self.folder / MANIFEST
         try:
             data = parsed_object(read_plain(path))
             _check_version(path, data.get("version"))
-            records = data.get("sections")
+            records = data.get(name, [] if name == "earlier" else None)
             if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-                raise _Unusable("'sections' is not a list of records")
+                raise _Unusable(f"{name!r} is not a list of records")
         except FileNotFoundError:
             return []
         except NewerFileError:
@@ -185,9 +192,10 @@ class SectionStore:
             return []
         return [record for record in records if is_record(record)]
 
-    def write_manifest(self, records: Iterable[Mapping[str, Any]]) -> Path:
+    def write_manifest(self, records: Iterable[Mapping[str, Any]], earlier: Sequence[Mapping[str, Any]] = ()) -> Path:
         """Writes one record per section: `index`, `key`, `status` ("stored", "reused", "locked", ...) and whatever else
-        helps a reader, such as prompt, seed and frames; `file` is added. Raises ValueError for a record without the
+        helps a reader, such as prompt, seed and frames; `file` is added. earlier: records that were written so before
+        and are of no section now, for locks. Raises ValueError for a record without the
         first three, OSError that names the file when it cannot be written.
         """
         sections: list[dict[str, Any]] = []
@@ -197,6 +205,8 @@ class SectionStore:
                 raise ValueError(f"manifest record {len(sections) + 1} has no {', '.join(missing)}; add it")
             sections.append({**record, "file": self.path(record["key"], record["index"]).name})
         data = {"version": SCHEMA_VERSION, "film": self.film, "sections": sections}
+        if earlier:
+            data["earlier"] = [*earlier]
         path = self.folder / MANIFEST
         self._write(path, json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode("utf-8"))
         return path

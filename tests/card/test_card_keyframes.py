@@ -35,7 +35,8 @@ def section(card: Any, pictures: int, step: int, layers: int | None) -> tuple[An
     inputs = lead.inputs(first, memory, torch.zeros(1, 16, LATENTS, 60, 104), text, text)
     patcher = model.patcher.clone()
     if inputs.times:
-        patcher = pack("memory_encoder.injection.section_times").with_times(patcher, inputs.times)
+        leading = pack("memory_encoder.injection.leading_pictures")
+        patcher = leading.with_leading_pictures(patcher, inputs.times, torch.zeros_like(inputs.latent))
     return model, patcher, inputs
 
 

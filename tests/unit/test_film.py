@@ -46,7 +46,7 @@ class World:
         if section.index == self.die_at:
             raise KeyboardInterrupt
         self.sampled.append(section.index)
-        generator = torch.Generator().manual_seed(seed % 2**31 + len(section.prompt))
+        generator = torch.Generator().manual_seed(seed % 2**31 + sum(map(ord, section.prompt)))
         noise = torch.randn(1, CHANNELS, section.latents, 4, 4, generator=generator)
         return noise + memory.all_tokens().sum() * 1e-3
 
@@ -113,6 +113,52 @@ def test_locked_section_keeps_what_was_made_in_its_place_whatever_changed(tmp_pa
     assert [entry.status for entry in film.sections] == ["stored", "locked", "stored", "locked", "stored"]
     assert torch.equal(film.latents[1], first.latents[1]) and torch.equal(film.latents[3], first.latents[3])
     assert [record["status"] for record in store.manifest()] == [entry.status for entry in film.sections]
+
+
+def with_locks(folder: Path, prompts: str, locked: str, die_at: int | None = None):
+    world = World(die_at)
+    memory, store = VideoMemory.empty(world.encoder.config), SectionStore(folder, "film")
+    film = render_film(
+        plan(prompts), store, memory, {"cfg": 1.0, "size": [4, 4]}, 7, world, locked=lambda one: one.prompt in locked
+    )
+    return {entry.section.prompt: made for entry, made in zip(film.sections, film.latents, strict=True)}, world
+
+
+@given(
+    order=st.permutations("BCDEXYZ"),
+    gone=st.sets(st.sampled_from("BCDE")),
+    stops=st.lists(st.integers(0, 7), max_size=3),
+)
+@settings(max_examples=25, deadline=None)
+def test_no_locked_section_is_made_anew_however_shots_are_moved_and_runs_are_cut(order, gone, stops):
+    """Shots that a run leaves out come back too. The first one stays: its section is a latent longer."""
+    order = ["A", *order]
+    with tempfile.TemporaryDirectory() as folder:
+        first, _ = with_locks(Path(folder), "ABCDE", "")
+        for die_at in stops:
+            with contextlib.suppress(KeyboardInterrupt):
+                with_locks(Path(folder), "".join(shot for shot in order if shot not in gone), "ABCDE", die_at)
+        film, world = with_locks(Path(folder), "".join(order), "ABCDE")
+    assert not {order[index] for index in world.sampled} & set("ABCDE")
+    assert all(torch.equal(film[shot], first[shot]) for shot in "ABCDE")
+
+
+def test_sections_of_one_prompt_stay_in_their_order_when_a_run_is_cut(tmp_path: Path):
+    """Two sections of a shot, the first of which lies where an inserted one comes."""
+    render(tmp_path, "ABCCD")
+    made = [entry["key"] for entry in SectionStore(tmp_path, "film").manifest()]
+    for die_at in (3, None):
+        with contextlib.suppress(KeyboardInterrupt):
+            with_locks(tmp_path, "ABXYCCD", "ABCD", die_at)
+    found = {entry["index"]: entry["key"] for entry in SectionStore(tmp_path, "film").manifest()}
+    assert [found[index] for index in (0, 1, 4, 5, 6)] == made
+
+
+def test_a_lock_keeps_this_film_s_section_where_another_film_had_its_name_meanwhile(tmp_path: Path):
+    first, _ = with_locks(tmp_path, "ABC", "")
+    with_locks(tmp_path, "XYZ", "")
+    again, world = with_locks(tmp_path, "ABC", "BC")
+    assert world.sampled == [] and all(torch.equal(again[shot], first[shot]) for shot in "ABC")
 
 
 @given(
