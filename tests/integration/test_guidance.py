@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory_encoder.injection.guidance import OPTION, HistoryGuidance, guide
+from memory_encoder.injection.guidance import APART, OPTION, HistoryGuidance, guide
 from memory_encoder.injection.inject import inject
 from memory_encoder.injection.selection import MemorySettings
 from tests.integration.models import Recorder, TinyModel, TinyModels, random_memory
@@ -95,3 +95,49 @@ def test_zero_takes_guidance_away_and_leaves_the_earlier_owner(models: TinyModel
 def test_a_weight_below_zero_or_without_end_is_refused(weight: float) -> None:
     with pytest.raises(ValueError, match=f"history_guidance {weight} must be finite and not negative"):
         MemorySettings(history_guidance=weight)
+
+
+def test_easy_cache_tells_the_two_passes_of_a_step_apart(models: TinyModels) -> None:
+    """At a threshold at which it skips nothing it changes nothing: it knows what it evaluates by uuid alone."""
+    model = models["wan_t2v"]
+    easy = model.comfy.module("comfy_extras.nodes_easycache").EasyCacheNode
+    guided_model = guided(model, 3.0)
+    cached = easy.execute(guided_model, 1e-4, 0.0, 1.0, False)[0]
+    assert torch.equal(model.sample(cached, cfg=CFG, steps=6), model.sample(guided_model, cfg=CFG, steps=6))
+
+
+def test_guidance_that_another_node_takes_the_place_of_is_refused(models: TinyModels) -> None:
+    model = models["wan_t2v"]
+    calc = model.comfy.module("comfy.samplers").calc_cond_batch
+
+    def other(args: dict[str, Any]) -> list[Tensor]:
+        return calc(args["model"], args["conds"], args["input"], args["sigma"], args["model_options"])
+
+    behind = guided(model, 2.0)
+    behind.set_model_sampler_calc_cond_batch_function(other)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="history_guidance has no effect here"):
+            model.sample(behind, steps=1)
+    without = guide(behind.clone(), 0.0, calc)
+    assert torch.equal(model.sample(without, steps=1), model.sample(guided(model, 0.0), steps=1))
+
+
+def test_what_others_evaluate_after_guidance_is_theirs(models: TinyModels) -> None:
+    """Skip layer guidance evaluates the prompt once more, behind the step's."""
+    model = models["wan_t2v"]
+    calc = model.comfy.module("comfy.samplers").calc_cond_batch
+
+    def more(args: dict[str, Any]) -> Tensor:
+        (again,) = calc(args["model"], [args["cond"]], args["input"], args["sigma"], args["model_options"])
+        return args["denoised"] + 0 * again
+
+    behind = guided(model, 2.0)
+    behind.set_model_sampler_post_cfg_function(more)
+    assert torch.equal(model.sample(behind, steps=2), model.sample(guided(model, 2.0), steps=2))
+
+
+def test_patches_of_both_prompts_in_one_batch_are_warned_of(models: TinyModels, caplog: Any) -> None:
+    model = models["hunyuan"]
+    nag = model.comfy.module("comfy_extras.nodes_nag").NAGuidance.execute(model.patcher, 5.0, 0.5, 1.5)[0]
+    model.sample(guided(model, 1.0, nag), cfg=CFG, steps=2)
+    assert [record.message for record in caplog.records if "Normalized" in record.message] == [APART]
