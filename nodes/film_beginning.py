@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..memory_encoder.digests import section_key
+from ..memory_encoder.files import named_folder
 from ..memory_encoder.film.opening import Opening, OpeningSection, StoredFilmError, stored_film
 from ..memory_encoder.film.sections import SectionStore
 from ..memory_encoder.film.states import KeptStates, appended_section
@@ -173,7 +174,7 @@ def branch_of(
     """
     if not branch_film.strip():
         return None
-    if branch_film == film:
+    if _same_folder(root, branch_film, film):
         raise StoredFilmError(f"branch_film: {film!r} is the film itself; give `film` another name for the branch")
     if history is not None:
         raise StoredFilmError("history and branch_film are two openings; disconnect history or empty branch_film")
@@ -193,6 +194,12 @@ def branch_of(
             f"branch_film: film {branch_film!r} was made after another memory or other references; {cure}"
         )
     return source.until(branch_section)
+
+
+def _same_folder(root: Path, branch_film: str, film: str) -> bool:
+    """Whether two names are of one film: as they are composed, and as the disk tells capitals apart."""
+    first, second = named_folder(root, branch_film, "branch_film"), named_folder(root, film, "film")
+    return first == second or (first.exists() and second.exists() and first.samefile(second))
 
 
 def check_clips(opening: Opening | None, lattice: Lattice) -> None:

@@ -27,6 +27,7 @@ from ..memory_encoder.memory.picture_choice import PictureChoice
 from ..memory_encoder.storyboard import CastLine, Section, Storyboard, StoryboardError
 from ..memory_encoder.storyboard.cast import is_in
 from .lead import resized
+from .runtime import folders
 
 NO_FIRST_FRAME = (
     "{shots}: its picture cannot be used, since this model makes video from text alone; load an image-to-video model, "
@@ -42,7 +43,8 @@ def path_of(name: str) -> Path:
     """The file that an image of a storyboard is in. Raises ValueError for a name that leaves ComfyUI's folders."""
     inner, base = folder_paths.annotated_filepath(name)
     root = Path(base or folder_paths.get_input_directory()).resolve()
-    path = (root / inner.strip()).resolve()
+    # A storyboard may come from anywhere: whatever else it names is not looked at, and no other machine is asked.
+    path = (root / inner.strip()).resolve() if folders.stays_inside(inner.strip()) else root
     if root not in path.parents:
         raise ValueError(f"picture {name!r} is not in ComfyUI's input folder; choose an image there")
     return path
@@ -178,12 +180,15 @@ class ShotPictures:
     def facts(self, section: Section) -> dict[str, Any]:
         """What a section's key says of them: nothing where it has none."""
         begins = self.begins.get(section.index)
-        seen = [self.loaded[line.picture] for line in self.cast if is_in(line, section.prompt)]
+        seen = [self.loaded[line.picture] for line in self.cast if self._shows(section, line)]
         facts = {} if begins is None else {"picture": section_key("", {"picture": begins})}
         return facts | ({"cast": [section_key("", {"picture": picture}) for picture in seen]} if seen else {})
 
     def _seen_by(self, section: Section) -> frozenset[int]:
-        return frozenset(number for line, number in self.cast.items() if is_in(line, section.prompt))
+        return frozenset(number for line, number in self.cast.items() if self._shows(section, line))
+
+    def _shows(self, section: Section, line: CastLine) -> bool:
+        return is_in(line, section.prompt, self.storyboard.cast)
 
 
 def _number_of(memory: KeyframeMemory, picture: Tensor) -> int | None:

@@ -33,7 +33,7 @@ class CastLine:
 def with_cast(prompt: str, cast: Sequence[CastLine]) -> str:
     """The prompt with the look of everything that it names, each once; what it says already is not said again."""
     for line in cast:
-        if line.look in prompt:
+        if is_in(line, prompt, cast):
             continue
         if not line.name:
             prompt = f"{prompt.rstrip(' ,')}{_mark(prompt)} {line.look}"
@@ -53,19 +53,32 @@ def merged(cast: Sequence[CastLine], sheets: Sequence[CastLine]) -> tuple[CastLi
     )
 
 
-def is_in(line: CastLine, prompt: str) -> bool:
-    """Whether a prompt that went through `with_cast` shows what the line describes."""
-    return line.look in prompt
+def is_in(line: CastLine, prompt: str, cast: Sequence[CastLine]) -> bool:
+    """Whether a prompt that went through `with_cast` shows what the line describes.
+
+    "A girl" inside of "a girl with red hair" is somebody else, where the cast has both, as a man is in no "woman".
+    """
+    if line.look not in prompt:
+        return False
+    longer = {one.look for one in cast if line.look in one.look} - {line.look}
+    for look in sorted(longer, key=len, reverse=True):
+        prompt = prompt.replace(look, "\n")
+    return _whole(re.escape(line.look)).search(prompt) is not None
 
 
 def _mention(name: str) -> re.Pattern[str]:
     """A name as a word of its own. One in small letters ("the kitchen") may begin a sentence, and the article of "The
     kitchen" stand inside of one; "Will" is no "will"."""
-    begin, end = (rf"(?{sign}[^\W{_IDEOGRAPHS}])" for sign in ("<!", "!"))
     flags = re.IGNORECASE if name == name.lower() else 0
     article = found[0] if (found := _ARTICLE.match(name)) else ""
     rest = name[len(article) :]
-    return re.compile(f"{begin}(?i:{re.escape(article)}){re.escape(rest)}{end}", flags)
+    return _whole(f"(?i:{re.escape(article)}){re.escape(rest)}", flags)
+
+
+def _whole(pattern: str, flags: int = 0) -> re.Pattern[str]:
+    """The pattern where no word goes on before or behind it."""
+    begin, end = (rf"(?{sign}[^\W{_IDEOGRAPHS}])" for sign in ("<!", "!"))
+    return re.compile(f"{begin}{pattern}{end}", flags)
 
 
 def _said(prompt: str, at: int, line: CastLine) -> str:

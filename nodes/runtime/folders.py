@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import folder_paths
 
@@ -80,15 +81,28 @@ def _allowed_clip_folders() -> list[Path]:
     return [Path(name).resolve() for name in named]
 
 
-def file_stamp(name: str) -> list[int] | None:
-    """Size and time of a file that a widget names, wherever ComfyUI keeps such files; None when it is no file."""
+def stays_inside(name: str) -> bool:
+    """Whether a name can only be of something below the folder that it is looked for in, on any system."""
+    windows = PureWindowsPath(name)
+    return not (name.startswith("/") or windows.anchor or ".." in windows.parts)
+
+
+def file_stamp(name: str) -> list[Any] | None:
+    """Size and time of a file that a widget names, wherever ComfyUI keeps such files; None when it is no file.
+
+    A list of them for a name that several folders have: which of these files is meant, the widget's node knows.
+    """
     if not name or len(name) > 512 or "\n" in name:
         return None
     folders = [path for paths, _ in folder_paths.folder_names_and_paths.values() for path in paths]
     name, base = folder_paths.annotated_filepath(name)  # "picture.png [output]", as Load Image writes it
+    if not stays_inside(name):
+        return None
+    stamps: list[list[int]] = []
     for folder in [*folders, folder_paths.get_input_directory()] if base is None else [base]:
         path = os.path.join(folder, name)
         if os.path.isfile(path):
             status = os.stat(path)
-            return [status.st_size, status.st_mtime_ns]
-    return None
+            stamp = [status.st_size, status.st_mtime_ns]
+            stamps += [stamp] if stamp not in stamps else []
+    return stamps if len(stamps) > 1 else next(iter(stamps), None)

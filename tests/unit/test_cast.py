@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_encoder.storyboard import CastLine, Shot, Storyboard, StoryboardError, parse_storyboard, plan_sections
-from memory_encoder.storyboard.cast import with_cast
+from memory_encoder.storyboard.cast import is_in, with_cast
 
 MIRA = CastLine("a girl with red hair", "Mira")
 KITCHEN = CastLine("green tiles and a copper kettle", "the kitchen")
@@ -47,6 +47,17 @@ def test_a_name_without_spaces_around_it_is_found_in_scripts_that_have_none() ->
         with_cast("\u5c0f\u7f8e\u6325\u624b", [line])
         == "\u5c0f\u7f8e\uff0c\u7a7f\u9ec4\u8272\u96e8\u8863\uff0c\u6325\u624b"
     )
+
+
+def test_a_look_inside_of_another_look_or_word_is_not_said() -> None:
+    anna, man, woman = CastLine("a girl", "Anna"), CastLine("man in a coat", "Bo"), CastLine("woman in a coat", "Eva")
+    cast = (MIRA, anna, man, woman)
+    both = with_cast("Mira and Anna wave", cast)
+    assert both == "Mira, a girl with red hair, and Anna, a girl, wave"
+    assert [is_in(line, both, cast) for line in cast] == [True, True, False, False]
+    alone = with_cast("Mira waves at Eva", cast)
+    assert [is_in(line, alone, cast) for line in cast] == [True, False, False, True]
+    assert with_cast(both, cast) == both
 
 
 def test_the_look_of_the_film_stands_behind_every_prompt() -> None:

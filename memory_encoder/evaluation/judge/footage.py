@@ -91,7 +91,8 @@ class Footage:
     def _clip(self, index: int, held: Sequence[Stamped], tiny: Sequence[Stamped]) -> Clip:
         shot = self.storyboard.shots[index]
         prompt = with_cast(shot.prompt, self.storyboard.cast)
-        names = frozenset(line.name for line in self.storyboard.cast if line.name and is_in(line, prompt))
+        cast = self.storyboard.cast
+        names = frozenset(line.name for line in cast if line.name and is_in(line, prompt, cast))
         times, pictures = zip(*held, strict=True)
         small_times, small = zip(*tiny, strict=True)
         return Clip(
