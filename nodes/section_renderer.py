@@ -129,7 +129,7 @@ class SectionRenderer:
                 self.sampler,
                 expert.sigmas,
                 seed,
-                self._callback(steps),
+                self._callback(steps, inputs.lead),
                 inputs.noise_mask,
             )
             steps += len(expert.sigmas) - 1
@@ -163,8 +163,11 @@ class SectionRenderer:
             self.events.pictures(after, self.choice, section.index + 1)
         return after
 
-    def _callback(self, before: int) -> Callable[[int, Tensor, Tensor, int], None]:
+    def _callback(self, before: int, lead: int) -> Callable[[int, Tensor, Tensor, int], None]:
+        """Tells of each step, and shows the section without the `lead` latents in front of it."""
+
         def step(index: int, denoised: Tensor, x: Tensor, total: int) -> None:
+            denoised, x = denoised[:, :, lead:], x[:, :, lead:]
             self.progress.step(index, denoised, x, total)
             self.events.step(before + index + 1, denoised)
 

@@ -117,6 +117,7 @@ class Judge:
         patcher = load_lora(load_host(weights / HOST_NAME), variant.lora)
         first, *others = (load_encoder(path).requires_grad_(False) for path in variant.encoders)
         self.module = TrainingModule(first, patcher.model.diffusion_model, others=others)
+        self.bare = TrainingModule(first, load_host(weights / HOST_NAME).model.diffusion_model, others=others)
         self.untrained = untrained(self.module, seed=0)
         self.codec = TinyCodec(comfy)()
         self.text = load_text_encoder([TEXT_ENCODER], "wan")
@@ -140,7 +141,8 @@ class Judge:
         lr = self.lr(pictures[None], hr.shape[2])
         arguments = (name, pictures, hr, lr, self.module, {"context": self.text.encode("")}, self.codec.decode)
         return [
-            score_clip(*arguments, seed, untrained=self.untrained, history_guidance=history_guidance) for seed in seeds
+            score_clip(*arguments, seed, untrained=self.untrained, history_guidance=history_guidance, bare=self.bare)
+            for seed in seeds
         ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .identification import signature
+from .signatures import signature
 
 
 @dataclass(frozen=True)

@@ -13,39 +13,20 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..frames import evenly
+from .counted import counted
+from .signatures import signature
 
 CANDIDATES = 16
 ASKED = 8  # frames of a clip that are asked for, evenly chosen
-SIDE = 64  # pixels of the wider side at which frames are compared
 ALIKE = 0.95  # correlation above which two frames are taken for one
-FLAT = 1e-3  # contrast (root mean square, pictures 0..1) below which a frame shows nothing
-
-
-def signature(pictures: Tensor) -> Tensor:
-    """Frames [N,H,W,3] in 0..1 -> unit vectors [N,K] whose products are correlations; zero for a flat frame."""
-    height, width = pictures.shape[1:3]
-    scale = min(1.0, SIDE / max(height, width))
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    shrunk = [
-        F.interpolate(one[None].movedim(-1, 1).cpu().float(), size=size, mode="area") for one in pictures.detach()
-    ]
-    small = torch.cat(shrunk) if shrunk else torch.zeros(0, 3, *size)
-    x = (small - small.mean(dim=(2, 3), keepdim=True)).flatten(1)
-    contrast = x.square().mean(dim=1, keepdim=True).sqrt()
-    return torch.where(contrast > FLAT, F.normalize(x, dim=1), torch.zeros_like(x))
 
 
 def asked(original: Tensor) -> list[int]:
-    """Which frames of a clip [T,H,W,3] are asked for: at most ASKED of those that show something, evenly chosen."""
-    return _asked(signature(original))
-
-
-def _asked(signatures: Tensor) -> list[int]:
-    visible = [frame for frame, one in enumerate(signatures) if bool(one.any())]
-    return [visible[place] for place in evenly(len(visible), min(ASKED, len(visible)))]
+    """Which frames of a clip [T,H,W,3] are asked for: at most ASKED of those that are `counted`, evenly chosen."""
+    telling = counted(original).frames
+    return [telling[place] for place in evenly(len(telling), min(ASKED, len(telling)))]
 
 
 @dataclass
@@ -61,7 +42,7 @@ class Lineup:
         """original: frames [T,H,W,3] in 0..1 of a clip. shown: what each kind gives for the same frames, or for those
         `frames` of them, among which are all that `asked` names."""
         signatures = signature(original)
-        wanted = _asked(signatures)
+        wanted = asked(original)
         places = wanted if frames is None else [list(frames).index(frame) for frame in wanted]
         self._originals.append(signatures)
         self._asked.append(wanted)

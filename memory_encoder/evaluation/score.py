@@ -97,6 +97,7 @@ def score_clip(
     shift: float = 3.0,
     keep: Sequence[int] | None = None,
     whole_history: bool = True,
+    bare: Any = None,
 ) -> ClipScore:
     """Scores one clip. Beside its pictures those of one kind at a time are in RAM, and of each the frames to `keep`.
 
@@ -105,18 +106,22 @@ def score_clip(
     and conditioning. untrained: one whose encoders learned nothing; None leaves that kind out. horizon: the most memory
     tokens that the host sees, 0 for all. history_guidance: weight of every memory, see `recall.guided`. shift: of the
     sampler's timesteps. decode: latents -> pictures [B,T,H,W,3] in RAM. whole_history: whether FULL is drawn, which has
-    a token for each of the host's patches; without room for it on the card it is left out. The same seed draws the same
-    noise for every kind.
+    a token for each of the host's patches; without room for it on the card it is left out. bare: a TrainingModule of
+    the host without the memory's LoRA, for a host that has learned to read a whole history by itself: that LoRA reads
+    memory alone, and would spoil it. None draws FULL through `module`. The same seed draws the same noise for every
+    kind.
     """
     asked = counted(pictures)
     memory = module.compress(hr, lr, horizon)
     memories = {MEMORY: memory, NONE: None}
     if untrained is not None:
         memories[UNTRAINED] = untrained.compress(hr, lr, horizon)
-    if whole_history:
-        memories[FULL] = module.uncompressed(hr)
     plain = partial(module.predict, conditioning=conditioning)
     ways = {kind: (guided(plain, history_guidance), seen) for kind, seen in memories.items()}
+    if whole_history:
+        reader = bare or module
+        whole = guided(partial(reader.predict, conditioning=conditioning), history_guidance)
+        ways[FULL] = whole, reader.uncompressed(hr)
     if ways[MEMORY][0] is not plain:
         ways[UNGUIDED] = (plain, memory)
     drawn = {}  # all before the first is decoded, since a VAE may push the host out of the card's memory
@@ -192,16 +197,22 @@ def summary(scores: Sequence[ClipScore], facts: dict[str, Any], lineup: Lineup |
         metric: {kind: sum(score.values[metric][kind] for score in scores) / len(scores) for kind in kinds}
         for metric in scores[0].values
     }
+    telling = lineup.chance <= MOST_CHANCE
     numbers = {kind: sum(score.facts["numbers"][kind] for score in scores) / len(scores) for kind in kinds}
     clips = [
-        {"name": s.name, **{m: dict(v) for m, v in s.values.items()}, "identified": rates, **s.facts}
+        {"name": s.name, **{m: dict(v) for m, v in s.values.items()}, "identified": rates if telling else {}, **s.facts}
         for s, rates in zip(scores, lineup.rates_of_clips(), strict=True)
     ]
-    identified = {kind: rate for kind, rate in lineup.rates().items() if kind in kinds}
+    identified = {kind: rate for kind, rate in lineup.rates().items() if kind in kinds and telling}
     found = {"identified": identified, "chance": lineup.chance, "candidates": lineup.candidates}
     return {**means, **found, "numbers": numbers, "clips": clips, **facts}
 
 
+MOST_CHANCE = 1 / 8
+FEW = (
+    "Which frame is which was not asked: too few frames differ, so that a guess would often be right. Give more "
+    "clips, or longer ones."
+)
 COLUMNS = {"psnr": ("PSNR dB", 2), "ssim": ("SSIM", 3), "edges": ("edges", 3), "lpips": ("LPIPS", 3),
            "identified": ("identified", 3), "numbers": ("numbers a pixel", 4)}  # fmt: skip
 """Heads and digits of a report's table by metric."""
@@ -209,11 +220,12 @@ COLUMNS = {"psnr": ("PSNR dB", 2), "ssim": ("SSIM", 3), "edges": ("edges", 3), "
 
 def comparison(report: Mapping[str, Any]) -> str:
     """A report as a markdown table, a line for each kind."""
-    columns = {metric: column for metric, column in COLUMNS.items() if metric in report}
+    columns = {metric: column for metric, column in COLUMNS.items() if report.get(metric)}
     heads = ["", *(head for head, _ in columns.values())]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for kind in (kind for kind in KINDS if kind in report["psnr"]):
         found = [(report[metric].get(kind), digits) for metric, (_, digits) in columns.items()]
         cells = ["" if value is None else f"{value:.{digits}f}" for value, digits in found]
         lines.append("| " + " | ".join([LABELS[kind], *cells]) + " |")
-    return "\n".join([*lines, f"A guess identifies {report['chance']:.3f}."])
+    told = f"A guess identifies {report['chance']:.3f}." if report["identified"] else FEW
+    return "\n".join([*lines, told])

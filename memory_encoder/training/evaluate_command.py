@@ -85,7 +85,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
         trained = [read_trained_on(path) for path in encoder_files]
         shift = args.shift or drawing_shift(trained, patcher)
         print(what_is_measured(args, trained), flush=True)
-        judge = Judge(patcher, vae, encoders, text, args, shift)
+        # The tiny family's host has learned to read a whole history; others learn it with a LoRA or not at all.
+        bare = None if args.host else load_host(files["host"])
+        judge = Judge(patcher, vae, encoders, text, args, shift, bare)
         check_size(args, judge.codec.spatial)
         lora = files.get("lora")
         remarks = [*remarks_on(args, encoder_files, lora, clips), *lora_remarks(patcher, lora)]
@@ -209,8 +211,9 @@ class Judge:
         text: Any,
         args: argparse.Namespace,
         shift: float = 3.0,
+        bare: Any = None,
     ) -> None:
-        """shift: of the sampler's timesteps."""
+        """shift: of the sampler's timesteps. bare: the host without a LoRA, if it reads a whole history by itself."""
         model: Any = patcher.model
         self.uncropped = 1.0  # of the last clip, the share of its pictures that is seen
         self.codec, self.args, self.patcher, self.shift = codec(patcher, vae), args, patcher, shift
@@ -221,6 +224,10 @@ class Judge:
         self.module.others.requires_grad_(False)
         self.module.cast = getattr(model, "manual_cast_dtype", None)
         host = find_host(model.diffusion_model)
+        self.bare, self.bare_patcher = None, bare
+        if bare is not None:
+            self.bare = TrainingModule(first, bare.model.diffusion_model, others=others, guidance=args.guidance)
+            self.bare.cast = self.module.cast
         self.untrained = untrained(self.module, args.seed)
         for encoder in encoders:
             check_encoder(encoder.config, host)
@@ -239,6 +246,8 @@ class Judge:
         hr = self.codec.encode(pictures[None]).float()
         lr = lr_by_rate(pictures[None], latents, (encoder.config for encoder in self.module.encoders), self.codec)
         device = load_on_device(self.patcher)  # again for each clip, since the VAE may have pushed it out
+        if self.bare_patcher is not None:
+            load_on_device(self.bare_patcher)
         for encoder in (*self.module.encoders, *self.untrained.encoders):
             encoder.to(device)
         lr = {rate: value.to(device) for rate, value in lr.items()}
@@ -249,7 +258,7 @@ class Judge:
                 name, pictures, hr.to(device), lr, self.module, conditioning, self._decode, self.args.seed,
                 self.args.steps, self.untrained, self.args.horizon, self.args.history_guidance, self.shift,
                 sorted({*asked(pictures), *evenly(len(pictures), SHEET_COLUMNS)}),
-                self.args.whole_history or tokens <= MOST_OF_HISTORY,
+                self.args.whole_history or tokens <= MOST_OF_HISTORY, self.bare,
             )  # fmt: skip
         except torch.cuda.OutOfMemoryError as error:
             raise DatasetError(
