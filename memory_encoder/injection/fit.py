@@ -69,6 +69,25 @@ def check_memory(memory: Memory, host: Host, what: str = "Apply Video Memory") -
         check_kind("memory", Kind.of(part.config), Kind.of(host), cure)
 
 
+def check_latent_size(size: Sequence[int], noise_shape: Sequence[int], pixels: int | None = None) -> None:
+    """Raises ValueError when latents [B,C,T,H,W] are not of the memory's `size`: its tokens lie on another grid.
+
+    size: height and width in latents, zeros where not known. pixels: how many a latent has a side, where core says so.
+    Other nodes may plan for more than the latents, with an area in place of height and width; that passes.
+    """
+    found = tuple(noise_shape[3:])
+    if not any(size) or len(found) != 2 or found == (1, 1) or found == tuple(size):
+        return
+
+    def named(height: int, width: int) -> str:
+        return f"{width}x{height} latents" + (f" ({width * pixels}x{height * pixels} pixels)" if pixels else "")
+
+    raise ValueError(
+        f"latent is of {named(*found)}, but memory was made of {named(*size)}; give the latent the width and height of "
+        "the memory's history, or compress the history anew at those of the latent"
+    )
+
+
 def check_recall(memory: Memory) -> None:
     """Raises ValueError for a memory that cannot be asked for the film's frames."""
     if any(part.config.locked for part in memory.parts):

@@ -79,7 +79,7 @@ class HistoryGuidance:
                 return [shown] * len(conds)
             return [shown, *self._evaluate(args, [None, *conds[1:]], blind)[1:]]
         plain = self._evaluate(
-            args, conds, blind
+            args, [renamed(conds[0]), *conds[1:]], blind
         )  # both prompts without memory share one batch
         return [plain[0] + self.weight * (shown - plain[0]), *plain[1:]]
 

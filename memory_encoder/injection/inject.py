@@ -25,8 +25,9 @@ from ..phi.cross_attention import CrossMemory
 from ..phi.positions import lattice_coordinates
 from .cached import cached_patches, hooked
 from .compiled import compile_by_blocks, drops_guards, is_compiled, refuse_late, uncompiled
-from .fit import check_memory, needs_tokens
+from .fit import check_latent_size, check_memory, needs_tokens
 from .hosts import Host, HostError, MemoryTokens, find_host
+from .hosts.attention_patches import patches_within
 from .hosts.base import Block, BlockArgs, BlockPatch, Constants, Slot, scaling_of
 from .hosts.comfy_models import host_of_patcher
 from .saved_inputs import on_copies
@@ -67,9 +68,11 @@ def inject(
         return patched
     eager = (injected.cache is not None and drops_guards(patched)) or (injected.hooks_modules and is_compiled(patched))
     compile_by_blocks(patched, host.slots())
-    planned = Planned(injected, host)
-    patched.add_wrapper_with_key(DIFFUSION_MODEL, KEY, DiffusionModelWrapper(injected, eager=eager))
-    patched.add_wrapper_with_key(PREPARE_SAMPLING, KEY, PrepareSamplingWrapper(planned, eager))
+    planned, guardless = Planned(injected, host), drops_guards(patched)
+    patched.add_wrapper_with_key(
+        DIFFUSION_MODEL, KEY, DiffusionModelWrapper(injected, eager=eager, guardless=guardless)
+    )
+    patched.add_wrapper_with_key(PREPARE_SAMPLING, KEY, PrepareSamplingWrapper(planned, eager, guardless))
     patched.add_wrapper_with_key(CALC_COND_BATCH, KEY, CalcCondBatchWrapper(planned))
     patched.add_callback_with_key(ON_CLEANUP, KEY, injected.forget)
     return patched
@@ -95,12 +98,18 @@ def refuse_context_windows(model_options: dict[str, Any] | None, name: str = "mo
 class DiffusionModelWrapper:
     """Wraps one forward pass of the diffusion model (WrappersMP.DIFFUSION_MODEL).
 
-    eager: compiled blocks run as they are, see `compiled`.
+    eager: compiled blocks run as they are, see `compiled`. guardless: they do where others' patches are within them.
     """
 
-    def __init__(self, memory: InjectedMemory, gradient_checkpointing: bool = False, eager: bool = False) -> None:
+    def __init__(
+        self,
+        memory: InjectedMemory,
+        gradient_checkpointing: bool = False,
+        eager: bool = False,
+        guardless: bool = False,
+    ) -> None:
         self.memory = memory
-        self.gradient_checkpointing, self.eager = gradient_checkpointing, eager
+        self.gradient_checkpointing, self.eager, self.guardless = gradient_checkpointing, eager, guardless
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         # Arguments are found by name: their order has changed between versions of core.
@@ -122,7 +131,7 @@ class DiffusionModelWrapper:
         constants = memory.constants if fixed else Constants()
         state = MemoryTokens(tokens, rotary, memory.history_timestep, reading, video, constants)
         patches = self._patches(host, state, call.arguments)
-        options = with_patches(options, patches, state, self._run_block(host))
+        options = with_patches(options, patches, state, self._run_block(host, options))
         call.arguments["transformer_options"] = options
         try:
             return executor(*call.args, **call.kwargs)
@@ -131,12 +140,13 @@ class DiffusionModelWrapper:
             # where no backward pass reaches that one, the two would keep each other for good.
             options["patches_replace"]["dit"].clear()
 
-    def _run_block(self, host: Host) -> Callable[[Block], Block]:
+    def _run_block(self, host: Host, options: Mapping[str, Any]) -> Callable[[Block], Block]:
         if self.gradient_checkpointing:
             return partial(checkpointed, adds_in_place=host.adds_in_place)
         if torch.is_grad_enabled() and host.adds_in_place:
             return lambda block: on_copies(_as_it_is(block))
-        return (lambda block: uncompiled(_as_it_is(block))) if self.eager else _as_it_is
+        eager = self.eager or (self.guardless and patches_within(options))
+        return (lambda block: uncompiled(_as_it_is(block))) if eager else _as_it_is
 
     def _patches(self, host: Host, state: MemoryTokens, call: Mapping[str, Any]) -> dict[Slot, BlockPatch]:
         """The patches of all blocks for one forward pass, by the way the memory is read."""
@@ -230,13 +240,17 @@ class Planned:
 class PrepareSamplingWrapper:
     """Declares the memory to the VRAM planner by enlarging the noise shape (WrappersMP.PREPARE_SAMPLING)."""
 
-    def __init__(self, planned: Planned, eager: bool) -> None:
-        self.planned, self.eager = planned, eager
+    def __init__(self, planned: Planned, eager: bool, guardless: bool) -> None:
+        self.planned, self.eager, self.guardless = planned, eager, guardless
 
     def __call__(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
         refuse_context_windows(model.model_options)
         memory = self.planned.memory
-        refuse_late(model, memory.cache is not None and not self.eager, memory.hooks_modules and not self.eager)
+        pixels = getattr(model.model.latent_format, "spacial_downscale_ratio", None)  # not in older versions
+        check_latent_size(memory.size, noise_shape, pixels)
+        patched = patches_within(model.model_options.get("transformer_options", {}))
+        needs_guards = (memory.cache is not None and not self.eager) or (patched and not self.guardless)
+        refuse_late(model, needs_guards, memory.hooks_modules and not self.eager)
         memory.changing_weights = any("hooks" in one for conditioning in conds.values() for one in conditioning)
         shape = self.planned.enlarged(noise_shape, model.model.memory_required)
         return executor(model, shape, conds, *args, **kwargs)

@@ -71,6 +71,7 @@ class InjectedMemory:
 
     coordinates: [M,3], or [M,P,3] (see `phi.recent`). cache: makes the memory a cached one. cross: what encoders with
     cross-attention add. reading: what the host was trained to have beside it; its section_start is in the coordinates.
+    size: height and width of the latents that it was made of, zeros where that is not known.
     constants: what the steps of a run have in common. changing_weights: the host's weights are others in other steps.
     """
 
@@ -80,6 +81,7 @@ class InjectedMemory:
     cache: KeyValueCache | None = None
     cross: tuple[CrossMemory, ...] = ()
     reading: Reading = field(default_factory=Reading)
+    size: tuple[int, int] = (0, 0)
     constants: Constants = field(default_factory=Constants, repr=False)
     changing_weights: bool = field(default=False, repr=False)
 
@@ -167,7 +169,8 @@ def select_tokens(memory: VideoMemory, host: Host, settings: MemorySettings, tim
         tokens, coordinates = tokens[:, keep], coordinates[keep]
     cache = KeyValueCache(settings.cache_on) if attention_mode(memory, settings) == "cached" else None
     start = memory.config.section_start
-    return InjectedMemory(tokens, coordinates, settings.history_timestep, cache).offset_by(time_offset + start)
+    made = InjectedMemory(tokens, coordinates, settings.history_timestep, cache, size=memory.size)
+    return made.offset_by(time_offset + start)
 
 
 def kept_tokens(count: int, strength: float) -> Tensor:

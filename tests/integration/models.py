@@ -98,12 +98,16 @@ class TinyModel:
 
 
 def random_memory(host: Host, tokens: int, batch: int = 1, latents: int = 9, seed: int = 5) -> VideoMemory:
-    """A memory of exactly `tokens` tokens (the last third in the tail) at fractional places in a film of `latents`."""
+    """A memory of exactly `tokens` tokens (the last third in the tail) at fractional places in a film of `latents`.
+
+    Its pictures are of the size of the host's tiny models.
+    """
+    grid = (4, 6) if host.name == "wan" else (4, 4)
     g = torch.Generator().manual_seed(seed)
     config = EncoderConfig(host.name, host.width, host.latent_channels, channels=(8,), variant="without_lr")
     values = torch.randn(batch, tokens, host.width, generator=g)
-    places = torch.rand(tokens, 3, generator=g) * torch.tensor([latents, 4.0, 6.0])
-    size = (4 * host.patch[1], 6 * host.patch[2])
+    places = torch.rand(tokens, 3, generator=g) * torch.tensor([latents, *grid])
+    size = (grid[0] * host.patch[1], grid[1] * host.patch[2])
     done = tokens - tokens // 3
     return VideoMemory(
         config=config,

@@ -138,3 +138,36 @@ def test_a_model_compiled_after_the_memory_is_refused(models: TinyModels, keys: 
     late = replace(model, patcher=inject(model.patcher, memory(model, mode=mode)))
     with pytest.raises(HostError, match="put the node that compiles the model before Apply Video Memory"):
         sampled(model, by_core(late, keys))
+
+
+def centred(args: dict[str, Any]) -> Tensor:
+    """Another node's patch within a block, which mixes all rows that it sees."""
+    return args["x"] - 0.3 * args["x"].mean(dim=1, keepdim=True)
+
+
+def patched(patcher: Any) -> Any:
+    patcher = patcher.clone()
+    patcher.set_model_patch(centred, "attn2_patch")
+    return patcher
+
+
+@pytest.mark.parametrize("order", ["patch first", "memory first"])
+@pytest.mark.parametrize(("keys", "filtered"), [(None, True), (BLOCKS, True), (BLOCKS, False)])
+def test_a_patch_within_what_is_compiled_sees_the_video_alone(
+    models: TinyModels, keys: list[str] | None, filtered: bool, order: str
+) -> None:
+    model = models["wan_t2v"]
+    memories = [memory(model), memory(model, 31, seed=6)]
+    expected = [sampled(model, inject(patched(model.patcher), one)) for one in memories]
+    assert not torch.allclose(expected[0], sampled(model, inject(model.patcher, memories[0])), atol=1e-3)
+    patcher = by_core(model, keys, filtered)
+    for one, wanted in zip(memories, expected, strict=True):
+        got = inject(patched(patcher), one) if order == "patch first" else patched(inject(patcher, one))
+        torch.testing.assert_close(sampled(model, got), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_blocks_compiled_without_guards_after_the_memory_are_refused_beside_patches(models: TinyModels) -> None:
+    model = models["wan_t2v"]
+    late = replace(model, patcher=patched(inject(model.patcher, memory(model))))
+    with pytest.raises(HostError, match="put the node that compiles the model before Apply Video Memory"):
+        sampled(model, by_core(late, BLOCKS))

@@ -15,7 +15,7 @@ from memory_encoder.memory.video_memory import VideoMemory
 from tests.integration.models import BUILDERS, Recorder, TinyModel, TinyModels, random_memory
 
 TOKENS = 25
-WINDOW = 2 * 4 * 6  # tokens of two uncompressed latent frames of the memory
+WINDOW = 2  # uncompressed latent frames of the memory
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +49,25 @@ def growth(model: TinyModel, patcher: Any, batch: int, planned: list[tuple[float
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("name", [name for name in BUILDERS if name != "hunyuan_plain"])
 @pytest.mark.parametrize(
-    ("settings", "tokens"),
-    [(MemorySettings(), TOKENS), (MemorySettings(sliding_window=2), TOKENS + WINDOW), (MemorySettings(strength=0), 0)],
+    ("settings", "tokens", "frames"),
+    [
+        (MemorySettings(), TOKENS, 0),
+        (MemorySettings(sliding_window=WINDOW), TOKENS, WINDOW),
+        (MemorySettings(strength=0), 0, 0),
+    ],
     ids=["full", "window", "strength 0"],
 )
 def test_planned_memory_grows_with_the_sequence(
-    models: TinyModels, planned: list[tuple[float, float]], name: str, batch: int, settings: Any, tokens: int
+    models: TinyModels,
+    planned: list[tuple[float, float]],
+    name: str,
+    batch: int,
+    settings: Any,
+    tokens: int,
+    frames: int,
 ) -> None:
     model = models[name]
+    tokens += frames * model.video_tokens // model.size[1]
     patcher = inject(model.patcher, random_memory(model.host, TOKENS), settings)
     expected = (model.video_tokens + tokens) / model.video_tokens
     assert growth(model, patcher, batch, planned) == pytest.approx([expected] * 2, rel=1e-9)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from memory_encoder.injection.fit import check_latent_size
 from memory_encoder.injection.hosts import HostError, find_host
 from memory_encoder.injection.inject import inject
 from memory_encoder.injection.selection import MemorySettings
 from memory_encoder.memory.video_memory import VideoMemory
-from tests.integration.models import TinyModel, TinyModels, hunyuan_patcher, random_memory, wan_patcher
+from tests.integration.models import Recorder, TinyModel, TinyModels, hunyuan_patcher, random_memory, wan_patcher
 
 # Modules of core with further classes that are built on WanModel.
 WAN_MODULES = ["model", "ar_model", "model_animate", "model_wandancer"]
@@ -115,3 +116,33 @@ def test_a_mean_flow_hunyuan_asks_for_the_timestep_it_can_take(comfy: Any) -> No
         model.sample(inject(model.patcher, memory))
     result = model.sample(inject(model.patcher, memory, MemorySettings(history_timestep="same")))
     assert result.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["wan_t2v", "hunyuan15_t2v"])
+def test_a_latent_of_another_size_than_the_memory_is_refused_before_sampling(models: TinyModels, name: str) -> None:
+    model = models[name]
+    recorder = Recorder()
+    patcher = recorder.on(inject(model.patcher, random_memory(model.host, 7)))
+    height, width = model.size[2:]
+    turned = replace(model, size=(*model.size[:2], width, height + 2))
+    side = 16 if name == "hunyuan15_t2v" else 8
+    message = (
+        rf"latent is of {height + 2}x{width} latents \({side * (height + 2)}x{side * width} pixels\), but memory was "
+        rf"made of {width}x{height} latents \({side * width}x{side * height} pixels\); give the latent"
+    )
+    with pytest.raises(ValueError, match=message):
+        turned.sample(patcher)
+    assert not recorder.shapes
+    assert model.sample(patcher).isfinite().all() and recorder.shapes
+
+
+def test_a_latent_passes_where_its_size_or_the_memorys_is_not_known() -> None:
+    for size, shape in (
+        ((0, 0), (1, 16, 3, 8, 12)),
+        ((12, 8), (1, 1, 4608)),  # nested latents, which core packs
+        ((12, 8), (1, 16, 700, 1, 1)),
+        ((8, 12), (1, 16, 3, 8, 12)),
+    ):
+        check_latent_size(size, shape, 8)
+    with pytest.raises(ValueError, match=r"latent is of 12x8 latents, but memory was made of 8x12 latents; give"):
+        check_latent_size((12, 8), (1, 16, 3, 8, 12))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import attention_patches
 from .base import (
     Block,
     BlockArgs,
@@ -146,6 +147,7 @@ class _HunyuanMemoryPass:
             "vec": (vec if vec.ndim == 2 else vec[:, -1]) + self.to_zero.to(vec),
             "pe": self._pe.of(args["pe"], self._places),
             "attention_mask": None if mask is None else torch.nn.functional.pad(mask[..., :text], (0, self.tokens)),
+            **attention_patches.of_memory(args, attention_patches.HUNYUAN),
         }
         # Core's blocks add in place.
         if "txt" in args:
@@ -215,6 +217,7 @@ class _HunyuanPatch:
             "img": self.memory.behind(args["img"]),
             "pe": self._pe.of(args["pe"], self._places),
             "attention_mask": None if mask is None else self._mask.of(mask, self._shown),
+            **attention_patches.of_video(args, self.memory.tokens.shape[1], attention_patches.HUNYUAN),
         }
 
     @property

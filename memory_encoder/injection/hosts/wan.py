@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import attention_patches
 from .base import (
     HOOK,
     Block,
@@ -109,6 +110,7 @@ class _WanPatch:
         changed: BlockArgs = {"img": self.memory.behind(video), "vec": self._vec[2], "pe": pe}
         if reading.key_scale is not None:
             changed[HOOK] = _scaled_keys(reading.key_scale[index].to(video), memory.shape[1], self.model.num_heads)
+        changed |= attention_patches.of_video(args, memory.shape[1], attention_patches.WAN)
         text = self.model.blocks[index].cross_attn
         with without_text(text, memory.shape[1]) if reading.skips_text else contextlib.nullcontext():
             out = block({**args, **changed})
@@ -173,7 +175,8 @@ class _WanMemoryPass:
 
     def arguments(self, args: BlockArgs) -> BlockArgs:
         vec = at_zero(self.model, args["vec"], self.memory.constants)
-        return {**args, "img": self.memory.tokens, "vec": vec, "pe": self.memory.rotary.to(args["pe"])}
+        changed = {"img": self.memory.tokens, "vec": vec, "pe": self.memory.rotary.to(args["pe"])}
+        return {**args, **changed, **attention_patches.of_memory(args, attention_patches.WAN)}
 
     def receive(self, out: BlockArgs) -> None:
         self.memory.tokens = out["img"]
