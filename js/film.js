@@ -12,6 +12,7 @@ import { HEIGHT, STYLE } from "./film/style.mjs";
 import { branchName, formatLocks, formatRedo, parseLocks, parseRedo } from "./film/takes.mjs";
 import { FilmView } from "./film/view.mjs";
 import { followComfy, t } from "./i18n.mjs";
+import { OpenViews } from "./open_views.mjs";
 import { addPanel, after, changed, hide, isLinked, setWidgets, textOf, widgetOf } from "./panel.mjs";
 import { said } from "./said.mjs";
 
@@ -20,7 +21,7 @@ const WIDTH = 480; // three sections side by side
 const BRANCH = ["film", "branch_film", "branch_section", "redo", "locks", "pictures"]; // what a branch writes
 const OPENING = ["history", "start_image"]; // a branch has that of its film
 const QUIET = 3000; // milliseconds without a message after which a run is looked up: another tab gets its messages
-const open = new Set();
+const views = new OpenViews();
 
 class FilmOnNode {
   constructor(node) {
@@ -50,8 +51,11 @@ class FilmOnNode {
     }
     after(node, "onConfigure", () => this.refresh());
     after(node, "onConnectionsChange", () => this.refresh());
-    after(node, "onRemoved", () => this.close());
-    open.add(this);
+    views.follow(this);
+  }
+
+  open() {
+    this.view.open();
     this.refresh();
   }
 
@@ -97,6 +101,7 @@ class FilmOnNode {
 
   /** Reads what is on disk of the film that the node names, and how far a run is with it. */
   async read() {
+    if (!views.has(this)) return undefined;
     const { heard } = this;
     const film = textOf(this.node, "film") ?? this.film;
     if (film === null) return this.view.show(emptyFilm(), "");
@@ -105,14 +110,14 @@ class FilmOnNode {
     try {
       const answer = await api.fetchApi(filmPath(film));
       const data = await answer.json();
-      if (film !== this.film) return;
+      if (film !== this.film || !views.has(this)) return undefined;
       if (heard !== this.heard) delete data.run, delete data.queue; // what was said meanwhile is newer
       if (answer.ok) this.view.show(withDisk(this.view.state, data), "");
       else this.view.show(emptyFilm(film), said(data.error) ?? `HTTP ${answer.status}`);
     } catch (error) {
       this.view.show(this.view.state, String(error.message ?? error));
     }
-    this.follow();
+    return this.follow();
   }
 
   /** Asks again when nothing more is heard of a run, or of one that is to come. */
@@ -163,7 +168,6 @@ class FilmOnNode {
   }
 
   close() {
-    open.delete(this);
     clearTimeout(this.timer);
     this.view.close();
   }
@@ -173,14 +177,14 @@ app.registerExtension({
   name: "VideoMemory.Film",
   setup() {
     followComfy(app);
-    const all = (act) => (event) => open.forEach((view) => act(view, event.detail ?? {}));
+    const all = (act) => (event) => views.live().forEach((view) => act(view, event.detail ?? {}));
     api.addEventListener("video_memory.section", all((view, data) => view.message(data)));
     api.addEventListener("execution_error", all((view, data) => view.ended("failed", data)));
     api.addEventListener("execution_interrupted", all((view, data) => view.ended("stopped", data)));
     api.addEventListener("execution_success", all((view) => view.finished()));
     for (const name of ["status", "executing"]) api.addEventListener(name, all((view) => view.queued()));
     // Another tab may have gone on with a film meanwhile.
-    document.addEventListener("visibilitychange", () => document.hidden || open.forEach((view) => view.refresh()));
+    document.addEventListener("visibilitychange", () => document.hidden || views.live().forEach((view) => view.refresh()));
   },
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;

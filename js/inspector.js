@@ -9,12 +9,13 @@ import { batchFrames } from "./inspector/frames.mjs";
 import { Scrubber } from "./inspector/scrubber.mjs";
 import { SCRUBBER_HEIGHT, STYLE, TIMELINE_HEIGHT } from "./inspector/style.mjs";
 import { Timeline } from "./inspector/timeline.mjs";
+import { OpenViews } from "./open_views.mjs";
 import { onOutput } from "./outputs.mjs";
 import { addPanel, after, isLinked, setWidgets, widgetOf } from "./panel.mjs";
 
 const [RETRIEVE, REPORT] = ["VideoMemoryRetrieve", "VideoMemoryRetrievalReport"];
 const DEPTH = 6; // links from Retrieve Frames to its report: VAE Decode, cropping, scaling
-const open = new Set();
+const views = new OpenViews();
 
 const fileAddress = (file) => api.apiURL(`/view?${new URLSearchParams(file)}`);
 
@@ -30,10 +31,9 @@ class Inspector {
     addPanel(node, "memory_inspector", this.root, { minWidth: 400, height, label: t("inspector.view") });
     onOutput(node, (output) => this.executed(output));
     after(node, "onConfigure", () => setTimeout(() => this.show()));
-    after(node, "onRemoved", () => open.delete(this));
     const frames = widgetOf(node, "frame_indices");
     if (frames) after(frames, "callback", () => this.show());
-    open.add(this);
+    views.follow(this);
     this.show();
   }
 
@@ -43,7 +43,7 @@ class Inspector {
     if (pairs) {
       this.pairs = pairs;
       // Retrieve Frames shows the pairs of its report as well, with the frames' numbers in the film.
-      open.forEach((other) => other.timeline && other.reports().includes(this.node) && other.compared(pairs));
+      views.live().forEach((other) => other.timeline && other.reports().includes(this.node) && other.compared(pairs));
     }
     if (memory) this.memory = memory;
     if (pairs || memory) this.show();

@@ -4,6 +4,7 @@ import { api } from "/scripts/api.js";
 import { app } from "/scripts/app.js";
 
 import { LastRuns } from "./last_runs.mjs";
+import { isLive } from "./live.mjs";
 import { after } from "./panel.mjs";
 
 const runs = new LastRuns(lastRun);
@@ -16,14 +17,15 @@ export function onOutput(node, take) {
 }
 
 async function restore(node, take) {
-  const inSubgraph = node.graph?.isRootGraph === false;
+  if (!isLive(node)) return;
+  const inSubgraph = node.graph.isRootGraph === false;
   const kept = () => app.nodeOutputs?.[inSubgraph ? `${node.graph.id}:${node.id}` : String(node.id)];
   const found = kept() ?? (inSubgraph ? undefined : await ofServer(node)); // there nodes run under other numbers
-  if (node.graph && found) take(kept() ?? found); // a run that has ended meanwhile is newer
+  if (found && isLive(node)) take(kept() ?? found); // a run that has ended meanwhile is newer
 }
 
 async function ofServer({ graph, id, comfyClass }) {
-  if (!graph?.id) return undefined;
+  if (!graph.id) return undefined;
   const { prompt, outputs } = await runs.of(graph.id);
   return prompt?.[2]?.[id]?.class_type === comfyClass ? outputs?.[id] : undefined;
 }

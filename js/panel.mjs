@@ -1,5 +1,7 @@
 /** How the pack's views live on nodes, in both renderers, and how they change the workflow. */
 
+import { isLive } from "./live.mjs";
+
 const MARGIN = 10; // around an element on the classic canvas, which counts it to the element's height
 
 /**
@@ -33,7 +35,7 @@ export function addPanel(node, name, root, { minWidth, height, label }) {
 function takePlace(node, name, root) {
   let frames = 60;
   const look = () => {
-    if (node.graph?.getNodeById(node.id) !== node) return; // gone itself, by another undo
+    if (!isLive(node)) return; // gone itself, by another undo
     const old = root.isConnected ? null : document.querySelector(`[data-node-id="${CSS.escape(String(node.id))}"] [data-vm-panel="${name}"]`);
     old?.replaceWith(root);
     if ((frames -= 1) > 0) requestAnimationFrame(look);

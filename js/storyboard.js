@@ -4,6 +4,8 @@ import { api } from "/scripts/api.js";
 import { app } from "/scripts/app.js";
 
 import { followComfy, t } from "./i18n.mjs";
+import { isLive } from "./live.mjs";
+import { OpenViews } from "./open_views.mjs";
 import { onOutput } from "./outputs.mjs";
 import { addPanel, after } from "./panel.mjs";
 import { shareWithCanvas } from "./storyboard/comfy.mjs";
@@ -17,6 +19,8 @@ const [WIDTH, HEIGHT] = [700, 560];
 /** ComfyUI's undo removes a node and makes it anew: what the old ones' editors showed, by workflow and node, for the new ones. */
 const removed = new Map();
 const STAYS = 1000; // ms; an undo is done before that
+
+const views = new OpenViews();
 
 const send = (body) => api.fetchApi(ROUTE, { method: "POST", headers: { "Content-Type": "application/json" }, body });
 
@@ -33,15 +37,11 @@ function attach(node) {
   const editor = new StoryboardEditor(app, node, widget, send, new Pictures(api));
   shareWithCanvas(app, editor.element);
   const panel = addPanel(node, "storyboard_editor", editor.element, { minWidth: WIDTH, height: HEIGHT, label: t("storyboard.editor") });
-  const refresh = soon(() => node.graph && editor.refresh());
+  const refresh = soon(() => isLive(node) && editor.refresh());
   for (const input of node.widgets) if (input !== panel) after(input, "callback", refresh);
   after(node, "onConnectionsChange", refresh);
   let place = null; // where the node was, which it no longer knows when it is removed
-  after(node, "onAdded", () => {
-    place = placeOf(node);
-    api.addEventListener("graphChanged", refresh);
-    editor.open();
-  });
+  after(node, "onAdded", () => (place = placeOf(node)));
   after(node, "onConfigure", () => {
     adoptView(node, editor);
     refresh();
@@ -51,9 +51,8 @@ function attach(node) {
     const view = editor.view();
     removed.set(place, view);
     setTimeout(() => removed.get(place) === view && removed.delete(place), STAYS);
-    api.removeEventListener("graphChanged", refresh);
-    editor.close();
   });
+  views.follow({ node, refresh, open: () => editor.open(), close: () => editor.close() });
 }
 
 /** Runs at most once in a frame, when the graph has settled. */
@@ -86,7 +85,10 @@ function adoptView(node, editor) {
 
 app.registerExtension({
   name: "VideoMemory.Storyboard",
-  setup: addStyles,
+  setup() {
+    addStyles();
+    api.addEventListener("graphChanged", () => views.live().forEach((view) => view.refresh()));
+  },
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;
     followComfy(app);

@@ -5,13 +5,14 @@ import { app } from "/scripts/app.js";
 
 import { debounced, style } from "./dom.mjs";
 import { followComfy, t } from "./i18n.mjs";
+import { OpenViews } from "./open_views.mjs";
 import { addPanel, after, isLinked, textOf, widgetOf } from "./panel.mjs";
 import { said } from "./said.mjs";
 import { emptyRun, withDisk, withEnd, withMessage } from "./training/losses.mjs";
 import { STYLE } from "./training/style.mjs";
 import { HEIGHT, runPath, TrainingView } from "./training/view.mjs";
 
-const open = new Set();
+const views = new OpenViews();
 
 class TrainingOnNode {
   constructor(node) {
@@ -25,12 +26,16 @@ class TrainingOnNode {
     if (widget) after(widget, "callback", () => this.refresh());
     after(node, "onConfigure", () => this.refresh());
     after(node, "onConnectionsChange", () => this.view.show());
-    after(node, "onRemoved", () => this.close());
-    open.add(this);
+    views.follow(this);
+  }
+
+  open() {
+    this.view.open();
     this.refresh();
   }
 
   async read() {
+    if (!views.has(this)) return;
     const run = textOf(this.node, "run") ?? this.run;
     if (run === null) return;
     if (run !== this.run) this.show(emptyRun(run));
@@ -68,7 +73,6 @@ class TrainingOnNode {
   }
 
   close() {
-    open.delete(this);
     this.view.close();
   }
 }
@@ -77,7 +81,7 @@ app.registerExtension({
   name: "VideoMemory.Training",
   setup() {
     followComfy(app);
-    const all = (act) => (event) => open.forEach((view) => act(view, event.detail ?? {}));
+    const all = (act) => (event) => views.live().forEach((view) => act(view, event.detail ?? {}));
     api.addEventListener("video_memory.training", all((view, data) => view.message(data)));
     for (const end of ["error", "interrupted", "success"]) api.addEventListener(`execution_${end}`, all((view, data) => view.ended(data)));
   },

@@ -79,8 +79,6 @@ export class FilmView {
     this.root = element("div", { class: "vm-film" }, ...parts);
     // After a reload the chosen section is known before there is room to show it in.
     this.observer = new ResizeObserver(() => this.reveal());
-    this.observer.observe(this.strip);
-    this.leaveWheel = ownWheel(this.strip, (event) => this.wheel(event));
     this.show();
   }
 
@@ -240,7 +238,13 @@ export class FilmView {
     return this.host.address(clipPath(this.state.film, tile, still));
   }
 
-  /** Ends what goes on by itself; the node is gone. */
+  /** Begins what goes on by itself; the node is in the workflow. */
+  open() {
+    this.observer.observe(this.strip);
+    this.leaveWheel = ownWheel(this.strip, (event) => this.wheel(event));
+  }
+
+  /** Ends it; the node is gone. */
   close() {
     this.player.stop();
     this.compare.close();

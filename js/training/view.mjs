@@ -20,14 +20,13 @@ export class TrainingView {
     this.details = element("div", { class: "vm-train-details", hidden: true });
     this.canvas = element("canvas", { class: "vm-train-curve", role: "img" });
     this.picture = element("img", { draggable: false, alt: t("training.recalled") });
-    this.open = element("button", { type: "button", class: "vm-train-picture", title: t("training.open"), "aria-label": t("training.open"), onclick: () => this.enlarge() }, this.picture);
+    this.opener = element("button", { type: "button", class: "vm-train-picture", title: t("training.open"), "aria-label": t("training.open"), onclick: () => this.enlarge() }, this.picture);
     this.none = element("div", { class: "vm-train-none" });
     // The picture of an earlier run may have been deleted since.
     this.picture.onerror = () => this.showPicture(false);
     this.picture.onload = () => this.showPicture(true);
-    this.root = element("div", { class: "vm-train" }, element("div", { class: "vm-train-head" }, this.status, this.legend), this.details, this.canvas, this.open, this.none);
+    this.root = element("div", { class: "vm-train" }, element("div", { class: "vm-train-head" }, this.status, this.legend), this.details, this.canvas, this.opener, this.none);
     this.watch = new ResizeObserver(() => this.draw());
-    this.watch.observe(this.canvas);
     this.showPicture(false);
     this.show();
   }
@@ -56,13 +55,13 @@ export class TrainingView {
   }
 
   showPicture(shown) {
-    update(this.open, "hidden", !shown);
+    update(this.opener, "hidden", !shown);
   }
 
   /** As large as the screen, and back. */
   enlarge() {
     if (document.fullscreenElement) document.exitFullscreen();
-    else this.open.requestFullscreen?.();
+    else this.opener.requestFullscreen?.();
   }
 
   draw() {
@@ -76,9 +75,16 @@ export class TrainingView {
     });
   }
 
+  /** Begins to watch its size; the node is in the workflow. */
+  open() {
+    this.watch.observe(this.canvas);
+  }
+
+  /** Ends what goes on by itself; the node is gone. */
   close() {
     this.watch.disconnect();
     cancelAnimationFrame(this.drawing);
+    this.drawing = 0;
   }
 }
 
