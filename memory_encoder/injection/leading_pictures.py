@@ -54,7 +54,7 @@ class _PicturesWrapper:
         options = call.arguments["transformer_options"]
         rotary = moved_section(host, x, -float(len(self.times)), options, self.constants, self.times)
         places: Once[Tensor] = Once()
-        apart = half_alone(len(self.times) * rotary.shape[1] // x.shape[2])
+        apart = half_alone(len(self.times), rotary.shape[1] // x.shape[2])
 
         def make(pe: Tensor) -> Tensor:
             return torch.cat([rotary.to(pe), pe[:, rotary.shape[1] :]], dim=1)
@@ -64,26 +64,31 @@ class _PicturesWrapper:
 
         nothing = MemoryTokens(x.new_zeros(0), rotary, "same")
         patches = dict.fromkeys(host.slots(), moved)
-        call.arguments["x"] = self._noised(x, options["sigmas"])
+        self._make_noisy(x, options["sigmas"])
         call.arguments["transformer_options"] = with_patches(options, patches, nothing)
         return executor(*call.args, **call.kwargs)
 
-    def _noised(self, x: Tensor, sigmas: Tensor) -> Tensor:
-        """x [B,C+4+C,T,h,w] with the pictures in its last channels, at the noise of this step, as its first latents."""
+    def _make_noisy(self, x: Tensor, sigmas: Tensor) -> None:
+        """Puts the pictures, which lie in the last channels of x [B,C+4+C,T,h,w], at the noise of this step into its
+        first latents. In place, since core has put these channels together for this pass alone."""
         count, channels = len(self.times), self.noise.shape[1]
         sigma, noise = sigmas[0].to(x.device, torch.float32), self.noise.to(x.device, torch.float32)
-        x = x.clone()
         x[:, :channels, :count] = (1 - sigma) * x[:, -channels:, :count].float() + sigma * noise
-        return x
 
 
-def half_alone(rows: int) -> Callable[..., Tensor]:
-    """A hook on self-attention [B,L,D]: its first rows get the mean of what they see of all and of themselves alone."""
+def half_alone(pictures: int, size: int) -> Callable[..., Tensor]:
+    """A hook on self-attention [B,L,D]: its first rows get the mean of what they see of all and of themselves alone.
+
+    pictures: how many there are, of `size` rows each.
+    """
+    rows = pictures * size
 
     def hook(attention: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         out = attention(q, k, v, *args, **kwargs)
-        alone = attention(q[:, :rows], k[:, :rows], v[:, :rows], *args, **kwargs)
-        out[:, :rows].mul_(0.5).add_(alone, alpha=0.5)
+        for start in range(0, rows, size):  # one by one, so that this takes no memory worth counting
+            picture = slice(start, start + size)
+            alone = attention(q[:, picture], k[:, :rows], v[:, :rows], *args, **kwargs)
+            out[:, picture].mul_(0.5).add_(alone, alpha=0.5)
         return out
 
     return hook

@@ -135,10 +135,14 @@ def test_the_node_takes_what_cores_dataset_node_makes(
     clips = [torch.rand(9, HEIGHT, WIDTH, 3), torch.rand(9, HEIGHT, WIDTH, 3)]
     with torch.inference_mode():
         made = make.execute(clips, [load_vae(files["vae"])], [words.HashTextEncoder()], ["Mira waves", "rain"])
-    dataset, report = run(node, files, folder=[""], latents=made.args[0], conditioning=made.args[1]).args
+    given = {"folder": [""], "latents": made.args[0], "conditioning": made.args[1]}
+    dataset, report = run(node, files, **given, clip=None).args
     assert [s.hr.shape for s in dataset] == [(16, 3, 6, 8)] * 2 and "2 windows in memory" in report
     assert torch.equal(dataset.conditioning(dataset[1].prompt).cross_attn, words.encode_words(["rain"]))
     assert not dataset[0].hr.is_inference()
+    for unused, inputs in (("clip", given), ("conditioning", {"conditioning": made.args[1]})):
+        with pytest.raises(ValueError, match=f"^{unused} is "):
+            run(node, files, **inputs)
 
 
 def test_a_node_combines_two_datasets_and_says_their_shares(

@@ -41,8 +41,9 @@ class Calls:
         self.made: list[tuple[tuple[Any, ...], dict[str, Any], Tensor]] = []
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        came = args[0].clone()
         out = executor(*args, **kwargs)
-        self.made.append((args, kwargs, out.clone()))
+        self.made.append(((came, *args[1:]), kwargs, out.clone()))
         return out
 
     def on(self, patcher: Any) -> Any:
