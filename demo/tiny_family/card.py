@@ -18,7 +18,7 @@ from memory_encoder.files import write_bytes
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 RATES = ("2x2x1", "2x2x2", "4x4x2")
-GROUPS = {"real": "4 real clips", "procedural": "4 films"}
+GROUPS = {"real": "3 real clips", "procedural": "4 films"}
 SHOWN = {  # how a row is called, by what was measured; what needs no memory stands below it
     "memory": "**its memory**",
     "unguided": "its memory, without history guidance",
@@ -30,11 +30,11 @@ SHOWN = {  # how a row is called, by what was measured; what needs no memory sta
     "low_resolution": "the LR picture that these are made of, blown up",
     "frame_before": "the frame before",
     "none": "nothing",
-    "full": "the whole history",
+    "full": "the whole history, by the host alone",
     "vae": "VAE alone",
 }
 FILM_MEASURES = {"picture": 2, "character": 2, "clothes": 1, "lingering": 0}  # digits
-SEEN = {"memory": "**its memory**", "other": "another film's memory", "none": "no memory", "full": "whole history"}
+SEEN = {"memory": "**its memory**", "other": "another film's memory", "none": "no memory", "full": "whole history, through the memory's LoRA"}
 
 
 def measured(kind: str, rate: str) -> dict[str, Any]:
@@ -84,8 +84,8 @@ def _signed(found: Mapping[str, float], scale: int, digits: int) -> str:
 
 
 def _cell(found: Mapping[str, Any], kind: str) -> str:
-    decibels, ssim = found["psnr"][kind]["mean"], found["ssim"][kind]["mean"]
-    return f"{decibels:.1f} ({ssim:.2f}), {found['identified'][kind]['mean']:.0%}"
+    decibels, ssim, edges, told = (found[metric][kind]["mean"] for metric in ("psnr", "ssim", "edges", "identified"))
+    return f"{decibels:.1f} ({ssim:.2f}, {edges:.2f}), {told:.0%}".replace("-0.00", "0.00")
 
 
 def film_table() -> str:
