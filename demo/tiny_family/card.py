@@ -34,7 +34,12 @@ SHOWN = {  # how a row is called, by what was measured; what needs no memory sta
     "vae": "VAE alone",
 }
 FILM_MEASURES = {"picture": 2, "character": 2, "clothes": 1, "lingering": 0}  # digits
-SEEN = {"memory": "**its memory**", "other": "another film's memory", "none": "no memory", "full": "whole history, through the memory's LoRA"}
+SEEN = {
+    "memory": "**its memory**",
+    "other": "another film's memory",
+    "none": "no memory",
+    "full": "whole history, through the memory's LoRA",
+}
 
 
 def measured(kind: str, rate: str) -> dict[str, Any]:
