@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from demo.tiny_family.characters import CLOTHES, HAIR, random_cast
 from demo.tiny_family.clips import HELD_OUT, list_clips, resize_short_side
+from demo.tiny_family.install import WEIGHTS
 from demo.tiny_family.procedural import Film, contact_sheet, make_film
+from memory_encoder.training.run_files import clips_trained_on
 
 # The start of the vector of "mira", computed once.
 GOLDEN = [-0.578497, -0.84943, -0.55321, -0.744669]
@@ -144,6 +146,15 @@ def test_training_clips_and_held_out_clips_are_disjoint(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"clips": entries}))
     assert [c.name for c in list_clips(tmp_path / "clips")] == ["other.mp4"]
     assert {c.name for c in list_clips(tmp_path / "clips", held_out=True)} == set(HELD_OUT)
+
+
+def test_an_evaluation_knows_what_the_family_was_trained_on() -> None:
+    memories = sorted(WEIGHTS.glob("tiny_memory_?x?x?.safetensors"))
+    assert len(memories) == 3
+    for memory in memories:
+        trained = clips_trained_on(memory)
+        assert {"asl/asl_brother.mkv", "asl_brother.mkv"} <= trained and not trained & {*HELD_OUT}
+    assert {*HELD_OUT} == {*(WEIGHTS / "heldout.txt").read_text().splitlines()}
 
 
 def test_text_vectors_are_the_same_on_every_machine(text_encoder: ModuleType) -> None:
