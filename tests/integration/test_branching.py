@@ -179,3 +179,8 @@ def test_cut_join_branch_and_save_work_through_the_api(
         names = sorted(path.name for path in server.files(entry) if path.suffix == ".mp4")
         assert names == ["copy_00001_.mp4", "second_00001_.mp4"]
         assert "17 frames" in entry["outputs"]["film"]["text"][0]
+
+
+def test_a_film_is_no_branch_of_itself_however_its_name_is_composed(world: World) -> None:
+    with pytest.raises(ValueError, match="is the film itself"):
+        world.film("Caf\u00e9", "a street", branch_film="Cafe\u0301", branch_section=1)

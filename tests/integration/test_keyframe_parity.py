@@ -57,8 +57,12 @@ def pictures_of(count: int, seed: int) -> Tensor:
     return torch.randint(0, 256, (count, 48, 64, 3), generator=torch.Generator().manual_seed(seed)) / 255
 
 
-def sampled(world: World, model: TinyModel, pictures: int, given: int, step: int = 0) -> tuple[Calls, Tensor, Any]:
-    """One section of our sampler: the calls of the model, its latents, and the patched model."""
+def sampled(
+    world: World, model: TinyModel, pictures: int, given: int, step: int = 0, told: list[Any] | None = None
+) -> tuple[Calls, Tensor, Any]:
+    """One section of our sampler: the calls of the model, its latents, and the patched model. told: of each step, what
+    a preview is made of."""
+    told = [] if told is None else told
     pack = lambda name: importlib.import_module(f"{PACK}.{name}")  # noqa: E731
     keyframes, choice = pack("memory_encoder.memory.keyframe_memory"), pack("memory_encoder.memory.picture_choice")
     encoder = world.call(
@@ -77,7 +81,7 @@ def sampled(world: World, model: TinyModel, pictures: int, given: int, step: int
     codec = pack("nodes.runtime.compress").codec_for(patcher, vae)
     renderer = pack("nodes.section_renderer")
     quiet = SimpleNamespace(
-        step=lambda *a: None, advance=lambda *a: None, sampling=lambda *a: None, pictures=lambda *a: None
+        step=lambda *a: told.append(a), advance=lambda *a: None, sampling=lambda *a: None, pictures=lambda *a: None
     )
     plan = world.shots("a", seconds=0.75).plan(pack("memory_encoder.storyboard").Lattice(4, "section", 0, 5))
     section = replace(plan[0], index=1, latents=LATENTS, repeated=given, transition="continue" if given else "cut")
@@ -151,6 +155,13 @@ def test_each_part_left_out_breaks_it(world: World, model: TinyModel, without: s
     difference = (calls.made[0][2] - forward(model, calls, wrong))[:, :, 8:].abs().max()
     print(f"without {without}: {difference:.1e}")
     assert difference > 1e-3
+
+
+def test_previews_show_the_section_without_the_pictures_in_front(world: World, model: TinyModel) -> None:
+    told: list[Any] = []
+    _, latent, _ = sampled(world, model, 8, 0, told=told)
+    shown = [value for step in told for value in step if isinstance(value, Tensor)]
+    assert shown and {value.shape for value in shown} == {latent.shape}
 
 
 def half_alone(rows: int) -> Callable[..., Tensor]:
