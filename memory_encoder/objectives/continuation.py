@@ -8,7 +8,7 @@ The history H is clean and X_0 is the section that follows it. phi keeps trainin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -37,6 +37,9 @@ class ContinuationDraw:
     drop_history: bool
     corruption: Tensor | None
     corruption_noise: Tensor | None
+    corruption_lr: Mapping[str, Tensor] = field(
+        default_factory=dict
+    )  # noise on LR latents by rate, of the clip's cells
     window: int = 0  # last latents of the history that are shown uncompressed beside the memory
     context: Context | None = None  # what is shown in the history's place in the pretraining of a host
 
@@ -51,6 +54,7 @@ def draw(
     corruption: float = 0.0,
     history: int | None = None,
     levels: tuple[float, float] = (0.0, 1.0),
+    lr: Mapping[str, Tensor] | None = None,
 ) -> ContinuationDraw:
     """Random numbers for clips [B,C,T,H,W]: a section of `section` latents after at least one latent of history.
 
@@ -58,7 +62,8 @@ def draw(
     show the target.
 
     history_dropout: share of steps without memory, which history guidance needs. corruption: highest level of noise
-    on the history, against drift. Both are not from the paper. levels: range of the target's timestep.
+    on the history, against drift, in both branches: of a film that drifts both are made. Both are not from the paper.
+    levels: range of the target's timestep. lr: LR latents of the clips by rate, which are corrupted too.
     Raises ValueError when the clip is too short.
     """
     batch, channels, frames, height, width = clip.shape
@@ -76,6 +81,9 @@ def draw(
         corruption_noise=torch.randn(batch, channels, history, height, width, generator=generator)
         if corrupted
         else None,
+        corruption_lr={rate: torch.randn(value.shape, generator=generator) for rate, value in (lr or {}).items()}
+        if corrupted
+        else {},
     )
 
 
@@ -95,7 +103,10 @@ def continuation_loss(
     start = drawn.history
     history, target = clip[:, :, :start], clip[:, :, start : start + drawn.section]
     if drawn.corruption is not None and drawn.corruption_noise is not None:
-        history = noised(history, drawn.corruption_noise.to(history), drawn.corruption.to(history))
+        level = drawn.corruption.to(history)
+        history = noised(history, drawn.corruption_noise.to(history), level)
+        drawn_lr = {rate: drawn.corruption_lr[rate][:, :, : value.shape[2]] for rate, value in lr.items()}
+        lr = {rate: noised(value, drawn_lr[rate].to(value), level) for rate, value in lr.items()}
     memory = None if drawn.drop_history else compress(history, lr)
     noise, t = drawn.noise.to(target), drawn.t.to(target)
     predicted = predict(noised(target, noise, t), t, memory, start)

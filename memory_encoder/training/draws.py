@@ -184,7 +184,7 @@ def draw_together(
     drawn = _joined(
         [
             continuation.draw(
-                row.hr, length, options.shift, generator, stride, float(drop), options.corruption, first, levels
+                row.hr, length, options.shift, generator, stride, float(drop), options.corruption, first, levels, row.lr
             )
             for row, generator in zip(rows, generators, strict=True)
         ]

@@ -175,15 +175,21 @@ def test_history_dropout_removes_the_memory_at_its_rate():
 
 
 def test_corruption_adds_noise_up_to_its_level_and_is_off_by_default():
-    clip, _ = clips(frames=12)
-    assert continuation.draw(clip, 4, 3.0, torch.Generator().manual_seed(0)).corruption is None
-    drawn = continuation.draw(clip, 4, 3.0, torch.Generator().manual_seed(0), corruption=0.3)
+    """In both branches, as in a film that drifts."""
+    clip, lr = clips(frames=12)
+    assert lr and continuation.draw(clip, 4, 3.0, torch.Generator().manual_seed(0), lr=lr).corruption is None
+    drawn = continuation.draw(clip, 4, 3.0, torch.Generator().manual_seed(0), corruption=0.3, lr=lr)
+    shown = {rate: value[:, :, :1] for rate, value in lr.items()}
     seen = []
     continuation.continuation_loss(
-        clip, {}, drawn, lambda hr, lr: seen.append(hr) or keep(hr, lr), lambda x, t, m, f: x
+        clip, shown, drawn, lambda hr, lr: seen.append((hr, lr)) or keep(hr, lr), lambda x, t, m, f: x
     )
-    assert not torch.equal(seen[0], clip[:, :, : drawn.history])
     assert drawn.corruption is not None and drawn.corruption.max() <= 0.3
+    level, (hr, corrupted) = drawn.corruption, seen[0]
+    assert not torch.equal(hr, clip[:, :, : drawn.history])
+    for rate, value in shown.items():
+        noise = drawn.corruption_lr[rate][:, :, :1]
+        torch.testing.assert_close(corrupted[rate], value + level.view(-1, 1, 1, 1, 1) * (noise - value))
 
 
 def test_clip_without_room_for_history_is_refused():
