@@ -42,6 +42,7 @@ class ContinuationDraw:
     )  # noise on LR latents by rate, of the clip's cells
     window: int = 0  # last latents of the history that are shown uncompressed beside the memory
     context: Context | None = None  # what is shown in the history's place in the pretraining of a host
+    corruption_lr: Mapping[str, Tensor] = field(default_factory=dict)  # noise on LR latents by rate, of the clip's cells
 
 
 def draw(
