@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
@@ -140,7 +141,7 @@ class Bench:
             return [self._forward(options["transformer_options"])]
 
         args = {
-            "conds": [self.text],
+            "conds": [[{"uuid": uuid4()}]],  # its text is the one that every step has
             "model_options": {"transformer_options": transformer_options(inject(patcher, self.memory()))},
             "model": self.model,
             "input": self.section,
