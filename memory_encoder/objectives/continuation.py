@@ -37,7 +37,6 @@ class ContinuationDraw:
     drop_history: bool
     corruption: Tensor | None
     corruption_noise: Tensor | None
-    corruption_lr: Mapping[str, Tensor] = field(default_factory=dict)  # noise on LR latents by rate
     window: int = 0  # last latents of the history that are shown uncompressed beside the memory
     context: Context | None = None  # what is shown in the history's place in the pretraining of a host
     corruption_lr: Mapping[str, Tensor] = field(default_factory=dict)  # noise on LR latents by rate
