@@ -36,11 +36,11 @@ from .sockets import CATEGORY, MemoryDatasetSocket, fps_input, model_input, size
 
 log = logging.getLogger("video_memory")
 FILES = FilesOfDatasets()
-UNUSED = {
-    "clip": "clip is for the captions of a folder, and latents bring theirs as conditioning; disconnect clip, and "
-    "encode the captions with CLIP Text Encode or core's Make Training Dataset",
-    "conditioning": "conditioning is of latents, and a folder has its captions beside its clips; disconnect it",
-}
+UNUSED_CLIP = (
+    "clip is for the captions of a folder, and latents bring theirs as conditioning; disconnect clip, and encode the "
+    "captions with CLIP Text Encode or core's Make Training Dataset"
+)
+UNUSED_CONDITIONING = "conditioning is of latents, and a folder has its captions beside its clips; disconnect it"
 
 
 class VideoMemoryDataset(io.ComfyNode):
@@ -172,9 +172,10 @@ class VideoMemoryDataset(io.ComfyNode):
     ) -> io.NodeOutput:
         if bool(latents) == bool(folder[0].strip()):
             raise DatasetError("give either a folder of clips or latents with their conditioning, not both or neither")
-        unused = ("clip", clip) if latents else ("conditioning", conditioning)
-        if unused[1]:
-            raise DatasetError(UNUSED[unused[0]])
+        if latents and clip:
+            raise DatasetError(UNUSED_CLIP)
+        if conditioning and not latents:
+            raise DatasetError(UNUSED_CONDITIONING)
         if latents:
             dataset, report = from_latents(vae[0], model[0], latents, conditioning, rates[0], fps[0], heldout[0])
             return io.NodeOutput(dataset, report, ui={"text": [report]})

@@ -44,8 +44,7 @@ def path_of(name: str) -> Path:
     inner, base = folder_paths.annotated_filepath(name)
     root = Path(base or folder_paths.get_input_directory()).resolve()
     # A storyboard may come from anywhere: whatever else it names is not looked at, and no other machine is asked.
-    path = (root / inner.strip()).resolve() if folders.stays_inside(inner.strip()) else root
-    if root not in path.parents:
+    if not folders.stays_inside(inner.strip()) or root not in (path := (root / inner.strip()).resolve()).parents:
         raise ValueError(f"picture {name!r} is not in ComfyUI's input folder; choose an image there")
     return path
 

@@ -206,8 +206,8 @@ class _Loop:
 
     def _made_before(self) -> tuple[dict[int, Mapping[str, Any]], Made]:
         """The records of the manifest by index, and what is known of the film."""
-        records = self.store.manifest()
-        return {record["index"]: record for record in records}, Made(records, self.store.earlier())
+        records, earlier = self.store.records()
+        return {record["index"]: record for record in records}, Made(records, earlier)
 
     def _key(self, chain: str, section: Section, seed: int, seen: Mapping[str, Any]) -> str:
         """The hash of a section and all before it; conditioning is large and read once."""

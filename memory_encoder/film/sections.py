@@ -169,34 +169,33 @@ class SectionStore:
 
         Raises OSError that names the file when it exists and cannot be read, NewerFileError for one of a later version.
         """
-        return self._records("sections")
+        return self.records()[0]
 
-    def earlier(self) -> list[dict[str, Any]]:
-        """The records that were last written beside those of the film's sections."""
-        return self._records("earlier")
-
-    def _records(self, name: str) -> list[dict[str, Any]]:
+    def records(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The same, and those that were written beside them as of no section."""
         path = self.folder / MANIFEST
         try:
             data = parsed_object(read_plain(path))
             _check_version(path, data.get("version"))
-            records = data.get(name, [] if name == "earlier" else None)
-            if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-                raise _Unusable(f"{name!r} is not a list of records")
+            found = {"sections": data.get("sections"), "earlier": data.get("earlier", [])}
+            for name, records in found.items():
+                if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+                    raise _Unusable(f"{name!r} is not a list of records")
         except FileNotFoundError:
-            return []
+            return [], []
         except NewerFileError:
             raise
         except DAMAGE as error:
             self._set_aside(path, str(error))
-            return []
-        return [record for record in records if is_record(record)]
+            return [], []
+        sections, earlier = ([record for record in records if is_record(record)] for records in found.values())
+        return sections, earlier
 
     def write_manifest(self, records: Iterable[Mapping[str, Any]], earlier: Sequence[Mapping[str, Any]] = ()) -> Path:
         """Writes one record per section: `index`, `key`, `status` ("stored", "reused", "locked", ...) and whatever else
         helps a reader, such as prompt, seed and frames; `file` is added. earlier: records that were written so before
-        and are of no section now, for locks. Raises ValueError for a record without the
-        first three, OSError that names the file when it cannot be written.
+        and are of no section now, for locks. Raises ValueError for a record without the first three, OSError that names
+        the file when it cannot be written.
         """
         sections: list[dict[str, Any]] = []
         for record in records:
