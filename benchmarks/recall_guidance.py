@@ -46,7 +46,7 @@ class Way(NamedTuple):
         return self.steps * (1 if self.weight == 1 else 2)
 
 
-WAYS = [Way(steps, weight) for steps in (6, 12) for weight in (1.0, 2.0, 2.5, 3.0, 4.0)]
+WAYS = [Way(12, 1.0), Way(6, 1.5), Way(12, 1.5), Way(12, 2.5)]
 
 
 class Remembered(NamedTuple):

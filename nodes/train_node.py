@@ -163,8 +163,9 @@ class VideoMemoryTrain(io.ComfyNode):
                     tooltip="Share of clips whose caption is left out, which guidance needs.",
                 ),
                 io.Combo.Input(
-                    "optimizer", options=["adamw", "adamw8bit"], default="adamw", optional=True,
-                    tooltip="AdamW; adamw8bit keeps its moments in 8 bits and needs bitsandbytes or torchao.",
+                    "optimizer", options=["adamw", "adamw8bit", "muon"], default="adamw", optional=True,
+                    tooltip="AdamW; adamw8bit keeps its moments in 8 bits and needs bitsandbytes or torchao; muon "
+                    "moves the LoRA's matrices, keeps half as much for them and needs PyTorch 2.9.",
                 ),
                 io.Int.Input(
                     "resident_blocks", default=-1, min=-1, max=1000, optional=True,

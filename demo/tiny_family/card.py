@@ -38,7 +38,8 @@ SEEN = {
     "memory": "**its memory**",
     "other": "another film's memory",
     "none": "no memory",
-    "full": "whole history, through the memory's LoRA",
+    "host": "no memory, the host alone",
+    "full": "the whole history, by the host alone",
 }
 
 

@@ -6,10 +6,11 @@
 The history is four true shots; the model makes the fifth from its prompt, which gives the name alone: films of one
 character, and of two. Measured against the true shot: PSNR over whole pictures and inside the character's box, how
 far off the mean colour of the clothes is, and how many frames after the cut still show the shot before. With the
-memory, with that of another film, without one, and with the whole history uncompressed. With `--window` the film's last
-latents stand uncompressed beside the memory, beside that of the other film, and alone in place of none. Writes
-``film_NAME.json`` and ``film_NAME.jpg`` (history, true shot, with memory, with the other film's, without) and prints a
-table; memories and NAME are those of `evaluate_family`.
+memory, with that of another film and without one, all through the memory's LoRA; and by the host alone, without
+memory and with the whole history uncompressed, which it has learned to read. With `--window` the film's last latents
+stand uncompressed beside the memory, beside that of the other film, and alone in place of none. Writes
+``film_NAME.json`` and ``film_NAME.jpg`` (history, true shot, then those in turn) and prints a table; memories and NAME
+are those of `evaluate_family`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from .evaluate_family import FIRST_FILM, Judge, add_sample_arguments, add_varian
 from .prepare import SHORT_SHOT, SOLO_SEED, film_of
 from .procedural import Film
 
-KINDS = ("memory", "other", "none", "full")
+KINDS = ("memory", "other", "none", "host", "full")
+ALONE = ("host", "full")  # made by the host without the memory's LoRA
 SECTION, CONTEXT = 4, 3  # latents of a shot, and of the history that is decoded again before it
 CFG, STEPS = 2.5, 16
 MEASURES = {"picture": "dB", "character": "dB", "clothes": "of 255", "lingering": "%"}
@@ -59,16 +61,18 @@ class Past:
         module, count = judge.module, self.history.shape[2]
         if kind == "full":
             return module.uncompressed(self.history)
-        if kind == "none":
+        if kind in ("none", "host"):
             return module.uncompressed(self.history[:, :, -window:], max(count - window, 0)) if window else None
         past = self if kind == "memory" else other
         memory = module.compress(past.history, past.lr)
         return module.with_window(memory, self.history, window) if window else memory
 
 
-def make_last_shot(judge: Judge, film: Film, past: Past, memory: Any, seed: int, guidance: float) -> np.ndarray:
-    """The last shot [16,H,W,3] in 0..1; guidance as in `draw_last_shot`."""
-    return decoded(judge, past, draw_last_shot(judge, film, past, memory, seed, guidance))[-SHORT_SHOT:]
+def make_last_shot(
+    judge: Judge, film: Film, past: Past, memory: Any, seed: int, guidance: float, alone: bool = False
+) -> np.ndarray:
+    """The last shot [16,H,W,3] in 0..1; guidance and alone as in `draw_last_shot`."""
+    return decoded(judge, past, draw_last_shot(judge, film, past, memory, seed, guidance, alone))[-SHORT_SHOT:]
 
 
 def decoded(judge: Judge, past: Past, made: Tensor) -> np.ndarray:
@@ -76,9 +80,12 @@ def decoded(judge: Judge, past: Past, made: Tensor) -> np.ndarray:
     return judge.codec.decode(torch.cat([past.history[:, :, -CONTEXT:], made], dim=2))[0].clamp(0, 1).numpy()
 
 
-def draw_last_shot(judge: Judge, film: Film, past: Past, memory: Any, seed: int, guidance: float) -> Tensor:
-    """Its latents, with history guidance as in `memory_encoder.injection.guidance`; 0 is for none."""
-    module, history = judge.module, past.history
+def draw_last_shot(
+    judge: Judge, film: Film, past: Past, memory: Any, seed: int, guidance: float, alone: bool = False
+) -> Tensor:
+    """Its latents, with history guidance as in `memory_encoder.injection.guidance`; 0 is for none. alone: by the host
+    without the memory's LoRA."""
+    module, history = judge.bare if alone else judge.module, past.history
     prompt, empty = ({"context": judge.text.encode(text)} for text in (film.shots[-1].prompt, ""))
 
     def predict(x: Tensor, t: Tensor, shown: Any, first: int) -> Tensor:
@@ -148,7 +155,7 @@ def evaluate(
         shown = {}
         for kind in KINDS:
             memory = past.memory(judge, kind, pasts[number - 1], window)
-            made = [make_last_shot(judge, film, past, memory, seed, guidance) for seed in range(seeds)]
+            made = [make_last_shot(judge, film, past, memory, seed, guidance, kind in ALONE) for seed in range(seeds)]
             found = [measured(film, one) for one in made]
             values[kind].append({name: float(np.mean([one[name] for one in found])) for name in MEASURES})
             shown[kind] = made[0]

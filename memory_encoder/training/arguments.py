@@ -12,12 +12,12 @@ from .options import Stage, TrainOptions
 from .presets import PRESETS
 
 MOST_OF_HISTORY = 10_000  # tokens beside each window of four latents that are drawn unasked
-GUIDANCE = 2.5  # what recall is measured with, see benchmarks/results/recall_guidance.md
+GUIDANCE = 1.5  # what recall is measured with, see benchmarks/results/recall_guidance.md
 OPTIONS = {
     "steps": "steps of the whole run",
     "batch_size": "clips of one step, over all cards; cut into smaller steps where a card has no room for it",
     "accumulate": "steps of that size that make one update",
-    "optimizer": "adamw8bit keeps AdamW's moments in 8 bits; muon takes the matrices of a host that is trained itself",
+    "optimizer": "adamw8bit keeps AdamW's moments in 8 bits; muon moves the LoRA's matrices, or a trained host's",
     "learning_rate": "of the LoRA, or of the host",
     "encoder_rate": "learning rate of the encoder as a share of the LoRA's",
     "weight_decay": "of AdamW and Muon",

@@ -19,7 +19,8 @@ from .step_bytes import FLOAT, BeginningBytes, StepBytes, beginning_bytes, seque
 from .weight_parts import weight_bytes
 
 EIGHT_BIT = 2.06  # bytes of a trained value's two moments, with their scales
-MOMENTS = {"adamw": 8.0, "muon": 8.0, "adamw8bit": EIGHT_BIT}  # bytes of a trained value's
+MOMENTS = {"adamw": 8.0, "muon": 8.0, "adamw8bit": EIGHT_BIT}  # bytes of a trained value's; muon: where AdamW moves it
+OF_MUON = 4.0  # the one moment of the matrices that Muon moves
 MOST_CLIPS = 4096  # on one card
 RESERVED = 1.2 * GIB  # context of the driver, workspaces, fragmentation
 
@@ -160,21 +161,28 @@ def plan_memory(
     encoder = sum(count for name, count in values.items() if name.startswith(("encoder.", "others.")))
     host = sum(values.values()) - lora - encoder
     trained = lora + (encoder if options.train_encoder and options.stage != "host" else 0)
+    trained += host if options.train_host else 0
     return MemoryPlan(
         host=_bytes(p for name, p in model.named_parameters() if ".lora_" not in name),
         host_values=host,
         lora_values=lora,
         encoder_values=encoder,
-        trained_values=trained + (host if options.train_host else 0),
+        trained_values=trained,
         tokens=sequence(configs, options, latents),
         step=step_bytes(model, configs, drawn_for(options, sharing.split), latents, encoder),
         beginning=beginning_bytes(model, module.encoders, options, latents, teacher),
-        moments=MOMENTS[options.optimizer],
+        moments=_moments(options, host if options.train_host else lora, trained),
         blocks=tuple(_bytes(p for p in block.parameters() if not p.requires_grad) for block in host_blocks(model)),
         resident=options.resident_blocks,
         unit=max((_bytes(block.parameters()) for block in host_blocks(model)), default=0),
         sharing=sharing,
     )
+
+
+def _moments(options: TrainOptions, in_matrices: int, trained: int) -> float:
+    """Bytes of a trained value's moments, the mean of all; in_matrices: values that Muon would move."""
+    share = in_matrices / max(trained, 1) if options.optimizer == "muon" else 0.0
+    return MOMENTS[options.optimizer] * (1 - share) + OF_MUON * share
 
 
 def fit_to_card(options: TrainOptions, plan: MemoryPlan, card: float | None, ram: float | None = None) -> TrainOptions:

@@ -1,4 +1,4 @@
-"""What moves the weights after a step: AdamW, or Muon for the matrices of a trained host, and moving averages."""
+"""What moves the weights after a step: AdamW, or Muon for the matrices of a LoRA or host, and moving averages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ EIGHT_BIT = (("bitsandbytes", "bitsandbytes.optim"), ("torchao", "torchao.optim"
 def make_optimizers(
     parameters: Mapping[str, nn.Parameter], options: TrainOptions, fused: bool = False
 ) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or with `options.optimizer` muon for all but the matrices inside the host's blocks.
+    """AdamW for everything, or with `options.optimizer` muon for all but the matrices inside the host's blocks: those
+    of its LoRA, or its own where it is trained itself.
 
     fused: for a card, where AdamW would otherwise make a copy of all second moments in each step.
     AdamW comes first. Each group has a `share` of the run's learning rate. Raises ValueError where PyTorch has no Muon,
@@ -76,7 +77,7 @@ def _is_trunk(name: str) -> bool:
 
 
 def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim == 2 and "blocks." in name and ".lora_" not in name
+    return parameter.ndim == 2 and "blocks." in name and not name.startswith(("encoder.", "others."))
 
 
 class Ema:

@@ -43,8 +43,8 @@ class TrainOptions:
         one's own.
     train_host: train all weights of the host instead of a LoRA; meant for hosts of a few million parameters.
     batch_size, accumulate: clips of one step over all processes, and steps of that size that make one update.
-    optimizer: muon takes the matrices of a host that is trained itself, AdamW all the rest. adamw8bit keeps its moments
-        in 8 bits (bitsandbytes or torchao).
+    optimizer: muon moves the LoRA's matrices, or those of a host that is trained itself, AdamW all the rest. adamw8bit
+        keeps its moments in 8 bits (bitsandbytes or torchao).
     encoder_rate: learning rate of the encoder as a share of the LoRA's; a step of AdamW moves wide convolutions more.
     warmup, cooldown: first steps in which the learning rate rises and last steps in which it falls to zero, linearly.
     rank: of the LoRA, the paper's (section 4.1).

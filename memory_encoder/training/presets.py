@@ -62,14 +62,14 @@ class Preset:
 
 # What the tiny family's memories were trained with (demo/tiny_family/README.md), in what a size does not change.
 TRIED: dict[str, Any] = {"clean_share": 1.0}
-TRIED_ONE: dict[str, Any] = {"reconstruction": 300, "encoder_rate": 1.0}
+TRIED_ONE: dict[str, Any] = {"reconstruction": 3000, "encoder_rate": 1.0}
 TRIED_TWO: dict[str, Any] = {
     "encoder_rate": 0.3,
     "retrieval_share": 0.4,
     "history_dropout": 0.1,
     "window_share": 0.25,
 }
-# The same at the learning rate of a LoRA of a large model, which nobody has tried.
+# The same at the optimizer and learning rate of a LoRA of a large model, which nobody has tried.
 FILMS: dict[str, Any] = {
     **TRIED,
     "rank": 128,
@@ -133,14 +133,14 @@ PRESETS = {
             "tiny_wan_host of demo/tiny_family, with --channels 64,256 at 2x2x1 and 48,128,256 at 2x2x2",
             2000,
             {
-                **TRIED, "batch_size": 4, "rank": 64, "learning_rate": 3e-3, "shift": 3.0,
+                **TRIED, "batch_size": 4, "rank": 64, "optimizer": "muon", "learning_rate": 3e-3, "shift": 3.0,
                 "warmup": 30, "ema": 0.995, "caption_dropout": 0.5, "mixed_precision": "bf16",
                 "gradient_checkpointing": False, "per_clip": False,
             },
-            retrieval={**TRIED_ONE, "shift": 30.0},  # where noise hides all else, the memory alone can tell
+            # Where noise hides all else, the memory alone can tell.
+            retrieval={**TRIED_ONE, "shift": 30.0},
             continuation={
-                **TRIED_TWO, "learning_rate": 2e-3, "section": 4, "aligned": 0.7, "caption_dropout": 0.2,
-                "shorter_share": 0.0, "ema": 0.99,
+                **TRIED_TWO, "section": 4, "aligned": 0.7, "caption_dropout": 0.2, "shorter_share": 0.0, "ema": 0.99,
             },
             size=(128, 96),
             fps=16,

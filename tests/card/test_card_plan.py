@@ -35,7 +35,7 @@ from .test_card_training import training  # noqa: F401 - a fixture
 CELLS = [
     Case("wan_5b", section=3, layers=2, options={"window_share": 0.25}),
     Case("wan_5b", section=2, history=31, fp8=True, layers=2, options={"gradient_checkpointing": False}),
-    Case("wan_1.3b", "retrieval", section=4, fp8=True, layers=2),
+    Case("wan_1.3b", "retrieval", section=4, fp8=True, layers=2, options={"optimizer": "muon"}),
     Case("wan_14b", section=8, clips=2, layers=2, options={"resident_blocks": 1, "optimizer": "adamw8bit"}),
     Case("hunyuan", section=3, layers=2, options={"window_share": 0.25}),
     Case("hunyuan", section=30, history=31, layers=2, options={"offload_inputs": True}),

@@ -1,6 +1,6 @@
 """A training run whose processes split the weights, or the same run in one process; a script for the tests.
 
-python -m tests.integration.sharded FOLDER STEPS [split] [hunyuan]
+python -m tests.integration.sharded FOLDER STEPS [split] [hunyuan] [muon]
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class HunyuanClips(OneClip):
 
 def main() -> None:
     folder, steps = Path(sys.argv[1]), int(sys.argv[2])
-    split, hunyuan = ("split" in sys.argv[3:]), ("hunyuan" in sys.argv[3:])
+    split, hunyuan, muon = (word in sys.argv[3:] for word in ("split", "hunyuan", "muon"))
     sys.argv = sys.argv[:1]
     load_comfy(arguments=["--cpu"])
     import comfy.model_management
@@ -109,6 +109,7 @@ def main() -> None:
     options = tiny_options(
         steps=steps, stage="continuation", history_dropout=0.3, retrieval_share=0.3, warmup=1,
         checkpoint_every=KEPT_AT, heldout_every=TOLD_AT, picture_every=TOLD_AT, reconstruction=2,
+        optimizer="muon" if muon else "adamw",
     )  # fmt: skip
     # Both ways into the host beside the plain one, and blocks with and without gradient checkpointing.
     module = hunyuan_module(options, False) if hunyuan else tiny_module(options, gradient_checkpointing=True)

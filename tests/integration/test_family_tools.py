@@ -140,7 +140,7 @@ def test_the_table_shows_means_and_errors_over_clips_and_what_the_memory_has_mor
 
 def test_a_table_of_films_keeps_each_film_and_pairs_them() -> None:
     values = {kind: [dict.fromkeys(MEASURES, base + step) for base in (10.0, 30.0)] for kind, step in
-              (("memory", 5.0), ("other", 0.0), ("none", 1.0), ("full", 2.0))}  # fmt: skip
+              (("memory", 5.0), ("other", 0.0), ("none", 1.0), ("host", 3.0), ("full", 2.0))}  # fmt: skip
     made = film_table(values)
     assert made["memory"]["clothes"] == {"mean": 25, "standard_error": pytest.approx(10), "films": [15, 35]}
     assert made["above"]["none"]["clothes"] == pytest.approx({"mean": 4, "standard_error": 0})

@@ -191,15 +191,17 @@ def test_several_encoders_are_measured_together_and_a_window_stands_beside_them(
         past = Past.of(judge, film)
         shown = {
             (kind, window): past.memory(judge, kind, past, window)
-            for kind in ("memory", "none", "full")
+            for kind in ("memory", "none", "host", "full")
             for window in (0, 3)
         }
         (score,) = judge.scores("film", torch.from_numpy(film.frames[:9]).float() / 255, [0], GUIDANCE)
-    assert shown.pop(("none", 0)) is None
+    assert shown.pop(("none", 0)) is None and shown.pop(("host", 0)) is None
     counts = {key: memory.tokens.shape[1] for key, memory in shown.items()}
     alone = 9 * 4 + 9 * 12
     assert counts[("memory", 0)] == alone and counts[("memory", 3)] == alone + 3 * 48
-    assert counts[("none", 3)] == 3 * 48 and counts[("full", 0)] == counts[("full", 3)] == 17 * 48
+    assert (
+        counts[("none", 3)] == counts[("host", 3)] == 3 * 48 and counts[("full", 0)] == counts[("full", 3)] == 17 * 48
+    )
     assert shown[("none", 3)].coordinates[:, 0].unique().tolist() == [14, 15, 16]
     assert score.psnr["memory"] > score.psnr["none"]
 

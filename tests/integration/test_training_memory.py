@@ -93,6 +93,12 @@ def test_moments_of_8_bits_follow_the_plain_run_and_are_gone_on_with(
     assert parts[1] == eight
 
 
+def test_muon_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    whole = losses(tmp_path / "whole", optimizer="muon")
+    parts = [losses(tmp_path / "parts", optimizer="muon", steps=steps) for steps in (3, 6)]
+    assert parts[1] == whole != losses(tmp_path / "adamw")
+
+
 def test_averages_of_every_third_step_have_the_decay_of_all_three() -> None:
     """Of weights that do not move in between they are the same."""
     weights = {"w": torch.nn.Parameter(torch.zeros(3))}

@@ -108,10 +108,12 @@ def test_a_run_goes_on_with_any_number_of_processes(
     assert worst == 0 if begun == "split" and split else worst < NEAR
 
 
-def test_hunyuan_with_a_cached_memory_is_split_too(comfy_environment: Any, tmp_path: Path) -> None:
+def test_hunyuan_with_a_cached_memory_is_split_too_and_muon_moves_whole_matrices(
+    comfy_environment: Any, tmp_path: Path
+) -> None:
     """Its blocks add in place, and run twice a pass for the keys and values that they give beside their outputs."""
     for name in ("one", "split"):
-        train(comfy_environment, tmp_path / name, name == "split", "hunyuan", steps=4)
+        train(comfy_environment, tmp_path / name, name == "split", "hunyuan", "muon", steps=4)
     one, split = (losses_of(tmp_path / name) for name in ("one", "split"))
     assert len(one) == len(split) == 4
     assert max(abs(a - b) for a, b in zip(one, split, strict=True)) < NEAR

@@ -140,14 +140,14 @@ def test_every_preset_is_made_of_options_and_what_is_given_beside_it_comes_first
 @pytest.mark.parametrize("stage", ["retrieval", "continuation"])
 @pytest.mark.parametrize("name", ["12gb-5b", "24gb-14b", "24gb-14b-low"])
 def test_the_presets_for_cards_are_the_recipe_of_the_tiny_familys_memories(name: str, stage: Any) -> None:
-    """What a size of model does not change; 300 steps of reconstruction, at 1 and then 0.3 of the LoRA's rate."""
+    """What a size of model does not change; 3,000 steps of reconstruction, at 1 and then 0.3 of the LoRA's rate."""
     tiny, card = (parsed("--preset", one, stage=stage) for one in ("tiny", name))
     shared = ("clean_share", "encoder_rate", "reconstruction")
     if stage == "continuation":
         shared += ("retrieval_share", "history_dropout", "window_share")
     assert {key: getattr(card, key) for key in shared} == {key: getattr(tiny, key) for key in shared}
     first = stage == "retrieval"
-    assert (tiny.clean_share, tiny.encoder_rate, tiny.reconstruction) == (1.0, *((1.0, 300) if first else (0.3, 0)))
+    assert (tiny.clean_share, tiny.encoder_rate, tiny.reconstruction) == (1.0, *((1.0, 3000) if first else (0.3, 0)))
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
