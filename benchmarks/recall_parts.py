@@ -1,4 +1,4 @@
-"""What a memory holds and what the host reads of it, in parts: the latents that one step from pure noise recalls.
+"""What a memory brings back, in parts: the latents that one step from pure noise recalls.
 
     python tools/environment.py run -m benchmarks.recall_parts [--clips FOLDER] [--films 12] [--rates ...]
         [--weights FOLDER] [--encoder FILE --lora FILE] [--name NAME] [--note TEXT]
@@ -28,14 +28,13 @@ from demo.tiny_family.prepare import FPS
 from memory_encoder.evaluation.recall import windows
 from memory_encoder.files import write_bytes
 from memory_encoder.training.module import TrainingModule
-from memory_encoder.training.reconstruction import cells_of
 from tools.machine import processor
 
 RESULTS = Path(__file__).resolve().parent / "results" / "recall_parts"
 FRAMES, EVERY, WINDOW, NOISE = 49, 2, 4, 0.999
 CELL, TOKEN = (2, 4, 4), (1, 2, 2)
 PARTS = {"total": "all", "cell": "mean of a cell", "tokens": "between its tokens", "inside": "inside a token",
-         "time": "over its two moments", "linear": "not in the tokens for a linear layer"}  # fmt: skip
+         "time": "over its two moments"}  # fmt: skip
 VARIANCE, WHOLE = "the latents' own variance", "the whole history, by the host alone"
 
 
@@ -69,37 +68,17 @@ def recalled(module: TrainingModule, latents: Tensor, memory: Any, conditioning:
     return torch.cat(made, dim=2)
 
 
-def unread(tokens: Sequence[Tensor], cells: Sequence[Tensor]) -> float:
-    """Mean square of what a linear layer cannot read of cells [M,N] from tokens [M,D] of other clips."""
-    halves, lost = (range(0, len(tokens), 2), range(1, len(tokens), 2)), []
-    for fitted, measured in (halves, halves[::-1]):
-        seen, wanted = (torch.cat([of[n] for n in fitted]).double() for of in (tokens, cells))
-        middle, mean = seen.mean(dim=0), wanted.mean(dim=0)
-        square = (seen - middle).T @ (seen - middle)
-        square += 0.01 * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
-        layer = torch.linalg.solve(square, (seen - middle).T @ (wanted - mean))
-        other, true = (torch.cat([of[n] for n in measured]).double() for of in (tokens, cells))
-        lost.append(float((true - mean - (other - middle) @ layer).square().mean()))
-    return sum(lost) / len(lost)
-
-
 def rows_of(judge: Judge, clips: Sequence[Tensor], name: str) -> dict[str, dict[str, float]]:
     """The memory's row, that of the variance and of the whole history; clips: pictures [T,H,W,3]."""
-    encoder, empty = judge.module.encoder, {"context": judge.text.encode("")}
+    empty = {"context": judge.text.encode("")}
     found: dict[str, list[dict[str, float]]] = {VARIANCE: [], name: [], WHOLE: []}
-    tokens, cells = [], []
     for pictures in clips:
         hr = judge.codec.encode(pictures[None])
         memory = judge.module.compress(hr, judge.lr(pictures[None], hr.shape[2]))
         found[VARIANCE].append(parts_of(hr - hr.mean(dim=(2, 3, 4), keepdim=True)))
         found[name].append(parts_of(recalled(judge.module, hr, memory, empty) - hr))
         found[WHOLE].append(parts_of(recalled(judge.bare, hr, judge.bare.uncompressed(hr), empty) - hr))
-        tokens.append(memory.tokens[0])
-        cells.append(cells_of(hr, encoder.config)[0].flatten(1))
-    rows = {row: {part: sum(one[part] for one in of) / len(of) for part in of[0]} for row, of in found.items()}
-    if len(judge.module.encoders) == 1 and encoder.config.variant == "proposed":
-        rows[name]["linear"] = unread(tokens, cells)
-    return rows
+    return {row: {part: sum(one[part] for one in of) / len(of) for part in of[0]} for row, of in found.items()}
 
 
 def report(result: dict[str, Any]) -> str:
@@ -107,14 +86,13 @@ def report(result: dict[str, Any]) -> str:
     lines = [
         "# What one step from pure noise recalls of the latents, in parts",
         "",
-        "Mean squared error of latents in the model's space; lower is better. The parts add up to *all*. The last "
-        "column is of the tokens alone, without the host.",
+        "Mean squared error of latents in the model's space; lower is better. The parts add up to *all*.",
     ]
     for group, called in (("real", "real clips, trained on"), ("procedural", "films, not trained on")):
         lines += ["", f"{called} ({result['clips'][group]})", "", "| | " + " | ".join(PARTS.values()) + " |"]
         lines.append("|---" * (1 + len(PARTS)) + "|")
         for row, parts in result[group].items():
-            lines.append(f"| {row} | " + " | ".join(f"{parts[p]:.3f}" if p in parts else "" for p in PARTS) + " |")
+            lines.append(f"| {row} | " + " | ".join(f"{parts[p]:.3f}" for p in PARTS) + " |")
     return "\n".join(lines) + "\n"
 
 
