@@ -112,7 +112,7 @@ def test_evaluation_of_a_run_writes_numbers_and_pictures_and_names_what_it_left_
         assert main([*given, "--out", str(tmp_path / "e"), "--history-guidance", "1"]) == 0
     plain = json.loads((tmp_path / "e" / "report.json").read_text())["psnr"]
     assert (
-        report["history_guidance"] == 2.5 and plain["memory"] == report["psnr"]["unguided"] != report["psnr"]["memory"]
+        report["history_guidance"] == 1.5 and plain["memory"] == report["psnr"]["unguided"] != report["psnr"]["memory"]
     )
     assert "unguided" not in plain and plain["none"] == report["psnr"]["none"]
     assert report["shift"] == 8  # as core samples Wan; stage I makes no film
