@@ -5,9 +5,8 @@
 
 The error of a clip's latents is taken apart: the mean over a cell of 4x4x2 latents' neighbours (as large as a token of
 2x2x2), between the host's own tokens in it, inside such a token, and over the cell's two moments. Beside them the
-latents' own variance, the whole history read by the host alone, and, for memories of cells, what a linear layer reads
-from the tokens themselves: fitted to half of the clips and films, measured on the other half, both ways. On clips that
-the memories were trained on, and films that they were not. Rows of other names that the record holds stay.
+latents' own variance and the whole history read by the host alone. On clips that the memories were trained on, and
+films that they were not. Rows of other names that the record holds stay.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from torch import Tensor
 from demo.tiny_family.clips import HELD_OUT_SEED, add_clips, list_clips
 from demo.tiny_family.evaluate_family import Judge, add_sample_arguments, add_variant_arguments, pictures_of, variants
 from demo.tiny_family.prepare import FPS
-from memory_encoder.evaluation.recall import windows
+from memory_encoder.evaluation.recall import WINDOW, windows
 from memory_encoder.files import write_bytes
 from memory_encoder.training.module import TrainingModule
 from tools.machine import processor
 
 RESULTS = Path(__file__).resolve().parent / "results" / "recall_parts"
-FRAMES, EVERY, WINDOW, NOISE = 49, 2, 4, 0.999
+FRAMES, EVERY, NOISE = 49, 2, 0.999
 CELL, TOKEN = (2, 4, 4), (1, 2, 2)
 PARTS = {"total": "all", "cell": "mean of a cell", "tokens": "between its tokens", "inside": "inside a token",
          "time": "over its two moments"}  # fmt: skip
@@ -39,7 +38,7 @@ VARIANCE, WHOLE = "the latents' own variance", "the whole history, by the host a
 
 
 def parts_of(error: Tensor) -> dict[str, float]:
-    """Mean squares of latents [1,C,T,H,W] without the first, in parts whose sum is `total`."""
+    """Mean squares of latents [1,C,T,H,W] without the first; of whole cells the parts add up to `total`."""
     error = error[:, :, 1 : 1 + (error.shape[2] - 1) // CELL[0] * CELL[0]]
     in_time, in_token = _blurred(error, (CELL[0], 1, 1)), _blurred(error, (CELL[0], *TOKEN[1:]))
     in_cell = _blurred(error, CELL)

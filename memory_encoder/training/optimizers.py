@@ -25,7 +25,7 @@ def make_optimizers(
     of its LoRA, or its own where it is trained itself.
 
     fused: for a card, where AdamW would otherwise make a copy of all second moments in each step.
-    AdamW comes first. Each group has a `share` of the run's learning rate. Raises ValueError where PyTorch has no Muon,
+    AdamW comes first where it moves anything. Each group has a `share` of the run's learning rate. Raises ValueError where PyTorch has no Muon,
     or nothing has AdamW of 8 bits.
     """
     matrices = {name: p for name, p in parameters.items() if options.optimizer == "muon" and _is_matrix(name, p)}
@@ -36,9 +36,9 @@ def make_optimizers(
     chosen = [group for group in groups if group["params"]]
     if options.optimizer == "adamw8bit":
         return [adamw_8bit(fused)(chosen, lr=rate, weight_decay=decay, betas=(0.9, 0.99))]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(chosen, lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=fused)
-    ]
+    optimizers: list[torch.optim.Optimizer] = []
+    if chosen:  # a LoRA that is trained alone has nothing but matrices
+        optimizers.append(torch.optim.AdamW(chosen, lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=fused))
     if matrices:
         kind: Any = getattr(torch.optim, "Muon", None)
         if kind is None:

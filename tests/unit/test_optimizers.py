@@ -35,6 +35,12 @@ def test_muon_moves_the_matrices_of_the_blocks_and_adamw_all_else(optimizer: str
     assert found == {name: ("Muon" if name in by_muon else "AdamW", 0.25 if name in TRUNK else 1.0) for name in names}
 
 
+def test_a_lora_that_is_trained_alone_has_nothing_for_adamw() -> None:
+    parameters = {name: torch.nn.Parameter(torch.zeros(8, 4)) for name in LORA}
+    (only,) = make_optimizers(parameters, TrainOptions(optimizer="muon"))
+    assert type(only).__name__ == "Muon" and len(only.param_groups[0]["params"]) == 2
+
+
 def test_one_learning_rate_serves_both() -> None:
     """A step of Muon is, in the root mean square, as long as one of AdamW is once its moments have settled: a fifth of
     the rate. AdamW's first is as long as the rate."""
