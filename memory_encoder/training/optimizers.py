@@ -25,8 +25,8 @@ def make_optimizers(
     of its LoRA, or its own where it is trained itself.
 
     fused: for a card, where AdamW would otherwise make a copy of all second moments in each step.
-    AdamW comes first where it moves anything. Each group has a `share` of the run's learning rate. Raises ValueError where PyTorch has no Muon,
-    or nothing has AdamW of 8 bits.
+    AdamW comes first where it moves anything. Each group has a `share` of the run's learning rate. Raises ValueError
+    where PyTorch has no Muon, or nothing has AdamW of 8 bits.
     """
     matrices = {name: p for name, p in parameters.items() if options.optimizer == "muon" and _is_matrix(name, p)}
     encoder = [p for name, p in parameters.items() if _is_trunk(name)]
